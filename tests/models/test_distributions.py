@@ -1,0 +1,72 @@
+"""Gaussians and the discretised logistic against their definitions."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal
+
+from vdsr_cli.models.distributions import (
+    discretized_logistic_log_prob,
+    gaussian_kl,
+    gaussian_sample,
+    nats_to_bits,
+)
+
+LEVELS = 2 * torch.arange(256, dtype=torch.float64) / 255 - 1
+
+
+@pytest.mark.parametrize(
+    ("mean_q", "log_std_q", "mean_p", "log_std_p"),
+    [(0.0, 0.0, 0.0, 0.0), (0.5, -1.0, -0.2, 0.3), (1.0, 0.4, 0.0, 0.0), (-0.1, -2.0, 0.1, -1.5)],
+)
+def test_kl_is_the_mean_log_ratio(mean_q, log_std_q, mean_p, log_std_p):
+    draws = 400_000
+    values = [torch.tensor(v) for v in (mean_q, log_std_q, mean_p, log_std_p)]
+    epsilon = torch.randn(draws, generator=torch.Generator().manual_seed(0))
+    z = gaussian_sample(values[0], values[1], epsilon)
+    q, p = Normal(values[0], values[1].exp()), Normal(values[2], values[3].exp())
+    ratio = q.log_prob(z) - p.log_prob(z)
+    error = 5 * ratio.std().item() / draws**0.5 + 1e-6
+    assert gaussian_kl(*values).item() == pytest.approx(ratio.mean().item(), abs=error)
+
+
+def test_kl_is_never_negative_and_zero_for_equals():
+    generator = torch.Generator().manual_seed(0)
+    a, b, c, d = torch.randn(4, 10_000, generator=generator, dtype=torch.float64)
+    assert gaussian_kl(a, b, c, d).min() > 0
+    assert gaussian_kl(a, b, a, b).abs().max() < 1e-14
+
+
+def test_kl_survives_narrow_and_wide_gaussians():
+    zero = torch.zeros(())
+    assert gaussian_kl(zero, torch.tensor(-30.0), zero, torch.tensor(-30.0)).item() == 0
+    assert gaussian_kl(zero, torch.tensor(30.0), zero, torch.tensor(30.0)).item() == 0
+
+
+def test_temperature_scales_the_standard_deviation():
+    mean, log_std, epsilon = torch.tensor(1.0), torch.tensor(math.log(3.0)), torch.tensor(2.0)
+    assert gaussian_sample(mean, log_std, epsilon, 0.5).item() == pytest.approx(1 + 0.5 * 3 * 2)
+    assert gaussian_sample(mean, log_std, epsilon, 0.0).item() == 1
+    assert gaussian_sample(mean, log_std, None).item() == 1
+
+
+@pytest.mark.parametrize("log_scale", [-7.0, -5.0, -3.0, -1.0, 2.0])
+@pytest.mark.parametrize("mean", [-1.5, -1.0, 0.0, 0.003, 0.8, 3.0])
+def test_discretised_logistic_sums_to_one(mean, log_scale):
+    log_prob = discretized_logistic_log_prob(LEVELS, torch.tensor(mean), torch.tensor(log_scale))
+    assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_discretised_logistic_has_finite_gradients_far_out():
+    mean = torch.tensor([-40.0, -1.0, 0.0, 40.0], requires_grad=True)
+    log_scale = torch.tensor([-7.0, -7.0, 5.0, -7.0], requires_grad=True)
+    log_prob = discretized_logistic_log_prob(torch.tensor([1.0, 1.0, -1.0, 0.0]), mean, log_scale)
+    log_prob.sum().backward()
+    assert log_prob.isfinite().all()
+    assert mean.grad.isfinite().all()
+    assert log_scale.grad.isfinite().all()
+
+
+def test_a_nat_is_1_44_bits():
+    assert nats_to_bits(torch.tensor(1.0)).item() == pytest.approx(1.442695)

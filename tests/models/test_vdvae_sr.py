@@ -1,0 +1,212 @@
+"""VDVAE-SR: the pretrained prior at zero gates, the LR picture behind open ones."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from vdsr_cli.models.vdvae import PUBLISHED, VDVAE, EncoderConfig
+from vdsr_cli.models.vdvae_sr import VDVAESR, VDVAESRConfig
+
+LR = EncoderConfig(
+    image_size=8,
+    enc_blocks="8x2,8d2,4x1,4d4,1x1",
+    width=16,
+    input_shift=-100.0,
+    input_scale=1 / 50,
+)
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.fixture
+def prior(small, randomise):
+    prior = VDVAE(small)
+    randomise(prior)
+    return prior
+
+
+@pytest.fixture
+def model(prior):
+    torch.manual_seed(0)
+    return VDVAESR.from_prior(prior, LR)
+
+
+@pytest.fixture
+def pictures():
+    generator = torch.Generator().manual_seed(5)
+    return torch.rand(2, 3, 16, 16, generator=generator), torch.rand(
+        2, 3, 8, 8, generator=generator
+    )
+
+
+def open_gates(model, value=0.3):
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(".gate_param"):
+                parameter.fill_(value)
+
+
+@torch.no_grad()
+def test_zero_gates_sample_as_the_prior(model, prior, small, normals, pictures):
+    noise = normals(small, 2)
+    for temperature in (0.0, 0.8):
+        expected = prior.sample(2, noise, temperature)
+        assert torch.equal(model.sample(pictures[1], noise, temperature), expected)
+
+
+@torch.no_grad()
+def test_zero_gates_have_the_priors_elbo(model, prior, small, normals, pictures):
+    hr, lr = pictures
+    got, expected = model(hr, lr, normals(small, 2)), prior(hr, normals(small, 2))
+    assert torch.equal(got.rate, expected.rate)
+    assert torch.equal(got.distortion, expected.distortion)
+
+
+@torch.no_grad()
+def test_open_gates_see_the_lr_picture(model, small, normals, pictures):
+    open_gates(model)
+    hr, lr = pictures
+    noise = normals(small, 2)
+    assert not torch.allclose(model.sample(lr, noise), model.sample(lr.flip(3), noise))
+    prior_sees, posterior_sees = (model(hr, x, noise).rate for x in (lr, lr.flip(3)))
+    assert not torch.allclose(prior_sees, posterior_sees)
+
+
+@torch.no_grad()
+def test_prior_and_posterior_both_see_it(model, small, pictures):
+    open_gates(model)
+    block = model.decoder.blocks[0]
+    g, x = model.lr_encoder(pictures[1])[1], torch.zeros(2, 16, 1, 1)
+    conditioned = block.condition(x, g)
+    assert not torch.allclose(block.prior_moments(conditioned)[0], block.prior_moments(x)[0])
+    moments = (block.posterior_moments(state, x)[0] for state in (conditioned, x))
+    assert not torch.allclose(*moments)
+
+
+def test_gates_lie_at_every_lr_resolution(model, small):
+    gated = [block.gate_param is not None for block in model.decoder.blocks]
+    assert gated == [layer.resolution <= 8 for layer in small.decoder_layers]
+    shapes = {tuple(v.shape) for k, v in model.state_dict().items() if k.endswith("gate_param")}
+    assert shapes == {(1, 16, 1, 1)}
+
+
+def test_gate_below_is_the_released_code(prior, small):
+    model = VDVAESR.from_prior(prior, LR, gate_below=8)
+    gated = [block.gate_param is not None for block in model.decoder.blocks]
+    assert gated == [layer.resolution < 8 for layer in small.decoder_layers]
+
+
+@torch.no_grad()
+def test_temperature_zero_is_deterministic(model, small, normals, pictures):
+    open_gates(model)
+    lr = pictures[1]
+    first = model.sample(lr, normals(small, 2), 0.0)
+    assert torch.equal(first, model.sample(lr, normals(small, 2, seed=9), 0.0))
+    assert torch.equal(first, model.sample(lr, None))
+
+
+def test_selects_what_trains(model, small, normals, pictures):
+    trained = model.select_trainable()
+    assert trained == count(model.decoder) + count(model.lr_encoder)
+    open_gates(model)
+    elbo = model(*pictures, normals(small, 2))
+    (elbo.distortion + elbo.rate.sum(0)).mean().backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == name.startswith("encoder."), name
+
+
+def test_gates_train_with_the_decoder_frozen(model):
+    gates = sum(k.endswith("gate_param") for k in model.state_dict())
+    trained = model.select_trainable(decoder=False)
+    assert trained == count(model.lr_encoder) + 16 * gates
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "lr_count", "gated"),
+    [
+        ("ffhq256", PUBLISHED["imagenet64"].encoder, 26_450_816, 57),
+        (
+            "imagenet64",
+            dataclasses.replace(
+                PUBLISHED["imagenet32"].encoder,
+                image_size=16,
+                enc_blocks="16x9,16d2,8x8,8d2,4x6,4d4,1x6",
+            ),
+            12_101_632,
+            30,
+        ),
+    ],
+)
+def test_published_sizes(name, lr, lr_count, gated):
+    with torch.device("meta"):
+        model = VDVAESR(VDVAESRConfig(prior=PUBLISHED[name], lr=lr))
+        prior = VDVAE(PUBLISHED[name])
+    assert model.scale == 4
+    assert count(model.lr_encoder) == lr_count
+    assert count(model.encoder) + count(model.decoder) == count(prior) + 512 * gated
+
+
+# --- the paper's conditional top ----------------------------------------------------------------
+
+
+@pytest.fixture
+def top_model(prior):
+    torch.manual_seed(0)
+    return VDVAESR.from_prior(prior, LR, conditional_top=True)
+
+
+@torch.no_grad()
+def test_conditional_top_starts_at_the_standard_normal(top_model, pictures):
+    mean, log_std = top_model.top_prior(top_model.lr_encoder(pictures[1])[1])
+    assert mean.shape == log_std.shape == (2, 4, 1, 1)
+    assert mean.abs().max() == log_std.abs().max() == 0
+
+
+@torch.no_grad()
+def test_conditional_top_depends_on_lr_even_at_zero_gates(top_model, small, normals, pictures):
+    hr, lr = pictures
+    noise = normals(small, 2)
+    assert not torch.allclose(top_model.sample(lr, noise), top_model.sample(lr.flip(2), noise))
+    torch.nn.init.ones_(top_model.top_prior.mean.weight)
+    rates = [top_model(hr, x, noise).rate for x in (lr, lr.flip(2))]
+    assert not torch.allclose(rates[0][0], rates[1][0])
+
+
+@torch.no_grad()
+def test_posterior_of_the_conditional_top_does_not_see_lr(
+    top_model, prior, small, normals, pictures
+):
+    """Equation 11: q(z_0 | x). Against N(0, I) its KL is what the moments give."""
+    hr, lr = pictures
+    rate = top_model(hr, lr, normals(small, 2)).rate[0]
+    block, x = prior.decoder.blocks[0], prior.decoder.bias_xs[0].expand(2, -1, -1, -1)
+    mean, log_std = block.posterior_moments(x, prior.encoder(hr)[1])
+    expected = (-0.5 - log_std + 0.5 * (torch.exp(2 * log_std) + mean**2)).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(rate, expected)
+
+
+def test_conditional_top_trains(top_model, small, normals, pictures):
+    top_model.select_trainable()
+    elbo = top_model(*pictures, normals(small, 2))
+    elbo.rate.sum().backward()
+    assert all(parameter.grad is not None for parameter in top_model.top_prior.parameters())
+
+
+# --- configuration ------------------------------------------------------------------------------
+
+
+def test_config_survives_json(small):
+    config = VDVAESRConfig(prior=small, lr=LR, gate_below=32, conditional_top=True)
+    assert VDVAESRConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+def test_refuses_inconsistent_configs(small):
+    with pytest.raises(ValueError, match="differ in width"):
+        VDVAESRConfig(prior=small, lr=dataclasses.replace(LR, width=8))
+    flat = dataclasses.replace(LR, enc_blocks="8x2,8d2,4x1")
+    with pytest.raises(ValueError, match="top resolution 1"):
+        VDVAESRConfig(prior=small, lr=flat, conditional_top=True)

@@ -1,0 +1,5 @@
+"""``python -m vdsr_cli`` is ``vdsr``."""
+
+from vdsr_cli.cli.app import main
+
+main()

@@ -1,0 +1,44 @@
+"""The ``vdsr`` command: its sub-commands and the one error boundary."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vdsr_cli import __version__
+from vdsr_cli.cli import train
+from vdsr_cli.errors import VdsrError
+
+app = typer.Typer(
+    name="vdsr",
+    help="Super-resolution that samples, on hierarchical variational autoencoders.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(train.app, name="train")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vdsr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Super-resolution that samples."""
+
+
+def main() -> None:
+    """Runs the command line; a VdsrError becomes one line on stderr and its exit code."""
+    try:
+        app()
+    except VdsrError as error:
+        typer.echo(f"vdsr: {error}", err=True)
+        if error.hint:
+            typer.echo(f"  hint: {error.hint}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,246 @@
+"""``vdsr weights``: the table of models, their files on this disk, and conversions."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vdsr_cli.errors import UsageError, WeightsError
+from vdsr_cli.weights import (
+    Header,
+    WeightsRecord,
+    check,
+    convert,
+    find_record,
+    load_records,
+    locate,
+    read_header,
+    resolve,
+)
+
+app = typer.Typer(
+    name="weights",
+    help="List, download, verify and convert the weights of the models.",
+    no_args_is_help=True,
+)
+
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL...",
+        help="Name from `vdsr weights list`, or hf://owner/repo[@revision]/file, "
+        "or https://host/file#sha256=HASH.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """List every model, and whether its file is on this disk.
+
+    Example: vdsr weights list
+    """
+    rows = [_summary(record) for record in load_records().values()]
+    if as_json:
+        _print_json(rows)
+        return
+    cells = [("NAME", "SIZE", "HERE", "SOURCE")]
+    for row in rows:
+        size = _megabytes(row["bytes"])
+        cells.append((row["name"], size, "yes" if row["path"] else "no", row["source"]))
+    widths = [max(len(line[column]) for line in cells) for column in range(3)]
+    for name, size, here, source in cells:
+        typer.echo(f"{name:{widths[0]}}  {size:>{widths[1]}}  {here:{widths[2]}}  {source}")
+
+
+@app.command()
+def info(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Name of a model, or path of a weights file.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show every fact about a model or a weights file.
+
+    Example: vdsr weights info vdvae-sr-x4
+    """
+    facts = _facts(model)
+    if as_json:
+        _print_json(facts)
+        return
+    for key, value in facts.items():
+        if key == "scores":
+            for score in value:
+                typer.echo(f"score: {score['value']} {score['metric']} on {score['data']}")
+                typer.echo(f"    {score['command']}")
+        elif value is not None:
+            typer.echo(f"{key}: {value if isinstance(value, str) else json.dumps(value)}")
+
+
+@app.command()
+def path(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model.")],
+) -> None:
+    """Print where a model's file is on this disk; download nothing.
+
+    Example: vdsr weights path vdvae-sr-x4
+    """
+    found = locate(find_record(model))
+    if found is None:
+        raise WeightsError(
+            f"the weights of {model} are not on this disk", hint=f"vdsr weights download {model}"
+        )
+    typer.echo(found)
+
+
+@app.command()
+def download(
+    models: Models,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Make no request: succeed only if it is here.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Download models, verify them, and print where they are.
+
+    An interrupted download goes on where it stopped. Published pickles are converted to
+    safetensors, running nothing of what they contain.
+
+    Example: vdsr weights download openai/ffhq256
+    """
+    rows = []
+    for model in models:
+        with _progress_bar(model, is_shown=not quiet) as progress:
+            found = resolve(model, offline=True if offline else None, progress=progress).path
+        rows.append({"model": model, "path": str(found)})
+        if not as_json:
+            typer.echo(found)
+    if as_json:
+        _print_json(rows)
+
+
+@app.command()
+def verify(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Names; all that are here if none is given."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hash the files on this disk and compare; change nothing.
+
+    Ends with exit code 4 where a file is damaged, or one asked for by name is absent.
+
+    Example: vdsr weights verify
+    """
+    records = load_records()
+    asked = [find_record(name, records) for name in models or records]
+    rows = [{"name": record.name, "state": check(record)} for record in asked]
+    rows = [row for row in rows if models or row["state"] != "absent"]
+    if as_json:
+        _print_json(rows)
+    else:
+        for row in rows:
+            typer.echo(f"{row['state']:8} {row['name']}")
+    if bad := [row["name"] for row in rows if row["state"] != "ok"]:
+        raise WeightsError(
+            f"not verified: {', '.join(bad)}", hint=f"vdsr weights download {' '.join(bad)}"
+        )
+
+
+@app.command("convert")
+def convert_file(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A .th, .pt or .pth pickle.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="The .safetensors file to write.")
+    ],
+    config: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Published configuration of the tensors: ffhq256, ..."),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Convert a published pickle to safetensors, running nothing of what it contains.
+
+    Example: vdsr weights convert ffhq256-model-ema.th -o ffhq256.safetensors --config ffhq256
+    """
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{output} does not end in .safetensors", hint="-o OUT.safetensors")
+    header = convert(source, output, config)
+    if as_json:
+        _print_json({"path": str(output), **_header_facts(header)})
+    else:
+        typer.echo(output)
+
+
+def _summary(record: WeightsRecord) -> dict[str, Any]:
+    """The JSON of one line of ``list``."""
+    found = locate(record)
+    return {
+        "name": record.name,
+        "summary": record.summary,
+        "source": record.source,
+        "bytes": found.stat().st_size if found else record.bytes,
+        "path": str(found) if found else None,
+    }
+
+
+def _facts(model: str) -> dict[str, Any]:
+    """The JSON of ``info``: of a record, of a file, or of both."""
+    record = load_records().get(model)
+    if record is None:
+        found = resolve(model, offline=True).path
+        return {"path": str(found), "bytes": found.stat().st_size} | _header_facts(
+            read_header(found)
+        )
+    found_path = locate(record)
+    facts = asdict(record) | {"path": str(found_path) if found_path else None}
+    return facts | _header_facts(read_header(found_path)) if found_path else facts
+
+
+def _header_facts(header: Header) -> dict[str, Any]:
+    return {
+        "architecture": header.architecture,
+        "config_in_file": header.config,
+        "card": header.metadata,
+        "tensors": len(header.tensors),
+        "parameters": header.parameters,
+    }
+
+
+def _megabytes(size_bytes: int | None) -> str:
+    return "?" if size_bytes is None else f"{size_bytes / 1e6:.1f} MB"
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+@contextlib.contextmanager
+def _progress_bar(
+    title: str, *, is_shown: bool
+) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Show bytes arriving, on stderr, where that is a terminal and once there are any."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    if not (is_shown and console.is_terminal):
+        yield None
+        return
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(escape(title), total=None, visible=False)
+
+        def progress(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield progress

@@ -1,0 +1,59 @@
+"""The exception tree. Every error that a user can cause or cure is one of these.
+
+VdsrError                  exit code 1
+├── UsageError             2   the command line asks for something impossible
+├── InputError             3   an input picture cannot be read or used
+├── WeightsError           4   weights are missing, damaged, hostile or of another model
+├── DeviceError            5   the device or its memory cannot do what was asked
+└── OutputError            6   a result cannot be written
+
+The command line turns each into one line on stderr, ``hint`` behind it, and the exit code.
+Ctrl-C ends with 130.
+"""
+
+from typing import ClassVar
+
+
+class VdsrError(Exception):
+    """Base of the tree.
+
+    Args:
+        message: one line that says what is wrong, naming the file or option.
+        hint: one line that says what to try, or None.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(VdsrError):
+    """The command line asks for something impossible."""
+
+    exit_code = 2
+
+
+class InputError(VdsrError):
+    """An input picture cannot be read or used."""
+
+    exit_code = 3
+
+
+class WeightsError(VdsrError):
+    """Weights are missing, damaged, hostile or of another model."""
+
+    exit_code = 4
+
+
+class DeviceError(VdsrError):
+    """The device or its memory cannot do what was asked."""
+
+    exit_code = 5
+
+
+class OutputError(VdsrError):
+    """A result cannot be written."""
+
+    exit_code = 6

@@ -1,0 +1,50 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a new name beside ``path``; when the block succeeds, move what it wrote to ``path``.
+
+    The bytes are on the disk before the name changes, so a crash leaves the old file or the new
+    one. When the block fails, Ctrl-C included, the new file is removed and ``path`` is as it was.
+    The yielded name keeps the suffix of ``path``, for writers that choose a format by it; where
+    ``path`` is a link, the file that it points to is replaced. Raises OSError.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".vdsr-{secrets.token_hex(8)}{target.suffix}")
+    try:
+        yield temporary
+        sync_file(temporary)
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 to ``path``, whole or not at all. Raises OSError."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sync_file(path: Path) -> None:
+    """Have the bytes of ``path`` reach the disk. Raises OSError."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a change of names in ``folder`` reach the disk, where the system offers that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,37 @@
+"""Pictures in and out: the sole owner of Pillow, uint8 and uint16, alpha, EXIF, ICC and saving.
+
+    file --read_picture--> Picture: rgb (1, 3, h, w) float32 in [0, 1], alpha, Metadata
+                                              |  the models' work
+    file <--Canvas.save--- Canvas:  levels (H, W, C) uint8 or uint16 <--put_rows-- rgb rows
+
+Between the two, colours are premultiplied by alpha, so that nothing invisible leaks into what is
+visible when pictures are resized. Values stay in the picture's own colour space: its ICC profile
+is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
+
+    picture.py    the records: Picture and Metadata
+    decode.py     what a file is, whether it may be read, and reading it
+    samples.py    every pixel mode of Pillow -> one array of levels, at full depth
+    metadata.py   EXIF, XMP, ICC and resolution: read, cleaned, fitted to the output
+    canvas.py     the output picture, filled row by row
+    encode.py     levels -> a file of each format
+    png16.py, tiff.py   the two writers that Pillow lacks for 16 bits a colour
+    atomic.py     files that appear whole or not at all
+"""
+
+from vdsr_cli.images.atomic import atomic_write, writing_to
+from vdsr_cli.images.canvas import Canvas
+from vdsr_cli.images.decode import MAX_PIXELS, read_picture
+from vdsr_cli.images.encode import encode_levels, save_levels
+from vdsr_cli.images.picture import Metadata, Picture
+
+__all__ = [
+    "MAX_PIXELS",
+    "Canvas",
+    "Metadata",
+    "Picture",
+    "atomic_write",
+    "encode_levels",
+    "read_picture",
+    "save_levels",
+    "writing_to",
+]

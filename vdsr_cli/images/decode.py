@@ -1,0 +1,307 @@
+"""What a file is, whether it may be read, and reading it."""
+
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, UnidentifiedImageError, features
+from torch import Tensor
+
+from vdsr_cli.errors import InputError
+from vdsr_cli.images.metadata import (
+    EXIF_ERRORS,
+    clean_exif,
+    clean_xmp,
+    dpi_of,
+    orientation_of,
+    profile_space,
+)
+from vdsr_cli.images.picture import Metadata, Picture
+from vdsr_cli.images.samples import Samples, read_samples
+
+MAX_PIXELS: Final = 100_000_000
+"""The most pixels of an input, unless the user allows more."""
+
+_DECODE_ERRORS: Final = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+_HEADER_BYTES: Final = 4096
+_CODECS: Final = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}
+_TIFF_SUBFILE: Final = 254
+_DNG_VERSION: Final = 50706
+
+# Pillow's warning filters and its size limit are global to the process, so reading takes turns.
+_PILLOW_TURN: Final = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A kind of file, told by its first bytes; one that is not read says what to do instead.
+
+    In capitals its name is Pillow's.
+    """
+
+    name: str
+    is_it: Callable[[bytes], bool]
+    hint: str | None = None
+
+
+def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
+    return lambda head: head.startswith(signatures)
+
+
+def _branded(*brands: bytes) -> Callable[[bytes], bool]:
+    return lambda head: head[4:8] == b"ftyp" and any(brand in head[8:64] for brand in brands)
+
+
+_KINDS: Final = (
+    _Kind("PNG", _starts(b"\x89PNG\r\n\x1a\n")),
+    _Kind("JPEG", _starts(b"\xff\xd8\xff")),
+    _Kind("WebP", lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP"),
+    _Kind("TIFF", _starts(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    _Kind("BMP", _starts(b"BM")),
+    _Kind("GIF", _starts(b"GIF8")),
+    _Kind("AVIF", _branded(b"avif", b"avis")),
+    _Kind("PPM", lambda head: head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace()),
+    _Kind("HEIC", _branded(b"heic", b"heix", b"heim", b"heis", b"mif1"), "export it as JPEG"),
+    _Kind("JPEG XL", _starts(b"\xff\x0a", b"\0\0\0\x0cJXL "), "convert it to PNG"),
+    _Kind("JPEG 2000", _starts(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "convert it to PNG"),
+    _Kind("Photoshop", _starts(b"8BPS"), "export it as PNG or TIFF"),
+    _Kind("PDF", _starts(b"%PDF"), "extract its pictures: pdfimages -png"),
+)
+
+
+def read_picture(
+    source: Path | BinaryIO, *, max_pixels: int = MAX_PIXELS, name: str | None = None
+) -> Picture:
+    """Read a picture: turned upright, at its full depth, premultiplied by alpha.
+
+    Args:
+        source: a path, or an open binary stream, which is read to its end.
+        max_pixels: the most pixels, told from the header before anything is decoded.
+        name: what messages call the source; None for the path or "standard input".
+
+    Returns:
+        rgb (1, 3, h, w) and alpha (1, 1, h, w) or None, float32 in [0, 1], with the metadata and
+        notes on whatever could not be taken over exactly. Colours stay in the space of the
+        picture's ICC profile, but for CMYK and LAB, which become sRGB. Alpha that is opaque
+        throughout is left out.
+
+    Raises:
+        InputError: one line, with the name, on why it cannot be read.
+    """
+    called = name or (str(source) if isinstance(source, Path) else "standard input")
+    try:
+        if not isinstance(source, Path):
+            return _read(BytesIO(source.read()), max_pixels)
+        with source.open("rb") as stream:
+            return _read(stream, max_pixels)
+    except InputError as error:
+        raise InputError(f"{called}: {error}", hint=error.hint) from error
+    except OSError as error:
+        reason = _reason(error)
+        raise InputError(f"{called}: cannot be read: {reason}") from error
+    except MemoryError as error:
+        raise InputError(f"{called}: there is not enough memory to decode it") from error
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder"
+    if isinstance(error, PermissionError):
+        return "permission denied"
+    return error.strerror or str(error)
+
+
+def _read(stream: BinaryIO, max_pixels: int) -> Picture:
+    head = stream.read(_HEADER_BYTES)
+    kind = _identify(head)
+    with _pillow_at_rest(max_pixels):
+        image = _open(stream, kind, max_pixels)
+        notes = [*_depth_notes(head, kind), *_gamma_notes(image)]
+        try:
+            notes += _refuse_several(image)
+            samples = read_samples(image, lambda: _open(stream, kind, max_pixels))
+        except _DECODE_ERRORS as error:
+            raise _damaged(kind, error) from error
+        orientation = orientation_of(image)
+        metadata = _read_metadata(image, samples, notes)
+    rgb, alpha = _to_tensors(samples, orientation)
+    return Picture(rgb=rgb, alpha=alpha, metadata=metadata, notes=(*samples.notes, *notes))
+
+
+def _identify(head: bytes) -> _Kind:
+    if not head:
+        raise InputError("the file is empty")
+    kind = next((kind for kind in _KINDS if kind.is_it(head)), None)
+    if kind is None:
+        raise InputError("it is not a picture of a known format")
+    if kind.hint is not None:
+        raise InputError(f"{kind.name} files cannot be read", hint=kind.hint)
+    if kind.name in _CODECS and not features.check(_CODECS[kind.name]):
+        raise InputError(
+            f"this Pillow was built without {kind.name}", hint="pip install --upgrade pillow"
+        )
+    return kind
+
+
+@contextmanager
+def _pillow_at_rest(max_pixels: int) -> Iterator[None]:
+    """Have Pillow keep its warnings to itself and its size limit at ours.
+
+    The one place that touches Pillow's global state: decoders check ``MAX_IMAGE_PIXELS``
+    themselves (and refuse twice its value) before they allocate, so ours must reach them.
+    """
+    with _PILLOW_TURN, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _open(stream: BinaryIO, kind: _Kind, max_pixels: int) -> ImageFile.ImageFile:
+    """Read the header alone and check the size."""
+    stream.seek(0)
+    try:
+        image = Image.open(stream, formats=(kind.name.upper(),))
+    except Image.DecompressionBombError as error:
+        raise _too_large(f"more than {max_pixels / 1e6:g}") from error
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"it is a damaged {kind.name} file or of a rare kind",
+            hint="open it in another program and save it as PNG",
+        ) from error
+    except _DECODE_ERRORS as error:
+        raise _damaged(kind, error) from error
+    if image.width * image.height > max_pixels:
+        raise _too_large(f"{image.width}x{image.height} = {image.width * image.height / 1e6:.1f}")
+    if image.width * image.height == 0:
+        raise InputError("it has no pixels")
+    return image
+
+
+def _too_large(size: str) -> InputError:
+    return InputError(f"it has {size} million pixels", hint="--max-pixels allows more")
+
+
+def _damaged(kind: _Kind, error: Exception) -> InputError:
+    text = str(error)
+    if "truncated" in text.lower() or isinstance(error, EOFError):
+        return InputError(f"the {kind.name} file is truncated: its end is missing")
+    return InputError(f"the {kind.name} file is damaged: {text or type(error).__name__}")
+
+
+def _refuse_several(image: ImageFile.ImageFile) -> list[str]:
+    """Refuse animations, documents of several pages and camera raws; note a JPEG's companions."""
+    count = getattr(image, "n_frames", 1)
+    if image.format == "TIFF":
+        _refuse_pages(image, count)
+    elif image.format == "MPO":
+        return [f"the first of {count} pictures in the file was read"] if count > 1 else []
+    elif count > 1:
+        raise InputError(
+            f"it is animated, with {count} frames",
+            hint="extract the frames first: ffmpeg -i FILE frame_%05d.png",
+        )
+    return []
+
+
+def _refuse_pages(image: ImageFile.ImageFile, count: int) -> None:
+    tags: Any = getattr(image, "tag_v2", {})
+    if _DNG_VERSION in tags or tags.get(_TIFF_SUBFILE, 0) & 1:
+        raise InputError(
+            "it is a camera raw, whose first picture is a preview",
+            hint="develop it to TIFF or PNG first",
+        )
+    pages = 1
+    for index in range(1, count):
+        image.seek(index)
+        # Reduced copies of the picture are no pages of their own.
+        pages += not image.tag_v2.get(_TIFF_SUBFILE, 0) & 1  # type: ignore[attr-defined]
+    image.seek(0)
+    if pages > 1:
+        raise InputError(f"it has {pages} pages", hint="split them first: tiffsplit FILE")
+
+
+def _depth_notes(head: bytes, kind: _Kind) -> list[str]:
+    """Pillow decodes AVIF to 8 bits; the configuration box tells of more."""
+    box = head.find(b"av1C") if kind.name == "AVIF" else -1
+    is_deep = box >= 0 and len(head) > box + 6 and bool(head[box + 6] & 0x40)
+    return ["AVIF of more than 8 bits was read at 8 bits"] if is_deep else []
+
+
+def _gamma_notes(image: ImageFile.ImageFile) -> list[str]:
+    gamma = image.info.get("gamma")
+    is_told_otherwise = "icc_profile" in image.info or "srgb" in image.info
+    if gamma is None or is_told_otherwise or abs(gamma - 1 / 2.2) < 0.01:
+        return []
+    return [f"its gamma of {gamma:g} is not carried over: the output will look different"]
+
+
+def _read_metadata(image: ImageFile.ImageFile, samples: Samples, notes: list[str]) -> Metadata:
+    is_grey = samples.levels.shape[2] < 3
+    try:
+        exif = clean_exif(image)
+    except EXIF_ERRORS:
+        exif = None
+        notes.append("its EXIF block is damaged and was left out")
+    icc = None if samples.is_srgb else image.info.get("icc_profile") or None
+    if icc is not None and profile_space(icc) != ("grey" if is_grey else "RGB"):
+        notes.append(f"its ICC profile is for {profile_space(icc)} pictures and was left out")
+        icc = None
+    return Metadata(
+        bit_depth=8 if samples.full == 255 else 16,
+        is_grey=is_grey,
+        source_format=(image.format or "").lower() or None,
+        icc_profile=icc,
+        exif=exif,
+        xmp=clean_xmp(image),
+        dpi=dpi_of(image),
+    )
+
+
+def _to_tensors(samples: Samples, orientation: int) -> tuple[Tensor, Tensor | None]:
+    """Levels (h, w, c) -> rgb (1, 3, h, w), premultiplied, and alpha (1, 1, h, w) or None."""
+    values = torch.from_numpy(_upright(samples.levels, orientation).astype(np.float32, order="C"))
+    values = values.permute(2, 0, 1).unsqueeze(0).contiguous().div_(samples.full)
+    channels = values.shape[1] - samples.has_alpha
+    rgb = values[:, :channels].expand(-1, 3, -1, -1).contiguous()
+    alpha = values[:, channels:].contiguous() if samples.has_alpha else None
+    if alpha is None or bool((alpha == 1).all()):
+        return rgb, None
+    return (torch.minimum(rgb, alpha) if samples.is_premultiplied else rgb * alpha), alpha
+
+
+def _upright(levels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Undo an EXIF orientation, 1 to 8, on (h, w, c); 5 to 8 swap height and width."""
+    if orientation in (5, 6, 7, 8):
+        levels = levels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        levels = levels[::-1]
+    if orientation in (2, 3, 6, 7):
+        levels = levels[:, ::-1]
+    return levels

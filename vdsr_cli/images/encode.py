@@ -1,0 +1,239 @@
+"""Levels -> a file of each format, with what the format can hold and a note on what it cannot."""
+
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin, features
+
+from vdsr_cli.errors import OutputError, UsageError
+from vdsr_cli.images.atomic import atomic_write, writing_to
+from vdsr_cli.images.metadata import profile_space, sized_exif
+from vdsr_cli.images.picture import Metadata
+from vdsr_cli.images.png16 import write_png16
+from vdsr_cli.images.tiff import write_tiff
+from vdsr_cli.paths import output_format
+
+_JPEG_SEGMENT_BYTES: Final = 65_500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Format:
+    """What a format can hold.
+
+    ``channels``: the counts it takes, of 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+    """
+
+    name: str
+    channels: tuple[int, ...]
+    longest_px: int
+    has_16_bits: bool = False
+    has_metadata: bool = True
+    codec: str | None = None
+
+
+_FORMATS: Final = {
+    "png": _Format(name="PNG", channels=(1, 2, 3, 4), longest_px=2**31 - 1, has_16_bits=True),
+    "tiff": _Format(name="TIFF", channels=(1, 2, 3, 4), longest_px=2**31 - 1, has_16_bits=True),
+    "jpg": _Format(name="JPEG", channels=(1, 3), longest_px=65_500, codec="jpg"),
+    "webp": _Format(name="WebP", channels=(3, 4), longest_px=16_383, codec="webp"),
+    "avif": _Format(name="AVIF", channels=(1, 3, 4), longest_px=65_536, codec="avif"),
+    "bmp": _Format(name="BMP", channels=(1, 3), longest_px=2**31 - 1, has_metadata=False),
+}
+
+
+def save_levels(
+    path: Path,
+    levels: NDArray[Any],
+    *,
+    like: Metadata | None = None,
+    format: str | None = None,
+    quality: int = 95,
+) -> tuple[str, ...]:
+    """Write a picture to a file, whole or not at all.
+
+    Args:
+        path: the file; missing folders are made.
+        levels: (H, W, c) uint8 or uint16, not premultiplied.
+        like: the metadata to write; None for none.
+        format: a key of ``paths.OUTPUT_SUFFIXES``' values; None for the path's extension.
+        quality: as in :func:`encode_levels`.
+
+    Returns:
+        Notes on what the format could not hold, one line each.
+
+    Raises:
+        OutputError: the file cannot be written, or not in this format.
+        UsageError: no format is given and the extension names none.
+    """
+    chosen = format or output_format(path)
+    with atomic_write(path) as stream:
+        return encode_levels(
+            stream, levels, format=chosen, like=like, quality=quality, name=str(path)
+        )
+
+
+def encode_levels(
+    stream: BinaryIO,
+    levels: NDArray[Any],
+    *,
+    format: str,
+    like: Metadata | None = None,
+    quality: int = 95,
+    name: str = "standard output",
+) -> tuple[str, ...]:
+    """Write a picture to a stream, which need not seek.
+
+    Sixteen bits become eight by rounding, alpha is laid on white and grey becomes RGB where the
+    format has no room for them.
+
+    Args:
+        stream: open for writing.
+        levels: (H, W, c) uint8 or uint16, not premultiplied; c = 1 grey, 2 with alpha, 3 RGB,
+            4 with alpha.
+        format: png, jpg, webp, tiff, avif or bmp.
+        like: the metadata to write; None for none.
+        quality: 1 to 100, for JPEG, WebP (100 is lossless) and AVIF.
+        name: what errors call the output.
+
+    Returns:
+        Notes on what the format could not hold, one line each.
+
+    Raises:
+        OutputError: the stream fails, or the picture is too large for the format.
+        UsageError: an unknown format.
+    """
+    if format not in _FORMATS:
+        raise UsageError(
+            f"{format} is no format that can be written", hint=f"use one of {', '.join(_FORMATS)}"
+        )
+    spec = _FORMATS[format]
+    _refuse_impossible(levels, spec, name)
+    notes: list[str] = []
+    fitted = _fitted(levels, spec, notes)
+    metadata = _fitted_metadata(like or Metadata(), fitted, spec, notes)
+    with writing_to(name):
+        if spec.name == "TIFF":
+            write_tiff(stream, fitted, metadata)
+        elif fitted.dtype == np.uint16:
+            write_png16(stream, fitted, metadata)
+        else:
+            stream.write(_encoded(fitted, metadata, spec, quality, name))
+        stream.flush()
+    return tuple(notes)
+
+
+def _refuse_impossible(levels: NDArray[Any], spec: _Format, name: str) -> None:
+    if spec.codec is not None and not features.check(spec.codec):
+        raise OutputError(
+            f"{name}: this Pillow was built without {spec.name}",
+            hint="pip install --upgrade pillow, or --format png",
+        )
+    if max(levels.shape[:2]) > spec.longest_px:
+        raise OutputError(
+            f"{name}: {levels.shape[1]}x{levels.shape[0]} pixels are too many for {spec.name}, "
+            f"which ends at {spec.longest_px}",
+            hint="--format png",
+        )
+
+
+def _fitted(levels: NDArray[Any], spec: _Format, notes: list[str]) -> NDArray[Any]:
+    """Reduce levels to what a format holds, noting what is lost."""
+    if levels.dtype == np.uint16 and not spec.has_16_bits:
+        notes.append(f"{spec.name} holds 8 bits a sample: the 16 bits were rounded")
+        levels = to_8_bits(levels)
+    channels = levels.shape[2]
+    if channels not in spec.channels and channels in (2, 4) and 4 not in spec.channels:
+        notes.append(f"{spec.name} holds no transparency: the picture was laid on white")
+        levels = flattened(levels)
+    # Pillow, and so this program, reads no TIFF of 16-bit grey with alpha.
+    is_unread = spec.name == "TIFF" and levels.dtype == np.uint16 and levels.shape[2] == 2
+    if is_unread or levels.shape[2] not in spec.channels:
+        levels = levels[:, :, [0, 0, 0, 1][: levels.shape[2] + 2]]
+    return np.ascontiguousarray(levels)
+
+
+def to_8_bits(levels: NDArray[Any]) -> NDArray[np.uint8]:
+    """uint16 -> uint8 to the nearest level (no value lies half-way); uint8 as it is."""
+    if levels.dtype == np.uint8:
+        return levels
+    return ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def flattened(levels: NDArray[Any]) -> NDArray[Any]:
+    """Lay (H, W, 2 or 4) on white: (H, W, 1 or 3). Opaque levels come back as they are."""
+    if levels.shape[2] in (1, 3):
+        return levels
+    full = int(np.iinfo(levels.dtype).max)
+    alpha = levels[:, :, -1:].astype(np.uint32)
+    mixed = levels[:, :, :-1] * alpha + full * (full - alpha)
+    return ((mixed + full // 2) // full).astype(levels.dtype)
+
+
+def _fitted_metadata(
+    like: Metadata, levels: NDArray[Any], spec: _Format, notes: list[str]
+) -> Metadata:
+    """The metadata that a format holds beside these levels, its EXIF with their dimensions."""
+    if not spec.has_metadata:
+        if like.icc_profile or like.exif or like.xmp:
+            notes.append(f"{spec.name} holds no metadata: the colours may look different")
+        return replace(like, icc_profile=None, exif=None, xmp=None)
+    icc, exif, xmp = like.icc_profile, like.exif, like.xmp
+    height, width, channels = levels.shape
+    if icc is not None and profile_space(icc) != ("grey" if channels < 3 else "RGB"):
+        notes.append(f"the {profile_space(icc)} profile does not fit {spec.name} and was left out")
+        icc = None
+    if exif is not None:
+        exif = sized_exif(exif, width=width, height=height).tobytes()
+    if spec.name == "JPEG":
+        exif, xmp = _short(exif, "EXIF block", notes), _short(xmp, "XMP packet", notes)
+    return replace(like, icc_profile=icc, exif=exif, xmp=xmp)
+
+
+def _short(block: bytes | None, what: str, notes: list[str]) -> bytes | None:
+    if block is None or len(block) <= _JPEG_SEGMENT_BYTES:
+        return block
+    notes.append(f"the {what} is too long for JPEG and was left out")
+    return None
+
+
+def _encoded(
+    levels: NDArray[np.uint8], metadata: Metadata, spec: _Format, quality: int, name: str
+) -> memoryview:
+    """An 8-bit picture as Pillow writes it."""
+    image = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
+    options = _metadata_options(metadata, spec) | _coding_options(spec, quality)
+    encoded = BytesIO()
+    try:
+        image.save(encoded, spec.name, **options)
+    except (OSError, RuntimeError, ValueError, SystemError) as error:
+        raise OutputError(f"{name}: cannot be encoded as {spec.name}: {error}") from error
+    return encoded.getbuffer()
+
+
+def _metadata_options(metadata: Metadata, spec: _Format) -> dict[str, Any]:
+    blocks: dict[str, Any] = {
+        "icc_profile": metadata.icc_profile,
+        "exif": metadata.exif,
+        "dpi": metadata.dpi,
+    }
+    if metadata.xmp is not None and spec.name == "PNG":
+        chunks = PngImagePlugin.PngInfo()
+        chunks.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"))
+        blocks["pnginfo"] = chunks
+    elif spec.name != "PNG":
+        blocks["xmp"] = metadata.xmp
+    return {key: block for key, block in blocks.items() if block is not None}
+
+
+def _coding_options(spec: _Format, quality: int) -> dict[str, Any]:
+    if spec.name == "JPEG":
+        return {"quality": quality, "subsampling": 0 if quality >= 90 else 2, "optimize": True}
+    if spec.name == "WebP":
+        return {"quality": quality, "lossless": quality >= 100, "method": 4}
+    if spec.name == "AVIF":
+        return {"quality": quality, "subsampling": "4:4:4" if quality >= 90 else "4:2:0"}
+    return {}

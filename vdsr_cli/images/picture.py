@@ -1,0 +1,64 @@
+"""The records that a picture travels in."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """What a picture says beside its pixels, ready to be written into an output.
+
+    Attributes:
+        bit_depth: bits a sample; 16 also for 12-bit and floating-point sources.
+        is_grey: whether the source has one colour channel.
+        source_format: the format it was read from, as Pillow spells it in lower case, or None.
+        icc_profile: the profile that the pixels are in, or None for sRGB.
+        exif: an EXIF block from ``Exif\\0\\0`` on, upright, without thumbnail, or None.
+        xmp: an XMP packet, upright, or None.
+        dpi: horizontal and vertical resolution in pixels an inch, or None.
+    """
+
+    bit_depth: Literal[8, 16] = 8
+    is_grey: bool = False
+    source_format: str | None = None
+    icc_profile: bytes | None = field(default=None, repr=False)
+    exif: bytes | None = field(default=None, repr=False)
+    xmp: bytes | None = field(default=None, repr=False)
+    dpi: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Picture:
+    """A picture as the models take it.
+
+    Attributes:
+        rgb: (1, 3, h, w) float32 in [0, 1]; grey pictures three times the same channel;
+            multiplied by alpha where there is one.
+        alpha: (1, 1, h, w) float32 in [0, 1], or None when the picture is opaque.
+        metadata: what is carried over to the output.
+        notes: what was not read exactly as stored, one line each; for the user to see.
+    """
+
+    rgb: Tensor
+    alpha: Tensor | None = None
+    metadata: Metadata = field(default_factory=Metadata)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        height, width = self.rgb.shape[-2:]
+        if self.rgb.shape != (1, 3, height, width):
+            raise ValueError(f"rgb must be (1, 3, h, w), not {tuple(self.rgb.shape)}")
+        if self.alpha is not None and self.alpha.shape != (1, 1, height, width):
+            raise ValueError(f"alpha must be (1, 1, {height}, {width})")
+
+    @property
+    def height(self) -> int:
+        """Rows, in pixels."""
+        return int(self.rgb.shape[-2])
+
+    @property
+    def width(self) -> int:
+        """Columns, in pixels."""
+        return int(self.rgb.shape[-1])

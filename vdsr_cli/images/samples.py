@@ -1,0 +1,224 @@
+"""Every pixel mode of Pillow -> one array of levels, at the full depth that is stored.
+
+Pillow itself reads 16 bits a sample for one channel only; of colours it keeps the high bytes
+(python-pillow/Pillow#1888). Its decoders, however, move whole samples and leave it to the *raw
+mode* which byte of each is kept. So such a picture is decoded twice, the second time with the
+raw mode of the other byte order, which keeps the low bytes.
+"""
+
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageFile
+
+from vdsr_cli.errors import InputError
+from vdsr_cli.images.metadata import profile_space
+
+_GREY_MODES: Final = ("LA", "La")
+_OTHER_ORDER: Final = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_WIDE_CHANNELS: Final = {"RGB": 3, "RGBX": 3, "RGBA": 4, "RGBa": 4}
+_TIFF_BITS: Final = 258
+_TIFF_PHOTOMETRIC: Final = 262
+_TIFF_PLANAR: Final = 284
+
+Reopen = Callable[[], ImageFile.ImageFile]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Decoded pixels as stored.
+
+    Attributes:
+        levels: (h, w, c); c = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha. uint8, uint16,
+            or float32 in [0, 1].
+        full: the level that stands for 1.
+        is_premultiplied: whether the colours are already multiplied by alpha.
+        is_srgb: whether the colours were converted to sRGB, so that the profile is used up.
+        notes: what was not read exactly as stored.
+    """
+
+    levels: NDArray[Any]
+    full: int = 255
+    is_premultiplied: bool = False
+    is_srgb: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the last channel is alpha."""
+        return self.levels.shape[2] in (2, 4)
+
+
+def read_samples(image: ImageFile.ImageFile, reopen: Reopen) -> Samples:
+    """Decode an opened image.
+
+    Args:
+        image: opened, not yet loaded.
+        reopen: opens the same file once more, for the low bytes of 16-bit colours.
+
+    Raises:
+        InputError: a kind of pixels that cannot be read faithfully.
+        OSError, SyntaxError, ValueError and others of Pillow's: the file is damaged.
+    """
+    rawmode = _rawmode(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _read_single(image)
+    if image.mode == "CMYK":
+        return _read_cmyk(image, is_wide=";16" in rawmode)
+    if image.mode == "LAB":
+        return _read_lab(image)
+    if rawmode == "LA;16B":
+        return _read_wide_grey_alpha(image)
+    if ";16" in rawmode:
+        return _read_wide(image, reopen, rawmode)
+    return _read_bytes(image, rawmode)
+
+
+def _rawmode(image: ImageFile.ImageFile) -> str:
+    """How the first tile's samples are packed, such as ``RGB;16B``; empty when not stated."""
+    if not image.tile:
+        return ""
+    codec, args = image.tile[0].codec_name, image.tile[0].args
+    first = args[0] if isinstance(args, tuple) and args else args
+    if codec == "ppm" and isinstance(args, tuple) and args == ("RGB", 65535):
+        return "RGB;16B"
+    return first if isinstance(first, str) else ""
+
+
+def _read_single(image: ImageFile.ImageFile) -> Samples:
+    """One channel of 12 or 16 bits, integers of 32 bits that fit 16, or floating point."""
+    tags = getattr(image, "tag_v2", {})
+    full = 4095 if tags.get(_TIFF_BITS) == 12 or tags.get(_TIFF_BITS) == (12,) else 65535
+    is_negative = image.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == 0
+    key = image.info.get("transparency")
+    values = np.asarray(image)
+    if image.mode == "F":
+        return _read_float(values)
+    if values.size and (values.min() < 0 or values.max() > full):
+        raise InputError(
+            f"its whole-number samples run from {values.min()} to {values.max()}, "
+            "which is more than 16 bits",
+            hint="rescale it to a 16-bit PNG or TIFF first",
+        )
+    levels = values.astype(np.uint16)
+    levels = (full - levels if is_negative else levels)[:, :, None]
+    if isinstance(key, int):
+        levels = np.concatenate([levels, np.where(levels == key, 0, full)], axis=2)
+    return Samples(levels=levels.astype(np.uint16, copy=False), full=full)
+
+
+def _read_float(values: NDArray[np.float32]) -> Samples:
+    if not np.isfinite(values).all():
+        raise InputError("some of its floating-point samples are not finite")
+    if values.mean() > 1:
+        raise InputError(
+            f"its floating-point samples reach {values.max():g}; 0 to 1 is black to white",
+            hint="rescale them, or save it as a 16-bit TIFF",
+        )
+    is_outside = bool(values.min() < 0 or values.max() > 1)
+    notes = ("floating-point samples beyond 0 to 1 were clipped",) if is_outside else ()
+    return Samples(levels=values.clip(0, 1)[:, :, None], full=1, notes=notes)
+
+
+def _read_wide(image: ImageFile.ImageFile, reopen: Reopen, rawmode: str) -> Samples:
+    """RGB or RGBA of 16 bits: the high bytes, then the low bytes."""
+    if getattr(image, "tag_v2", {}).get(_TIFF_PLANAR) == 2:
+        raise InputError(
+            "its 16-bit colours lie in separate planes, which cannot be read at full depth",
+            hint="save it with interleaved channels: tiffcp -p contig",
+        )
+    packing, order = rawmode.split(";16")
+    again = reopen()
+    # Premultiplied pairs must come as they are: RGBa would divide the bytes.
+    straight = packing.replace("a", "A")
+    _repack(image, f"{straight};16{order}")
+    _repack(again, f"{straight};16{_OTHER_ORDER[order]}")
+    channels = _WIDE_CHANNELS[packing]
+    levels = np.asarray(image)[:, :, :channels].astype(np.uint16)
+    levels <<= 8
+    levels |= np.asarray(again)[:, :, :channels]
+    samples = Samples(levels=levels, full=65535, is_premultiplied=packing == "RGBa")
+    key = image.info.get("transparency")
+    return _keyed(samples, key) if packing == "RGB" and isinstance(key, tuple) else samples
+
+
+def _repack(image: ImageFile.ImageFile, rawmode: str) -> None:
+    """Have an image that is not yet loaded decoded by another raw mode."""
+    image.tile = [_repacked(tile, rawmode) for tile in image.tile]
+
+
+def _repacked(tile: ImageFile._Tile, rawmode: str) -> ImageFile._Tile:
+    if tile.codec_name == "ppm":
+        return tile._replace(codec_name="raw", args=rawmode)
+    is_alone = isinstance(tile.args, str)
+    return tile._replace(args=rawmode if is_alone else (rawmode, *(tile.args or ())[1:]))
+
+
+def _keyed(samples: Samples, key: tuple[int, ...]) -> Samples:
+    """Turn the one colour that PNG's tRNS names into an alpha channel."""
+    is_key = (samples.levels == np.array(key, np.uint16)).all(axis=2, keepdims=True)
+    alpha = np.where(is_key, 0, samples.full).astype(samples.levels.dtype)
+    return replace(samples, levels=np.concatenate([samples.levels, alpha], axis=2))
+
+
+def _read_wide_grey_alpha(image: ImageFile.ImageFile) -> Samples:
+    """PNG's grey and alpha of 16 bits: the four bytes of a pixel pass as 8-bit RGBA."""
+    _repack(image, "RGBA")
+    levels = np.ascontiguousarray(np.asarray(image)).view(">u2").astype(np.uint16)
+    return Samples(levels=levels, full=65535)
+
+
+def _read_cmyk(image: ImageFile.ImageFile, *, is_wide: bool) -> Samples:
+    notes = ("16-bit CMYK was read at 8 bits",) if is_wide else ()
+    icc = image.info.get("icc_profile")
+    if icc and profile_space(icc) == "CMYK":
+        try:
+            levels = _to_srgb(image, ImageCms.ImageCmsProfile(io.BytesIO(icc)))
+            return Samples(levels=levels, is_srgb=True, notes=notes)
+        except (ImageCms.PyCMSError, OSError):
+            notes = (*notes, "its CMYK profile is damaged")
+    image.load()
+    notes = (*notes, "CMYK without a usable profile: the colours are approximate")
+    return Samples(levels=np.asarray(image.convert("RGB")), is_srgb=True, notes=notes)
+
+
+def _read_lab(image: ImageFile.ImageFile) -> Samples:
+    return Samples(levels=_to_srgb(image, ImageCms.createProfile("LAB")), is_srgb=True)
+
+
+def _to_srgb(image: Image.Image, profile: Any) -> NDArray[np.uint8]:
+    image.load()
+    converted = ImageCms.profileToProfile(
+        image,
+        profile,
+        ImageCms.createProfile("sRGB"),
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        outputMode="RGB",
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+    assert converted is not None  # only the in-place form returns None
+    return np.asarray(converted)
+
+
+def _read_bytes(image: ImageFile.ImageFile, rawmode: str) -> Samples:
+    """Everything of 8 bits or fewer: grey, palette, RGB, with or without transparency."""
+    image.load()
+    if image.mode in ("1", "L"):
+        return _read_grey_bytes(image, rawmode)
+    opaque = "L" if image.mode in _GREY_MODES else "RGB"
+    target = opaque + "A" if image.has_transparency_data else opaque
+    return Samples(levels=np.atleast_3d(np.asarray(image.convert(target))))
+
+
+def _read_grey_bytes(image: ImageFile.ImageFile, rawmode: str) -> Samples:
+    samples = Samples(levels=np.asarray(image.convert("L"))[:, :, None])
+    key = image.info.get("transparency")
+    if not isinstance(key, int):
+        return samples
+    # Pillow scales grey of 2 and 4 bits to 8, but not the level that tRNS names.
+    return _keyed(samples, (key * {"L;2": 85, "L;4": 17}.get(rawmode, 1),))

@@ -1,0 +1,215 @@
+"""The two blocks every model of the VDVAE family is made of (Child 2021, figure 2).
+
+    bottom-up                         top-down, one stochastic layer
+    ---------                         ------------------------------
+    x ──► f ──(+)──► activation       x ─(+ gate * g)─┬──► prior ──► p(z | x), residual
+          └────┘                                      ├──► enc(x, activation) ──► q(z | x, hr)
+                                                      ▼
+                                      x + residual + z_proj(z) ──► resnet ──► x
+
+``f``, ``enc``, ``prior`` and ``resnet`` are built by a :class:`BlockStyle`: the published models'
+bottleneck of four convolutions with GELU, or the compact models' plain pair with ReLU. The names
+``enc``, ``enc_y``, ``prior``, ``z_proj``, ``resnet``, ``gate_param`` and ``c1..c4`` are those of
+the published state dicts.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vdsr_cli.models.distributions import gaussian_kl, gaussian_sample
+
+
+class Bottleneck(nn.Module):
+    """Four convolutions 1-k-k-1, each behind an exact GELU: (B, c_in, H, W) -> (B, c_out, H, W)."""
+
+    def __init__(
+        self, channels_in: int, channels_mid: int, channels_out: int, *, kernel: int, residual: bool
+    ) -> None:
+        super().__init__()
+        self.residual = residual
+        pad = kernel // 2
+        self.c1 = nn.Conv2d(channels_in, channels_mid, 1)
+        self.c2 = nn.Conv2d(channels_mid, channels_mid, kernel, padding=pad)
+        self.c3 = nn.Conv2d(channels_mid, channels_mid, kernel, padding=pad)
+        self.c4 = nn.Conv2d(channels_mid, channels_out, 1)
+
+    @property
+    def last(self) -> nn.Conv2d:
+        """The convolution that writes the output; initialisation scales it."""
+        return self.c4
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.c1(F.gelu(x))
+        h = self.c2(F.gelu(h))
+        h = self.c3(F.gelu(h))
+        h = self.c4(F.gelu(h))
+        return x + h if self.residual else h
+
+
+class Plain(nn.Module):
+    """Two convolutions with a ReLU between: 3x3 then ``last_kernel``; same shapes as Bottleneck.
+
+    The densest arithmetic a processor's matrix unit can be given at 48-64 channels.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_mid: int,
+        channels_out: int,
+        *,
+        last_kernel: int,
+        residual: bool,
+    ) -> None:
+        super().__init__()
+        self.residual = residual
+        self.c1 = nn.Conv2d(channels_in, channels_mid, 3, padding=1)
+        self.c2 = nn.Conv2d(channels_mid, channels_out, last_kernel, padding=last_kernel // 2)
+
+    @property
+    def last(self) -> nn.Conv2d:
+        """The convolution that writes the output; initialisation scales it."""
+        return self.c2
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.c2(F.relu(self.c1(x), inplace=True))
+        return h.add_(x) if self.residual else h
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockStyle:
+    """Which function the boxes of the diagram above are.
+
+    Attributes:
+        kind: "bottleneck" (published models) or "plain" (compact models).
+        bottleneck_multiple: inner width over outer width, bottleneck only.
+        log_std_range: clamp of log sigma, or None for none (published models).
+    """
+
+    kind: Literal["bottleneck", "plain"]
+    bottleneck_multiple: float = 0.25
+    log_std_range: tuple[float, float] | None = None
+
+    def residual(self, width: int, *, kernel: int = 3) -> Bottleneck | Plain:
+        """A shape-keeping residual block."""
+        if self.kind == "plain":
+            return Plain(width, width, width, last_kernel=3, residual=True)
+        mid = int(width * self.bottleneck_multiple)
+        return Bottleneck(width, mid, width, kernel=kernel, residual=True)
+
+    def head(
+        self, channels_in: int, width: int, channels_out: int, *, kernel: int = 3
+    ) -> Bottleneck | Plain:
+        """A block without a skip that predicts ``channels_out`` maps at width ``width``."""
+        if self.kind == "plain":
+            return Plain(channels_in, width, channels_out, last_kernel=1, residual=False)
+        mid = int(width * self.bottleneck_multiple)
+        return Bottleneck(channels_in, mid, channels_out, kernel=kernel, residual=False)
+
+
+class TopDownBlock(nn.Module):
+    """One stochastic layer of the top-down path, for training and for sampling.
+
+    Args:
+        width: channels of the running state x.
+        latent_channels: channels of z.
+        style: how its boxes are built.
+        kernel: inner kernel of a bottleneck (1 at resolutions 1 and 2).
+        gated: whether LR activations can enter: x + gate_param * g (paper 000, equation 9).
+        lr_posterior: whether it has ``enc_y``, the head of q(z | x, lr) (paper 003, equation 12).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        latent_channels: int,
+        style: BlockStyle,
+        *,
+        kernel: int = 3,
+        gated: bool = False,
+        lr_posterior: bool = False,
+    ) -> None:
+        super().__init__()
+        self.latent_channels = latent_channels
+        self.log_std_range = style.log_std_range
+        self.enc = style.head(2 * width, width, 2 * latent_channels, kernel=kernel)
+        self.prior = style.head(width, width, 2 * latent_channels + width, kernel=kernel)
+        self.z_proj = nn.Conv2d(latent_channels, width, 1)
+        self.resnet = style.residual(width, kernel=kernel)
+        self.gate_param = nn.Parameter(torch.zeros(1, width, 1, 1)) if gated else None
+        self.enc_y = (
+            style.head(2 * width, width, 2 * latent_channels, kernel=kernel)
+            if lr_posterior
+            else None
+        )
+
+    def condition(self, x: Tensor, lr_activation: Tensor | None) -> Tensor:
+        """``x + gate * g`` (paper 000, equation 9); x itself without an LR activation."""
+        if self.gate_param is None or lr_activation is None:
+            return x
+        return torch.addcmul(x, self.gate_param.to(x.dtype), lr_activation)
+
+    def prior_moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """p(z | x): mean and log std (B, latent_channels, H, W) in float32, and the residual."""
+        z = self.latent_channels
+        mean, log_std, residual = self.prior(x).split([z, z, x.shape[1]], dim=1)
+        return mean.float(), self._bound(log_std.float()), residual
+
+    def posterior_moments(self, x: Tensor, activation: Tensor) -> tuple[Tensor, Tensor]:
+        """q(z | x, hr): mean and log std (B, latent_channels, H, W) in float32."""
+        return self._moments(self.enc, x, activation)
+
+    def lr_posterior_moments(self, x: Tensor, lr_activation: Tensor) -> tuple[Tensor, Tensor]:
+        """q(z | x, lr) of a block with ``lr_posterior``: like :meth:`posterior_moments`."""
+        if self.enc_y is None:
+            raise ValueError("this block was built without lr_posterior")
+        return self._moments(self.enc_y, x, lr_activation)
+
+    def advance(self, x: Tensor, residual: Tensor, z: Tensor) -> Tensor:
+        """The state after drawing z: ``resnet(x + residual + z_proj(z))``."""
+        state: Tensor = self.resnet(x + residual + self.z_proj(z.to(x.dtype)))
+        return state
+
+    def infer(self, x: Tensor, activation: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
+        """Training pass, z from the posterior: the next state and KL(q || p), elementwise."""
+        mean_q, log_std_q = self.posterior_moments(x, activation)
+        mean_p, log_std_p, residual = self.prior_moments(x)
+        z = gaussian_sample(mean_q, log_std_q, epsilon)
+        return self.advance(x, residual, z), gaussian_kl(mean_q, log_std_q, mean_p, log_std_p)
+
+    def generate(self, x: Tensor, epsilon: Tensor | None, temperature: float) -> Tensor:
+        """Sampling pass: z from the prior at a temperature; its mean where epsilon is None."""
+        mean, log_std, residual = self.prior_moments(x)
+        return self.advance(x, residual, gaussian_sample(mean, log_std, epsilon, temperature))
+
+    def infer_lr_posterior(
+        self, x: Tensor, activation: Tensor, lr_activation: Tensor, epsilon: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """CVDVAE's training pass (paper 003, equation 14): z from q(z | x, hr).
+
+        Returns the next state and KL(q(z | x, hr) || q(z | x, lr)), elementwise.
+        """
+        mean, log_std = self.posterior_moments(x, activation)
+        mean_lr, log_std_lr = self.lr_posterior_moments(x, lr_activation)
+        residual = self.prior_moments(x)[2]
+        z = gaussian_sample(mean, log_std, epsilon)
+        return self.advance(x, residual, z), gaussian_kl(mean, log_std, mean_lr, log_std_lr)
+
+    def generate_lr_posterior(
+        self, x: Tensor, lr_activation: Tensor, epsilon: Tensor | None, temperature: float
+    ) -> Tensor:
+        """CVDVAE's sampling pass: z from q(z | x, lr) at a temperature; else as ``generate``."""
+        mean, log_std = self.lr_posterior_moments(x, lr_activation)
+        residual = self.prior_moments(x)[2]
+        return self.advance(x, residual, gaussian_sample(mean, log_std, epsilon, temperature))
+
+    def _moments(self, head: nn.Module, x: Tensor, activation: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = head(torch.cat([x, activation.to(x.dtype)], dim=1)).chunk(2, dim=1)
+        return mean.float(), self._bound(log_std.float())
+
+    def _bound(self, log_std: Tensor) -> Tensor:
+        return log_std if self.log_std_range is None else log_std.clamp(*self.log_std_range)

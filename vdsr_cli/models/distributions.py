@@ -1,0 +1,65 @@
+"""Densities of the hierarchical models: diagonal Gaussians and the discretised logistic.
+
+Everything here is float32 or wider: a half-precision exp(2 log_std) overflows above
+log_std = 5.5 and divides by zero below -8.3.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+HALF_BIN_8BIT = 1.0 / 255.0
+"""Half the width of one of 256 grey levels on [-1, 1]."""
+
+
+def gaussian_kl(mean_q: Tensor, log_std_q: Tensor, mean_p: Tensor, log_std_p: Tensor) -> Tensor:
+    """KL(q || p) of diagonal Gaussians, elementwise, in nats (VDVAE code, ``gaussian_analytical_kl``).
+
+    All tensors have one shape, float32 or wider; so has the result, which is >= 0.
+    """
+    difference = mean_q - mean_p
+    return (
+        -0.5
+        + log_std_p
+        - log_std_q
+        + 0.5 * (torch.exp(2 * (log_std_q - log_std_p)) + difference**2 * torch.exp(-2 * log_std_p))
+    )
+
+
+def gaussian_sample(mean: Tensor, log_std: Tensor, epsilon: Tensor | None, temperature: float = 1.0) -> Tensor:
+    """``mean + temperature * exp(log_std) * epsilon``; the mean itself where epsilon is None.
+
+    ``temperature`` multiplies the standard deviation (reference code: log_std + ln t).
+    """
+    if epsilon is None or temperature == 0.0:
+        return mean
+    return mean + log_std.exp() * (epsilon * temperature)
+
+
+def discretized_logistic_log_prob(target: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Log-probability of 8-bit values under a logistic cut into 256 bins, elementwise, in nats.
+
+    Args:
+        target: (B, C, H, W) in [-1, 1], on the 256 levels ``2 k / 255 - 1``.
+        mean: the same shape, unbounded.
+        log_scale: the same shape; clamp it before (at -7 and below a bin holds all the mass).
+
+    The outermost bins reach to infinity, so that the 256 probabilities sum to one.
+    """
+    inverse_scale = torch.exp(-log_scale)
+    centred = target - mean
+    upper = inverse_scale * (centred + HALF_BIN_8BIT)
+    lower = inverse_scale * (centred - HALF_BIN_8BIT)
+    # log(sigmoid(upper) - sigmoid(lower)) without cancellation:
+    # sigmoid(u) - sigmoid(l) = sigmoid(u) * sigmoid(-l) * (1 - exp(l - u)).
+    width = 2 * HALF_BIN_8BIT * inverse_scale
+    inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
+    first, last = target < -0.999, target > 0.999
+    return torch.where(first, F.logsigmoid(upper), torch.where(last, F.logsigmoid(-lower), inside))
+
+
+def nats_to_bits(nats: Tensor) -> Tensor:
+    """The same quantity in bits."""
+    return nats / math.log(2.0)

@@ -1,0 +1,136 @@
+"""State dicts as others published them -> the names of our modules.
+
+    file                              keys                                  adapted by
+    openai NAME-model-ema.th          encoder.… decoder.…                   nothing to do
+    openai NAME-model.th              module.encoder.…                      strip "module."
+    srvdvae (CVDVAE) Lightning .ckpt  state_dict: cvae.encoder_y.… shift    strip, check, drop
+    VDVAE-SR .h5                      ema_vae.… vae.module.… vae_sr.…       pick one, rename
+
+All are names of tensors; nothing here reads a file. A state that does not fit is refused with a
+:class:`~vdsr_cli.errors.WeightsError` before any tensor of the model is touched.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vdsr_cli.errors import WeightsError
+from vdsr_cli.models.vdvae import Encoder
+
+PREFIXES = ("module.", "cvae.")
+"""Wrappers' prefixes, stripped from the front in this order as long as all keys have them."""
+
+
+def load_published_state(
+    model: nn.Module, state: Mapping[str, Any], *, assign: bool = False
+) -> None:
+    """Loads a published state strictly into a VDVAE, VDVAE-SR or CVDVAE.
+
+    Args:
+        model: as its config describes it.
+        state: a published state dict in any of the forms of the module's table.
+        assign: take the state's tensors over instead of copying (for a model built on "meta").
+
+    Raises:
+        WeightsError: a key is missing, unexpected or of another shape, something is no tensor, or
+            the file was made for an input normalisation other than the model's.
+    """
+    tensors = _only_tensors(_unwrap(state))
+    if is_vdvae_sr_checkpoint(tensors):
+        tensors = adapt_vdvae_sr(tensors)
+        unused = tensors.keys() - model.state_dict().keys()
+        tensors = {k: v for k, v in tensors.items() if not (k in unused and _is_gate(k))}
+    else:
+        tensors = strip_prefixes(tensors)
+    _check_normalisation(model, tensors)
+    tensors = {k: v for k, v in tensors.items() if k not in ("shift", "scale")}
+    _check_fit(model.state_dict(), tensors)
+    model.load_state_dict(tensors, strict=True, assign=assign)
+
+
+def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Removes "module." (DistributedDataParallel) and "cvae." (Lightning) if all keys have it."""
+    stripped = dict(state)
+    for prefix in PREFIXES:
+        if stripped and all(key.startswith(prefix) for key in stripped):
+            stripped = {key.removeprefix(prefix): value for key, value in stripped.items()}
+    return stripped
+
+
+def is_vdvae_sr_checkpoint(state: Iterable[str]) -> bool:
+    """Whether these keys are those of a file that the released VDVAE-SR code saves."""
+    return any(key.startswith(("vae.module.", "ema_vae.")) for key in state)
+
+
+def adapt_vdvae_sr(state: Mapping[str, Tensor], *, ema: bool = True) -> dict[str, Tensor]:
+    """The released VDVAE-SR wrapper's state -> keys of :class:`~vdsr_cli.models.vdvae_sr.VDVAESR`.
+
+    Keeps the HR model and the LR model's encoder (its decoder is never used), both from their
+    moving averages or both as last trained. The code stores a gate in every block though it reads
+    only those below resolution 32; the others come along and :func:`load_published_state` drops
+    those that the model has not.
+    """
+    main, lr = ("ema_vae.", "ema_vae_sr.") if ema else ("vae.module.", "vae_sr.module.")
+    adapted = {k.removeprefix(main): v for k, v in state.items() if k.startswith(main)}
+    for key, value in state.items():
+        if key.startswith(f"{lr}encoder."):
+            adapted[f"lr_{key.removeprefix(lr)}"] = value
+    return adapted
+
+
+def _unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state dict inside a Lightning checkpoint, or the state itself."""
+    inner = state.get("state_dict", state)
+    return inner if isinstance(inner, Mapping) else state
+
+
+def _only_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    strangers = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
+    if strangers:
+        raise WeightsError(f"not a state dict: no tensor at {_brief(strangers)}")
+    return dict(state)
+
+
+def _is_gate(key: str) -> bool:
+    return key.endswith(".gate_param")
+
+
+def _check_normalisation(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Compares CVDVAE's buffers ``shift`` and ``scale`` with the constants of the config."""
+    encoder = getattr(model, "encoder", None)
+    if not isinstance(encoder, Encoder):
+        return
+    expected = {"shift": encoder.config.input_shift, "scale": encoder.config.input_scale}
+    for name, number in expected.items():
+        value = state.get(name)
+        if value is None:
+            continue
+        if not torch.allclose(value.double().cpu(), torch.tensor(number).double(), rtol=1e-4):
+            raise WeightsError(
+                f"made for another input normalisation: {name} is {value.flatten().tolist()[:3]},"
+                f" the model's is {number:.6g}"
+            )
+
+
+def _check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    misshapen = [
+        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    found = [f"{len(v)} {k}: {_brief(v)}" for k, v in problems.items() if v]
+    if found:
+        raise WeightsError(
+            f"the weights do not fit the model; {'; '.join(found)}",
+            hint="are they of another model, or of another version of it?",
+        )
+
+
+def _brief(names: list[str], limit: int = 3) -> str:
+    shown = ", ".join(names[:limit])
+    return f"{shown}, …" if len(names) > limit else shown

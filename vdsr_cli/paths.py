@@ -1,0 +1,355 @@
+"""Which pictures a command reads, and what their outputs are called.
+
+Three steps: :func:`expand_inputs` turns the arguments into sources, :func:`drop_own_outputs`
+leaves out what an earlier run wrote, :func:`plan_outputs` gives each source its output. Only the
+first and :func:`plan_naming` look at the disk; the rest is pure, so that the same arguments
+always give the same names.
+
+The names:
+
+    photo.jpg                      photo_x4.png beside it (photo_x2.5.png at --scale 2.5)
+    photo.jpg -o big.webp          big.webp
+    photo.jpg -o out/              out/photo_x4.png
+    photo.jpg -o out               the same: a name without an extension is a folder
+    shots -r -o out                out/ with the tree of shots
+    a.jpg a.png                    a_jpg_x4.png and a_png_x4.png: two sources never share a name
+    - (standard input)             standard output, or stdin_x4.png in the folder of -o
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Final
+
+from vdsr_cli.errors import InputError, UsageError
+
+OUTPUT_SUFFIXES: Final = {
+    ".png": "png",
+    ".jpg": "jpg",
+    ".jpeg": "jpg",
+    ".webp": "webp",
+    ".tiff": "tiff",
+    ".tif": "tiff",
+    ".avif": "avif",
+    ".bmp": "bmp",
+}
+"""Extension of an output -> its format. The first extension of a format is the one we write."""
+
+INPUT_SUFFIXES: Final = frozenset(
+    (*OUTPUT_SUFFIXES, ".jpe", ".jfif", ".dib", ".gif", ".pbm", ".pgm", ".ppm", ".pnm")
+)
+"""Extensions (lower case) of the files that a folder or a pattern contributes."""
+
+DEFAULT_FORMAT: Final = "png"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One picture to read.
+
+    ``root`` is the folder that a folder or pattern argument started from, whose tree is kept
+    under -o; None for a file that was named itself and for standard input.
+    """
+
+    path: Path
+    root: Path | None = None
+    is_stdin: bool = False
+
+
+STDIN: Final = Source(path=Path("stdin"), is_stdin=True)
+"""The argument ``-``; its path is only what outputs and messages call it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """How outputs are called.
+
+    Attributes:
+        tag: what stands behind the stem, as ``x4`` in ``photo_x4.png``.
+        suffix: the extension of an output whose name is not given, with its dot.
+        folder: where outputs go; None for beside the input.
+        file: the one output's own path, or None. Excludes ``folder``.
+        is_stdout: whether the one output goes to standard output. Excludes both.
+    """
+
+    tag: str
+    suffix: str = ".png"
+    folder: Path | None = None
+    file: Path | None = None
+    is_stdout: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.folder is not None) + (self.file is not None) + self.is_stdout > 1:
+            raise ValueError("folder, file and is_stdout exclude each other")
+
+
+def scale_tag(scale: float) -> str:
+    """What a scale is called in a file name: 4 -> ``x4``, 2.5 -> ``x2.5``."""
+    return f"x{scale:g}"
+
+
+def output_format(path: Path) -> str:
+    """The format that a path's extension names, as in ``OUTPUT_SUFFIXES``.
+
+    Raises:
+        UsageError: the extension is none that can be written.
+    """
+    try:
+        return OUTPUT_SUFFIXES[path.suffix.lower()]
+    except KeyError:
+        raise UsageError(
+            f"{path}: {path.suffix or 'no extension'} is no picture format that can be written",
+            hint=f"use one of {', '.join(OUTPUT_SUFFIXES)}; end a folder's name in {os.sep}",
+        ) from None
+
+
+def plan_naming(out: str | None, *, tag: str, format: str | None = None) -> Naming:
+    """The naming that -o and --format ask for.
+
+    Args:
+        out: the value of -o as it was typed, for its trailing separator counts: ``-`` is
+            standard output; an existing folder, a name ending in a separator or one without an
+            extension is a folder; anything else is a file whose extension names the format.
+        tag: as in :class:`Naming`.
+        format: the value of --format, a value of ``OUTPUT_SUFFIXES``; None for -o's own or PNG.
+
+    Raises:
+        UsageError: an extension or format that cannot be written, or the two disagree.
+    """
+    suffix = _suffix_of(format or DEFAULT_FORMAT)
+    if out is None:
+        return Naming(tag=tag, suffix=suffix)
+    if out == "-":
+        return Naming(tag=tag, suffix=suffix, is_stdout=True)
+    path = Path(out)
+    if _names_folder(out):
+        return Naming(tag=tag, suffix=suffix, folder=path)
+    if format is not None and output_format(path) != format:
+        raise UsageError(
+            f"-o {out} and --format {format} disagree", hint="leave one of the two out"
+        )
+    return Naming(tag=tag, suffix=_suffix_of(output_format(path)), file=path)
+
+
+def _suffix_of(format: str) -> str:
+    for suffix, name in OUTPUT_SUFFIXES.items():
+        if name == format:
+            return suffix
+    formats = ", ".join(dict.fromkeys(OUTPUT_SUFFIXES.values()))
+    raise UsageError(f"--format {format} is unknown", hint=f"use one of {formats}")
+
+
+def _names_folder(out: str) -> bool:
+    separators = tuple(filter(None, (os.sep, os.altsep)))
+    path = Path(out)
+    return out.endswith(separators) or path.is_dir() or not (path.suffix or path.exists())
+
+
+def output_path(source: Source, naming: Naming, *, depth: int = 0) -> Path | None:
+    """The output of one source: pure. None is standard output.
+
+    Args:
+        source: what is read.
+        naming: how outputs are called.
+        depth: how much of the source's path goes into the name, against clashes: 0 the stem
+            (``a_x4.png``), 1 its extension too (``a_jpg_x4.png``), 2 the folder above too
+            (``shots_a_jpg_x4.png``), and so on.
+    """
+    if naming.is_stdout or (source.is_stdin and not (naming.file or naming.folder)):
+        return None
+    if naming.file is not None:
+        return naming.file
+    name = f"{_long_stem(source.path, depth)}_{naming.tag}{naming.suffix}"
+    if naming.folder is None:
+        return source.path.parent / name
+    if source.root is None:
+        return naming.folder / name
+    return naming.folder / source.path.relative_to(source.root).parent / name
+
+
+def _long_stem(path: Path, depth: int) -> str:
+    if depth == 0:
+        return path.stem
+    above = [part for part in path.parent.parts if part not in (path.anchor, "..")]
+    extension = [path.suffix[1:]] if path.suffix else []
+    start = max(0, len(above) - (depth - 1))
+    return "_".join([*above[start:], path.stem, *extension])
+
+
+def plan_outputs(sources: Sequence[Source], naming: Naming) -> list[Path | None]:
+    """The output of each source, no two alike: pure, and independent of the sources' order.
+
+    Sources whose outputs would share a name take more and more of their path into it. Names
+    that differ in case alone count as the same, since on many disks they are.
+
+    Raises:
+        UsageError: several sources for one file or for standard output, an output that would
+            replace one of the sources, or a clash that even whole paths do not settle.
+    """
+    if len(sources) > 1 and (naming.file is not None or naming.is_stdout):
+        target = naming.file or "standard output"
+        raise UsageError(
+            f"{len(sources)} pictures cannot all go into {target}", hint="give -o a folder"
+        )
+    depths = [0] * len(sources)
+    while True:
+        outputs = [
+            output_path(source, naming, depth=depth)
+            for source, depth in zip(sources, depths, strict=True)
+        ]
+        clashing = _clashing(outputs)
+        if not clashing:
+            break
+        for index in clashing:
+            if depths[index] > len(sources[index].path.parts) + 1:
+                raise UsageError(
+                    f"two pictures would both be written to {outputs[index]}",
+                    hint="name the outputs one by one",
+                )
+            depths[index] += 1
+    _refuse_replaced_sources(sources, outputs)
+    return outputs
+
+
+def _key(path: Path) -> str:
+    return os.path.normcase(os.path.abspath(path)).casefold()
+
+
+def _clashing(outputs: Sequence[Path | None]) -> list[int]:
+    keys = ["" if output is None else _key(output) for output in outputs]
+    counts = Counter(key for key in keys if key)
+    return [index for index, key in enumerate(keys) if counts[key] > 1]
+
+
+def _refuse_replaced_sources(sources: Sequence[Source], outputs: Sequence[Path | None]) -> None:
+    read = {os.path.abspath(source.path) for source in sources if not source.is_stdin}
+    for output in outputs:
+        if output is not None and os.path.abspath(output) in read:
+            raise UsageError(
+                f"{output} is an input of this run and would be replaced",
+                hint="give -o another name or folder",
+            )
+
+
+def expand_inputs(arguments: Sequence[str], *, recursive: bool = False) -> list[Source]:
+    """The pictures that the arguments name, each once, in their order.
+
+    A file stands for itself, whether it exists or not: reading it will tell. A folder stands for
+    the pictures in it, and below it when ``recursive``, sorted; a pattern (``'shots/*.jpg'``, in
+    quotes, where ``**`` reaches below) for the pictures that it matches. Folders and patterns
+    contribute only files with an extension of ``INPUT_SUFFIXES``, and none whose name starts
+    with a dot. Links to folders are not followed.
+
+    Raises:
+        InputError: a folder or pattern without a picture.
+        UsageError: ``-`` beside other inputs' second ``-``.
+    """
+    if arguments.count("-") > 1:
+        raise UsageError("standard input can be read only once", hint="give - once")
+    seen: set[str] = set()
+    sources: list[Source] = []
+    for argument in arguments:
+        for source in _expand(argument, recursive=recursive):
+            key = "-" if source.is_stdin else os.path.realpath(source.path)
+            if key not in seen:
+                seen.add(key)
+                sources.append(source)
+    return sources
+
+
+def _expand(argument: str, *, recursive: bool) -> list[Source]:
+    if argument == "-":
+        return [STDIN]
+    path = Path(argument)
+    if path.is_dir():
+        return _from_folder(path, recursive=recursive)
+    if has_magic(argument) and not os.path.lexists(path):
+        return _from_pattern(argument)
+    return [Source(path=path)]
+
+
+def _from_folder(folder: Path, *, recursive: bool) -> list[Source]:
+    found = sorted(_walk(folder) if recursive else filter(_is_picture, folder.iterdir()))
+    if not found:
+        raise InputError(
+            f"{folder}: no pictures in this folder",
+            hint=None if recursive else "-r looks into the folders below it too",
+        )
+    return [Source(path=path, root=folder) for path in found]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for above, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from filter(_is_picture, (Path(above, name) for name in files))
+
+
+def _from_pattern(pattern: str) -> list[Source]:
+    found = sorted(filter(_is_picture, map(Path, glob(pattern, recursive=True))))
+    if not found:
+        raise InputError(f"{pattern}: no picture matches this pattern")
+    root = _plain_start(pattern)
+    return [Source(path=path, root=root) for path in found]
+
+
+def _plain_start(pattern: str) -> Path:
+    """The folders at the start of a pattern, up to the first with a wildcard."""
+    plain: list[str] = []
+    for part in Path(pattern).parts[:-1]:
+        if has_magic(part):
+            break
+        plain.append(part)
+    return Path(*plain)
+
+
+def _is_picture(path: Path) -> bool:
+    is_named_so = path.suffix.lower() in INPUT_SUFFIXES and not path.name.startswith(".")
+    return is_named_so and path.is_file()
+
+
+def drop_own_outputs(
+    sources: Iterable[Source], naming: Naming
+) -> tuple[list[Source], list[Source]]:
+    """Split sources into those to read and those that look like our own earlier outputs: pure.
+
+    So a second run over a folder does not enlarge the results of the first. Left out are, of the
+    sources that a folder or pattern contributed (a file that was named itself is always read):
+
+    - ``NAME_TAG.EXT`` beside another source called ``NAME.*`` or, for ``NAME_jpg_TAG.EXT``,
+      ``NAME.jpg``, where TAG is this run's (so pictures of another scale are still read);
+    - what lies in the folder of -o, when that is a folder inside the source's own root.
+    """
+    listed = list(sources)
+    stems = {_stem_key(s.path.parent, stem) for s in listed for stem in _stems(s.path)}
+    kept: list[Source] = []
+    dropped: list[Source] = []
+    for source in listed:
+        is_ours = source.root is not None and (
+            _is_tagged(source.path, naming.tag, stems) or _is_under_output(source, naming.folder)
+        )
+        (dropped if is_ours else kept).append(source)
+    return kept, dropped
+
+
+def _stems(path: Path) -> tuple[str, str]:
+    return _long_stem(path, 0), _long_stem(path, 1)
+
+
+def _stem_key(folder: Path, stem: str) -> str:
+    return os.path.join(os.path.abspath(folder), stem)
+
+
+def _is_tagged(path: Path, tag: str, stems: set[str]) -> bool:
+    untagged = path.stem.removesuffix(f"_{tag}")
+    return untagged != path.stem and _stem_key(path.parent, untagged) in stems
+
+
+def _is_under_output(source: Source, folder: Path | None) -> bool:
+    if folder is None or source.root is None:
+        return False
+    out, root = Path(os.path.abspath(folder)), Path(os.path.abspath(source.root))
+    is_inside_root = root != out and out.is_relative_to(root)
+    return is_inside_root and Path(os.path.abspath(source.path)).is_relative_to(out)

@@ -1,0 +1,296 @@
+"""The sampling engine: one LR picture in, finished strips of its samples out.
+
+Tiles of one row are sampled in batches and blended into a band; when the next row of tiles no
+longer reaches a strip of the band, the strip is yielded. Memory is that of a band, whatever the
+height of the picture. What comes out is a function of (lr, model, seed, sample, temperature): tile
+size and batch size only change the rounding and what reaches a tile's edge.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from vdsr_cli.errors import DeviceError
+from vdsr_cli.models.compact import LatentShape, NoiseSource
+from vdsr_cli.noise import NoiseField
+from vdsr_cli.runtime import Runtime
+from vdsr_cli.tiling import AxisPlan, Padding, plan_axis, plan_padding
+
+PIXEL_LAYER = -1
+"""The noise field's layer for the likelihood's own noise (``--output sample``)."""
+
+
+class ConditionalSampler(Protocol):
+    """What the engine needs of a model."""
+
+    @property
+    def scale(self) -> int:
+        """Integer super-resolution factor."""
+
+    @property
+    def lr_multiple(self) -> int:
+        """Sides of LR inputs must be multiples of this: the coarsest cell in LR pixels."""
+
+    @property
+    def latent_shapes(self) -> list[LatentShape]:
+        """Every stochastic layer, coarse to fine."""
+
+    def sample(
+        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
+    ) -> Tensor:
+        """(B, 3, h, w) in [0, 1] -> (B * repeats, 6, H, W): pixel means in [-1, 1], log scales."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSettings:
+    """How a picture is sampled.
+
+    Attributes:
+        temperature: factor on every latent's standard deviation.
+        seed: of the noise field.
+        samples: which samples to draw, by index.
+        tile, overlap: LR pixels; tile 0 is the whole picture at once.
+        batch_size: tiles a batch, or None for the runtime's default.
+        output: the likelihood's mean, or a draw from it.
+        wrap: the picture is periodic.
+    """
+
+    temperature: float = 0.8
+    seed: int = 0
+    samples: tuple[int, ...] = (0,)
+    tile: int = 64
+    overlap: int = 16
+    batch_size: int | None = None
+    output: Literal["mean", "sample"] = "mean"
+    wrap: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PicturePlan:
+    """Padding and tiles of one picture."""
+
+    height: int
+    width: int
+    padding: Padding
+    rows: AxisPlan
+    columns: AxisPlan
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles will be sampled."""
+        return len(self.rows.starts) * len(self.columns.starts)
+
+
+def plan_picture(height: int, width: int, *, cell: int, settings: SamplingSettings) -> PicturePlan:
+    """Plans an LR picture of ``height`` by ``width`` pixels."""
+    tile, overlap = settings.tile, settings.overlap
+    padding = plan_padding(height, width, cell=cell, margin=overlap, wrap=settings.wrap)
+    return PicturePlan(
+        height=height,
+        width=width,
+        padding=padding,
+        rows=plan_axis(padding.top + height + padding.bottom, tile=tile, overlap=overlap, cell=cell),
+        columns=plan_axis(padding.left + width + padding.right, tile=tile, overlap=overlap, cell=cell),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Finished rows: ``pixels`` (samples, 3, rows, W) float32, nominally in [0, 1], not clamped,
+    whose first row is HR row ``top``."""
+
+    top: int
+    pixels: Tensor
+
+
+@torch.inference_mode()
+def sample_strips(
+    model: ConditionalSampler,
+    lr: Tensor,
+    settings: SamplingSettings,
+    runtime: Runtime,
+    *,
+    on_tiles: Callable[[int], None] = lambda tiles: None,
+) -> Iterator[Strip]:
+    """Samples a picture and yields its strips from top to bottom.
+
+    Args:
+        model: placed by the runtime.
+        lr: (3, h, w) float32 in [0, 1], on the CPU.
+        settings: how.
+        runtime: device and dtype.
+        on_tiles: told how many tiles have just been finished.
+
+    Raises:
+        DeviceError: one tile does not fit into memory, or a tile is not finite.
+    """
+    plan = plan_picture(lr.shape[1], lr.shape[2], cell=model.lr_multiple, settings=settings)
+    band = _Band(plan, model.scale, len(settings.samples), runtime.device)
+    drawer = _TileDrawer(model, plan.padding.apply(lr), plan, settings, runtime)
+    for row in range(len(plan.rows.starts)):
+        for columns, pixels in drawer.draw_row(row):
+            band.add(row, columns, pixels)
+            on_tiles(len(columns))
+        strip = band.finish(row)
+        if strip is not None:
+            yield strip
+
+
+class _Band:
+    """The running sum of weighted tiles of one row of tiles."""
+
+    def __init__(self, plan: PicturePlan, scale: int, samples: int, device: torch.device) -> None:
+        self.plan, self.scale = plan, scale
+        self.row_windows = plan.rows.windows(scale).to(device)
+        self.column_windows = plan.columns.windows(scale).to(device)
+        self.sum = torch.zeros(
+            samples, 3, plan.rows.tile * scale, plan.columns.length * scale, device=device
+        )
+
+    def add(self, row: int, columns: Sequence[int], pixels: Tensor) -> None:
+        """Adds tiles: pixels (len(columns), samples, 3, T, T)."""
+        vertical = self.row_windows[row].unsqueeze(1)
+        for column, tile in zip(columns, pixels, strict=True):
+            left = self.plan.columns.starts[column] * self.scale
+            self.sum[..., left : left + tile.shape[-1]].addcmul_(
+                tile, vertical * self.column_windows[column]
+            )
+
+    def finish(self, row: int) -> Strip | None:
+        """The rows that no later tile reaches, and moves the rest of the band up."""
+        starts, scale = self.plan.rows.starts, self.scale
+        last = row == len(starts) - 1
+        done = self.sum.shape[2] if last else (starts[row + 1] - starts[row]) * scale
+        strip = self._cropped(starts[row] * scale, done)
+        if not last:
+            rest = self.sum[:, :, done:].clone()
+            self.sum.zero_()
+            self.sum[:, :, : rest.shape[2]] = rest
+        return strip
+
+    def _cropped(self, top: int, rows: int) -> Strip | None:
+        """The first ``rows`` rows of the band, of which those inside the picture."""
+        padding, scale = self.plan.padding, self.scale
+        first = padding.top * scale
+        end = first + self.plan.height * scale
+        low, high = max(top, first), min(top + rows, end)
+        if high <= low:
+            return None
+        left = padding.left * scale
+        pixels = self.sum[:, :, low - top : high - top, left : left + self.plan.width * scale]
+        return Strip(low - first, pixels.add(1).mul_(0.5).cpu())
+
+
+class _TileDrawer:
+    """Draws the tiles of a row in batches, halving the batch when memory runs out."""
+
+    def __init__(
+        self,
+        model: ConditionalSampler,
+        padded: Tensor,
+        plan: PicturePlan,
+        settings: SamplingSettings,
+        runtime: Runtime,
+    ) -> None:
+        self.model, self.padded, self.plan = model, padded, plan
+        self.settings, self.runtime = settings, runtime
+        self.fields = [NoiseField(seed=settings.seed, sample=i) for i in settings.samples]
+        default = max(1, runtime.default_batch // len(settings.samples))
+        self.batch = settings.batch_size or default
+
+    def draw_row(self, row: int) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """Batches of (column indices, pixels (tiles, samples, 3, T, T)) of one row of tiles."""
+        noise = self._row_noise(row) if self.settings.temperature > 0 else None
+        column, count = 0, len(self.plan.columns.starts)
+        while column < count:
+            columns = range(column, min(column + self.batch, count))
+            try:
+                pixels = self._draw(row, columns, noise)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                self._halve(error)
+                continue
+            yield columns, pixels
+            column = columns.stop
+
+    def _halve(self, error: Exception) -> None:
+        is_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not is_memory:
+            raise error
+        if self.batch == 1:
+            raise DeviceError(
+                f"one tile of {self.plan.columns.tile}x{self.plan.rows.tile} does not fit into memory",
+                hint=f"try --tile {max(32, self.plan.columns.tile // 2)} or --device cpu",
+            ) from error
+        self.batch //= 2
+
+    def _draw(self, row: int, columns: range, noise: "_RowNoise | None") -> Tensor:
+        top, tile_h, tile_w = self.plan.rows.starts[row], self.plan.rows.tile, self.plan.columns.tile
+        lefts = [self.plan.columns.starts[c] for c in columns]
+        lr = torch.stack([self.padded[:, top : top + tile_h, x : x + tile_w] for x in lefts])
+        lr = lr.to(self.runtime.device, self.runtime.dtype, memory_format=torch.channels_last)
+        source = None if noise is None else noise.source(lefts, tile_w)
+        samples = len(self.fields)
+        parameters = self.model.sample(lr, source, self.settings.temperature, repeats=samples)
+        pixels, log_scale = parameters.chunk(2, dim=1)
+        if self.settings.output == "sample":
+            pixels = (pixels + log_scale.exp() * self._pixel_noise(row, lefts)).clamp(-1, 1)
+        if not torch.isfinite(pixels).all():
+            raise DeviceError(
+                f"tile at row {top}, column {lefts[0]} is not finite", hint="try --dtype float32"
+            )
+        return pixels.unflatten(0, (len(lefts), samples))
+
+    def _row_noise(self, row: int) -> "_RowNoise":
+        return _RowNoise(self, row)
+
+    def _pixel_noise(self, row: int, lefts: Sequence[int]) -> Tensor:
+        """Logistic noise of the pixels (tiles * samples, 3, T, T)."""
+        height, width = self.plan.rows.tile, self.plan.columns.tile
+        rows = self.positions(self.plan.rows.starts[row], height, 1, vertical=True)
+        drawn = [
+            field.logistic(PIXEL_LAYER, rows, self.positions(left, width, 1, vertical=False), 3)
+            for left in lefts
+            for field in self.fields
+        ]
+        return torch.stack(drawn).permute(0, 3, 1, 2)
+
+    def positions(self, start: int, length: int, cell: int, *, vertical: bool) -> Tensor:
+        """Absolute cell positions of ``length`` LR pixels from padded position ``start``."""
+        padding, plan = self.plan.padding, self.plan
+        before, period = (padding.top, plan.height) if vertical else (padding.left, plan.width)
+        scale = self.model.scale
+        first = (start - before) * scale // cell
+        cells = torch.arange(first, first + length * scale // cell, dtype=torch.int32)
+        if padding.periodic:
+            cells %= period * scale // cell
+        return cells.to(self.runtime.device)
+
+
+class _RowNoise:
+    """The noise of one row of tiles, drawn once at full width and shared by overlapping tiles."""
+
+    def __init__(self, drawer: _TileDrawer, row: int) -> None:
+        plan = drawer.plan
+        self.scale = drawer.model.scale
+        self.layers: dict[int, list[Tensor]] = {}
+        for shape in drawer.model.latent_shapes:
+            rows = drawer.positions(plan.rows.starts[row], plan.rows.tile, shape.cell, vertical=True)
+            columns = drawer.positions(0, plan.columns.length, shape.cell, vertical=False)
+            self.layers[shape.layer] = [
+                field.normal(shape.layer, rows, columns, shape.channels) for field in drawer.fields
+            ]
+
+    def source(self, lefts: Sequence[int], tile_width: int) -> NoiseSource:
+        """The noise of some tiles of the row, tile-major, samples inside."""
+
+        def draw(shape: LatentShape) -> Tensor:
+            width = tile_width * self.scale // shape.cell
+            firsts = [left * self.scale // shape.cell for left in lefts]
+            fields = self.layers[shape.layer]
+            cut = [noise[:, first : first + width] for first in firsts for noise in fields]
+            return torch.stack(cut).permute(0, 3, 1, 2)
+
+        return draw

@@ -1,0 +1,126 @@
+"""Tiles: where they lie, how they blend, and how a picture is padded to hold them. Pure.
+
+A picture is padded by reflection (or periodically), covered by equal tiles that start on multiples
+of the coarsest latent's cell, and put together again row of tiles by row of tiles. The windows of
+one axis sum to one at every pixel, so a tile-wise identity is the identity.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vdsr_cli.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisPlan:
+    """The tiles along one axis, in LR pixels of the padded picture.
+
+    Attributes:
+        length: padded length.
+        tile: length of every tile.
+        overlap: shared by neighbours (the last pair may share more).
+        starts: first pixel of each tile, rising, multiples of the cell.
+    """
+
+    length: int
+    tile: int
+    overlap: int
+    starts: tuple[int, ...]
+
+    def windows(self, scale: int) -> Tensor:
+        """Blending weights (tiles, tile * scale), float32; over all tiles they sum to one at each
+        HR pixel. A quarter of the overlap at a tile's edge, where its zero padding shows, has no
+        weight; the ramp takes the middle half."""
+        tile, overlap = self.tile * scale, self.overlap * scale
+        position = torch.arange(tile, dtype=torch.float64) + 0.5
+        dead, ramp = overlap / 4, max(overlap / 2, 1e-9)
+        rising = ((position - dead) / ramp).clamp(0, 1)
+        falling = rising.flip(0)
+        one = torch.ones_like(position)
+        last = len(self.starts) - 1
+        raw = torch.stack(
+            [(rising if i else one) * (falling if i < last else one) for i in range(last + 1)]
+        )
+        total = torch.zeros(self.length * scale, dtype=torch.float64)
+        for start, window in zip(self.starts, raw, strict=True):
+            total[start * scale : start * scale + tile] += window
+        for start, window in zip(self.starts, raw, strict=True):
+            window /= total[start * scale : start * scale + tile]
+        return raw.float()
+
+
+def plan_axis(length: int, *, tile: int, overlap: int, cell: int) -> AxisPlan:
+    """Covers ``length`` LR pixels, a multiple of ``cell``, with equal tiles.
+
+    Args:
+        length: padded length of the axis.
+        tile: wanted tile length; 0 for one tile that is the whole axis.
+        overlap: LR pixels that neighbours share.
+        cell: side of the coarsest latent's cell in LR pixels.
+
+    Raises:
+        UsageError: the tile or the overlap is not a multiple of the cell, or nothing but overlap.
+    """
+    if tile % cell or overlap % cell or tile < 0 or overlap < 0:
+        raise UsageError(
+            f"--tile {tile} and --overlap {overlap} must be multiples of {cell} for this model",
+            hint="try --tile 64 --overlap 16",
+        )
+    if tile == 0 or tile >= length:
+        return AxisPlan(length=length, tile=length, overlap=0, starts=(0,))
+    if 2 * overlap > tile:
+        raise UsageError(
+            f"--overlap {overlap} is more than half of --tile {tile}",
+            hint=f"try --overlap {tile // 4 // cell * cell}",
+        )
+    stride = tile - overlap
+    count = math.ceil((length - tile) / stride) + 1
+    starts = tuple(min(i * stride, length - tile) for i in range(count))
+    return AxisPlan(length=length, tile=tile, overlap=overlap, starts=starts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Padding:
+    """How far a picture is padded, in LR pixels, and how."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    periodic: bool = False
+
+    def apply(self, lr: Tensor) -> Tensor:
+        """(C, h, w) -> (C, top + h + bottom, left + w + right) by reflection or periodically."""
+        rows = _border_index(lr.shape[1], self.top, self.bottom, periodic=self.periodic)
+        columns = _border_index(lr.shape[2], self.left, self.right, periodic=self.periodic)
+        return lr[:, rows][:, :, columns]
+
+
+def plan_padding(height: int, width: int, *, cell: int, margin: int = 0, wrap: bool = False) -> Padding:
+    """Pads to multiples of the cell; a wrapped picture also by ``margin`` LR pixels all around.
+
+    Raises:
+        UsageError: a wrapped picture whose sides are not multiples of the cell: its period would
+            not be one of the noise's.
+    """
+    if wrap:
+        if height % cell or width % cell:
+            raise UsageError(
+                f"--wrap needs sides that are multiples of {cell} pixels, not {width}x{height}",
+                hint="crop or resize the texture first",
+            )
+        return Padding(top=margin, bottom=margin, left=margin, right=margin, periodic=True)
+    return Padding(top=0, bottom=-height % cell, left=0, right=-width % cell)
+
+
+def _border_index(length: int, before: int, after: int, *, periodic: bool) -> Tensor:
+    """Source index of each padded position; reflection does not repeat the edge pixel."""
+    position = torch.arange(-before, length + after)
+    if periodic:
+        return position % length
+    period = max(2 * (length - 1), 1)
+    folded = position % period
+    return torch.where(folded < length, folded, period - folded)

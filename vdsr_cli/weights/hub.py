@@ -1,0 +1,200 @@
+"""Files of the Hugging Face hub, through huggingface_hub and its cache.
+
+HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and HF_HUB_DOWNLOAD_TIMEOUT mean what
+they mean to every program that uses the hub; huggingface_hub reads them when it is first imported,
+which happens here, when a file of the hub is first asked for.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self, TypeVar
+
+from vdsr_cli.errors import WeightsError
+from vdsr_cli.weights.cache import cache_errors
+from vdsr_cli.weights.fetch import Progress
+from vdsr_cli.weights.sources import Hub, is_sha256
+
+TRIES = 3
+BACKOFF_S = 0.5
+
+T = TypeVar("T")
+
+
+def find_cached(source: Hub) -> Path | None:
+    """The file in the hub's cache, or None. Makes no request."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(source.repo_id, source.filename, revision=source.revision)
+    except HFValidationError as error:
+        raise _explain(source, error) from error
+    return Path(found) if isinstance(found, str) else None
+
+
+def download(
+    source: Hub, *, offline: bool, sha256: str | None, progress: Progress | None = None
+) -> Path:
+    """Return the file's path in the hub's cache, downloading it if need be.
+
+    A pinned file that is cached costs no request. Where the hub announces another hash than
+    ``sha256``, nothing is downloaded. The bytes themselves are not verified here.
+    Raises WeightsError.
+    """
+    cached = find_cached(source)
+    if cached is not None and (offline or source.is_pinned):
+        return cached
+    if offline:
+        raise WeightsError(
+            f"{source} is not in the hub's cache and may not be fetched offline",
+            hint="run `vdsr weights download` once with a connection, or copy the cache ($HF_HOME)",
+        )
+    return _retried(source, lambda: _download(source, sha256, progress))
+
+
+def promised_sha256(path: Path) -> str | None:
+    """The hash that the hub announced for a file of its cache, None for files kept in git.
+
+    The cache names the bytes of a large file by their sha256.
+    """
+    blob = path.readlink().name if path.is_symlink() else ""
+    return blob if is_sha256(blob) else None
+
+
+def discard(path: Path) -> None:
+    """Remove a file and its bytes from the hub's cache, so that nothing finds it there again."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    root = Path(HF_HUB_CACHE).resolve()
+    with cache_errors(path, "HF_HOME"):
+        while path.parent.resolve().is_relative_to(root):
+            target = path.parent / path.readlink() if path.is_symlink() else None
+            path.unlink(missing_ok=True)
+            if target is None:
+                return
+            path = target
+
+
+def _download(source: Hub, sha256: str | None, progress: Progress | None) -> Path:
+    """Ask what the file is, then get it. Raises what huggingface_hub raises."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
+
+    # The first request alone would do, but hf_hub_download tries half a minute without a network.
+    url = hf_hub_url(source.repo_id, source.filename, revision=source.revision)
+    etag = get_hf_file_metadata(url, timeout=HF_HUB_ETAG_TIMEOUT).etag or ""
+    if sha256 is not None and is_sha256(etag) and etag != sha256:
+        raise WeightsError(
+            f"the hub offers {source} with sha256 {etag}, expected {sha256}",
+            hint="the file is not the published one: report it, do not use it",
+        )
+    path = hf_hub_download(
+        source.repo_id,
+        source.filename,
+        revision=source.revision,
+        tqdm_class=_bar_class(progress),
+    )
+    return Path(path)
+
+
+def _retried(source: Hub, action: Callable[[], T]) -> T:
+    """Run ``action``, again after a pause where the hub is only out of breath."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # The base class of the HTTP client's errors: requests, httpx or httpx2, by the hub's version.
+    bases: tuple[type[Exception], ...] = HfHubHTTPError.__mro__[:-2]
+    client_error = next(base for base in bases if base.__name__ == "HTTPError")
+    for attempt in range(TRIES):
+        try:
+            return action()
+        except (OSError, ValueError, client_error) as error:
+            if not _is_transient(error) or attempt == TRIES - 1:
+                raise _explain(source, error) from error
+            time.sleep(BACKOFF_S * 2**attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _is_transient(error: Exception) -> bool:
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    return status == 429 or status >= 500
+
+
+def _explain(source: Hub, error: Exception) -> WeightsError:
+    """The one line, and its hint, for what huggingface_hub raised."""
+    from huggingface_hub import errors
+    from huggingface_hub.constants import ENDPOINT
+
+    if isinstance(error, errors.GatedRepoError):
+        return WeightsError(
+            f"{source.repo_id} is gated",
+            hint="accept its terms on the hub, then set HF_TOKEN to a token of yours",
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return WeightsError(
+            f"{ENDPOINT} has no repository {source.repo_id}, or it is private",
+            hint="check the spelling; for a private one, set HF_TOKEN",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return WeightsError(f"{source.repo_id} has no revision {source.revision}")
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return WeightsError(f"{source.repo_id} has no file {source.filename} at that revision")
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return WeightsError(
+            f"{source} cannot be fetched: HF_HUB_OFFLINE is set",
+            hint="unset HF_HUB_OFFLINE, or run `vdsr weights download` where there is a network",
+        )
+    if isinstance(error, errors.HfHubHTTPError):
+        return WeightsError(f"{ENDPOINT} answered {error.response.status_code} for {source}")
+    if isinstance(error, errors.HFValidationError):
+        return WeightsError(f"{source} is not a file on the hub: {_first_line(error)}")
+    return _explain_disk_or_network(source, error, ENDPOINT)
+
+
+def _explain_disk_or_network(source: Hub, error: Exception, endpoint: str) -> WeightsError:
+    if isinstance(error, OSError) and error.errno is not None:
+        return WeightsError(
+            f"cannot keep {source} in the hub's cache: {error.strerror}",
+            hint="free some space or set HF_HOME to a folder that you can write to",
+        )
+    if "Consistency check failed" in str(error):
+        return WeightsError(
+            f"{source} arrived with another length than announced: refused",
+            hint="run the command again; if it persists, the file is damaged on the hub",
+        )
+    return WeightsError(
+        f"{endpoint} cannot be reached for {source}: {_first_line(error)}",
+        hint="check the connection and HF_ENDPOINT, then run the command again",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _bar_class(progress: Progress | None) -> type:
+    """A class that looks like a tqdm bar to huggingface_hub and reports to ``progress``."""
+
+    class Bar:
+        def __init__(self, *_: object, total: int | None = None, **options: object) -> None:
+            initial = options.get("initial")
+            self.n = initial if isinstance(initial, int) else 0
+            self.total = total
+
+        def update(self, n: int = 1) -> None:
+            self.n += n
+            if progress is not None:
+                progress(self.n, self.total)
+
+        def set_postfix_str(self, *_: object, **__: object) -> None: ...
+
+        def refresh(self, *_: object, **__: object) -> None: ...
+
+        def close(self) -> None: ...
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+    return Bar
