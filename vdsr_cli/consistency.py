@@ -62,3 +62,152 @@ def degrade_8bit(hr: Tensor, scale: int) -> Tensor:
         reduced = _reduce_axis(planes, scale, vertical=vertical)
         planes = (reduced + 0.5 + 1e-9).floor().clamp(0, 255)
     return planes.view(*hr.shape[:2], *planes.shape[2:]).to(torch.uint8)
+
+
+def degrade_adjoint(lr: Tensor, scale: int) -> Tensor:
+    """A': (B, C, h, w) -> (B, C, h * scale, w * scale), with <A hr, lr> = <hr, A' lr>."""
+    planes = lr.flatten(0, 1).unsqueeze(1)
+    spread = _spread_axis(_spread_axis(planes, scale, vertical=True), scale, vertical=False)
+    return spread.view(*lr.shape[:2], *spread.shape[2:])
+
+
+def _spread_axis(
+    pixels: Tensor, scale: int, *, vertical: bool, fold: tuple[bool, bool] = (True, True)
+) -> Tensor:
+    """The transpose of :func:`_reduce_axis`: spreads the taps; what falls outside is folded onto
+    the edge pixel where ``fold`` says that the first, the last row is the picture's own."""
+    taps = reduction_taps(scale).to(pixels)
+    pad = (len(taps) - scale) // 2
+    if not vertical:
+        return _spread_axis(pixels.mT, scale, vertical=True, fold=fold).mT
+    padded = F.conv_transpose2d(pixels, taps.view(1, 1, -1, 1), stride=(scale, 1))
+    inside = padded[:, :, pad : padded.shape[2] - pad].clone()
+    if fold[0]:
+        inside[:, :, 0] += padded[:, :, :pad].sum(2)
+    if fold[1]:
+        inside[:, :, -1] += padded[:, :, padded.shape[2] - pad :].sum(2)
+    return inside
+
+
+def _gram(length: int, scale: int) -> Tensor:
+    """A A' of one axis of ``length`` LR samples: (length, length) float64, seven diagonals."""
+    unit = torch.eye(length, dtype=torch.float64).view(length, 1, length, 1)
+    return _reduce_axis(_spread_axis(unit, scale, vertical=True), scale, vertical=True).view(
+        length, length
+    )
+
+
+_HALO = 32
+"""LR samples of surroundings for the inverse of A A': its rows fall by half a sample or faster, so
+that what is cut off is below float32's rounding."""
+_BLOCK = 64
+
+
+def solve_gram_axis(pixels: Tensor, scale: int) -> Tensor:
+    """Applies (A A')^-1 along the rows axis of (..., h, w), block by block with a halo.
+
+    A block's surroundings are cut off at ``_HALO`` samples, so that the cost is linear in h; at
+    the picture's true borders nothing is cut off.
+    """
+    height = pixels.shape[-2]
+    inverses: dict[tuple[int, int, int], Tensor] = {}
+    out = torch.empty_like(pixels)
+    for top in range(0, height, _BLOCK):
+        bottom = min(top + _BLOCK, height)
+        low, high = max(0, top - _HALO), min(height, bottom + _HALO)
+        key = (min(low, 4), high - low, min(height - high, 4))
+        if key not in inverses:
+            inverses[key] = _inverse_of_window(*key, scale)
+        rows = inverses[key][top - low : bottom - low].to(pixels)
+        out[..., top:bottom, :] = rows @ pixels[..., low:high, :]
+    return out
+
+
+def _inverse_of_window(before: int, length: int, after: int, scale: int) -> Tensor:
+    """Inverse of the part of A A' that belongs to ``length`` samples with up to 4 samples of
+    picture before and after them: border rows of A A' differ from inner ones."""
+    gram = _gram(before + length + after, scale)
+    return torch.linalg.inv(gram[before : before + length, before : before + length])
+
+
+def project(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
+    """The nearest picture that degrades to ``lr``: sr + A+ (lr - A sr), A+ = A' (A A')^-1.
+
+    (B, C, H, W) and (B, C, H / scale, W / scale) of one range; not clamped. This is CVDVAE's
+    consistency step (paper 003) with the degradation of the training pairs.
+    """
+    return sr + degrade_adjoint(solve_gram(lr - degrade(sr, scale), scale), scale)
+
+
+def solve_gram(residual: Tensor, scale: int) -> Tensor:
+    """(A A')^-1 on (..., h, w): one axis, then the other."""
+    return solve_gram_axis(solve_gram_axis(residual, scale).mT, scale).mT
+
+
+class StripProjection:
+    """:func:`project` for a picture that arrives in strips of rows, in memory of a few strips.
+
+    Args:
+        lr: (3, h, w), what the result must degrade to.
+        samples: pictures projected side by side.
+        scale: of the degradation.
+    """
+
+    _REACH = 2
+    """LR rows beyond its own that an HR row's correction, or an LR row's degradation, touches."""
+
+    def __init__(self, lr: Tensor, samples: int, scale: int) -> None:
+        self.lr, self.scale = lr, scale
+        self.height = lr.shape[1]
+        self.residual = torch.zeros(samples, *lr.shape, dtype=lr.dtype)
+        self.known = 0
+        self.emitted = 0
+        self.first = 0
+        self.rows = torch.empty(samples, 3, 0, lr.shape[2] * scale, dtype=lr.dtype)
+
+    def push(self, strip: Tensor) -> Tensor:
+        """Takes the next rows (samples, 3, rows, W), a multiple of the scale; returns the projected
+        rows that are final by now, perhaps none."""
+        self.rows = torch.cat([self.rows, strip], dim=2)
+        available = self.first + self.rows.shape[2] // self.scale
+        last = available == self.height
+        self._measure(self.height if last else max(self.known, available - self._REACH))
+        until = self.height if last else self.known - _HALO - 2 * self._REACH
+        return self._emit(until)
+
+    def _measure(self, until: int) -> None:
+        """Brings the residual lr - A sr up to LR row ``until``."""
+        if until <= self.known:
+            return
+        low = max(self.first, self.known - self._REACH)
+        high = min(self.first + self.rows.shape[2] // self.scale, until + self._REACH)
+        window = self.rows[:, :, (low - self.first) * self.scale : (high - self.first) * self.scale]
+        reduced = degrade(window, self.scale)[:, :, self.known - low : until - low]
+        self.residual[:, :, self.known : until] = self.lr[:, self.known : until] - reduced
+        self.known = until
+
+    def _emit(self, until: int) -> Tensor:
+        """Projects and releases LR rows ``emitted`` to ``until``."""
+        if until <= self.emitted:
+            return self.rows[:, :, :0]
+        offset = (self.emitted - self.first) * self.scale
+        count = (until - self.emitted) * self.scale
+        done = self.rows[:, :, offset : offset + count] + self._correction(self.emitted, until)
+        keep = max(self.first, min(until, self.known - self._REACH))
+        self.rows = self.rows[:, :, (keep - self.first) * self.scale :].clone()
+        self.first, self.emitted = keep, until
+        return done
+
+    def _correction(self, top: int, bottom: int) -> Tensor:
+        """Rows ``top`` to ``bottom`` (LR) of A' (A A')^-1 residual."""
+        low, high = max(0, top - self._REACH), min(self.height, bottom + self._REACH)
+        start, end = max(0, low - _HALO), min(self.height, high + _HALO)
+        inverse = _inverse_of_window(min(start, 4), end - start, min(self.height - end, 4), self.scale)
+        rows = inverse[low - start : high - start].to(self.residual)
+        solved = solve_gram_axis((rows @ self.residual[:, :, start:end]).mT, self.scale).mT
+        planes = solved.flatten(0, 1).unsqueeze(1)
+        wide = _spread_axis(planes, self.scale, vertical=False)
+        fold = (low == 0, high == self.height)
+        spread = _spread_axis(wide, self.scale, vertical=True, fold=fold)
+        spread = spread[:, :, (top - low) * self.scale : (bottom - low) * self.scale]
+        return spread.view(*self.residual.shape[:2], *spread.shape[2:])

@@ -1,5 +1,6 @@
 """What the tests of the models share: golden vectors of the published code, seeded noise."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -16,10 +17,7 @@ from vdsr_cli.models.vdvae import VDVAEConfig
 
 BUNDLED = Path(__file__).parents[1] / "data" / "golden"
 FULL = Path(__file__).parents[2].parent / "shared" / "golden"
-CONFIG_NAMES = (
-    "image_size width custom_width_str zdim bottleneck_multiple num_mixtures no_bias_above "
-    "enc_blocks dec_blocks"
-).split()
+SAME_NAMES = {field.name for field in dataclasses.fields(VDVAEConfig)}
 
 
 @dataclass
@@ -42,7 +40,7 @@ class Golden:
             r"\(image - ([\d.]+)\) / ([\d.]+)", self.metadata["input"]
         ).groups()
         return VDVAEConfig(
-            **{name: self.fields[name] for name in CONFIG_NAMES if name in self.fields},
+            **{name: value for name, value in self.fields.items() if name in SAME_NAMES},
             low_bit=self.fields["dataset"] == "ffhq_256",
             input_shift=-float(shift),
             input_scale=1 / float(scale),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
+from vdsr_cli.models.upstream import load_published_state
 from vdsr_cli.models.vdvae import PUBLISHED, VDVAE
 
 
@@ -20,7 +21,7 @@ def reference(golden):
     names = ("image_size_y", "enc_blocks_y", "ky", "width_y")
     config = CVDVAEConfig(prior=vectors.config, **{name: vectors.fields[name] for name in names})
     model = CVDVAE(config)
-    model.load_state_dict(vectors.weights, strict=True)
+    load_published_state(model, vectors.weights)
     return vectors, model.eval()
 
 
@@ -94,6 +95,19 @@ def test_fixed_conditional_latents_leave_the_rest_free(model, config, normals, p
         conditional_temperature=0.0,
     )
     assert asked == [4, 5, 6, 7]
+
+
+@torch.no_grad()
+def test_half_precision_keeps_the_likelihood_in_float32(model, config, normals, pictures):
+    hr, lr = pictures
+    noise = normals(config.prior, 2)
+    expected = model.sample(lr, noise, 0.5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = model.sample(lr, noise, 0.5)
+        assert model(hr, lr, noise).kl.dtype == torch.float32
+    for parameters in (mixed, model.bfloat16().sample(lr, noise, 0.5)):
+        assert parameters.dtype == torch.float32
+        assert (parameters - expected).std() < 0.1 * expected.std()
 
 
 def test_only_the_lr_encoder_trains(model, config, normals, pictures):

@@ -151,3 +151,9 @@ def test_adapts_the_last_weights_on_request(vdvae_sr):
     adapted = adapt_vdvae_sr(released_vdvae_sr(vdvae_sr), ema=False)
     own = vdvae_sr.state_dict()
     assert all(torch.equal(adapted[name], value) for name, value in own.items())
+
+
+def test_refuses_other_strangers_in_a_vdvae_sr_checkpoint(vdvae_sr):
+    state = {**released_vdvae_sr(vdvae_sr), "ema_vae.decoder.extra": torch.zeros(1)}
+    with pytest.raises(WeightsError, match=r"1 unexpected: decoder\.extra"):
+        load_published_state(vdvae_sr, state)

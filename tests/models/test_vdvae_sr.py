@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from vdsr_cli.models.distributions import gaussian_kl
 from vdsr_cli.models.vdvae import PUBLISHED, VDVAE, EncoderConfig
 from vdsr_cli.models.vdvae_sr import VDVAESR, VDVAESRConfig
 
@@ -72,19 +73,32 @@ def test_open_gates_see_the_lr_picture(model, small, normals, pictures):
     hr, lr = pictures
     noise = normals(small, 2)
     assert not torch.allclose(model.sample(lr, noise), model.sample(lr.flip(3), noise))
-    prior_sees, posterior_sees = (model(hr, x, noise).rate for x in (lr, lr.flip(3)))
-    assert not torch.allclose(prior_sees, posterior_sees)
+    assert not torch.allclose(model(hr, lr, noise).rate, model(hr, lr.flip(3), noise).rate)
 
 
 @torch.no_grad()
-def test_prior_and_posterior_both_see_it(model, small, pictures):
+def test_prior_and_posterior_both_see_the_lr_picture(model, small, normals, pictures):
     open_gates(model)
-    block = model.decoder.blocks[0]
-    g, x = model.lr_encoder(pictures[1])[1], torch.zeros(2, 16, 1, 1)
-    conditioned = block.condition(x, g)
-    assert not torch.allclose(block.prior_moments(conditioned)[0], block.prior_moments(x)[0])
-    moments = (block.posterior_moments(state, x)[0] for state in (conditioned, x))
-    assert not torch.allclose(*moments)
+    hr, lr = pictures
+    block, h = model.decoder.blocks[0], model.decoder.bias_xs[0]
+    h = h + block.gate_param * model.lr_encoder(lr)[1]
+    posterior, prior = block.posterior_moments(h, model.encoder(hr)[1]), block.prior_moments(h)[:2]
+    expected = gaussian_kl(*posterior, *prior).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(model(hr, lr, normals(small, 2)).rate[0], expected)
+
+
+@torch.no_grad()
+def test_half_precision_keeps_the_likelihood_in_float32(model, small, normals, pictures):
+    open_gates(model)
+    hr, lr = pictures
+    noise = normals(small, 2)
+    expected = model.sample(lr, noise, 0.5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = model.sample(lr, noise, 0.5)
+        assert model(hr, lr, noise).rate.dtype == torch.float32
+    for parameters in (mixed, model.bfloat16().sample(lr, noise, 0.5)):
+        assert parameters.dtype == torch.float32
+        assert (parameters - expected).std() < 0.1 * expected.std()
 
 
 def test_gates_lie_at_every_lr_resolution(model, small):
@@ -187,6 +201,17 @@ def test_posterior_of_the_conditional_top_does_not_see_lr(
     mean, log_std = block.posterior_moments(x, prior.encoder(hr)[1])
     expected = (-0.5 - log_std + 0.5 * (torch.exp(2 * log_std) + mean**2)).sum(dim=(1, 2, 3))
     torch.testing.assert_close(rate, expected)
+
+
+@torch.no_grad()
+def test_state_behind_the_conditional_top_comes_from_lr_and_z_alone(top_model, pictures):
+    """Equation 9: the first block's state is g_0, in training as in sampling."""
+    block = top_model.decoder.blocks[0]
+    torch.nn.init.zeros_(block.z_proj.weight)
+    g, activation = top_model.lr_encoder(pictures[1])[1], top_model.encoder(pictures[0])[1]
+    epsilon = torch.ones(2, 4, 1, 1)
+    trained, _ = top_model.top_prior.infer(block, torch.ones_like(g), activation, g, epsilon)
+    torch.testing.assert_close(trained, top_model.top_prior.generate(block, g, epsilon, 1.0))
 
 
 def test_conditional_top_trains(top_model, small, normals, pictures):

@@ -39,9 +39,7 @@ def load_published_state(
     """
     tensors = _only_tensors(_unwrap(state))
     if is_vdvae_sr_checkpoint(tensors):
-        tensors = adapt_vdvae_sr(tensors)
-        unused = tensors.keys() - model.state_dict().keys()
-        tensors = {k: v for k, v in tensors.items() if not (k in unused and _is_gate(k))}
+        tensors = _without_unused_gates(adapt_vdvae_sr(tensors), model.state_dict())
     else:
         tensors = strip_prefixes(tensors)
     _check_normalisation(model, tensors)
@@ -93,8 +91,10 @@ def _only_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _is_gate(key: str) -> bool:
-    return key.endswith(".gate_param")
+def _without_unused_gates(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    return {k: v for k, v in state.items() if k in own or not k.endswith(".gate_param")}
 
 
 def _check_normalisation(model: nn.Module, state: Mapping[str, Tensor]) -> None:
