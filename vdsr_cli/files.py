@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".vdsr-{secrets.token_hex(8)}{target.suffix}")
+    mode = _default_mode(temporary)
     try:
         yield temporary
+        temporary.chmod(mode)
         sync_file(temporary)
         temporary.replace(target)
         _sync_folder(target.parent)
@@ -38,6 +41,14 @@ def sync_file(path: Path) -> None:
     """Have the bytes of ``path`` reach the disk. Raises OSError."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def _default_mode(path: Path) -> int:
+    """The permissions that a new file gets here; some writers make theirs private."""
+    path.touch(exist_ok=False)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.unlink()
+    return mode
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ The names:
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -183,7 +183,8 @@ def plan_outputs(sources: Sequence[Source], naming: Naming) -> list[Path | None]
     """The output of each source, no two alike: pure, and independent of the sources' order.
 
     Sources whose outputs would share a name take more and more of their path into it. Names
-    that differ in case alone count as the same, since on many disks they are.
+    that differ in case alone count as the same, since on many disks they are, unless the
+    sources' own paths differ no more than that.
 
     Raises:
         UsageError: several sources for one file or for standard output, an output that would
@@ -194,34 +195,39 @@ def plan_outputs(sources: Sequence[Source], naming: Naming) -> list[Path | None]
         raise UsageError(
             f"{len(sources)} pictures cannot all go into {target}", hint="give -o a folder"
         )
+    outputs = _settled(sources, naming, _folded) or _settled(sources, naming, os.path.abspath)
+    if outputs is None:
+        raise UsageError(
+            "two of the pictures would be written to the same file",
+            hint="give -o for each of them, one run after the other",
+        )
+    _refuse_replaced_sources(sources, outputs)
+    return outputs
+
+
+def _settled(
+    sources: Sequence[Source], naming: Naming, key: Callable[[Path], str]
+) -> list[Path | None] | None:
+    """Outputs with distinct keys, clashing ones lengthened; None when whole paths clash."""
     depths = [0] * len(sources)
     while True:
         outputs = [
             output_path(source, naming, depth=depth)
             for source, depth in zip(sources, depths, strict=True)
         ]
-        clashing = _clashing(outputs)
+        keys = ["" if output is None else key(output) for output in outputs]
+        counts = Counter(keys)
+        clashing = [index for index, name in enumerate(keys) if name and counts[name] > 1]
         if not clashing:
-            break
+            return outputs
+        if any(depths[index] > len(sources[index].path.parts) for index in clashing):
+            return None
         for index in clashing:
-            if depths[index] > len(sources[index].path.parts) + 1:
-                raise UsageError(
-                    f"two pictures would both be written to {outputs[index]}",
-                    hint="name the outputs one by one",
-                )
             depths[index] += 1
-    _refuse_replaced_sources(sources, outputs)
-    return outputs
 
 
-def _key(path: Path) -> str:
-    return os.path.normcase(os.path.abspath(path)).casefold()
-
-
-def _clashing(outputs: Sequence[Path | None]) -> list[int]:
-    keys = ["" if output is None else _key(output) for output in outputs]
-    counts = Counter(key for key in keys if key)
-    return [index for index, key in enumerate(keys) if counts[key] > 1]
+def _folded(path: Path) -> str:
+    return os.path.abspath(path).casefold()
 
 
 def _refuse_replaced_sources(sources: Sequence[Source], outputs: Sequence[Path | None]) -> None:
@@ -245,7 +251,7 @@ def expand_inputs(arguments: Sequence[str], *, recursive: bool = False) -> list[
 
     Raises:
         InputError: a folder or pattern without a picture.
-        UsageError: ``-`` beside other inputs' second ``-``.
+        UsageError: ``-`` is given twice.
     """
     if arguments.count("-") > 1:
         raise UsageError("standard input can be read only once", hint="give - once")

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from vdsr_cli import __version__
-from vdsr_cli.cli import train
+from vdsr_cli.cli import train, upscale, weights
+from vdsr_cli.cli.console import print_vdsr_error
 from vdsr_cli.errors import VdsrError
 
 app = typer.Typer(
@@ -15,7 +16,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command("upscale")(upscale.upscale)
 app.add_typer(train.app, name="train")
+app.add_typer(weights.app, name="weights")
 
 
 def _print_version(wanted: bool) -> None:
@@ -38,7 +41,5 @@ def main() -> None:
     try:
         app()
     except VdsrError as error:
-        typer.echo(f"vdsr: {error}", err=True)
-        if error.hint:
-            typer.echo(f"  hint: {error.hint}", err=True)
+        print_vdsr_error(error)
         sys.exit(error.exit_code)

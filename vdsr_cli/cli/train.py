@@ -14,6 +14,9 @@ def vdvae_sr(
     out: Annotated[Path, typer.Option(help="Run folder; a run in it is resumed.")],
     preset: Annotated[str, typer.Option(help="Architecture of a new run.")] = "vdvae-sr-x4",
     branch_from: Annotated[Path | None, typer.Option(help="Another run's last.pt to go on from.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="File that keeps the decoded pictures from leg to leg.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Total steps, earlier legs included.")] = 20_000,
     batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
     lr_size: Annotated[int, typer.Option(min=8, help="Side of a crop in LR pixels.")] = 24,
@@ -56,7 +59,23 @@ def vdvae_sr(
             preset=preset,
             config=config,
             branch_from=branch_from,
+            store=store,
             device=device,
             on_log=show,
         )
     )
+
+
+@app.command("export")
+def export_run(
+    run: Annotated[Path, typer.Argument(help="Run folder, or the last.pt in it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The safetensors file to write.")],
+) -> None:
+    """Write a run's averaged weights as a file that --model takes.
+
+    Example: vdsr train export runs/mine -o mine.safetensors
+    """
+    from vdsr_cli.services.train import export
+
+    export(run / "last.pt" if run.is_dir() else run, out, card={})
+    typer.echo(out)

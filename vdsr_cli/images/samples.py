@@ -65,6 +65,7 @@ def read_samples(image: ImageFile.ImageFile, reopen: Reopen) -> Samples:
         InputError: a kind of pixels that cannot be read faithfully.
         OSError, SyntaxError, ValueError and others of Pillow's: the file is damaged.
     """
+    _refuse_wide_planes(image)
     rawmode = _rawmode(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _read_single(image)
@@ -77,6 +78,16 @@ def read_samples(image: ImageFile.ImageFile, reopen: Reopen) -> Samples:
     if ";16" in rawmode:
         return _read_wide(image, reopen, rawmode)
     return _read_bytes(image, rawmode)
+
+
+def _refuse_wide_planes(image: ImageFile.ImageFile) -> None:
+    """Pillow reads 16-bit colours that lie plane after plane, but wrongly."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_TIFF_PLANAR) == 2 and max(tags.get(_TIFF_BITS, (8,))) > 8:
+        raise InputError(
+            "its 16-bit colours lie in separate planes, which cannot be read",
+            hint="save it with interleaved channels: tiffcp -p contig",
+        )
 
 
 def _rawmode(image: ImageFile.ImageFile) -> str:
@@ -127,20 +138,15 @@ def _read_float(values: NDArray[np.float32]) -> Samples:
 
 def _read_wide(image: ImageFile.ImageFile, reopen: Reopen, rawmode: str) -> Samples:
     """RGB or RGBA of 16 bits: the high bytes, then the low bytes."""
-    if getattr(image, "tag_v2", {}).get(_TIFF_PLANAR) == 2:
-        raise InputError(
-            "its 16-bit colours lie in separate planes, which cannot be read at full depth",
-            hint="save it with interleaved channels: tiffcp -p contig",
-        )
     packing, order = rawmode.split(";16")
-    again = reopen()
     # Premultiplied pairs must come as they are: RGBa would divide the bytes.
     straight = packing.replace("a", "A")
-    _repack(image, f"{straight};16{order}")
-    _repack(again, f"{straight};16{_OTHER_ORDER[order]}")
     channels = _WIDE_CHANNELS[packing]
+    _repack(image, f"{straight};16{order}")
     levels = np.asarray(image)[:, :, :channels].astype(np.uint16)
     levels <<= 8
+    again = reopen()
+    _repack(again, f"{straight};16{_OTHER_ORDER[order]}")
     levels |= np.asarray(again)[:, :, :channels]
     samples = Samples(levels=levels, full=65535, is_premultiplied=packing == "RGBa")
     key = image.info.get("transparency")
@@ -220,5 +226,6 @@ def _read_grey_bytes(image: ImageFile.ImageFile, rawmode: str) -> Samples:
     key = image.info.get("transparency")
     if not isinstance(key, int):
         return samples
-    # Pillow scales grey of 2 and 4 bits to 8, but not the level that tRNS names.
-    return _keyed(samples, (key * {"L;2": 85, "L;4": 17}.get(rawmode, 1),))
+    # Pillow scales grey of fewer bits to 8, but not always the level that tRNS names.
+    scaled = 255 * bool(key) if image.mode == "1" else key * {"L;2": 85, "L;4": 17}.get(rawmode, 1)
+    return _keyed(samples, (scaled,))

@@ -20,7 +20,7 @@ from vdsr_cli.images.picture import Metadata
 
 _HEADER: Final = b"II*\0\x08\0\0\0"
 _STRIP_BYTES: Final = 1 << 20
-_COMPRESSION_LEVEL: Final = 6
+_COMPRESSION_LEVEL: Final = 4
 _OFFSETS: Final = 273
 _COUNTS: Final = 279
 _XMP: Final = 700

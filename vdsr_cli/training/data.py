@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.errors import InputError
+from vdsr_cli.files import atomic_path
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
 
@@ -63,7 +66,6 @@ class PictureStore:
     def __init__(
         self, paths: Sequence[Path], *, scale: int, rescales: Sequence[float] = (1.0,), min_lr_size: int
     ) -> None:
-        self.scale = scale
         hr_parts, lr_parts, sizes = [], [], []
         for path in paths:
             picture = decode_rgb(path)
@@ -79,9 +81,29 @@ class PictureStore:
             raise InputError(
                 f"no picture of at least {min_lr_size * scale} pixels a side among {len(paths)} files"
             )
-        self.hr, self.lr = torch.cat(hr_parts), torch.cat(lr_parts)
-        self.sizes = torch.tensor(sizes)
-        self.offsets = torch.cat([torch.zeros(1, dtype=torch.long), self.sizes.prod(1).cumsum(0)[:-1]])
+        self._adopt(scale, torch.cat(hr_parts), torch.cat(lr_parts), torch.tensor(sizes))
+
+    def _adopt(self, scale: int, hr: Tensor, lr: Tensor, sizes: Tensor) -> None:
+        self.scale, self.hr, self.lr, self.sizes = scale, hr, lr, sizes
+        self.offsets = torch.cat([torch.zeros(1, dtype=torch.long), sizes.prod(1).cumsum(0)[:-1]])
+
+    def save(self, path: Path) -> None:
+        """Writes the decoded pictures, for other legs of the run to start from at once."""
+        with atomic_path(path) as temporary:
+            save_file(
+                {"hr": self.hr, "lr": self.lr, "sizes": self.sizes},
+                temporary,
+                metadata={"scale": str(self.scale)},
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> "PictureStore":
+        """Reads what ``save`` wrote."""
+        store = cls.__new__(cls)
+        with safe_open(path, framework="pt") as file:
+            scale = int(file.metadata()["scale"])
+            store._adopt(scale, *(file.get_tensor(name) for name in ("hr", "lr", "sizes")))
+        return store
 
     def to(self, device: torch.device) -> "PictureStore":
         """Moves the pixels to a device."""

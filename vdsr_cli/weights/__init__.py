@@ -1,15 +1,14 @@
 """Weights: a row of ``weights.toml`` -> a verified file -> its header and tensors.
 
-    weights.toml ──► records ──► resolve ──┬──► bundled file
-                     sources               ├──► hub ─────────► the hub's own cache ──┐
-                                           └──► fetch ──► cache ◄── convert ◄────────┘
-                                                            │
-                                             files: read_header, read_safetensors
+    weights.toml ──► records ──► store ──┬──► bundled file
+                                         ├──► hub ────► the hub's own cache ──┐
+                                         └──► fetch ──► cache ◄── pickles ◄───┘
+                                                          │
+                                           files: read_header, read_safetensors
 
 Nothing here imports torch or huggingface_hub before a function needs it.
 """
 
-from vdsr_cli.weights.convert import convert
 from vdsr_cli.weights.files import (
     Checkpoint,
     Header,
@@ -17,8 +16,9 @@ from vdsr_cli.weights.files import (
     read_safetensors,
     write_safetensors,
 )
+from vdsr_cli.weights.pickles import convert
 from vdsr_cli.weights.records import Score, WeightsRecord, find_record, load_records
-from vdsr_cli.weights.resolve import ResolvedWeights, check, locate, resolve
+from vdsr_cli.weights.store import ResolvedWeights, check, locate, resolve
 
 __all__ = [
     "Checkpoint",

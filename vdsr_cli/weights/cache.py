@@ -1,4 +1,4 @@
-"""The cache of files that did not come through the hub, or that were converted here.
+"""The cache: downloads under way, files of the web, and conversions.
 
     $VDSR_HOME, or $XDG_CACHE_HOME/vdsr, or ~/.cache/vdsr
     └── weights
@@ -7,7 +7,8 @@
         ├── NAME-KEY.part, .part.json    an interrupted download, to be resumed
         └── NAME-KEY.lock                held by the process that downloads
 
-KEY is drawn from the source's address. Files of the hub stay in the hub's own cache, $HF_HOME.
+KEY is drawn from the source's address. Whole files of the hub are kept in the hub's own cache,
+$HF_HOME; only their downloads under way are here.
 Where no hash was ever published, the receipt is the pin: the hash of the first download, which
 every later download must have. Deleting the receipt is to trust anew.
 """
@@ -24,7 +25,7 @@ from pathlib import Path, PurePosixPath
 
 from vdsr_cli.errors import OutputError, WeightsError
 from vdsr_cli.files import write_text_atomic
-from vdsr_cli.weights.sources import Hub, Web, is_sha256
+from vdsr_cli.weights.sources import Hub, Source, Web, is_sha256
 
 LOCK_WAIT_S = 3600.0
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
@@ -138,6 +139,14 @@ def hash_file(path: Path) -> str:
     """The sha256 of a file, in lower-case hexadecimal. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def wrong_hash(source: Source, found: str, wanted: str | None) -> WeightsError:
+    """The error for a file that hashes to something else than it should."""
+    return WeightsError(
+        f"{source} has sha256 {found}, expected {wanted}: refused and removed",
+        hint="the file is not the published one: report it, do not use it",
+    )
 
 
 @contextlib.contextmanager

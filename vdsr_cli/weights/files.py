@@ -8,8 +8,10 @@ The string under ``vdsr`` is itself JSON: ``{"architecture": ..., "config": {...
 A header is read and judged before any tensor is: a file whose header lies is refused.
 """
 
+import errno
 import json
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,15 +152,24 @@ def write_safetensors(path: Path, checkpoint: Checkpoint) -> None:
     try:
         with atomic_path(path) as temporary:
             save_file(state, temporary, metadata={METADATA_KEY: text})
-    except (SafetensorError, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"cannot write {path}: {reason}") from error
+    except SafetensorError as error:
+        cause = _as_os_error(error)
+        raise OutputError(f"cannot write {path}: {cause.strerror}") from cause
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def check_architecture(name: str) -> None:
     """Refuse what cannot be the name of an architecture. Raises WeightsError."""
     if not isinstance(name, str) or _ARCHITECTURE.fullmatch(name) is None:
         raise WeightsError(f"{ascii(name)[:80]} is not the name of an architecture")
+
+
+def _as_os_error(error: Exception) -> OSError:
+    """The failure of the system that safetensors only tells in words: "... (os error 28)"."""
+    match = re.search(r"os error (\d+)", str(error))
+    number = int(match[1]) if match else errno.EIO
+    return OSError(number, os.strerror(number))
 
 
 def _dense(state: "dict[str, Tensor]") -> "dict[str, Tensor]":

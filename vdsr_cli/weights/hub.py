@@ -1,19 +1,33 @@
-"""Files of the Hugging Face hub, through huggingface_hub and its cache.
+"""Files of the Hugging Face hub, kept in the hub's own cache.
+
+    HEAD /owner/repo/resolve/revision/file ──► commit, sha256, size
+      ──► fetch, with Range, into a .part file ──► verified ──► blob in the hub's cache
+      ──► hf_hub_download finds the blob and links it into its snapshot
+
+huggingface_hub 2 starts an interrupted download from nothing, and keeps whatever arrives; so the
+bytes of large files come through :mod:`vdsr_cli.weights.fetch`, which resumes, and enter the cache
+once they have the right hash. Small files that the hub keeps in git are left to huggingface_hub.
 
 HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and HF_HUB_DOWNLOAD_TIMEOUT mean what
-they mean to every program that uses the hub; huggingface_hub reads them when it is first imported,
-which happens here, when a file of the hub is first asked for.
+they mean to every program that uses the hub; it reads them when it is first imported, which
+happens here, when a file of the hub is first asked for.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from vdsr_cli.errors import WeightsError
-from vdsr_cli.weights.cache import cache_errors
-from vdsr_cli.weights.fetch import Progress
+from vdsr_cli.files import atomic_path
+from vdsr_cli.weights import fetch
+from vdsr_cli.weights.cache import cache_errors, entry_for, wrong_hash
+from vdsr_cli.weights.partial import discard as discard_part
 from vdsr_cli.weights.sources import Hub, is_sha256
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfFileMetadata
 
 TRIES = 3
 BACKOFF_S = 0.5
@@ -34,7 +48,7 @@ def find_cached(source: Hub) -> Path | None:
 
 
 def download(
-    source: Hub, *, offline: bool, sha256: str | None, progress: Progress | None = None
+    source: Hub, *, offline: bool, sha256: str | None, progress: fetch.Progress | None = None
 ) -> Path:
     """Return the file's path in the hub's cache, downloading it if need be.
 
@@ -76,26 +90,50 @@ def discard(path: Path) -> None:
             path = target
 
 
-def _download(source: Hub, sha256: str | None, progress: Progress | None) -> Path:
+def _download(source: Hub, sha256: str | None, progress: fetch.Progress | None) -> Path:
     """Ask what the file is, then get it. Raises what huggingface_hub raises."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
 
-    # The first request alone would do, but hf_hub_download tries half a minute without a network.
     url = hf_hub_url(source.repo_id, source.filename, revision=source.revision)
-    etag = get_hf_file_metadata(url, timeout=HF_HUB_ETAG_TIMEOUT).etag or ""
-    if sha256 is not None and is_sha256(etag) and etag != sha256:
-        raise WeightsError(
-            f"the hub offers {source} with sha256 {etag}, expected {sha256}",
-            hint="the file is not the published one: report it, do not use it",
-        )
-    path = hf_hub_download(
-        source.repo_id,
-        source.filename,
-        revision=source.revision,
-        tqdm_class=_bar_class(progress),
-    )
+    facts = get_hf_file_metadata(url, timeout=HF_HUB_ETAG_TIMEOUT)
+    if is_sha256(facts.etag or ""):
+        if sha256 not in {None, facts.etag}:
+            raise wrong_hash(source, str(facts.etag), sha256)
+        _bring_blob(source, url, facts, progress)
+    path = hf_hub_download(source.repo_id, source.filename, revision=source.revision)
     return Path(path)
+
+
+def _bring_blob(
+    source: Hub, url: str, facts: "HfFileMetadata", progress: fetch.Progress | None
+) -> None:
+    """Put a file's bytes where the hub's cache keeps them: blobs/SHA256."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # it is public
+
+    folder = repo_folder_name(repo_id=source.repo_id, repo_type="model")
+    blob = Path(HF_HUB_CACHE) / folder / "blobs" / str(facts.etag)
+    what = fetch.Download(
+        url=url,
+        size_bytes=facts.size,
+        authorization=build_hf_headers().get("authorization"),
+        allow_http=url.startswith("http://"),  # HF_ENDPOINT says so
+    )
+    entry = entry_for(source)
+    with cache_errors(entry.folder), entry.locked():
+        if blob.exists():
+            return
+        fetched = fetch.fetch(what, entry.part, progress=progress)
+        if fetched.sha256 != facts.etag:
+            discard_part(entry.part)
+            raise wrong_hash(source, fetched.sha256, facts.etag)
+        with cache_errors(blob, "HF_HOME"):
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(blob) as temporary:
+                shutil.move(entry.part, temporary)
+        discard_part(entry.part)
 
 
 def _retried(source: Hub, action: Callable[[], T]) -> T:
@@ -116,8 +154,10 @@ def _retried(source: Hub, action: Callable[[], T]) -> T:
 
 
 def _is_transient(error: Exception) -> bool:
+    """Whether the hub was busy, or had closed a connection that was kept open."""
     status = getattr(getattr(error, "response", None), "status_code", 0)
-    return status == 429 or status >= 500
+    is_stale = type(error).__name__ == "RemoteProtocolError"
+    return is_stale or status == 429 or status >= 500
 
 
 def _explain(source: Hub, error: Exception) -> WeightsError:
@@ -157,11 +197,6 @@ def _explain_disk_or_network(source: Hub, error: Exception, endpoint: str) -> We
             f"cannot keep {source} in the hub's cache: {error.strerror}",
             hint="free some space or set HF_HOME to a folder that you can write to",
         )
-    if "Consistency check failed" in str(error):
-        return WeightsError(
-            f"{source} arrived with another length than announced: refused",
-            hint="run the command again; if it persists, the file is damaged on the hub",
-        )
     return WeightsError(
         f"{endpoint} cannot be reached for {source}: {_first_line(error)}",
         hint="check the connection and HF_ENDPOINT, then run the command again",
@@ -170,31 +205,3 @@ def _explain_disk_or_network(source: Hub, error: Exception, endpoint: str) -> We
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _bar_class(progress: Progress | None) -> type:
-    """A class that looks like a tqdm bar to huggingface_hub and reports to ``progress``."""
-
-    class Bar:
-        def __init__(self, *_: object, total: int | None = None, **options: object) -> None:
-            initial = options.get("initial")
-            self.n = initial if isinstance(initial, int) else 0
-            self.total = total
-
-        def update(self, n: int = 1) -> None:
-            self.n += n
-            if progress is not None:
-                progress(self.n, self.total)
-
-        def set_postfix_str(self, *_: object, **__: object) -> None: ...
-
-        def refresh(self, *_: object, **__: object) -> None: ...
-
-        def close(self) -> None: ...
-
-        def __enter__(self) -> Self:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-    return Bar

@@ -92,8 +92,11 @@ def parse_source(text: str) -> Source:
     return Bundled(filename=text)
 
 
-def check_url(url: str) -> None:
-    """Refuse an address that is not https and not on this machine. Raises WeightsError."""
+def check_url(url: str, *, allow_http: bool = False) -> None:
+    """Refuse an address that is not https and not on this machine. Raises WeightsError.
+
+    ``allow_http`` takes plain http elsewhere too.
+    """
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -102,7 +105,8 @@ def check_url(url: str) -> None:
     is_clean = url.isascii() and url.isprintable() and " " not in url
     if not (is_clean and host and parts.username is None and parts.password is None):
         raise WeightsError(f"{url!r} is not a web address of the form https://host/file")
-    if parts.scheme != "https" and not (parts.scheme == "http" and host in LOOPBACK_HOSTS):
+    is_http_fine = parts.scheme == "http" and (allow_http or host in LOOPBACK_HOSTS)
+    if parts.scheme != "https" and not is_http_fine:
         raise WeightsError(
             f"{url!r} is refused: weights are fetched over https only",
             hint="use the https address, or download the file yourself and give its path",

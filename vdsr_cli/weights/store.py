@@ -8,10 +8,11 @@ from typing import Literal
 from vdsr_cli.errors import WeightsError
 from vdsr_cli.files import sync_file
 from vdsr_cli.weights import fetch, hub
-from vdsr_cli.weights.cache import CacheEntry, cache_errors, entry_for, hash_file
-from vdsr_cli.weights.convert import convert
+from vdsr_cli.weights.cache import CacheEntry, cache_errors, entry_for, hash_file, wrong_hash
 from vdsr_cli.weights.fetch import Progress
 from vdsr_cli.weights.files import read_header
+from vdsr_cli.weights.partial import discard
+from vdsr_cli.weights.pickles import convert
 from vdsr_cli.weights.records import WeightsRecord, did_you_mean, load_records
 from vdsr_cli.weights.sources import Bundled, Hub, Source, Web, is_address, is_pickle, parse_source
 
@@ -166,7 +167,7 @@ def _obtain_from_hub(source: Hub, request: _Request) -> Path:
         hub.discard(path)
         if was_cached and not request.is_offline:
             return _obtain_from_hub(source, request)  # damaged on this disk: get it once more
-        raise _wrong_hash(source, found, wanted)
+        raise wrong_hash(source, found, wanted)
     try:
         return _usable(path, found, source, request)
     except WeightsError as error:
@@ -228,21 +229,20 @@ def _intact(entry: CacheEntry, sha256: str | None) -> Path | None:
 def _download_into(entry: CacheEntry, source: Web, request: _Request) -> Path:
     """Download, verify, convert where needed; a file that fails leaves nothing behind."""
     size_bytes = request.record.bytes if request.record else None
-    fetched = fetch.fetch(
-        source.url, entry.part, expected_bytes=size_bytes, progress=request.progress
-    )
+    download = fetch.Download(url=source.url, size_bytes=size_bytes)
+    fetched = fetch.fetch(download, entry.part, progress=request.progress)
     receipt = entry.receipt()
     wanted = request.sha256 or (receipt.source_sha256 if receipt else None)
     if wanted not in {None, fetched.sha256}:
-        fetch.discard(entry.part)
-        raise _wrong_hash(source, fetched.sha256, wanted)
+        discard(entry.part)
+        raise wrong_hash(source, fetched.sha256, wanted)
     try:
         _place(entry, source, request)
     except WeightsError as error:
-        fetch.discard(entry.part)
+        discard(entry.part)
         raise _refused(source, error) from error
     entry.write_receipt(source_sha256=fetched.sha256)
-    fetch.discard(entry.part)
+    discard(entry.part)
     return entry.file
 
 
@@ -260,13 +260,6 @@ def _convert_into(entry: CacheEntry, pickle_path: Path, request: _Request) -> No
     assert request.record is not None and request.config_name is not None
     architecture = request.record.architecture
     convert(pickle_path, entry.file, request.config_name, architecture=architecture)
-
-
-def _wrong_hash(source: Source, found: str, wanted: str | None) -> WeightsError:
-    return WeightsError(
-        f"{source} has sha256 {found}, expected {wanted}: refused and removed",
-        hint="the file is not the published one: report it, do not use it",
-    )
 
 
 def _refused(source: Source, error: WeightsError) -> WeightsError:

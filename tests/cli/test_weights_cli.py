@@ -1,0 +1,122 @@
+"""`vdsr weights`: what it prints, and how it ends."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from vdsr_cli.cli.weights import app
+from vdsr_cli.errors import UsageError, WeightsError
+from vdsr_cli.weights import Checkpoint, load_records, read_header, write_safetensors
+
+COMMANDS = ["list", "info", "path", "download", "verify", "convert"]
+
+
+def run(*arguments: str) -> str:
+    """Run a command to its end and return what it printed on stdout."""
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """An empty cache."""
+    monkeypatch.setenv("VDSR_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def bundled(tmp_path, monkeypatch):
+    """A file where the default model's is looked for."""
+    path = tmp_path / "bundled.safetensors"
+    state = {"a": torch.arange(6.0).reshape(2, 3)}
+    write_safetensors(path, Checkpoint(architecture="vdvae-sr", config={"n": 1}, state=state))
+    monkeypatch.setattr("vdsr_cli.weights.store.bundled_path", lambda source: path)
+    return path
+
+
+def test_importing_it_is_cheap():
+    script = (
+        "import sys, vdsr_cli.cli.weights\n"
+        "print([m for m in ('torch', 'huggingface_hub', 'safetensors') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example(command):
+    assert f"vdsr weights {command}" in run(command, "--help")
+
+
+def test_list_names_every_model(bundled):
+    lines = run("list").splitlines()
+    assert [line.split()[0] for line in lines] == ["NAME", *load_records()]
+    rows = json.loads(run("list", "--json"))
+    assert [row["name"] for row in rows] == list(load_records())
+    assert rows[0]["path"] == str(bundled) and rows[0]["bytes"] == bundled.stat().st_size
+    assert rows[1]["path"] is None
+
+
+def test_info_of_a_model():
+    out = run("info", "openai/ffhq1024")
+    assert "architecture: openai-vdvae" in out and "known defect" in out
+    facts = json.loads(run("info", "openai/ffhq1024", "--json"))
+    assert facts["scores"][0]["value"] == 2.42
+    assert facts["path"] is None
+
+
+def test_info_of_a_file(bundled):
+    facts = json.loads(run("info", str(bundled), "--json"))
+    assert facts["architecture"] == "vdvae-sr"
+    assert facts["config_in_file"] == {"n": 1}
+    assert (facts["tensors"], facts["parameters"]) == (1, 6)
+    assert "parameters: 6" in run("info", str(bundled))
+
+
+def test_path(bundled):
+    assert run("path", "vdvae-sr-x4") == f"{bundled}\n"
+    with pytest.raises(WeightsError, match="not on this disk") as caught:
+        run("path", "openai/ffhq256")
+    assert caught.value.hint == "vdsr weights download openai/ffhq256"
+    with pytest.raises(WeightsError, match="no model named"):
+        run("path", "ffhq256")
+
+
+def test_download_prints_paths_alone(bundled, monkeypatch):
+    records = load_records()
+    monkeypatch.setattr("vdsr_cli.weights.store.load_records", lambda: records)
+    object.__setattr__(records["vdvae-sr-x4"], "sha256", None)
+    assert run("download", str(bundled), "vdvae-sr-x4") == f"{bundled}\n{bundled}\n"
+    rows = json.loads(run("download", str(bundled), "--json"))
+    assert rows == [{"model": str(bundled), "path": str(bundled)}]
+    for arguments in (["openai/ffhq256"], ["openai/ffhq256", "--offline"]):
+        with pytest.raises(WeightsError, match="offline"):
+            run("download", *arguments)
+
+
+def test_verify(bundled, monkeypatch):
+    records = load_records()
+    monkeypatch.setattr("vdsr_cli.cli.weights.load_records", lambda: records)
+    object.__setattr__(records["vdvae-sr-x4"], "sha256", None)
+    assert run("verify") == "ok       vdvae-sr-x4\n"
+    assert json.loads(run("verify", "--json")) == [{"name": "vdvae-sr-x4", "state": "ok"}]
+    object.__setattr__(records["vdvae-sr-x4"], "sha256", "0" * 64)
+    for arguments in ([], ["vdvae-sr-x4"], ["openai/ffhq256"]):
+        with pytest.raises(WeightsError, match="not verified"):
+            run("verify", *arguments)
+
+
+def test_convert(tmp_path):
+    source, target = tmp_path / "a.th", tmp_path / "a.safetensors"
+    torch.save({"module.decoder.gain": torch.ones(1, 2, 1, 1)}, source)
+    arguments = ("convert", str(source), "-o", str(target), "--config", "ffhq256")
+    assert run(*arguments) == f"{target}\n"
+    assert list(read_header(target).tensors) == ["decoder.gain"]
+    assert json.loads(run(*arguments, "--json"))["config_in_file"] == {"published": "ffhq256"}
+    with pytest.raises(UsageError, match="safetensors"):
+        run("convert", str(source), "-o", str(tmp_path / "a.bin"), "--config", "ffhq256")

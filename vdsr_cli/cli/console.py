@@ -1,0 +1,77 @@
+"""What a person sees while pictures are made: progress on stderr, and nothing off a terminal."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from vdsr_cli.errors import VdsrError
+
+
+def print_error(message: str, hint: str | None = None) -> None:
+    """One line on stderr, and the hint as a second."""
+    print(f"vdsr: {_one_line(message)}", file=sys.stderr)
+    if hint:
+        print(f"  hint: {_one_line(hint)}", file=sys.stderr)
+
+
+def print_vdsr_error(error: VdsrError) -> None:
+    """An error of the tree, as the boundary shows it."""
+    print_error(str(error), error.hint)
+
+
+def _one_line(text: str) -> str:
+    """File names may hold line breaks and bytes that are no text; a message does not."""
+    printable = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in printable)
+
+
+@dataclass(slots=True)
+class TileProgress:
+    """A bar over the tiles of one picture, above one over the pictures when there are several."""
+
+    progress: Progress
+    pictures: TaskID
+    tiles: TaskID
+
+    def start(self, name: str, tiles: int) -> None:
+        """A picture of so many tiles begins."""
+        self.progress.reset(self.tiles, total=tiles, description=_one_line(name), visible=True)
+
+    def advance(self, tiles: int) -> None:
+        """So many tiles are done."""
+        self.progress.advance(self.tiles, tiles)
+
+    def finish(self) -> None:
+        """The picture is done."""
+        self.progress.advance(self.pictures)
+
+
+@contextmanager
+def tile_progress(pictures: int, *, quiet: bool) -> Iterator[TileProgress]:
+    """Progress for a run over ``pictures`` pictures; silent when quiet or off a terminal."""
+    console = Console(stderr=True)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=quiet or not console.is_terminal,
+        transient=True,
+    )
+    with progress:
+        overall = progress.add_task("pictures", total=pictures, visible=pictures > 1, unit="pictures")
+        tiles = progress.add_task("", total=None, visible=False, unit="tiles")
+        yield TileProgress(progress, overall, tiles)
