@@ -105,7 +105,7 @@ class CacheEntry:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the entry against other processes; wait for one that downloads already."""
+        """Hold the entry against other processes; wait for one that downloads. Raises OSError."""
         from filelock import FileLock, Timeout
 
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -114,9 +114,7 @@ class CacheEntry:
             with FileLock(lock, timeout=LOCK_WAIT_S):
                 yield
         except Timeout as error:
-            raise WeightsError(
-                f"another process has held {lock} for an hour", hint="end it, or delete that file"
-            ) from error
+            raise TimeoutError(f"another process has held {lock} for an hour") from error
 
 
 def cache_home() -> Path:

@@ -208,7 +208,11 @@ def _network_error(url: str, error: Exception) -> Exception:
             f"the certificate of {url} cannot be verified: {reason.verify_message}",
             hint="set SSL_CERT_FILE to the certificates of your network, if it inspects traffic",
         )
-    return _TransientError(str(reason) or type(reason).__name__)
+    return _TransientError(_in_words(reason))
+
+
+def _in_words(error: object) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _agree(response: http.client.HTTPResponse, partial: PartialFile) -> None:
@@ -251,7 +255,7 @@ def _chunks(response: http.client.HTTPResponse, partial: PartialFile) -> Iterato
         try:
             chunk = response.read1(min(CHUNK_BYTES, room))
         except (OSError, http.client.HTTPException) as error:
-            raise _TransientError(str(error) or type(error).__name__) from error
+            raise _TransientError(_in_words(error)) from error
         if not chunk:
             return
         yield chunk

@@ -8,7 +8,14 @@ from typing import Literal
 from vdsr_cli.errors import WeightsError
 from vdsr_cli.files import sync_file
 from vdsr_cli.weights import fetch, hub
-from vdsr_cli.weights.cache import CacheEntry, cache_errors, entry_for, hash_file, wrong_hash
+from vdsr_cli.weights.cache import (
+    CacheEntry,
+    cache_errors,
+    cache_home,
+    entry_for,
+    hash_file,
+    wrong_hash,
+)
 from vdsr_cli.weights.fetch import Progress
 from vdsr_cli.weights.files import read_header
 from vdsr_cli.weights.partial import discard
@@ -65,11 +72,15 @@ def resolve(
     request = _Request(
         source=source,
         record=record,
-        sha256=record.sha256 if record else getattr(source, "sha256", None),
+        sha256=record.sha256 if record else _sha256_of_address(source),
         is_offline=is_offline,
         progress=progress,
     )
     return ResolvedWeights(path=_obtain(request), record=record)
+
+
+def _sha256_of_address(source: Source) -> str | None:
+    return source.sha256 if isinstance(source, Web) else None
 
 
 def offline_by_environment() -> bool:
@@ -168,28 +179,30 @@ def _obtain_from_hub(source: Hub, request: _Request) -> Path:
         if was_cached and not request.is_offline:
             return _obtain_from_hub(source, request)  # damaged on this disk: get it once more
         raise wrong_hash(source, found, wanted)
-    try:
-        return _usable(path, found, source, request)
-    except WeightsError as error:
-        # What another program put there for itself is left alone.
-        if was_cached:
-            raise
-        hub.discard(path)
-        raise _refused(source, error) from error
+    with cache_errors(cache_home()):
+        try:
+            return _usable(path, found, source, request)
+        except WeightsError as error:
+            if was_cached:
+                raise  # what another program put there for itself is left alone
+            hub.discard(path)
+            raise _refused(source, error) from error
 
 
 def _usable(path: Path, sha256: str, source: Hub, request: _Request) -> Path:
-    """The file itself where it is safetensors of ours, else its conversion in our cache."""
+    """The file itself where it is safetensors of ours, else its conversion in our cache.
+
+    Raises WeightsError where the file is at fault, OSError or OutputError where the cache is.
+    """
     if not is_in_own_cache(source):
         read_header(path)
         return path
     entry = entry_for(source)
-    with cache_errors(entry.folder):
-        if (cached := _intact(entry, sha256)) is not None:
-            return cached
-        with entry.locked():
-            _convert_into(entry, path, request)
-            entry.write_receipt(source_sha256=sha256)
+    if (cached := _intact(entry, sha256)) is not None:
+        return cached
+    with entry.locked():
+        _convert_into(entry, path, request)
+        entry.write_receipt(source_sha256=sha256)
     return entry.file
 
 
@@ -218,16 +231,14 @@ def _require_a_hash(source: Web, request: _Request) -> None:
 
 
 def _intact(entry: CacheEntry, sha256: str | None) -> Path | None:
-    """The entry's file if it verifies; a damaged one is removed, to be downloaded again."""
+    """The entry's file, if it is here and verifies."""
     file = entry.find(sha256)
-    if file is None or entry.is_intact():
-        return file
-    file.unlink()
-    return None
+    return file if file is not None and entry.is_intact() else None
 
 
 def _download_into(entry: CacheEntry, source: Web, request: _Request) -> Path:
     """Download, verify, convert where needed; a file that fails leaves nothing behind."""
+    entry.file.unlink(missing_ok=True)
     size_bytes = request.record.bytes if request.record else None
     download = fetch.Download(url=source.url, size_bytes=size_bytes)
     fetched = fetch.fetch(download, entry.part, progress=request.progress)
