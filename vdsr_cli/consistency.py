@@ -58,7 +58,7 @@ def degrade_8bit(hr: Tensor, scale: int) -> Tensor:
     """
     planes = hr.flatten(0, 1).unsqueeze(1).double()
     for vertical in (True, False):
-        # Halves go up, as MATLAB's uint8() does; the small bias absorbs float64 noise on exact halves.
+        # Halves go up, as MATLAB's uint8() does; the bias absorbs float64 noise on exact halves.
         reduced = _reduce_axis(planes, scale, vertical=vertical)
         planes = (reduced + 0.5 + 1e-9).floor().clamp(0, 255)
     return planes.view(*hr.shape[:2], *planes.shape[2:]).to(torch.uint8)
@@ -127,7 +127,8 @@ def _inverse_of_window(before: int, length: int, after: int, scale: int) -> Tens
     """Inverse of the part of A A' that belongs to ``length`` samples with up to 4 samples of
     picture before and after them: border rows of A A' differ from inner ones."""
     gram = _gram(before + length + after, scale)
-    return torch.linalg.inv(gram[before : before + length, before : before + length])
+    inverse: Tensor = torch.linalg.inv(gram[before : before + length, before : before + length])
+    return inverse
 
 
 def project(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
@@ -202,7 +203,9 @@ class StripProjection:
         """Rows ``top`` to ``bottom`` (LR) of A' (A A')^-1 residual."""
         low, high = max(0, top - self._REACH), min(self.height, bottom + self._REACH)
         start, end = max(0, low - _HALO), min(self.height, high + _HALO)
-        inverse = _inverse_of_window(min(start, 4), end - start, min(self.height - end, 4), self.scale)
+        inverse = _inverse_of_window(
+            min(start, 4), end - start, min(self.height - end, 4), self.scale
+        )
         rows = inverse[low - start : high - start].to(self.residual)
         solved = solve_gram_axis((rows @ self.residual[:, :, start:end]).mT, self.scale).mT
         planes = solved.flatten(0, 1).unsqueeze(1)
@@ -211,3 +214,143 @@ class StripProjection:
         spread = _spread_axis(wide, self.scale, vertical=True, fold=fold)
         spread = spread[:, :, (top - low) * self.scale : (bottom - low) * self.scale]
         return spread.view(*self.residual.shape[:2], *spread.shape[2:])
+
+
+# What a file can hold: values in [0, 1], on the levels of an integer.
+
+RELAXATIONS = (1.9, 1.4) * 6
+"""Step factors of the passes after the projection. Factors above 1 make up for the part of each
+step that clipping takes away; alternating ones damp what a constant factor would keep swinging."""
+
+_SOLVE_REACH = 4
+"""LR samples to each side in :func:`solve_gram_nearly`."""
+
+
+def solve_gram_nearly(residual: Tensor, scale: int) -> Tensor:
+    """(A A')^-1 on (B, C, h, w) to a few per cent, from ``_SOLVE_REACH`` neighbours a side.
+
+    Exact for constant residuals away from the borders; enough for a step of an iteration, and so
+    short-sighted that the iteration works on strips.
+    """
+    middle = 8 * _SOLVE_REACH
+    window = slice(middle - _SOLVE_REACH, middle + _SOLVE_REACH + 1)
+    taps = torch.linalg.inv(_gram(2 * middle + 1, scale))[middle, window]
+    taps = (scale * taps / taps.sum()).to(residual)
+    reach = _SOLVE_REACH
+    planes = F.pad(residual.flatten(0, 1).unsqueeze(1), (reach,) * 4, mode="replicate")
+    planes = F.conv2d(F.conv2d(planes, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))
+    return planes.view(residual.shape)
+
+
+def _step_towards(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
+    """Nearly A+ (lr - A sr): what to add to ``sr`` so that it degrades to ``lr``."""
+    return degrade_adjoint(solve_gram_nearly(lr - degrade(sr, scale), scale), scale)
+
+
+def project_within(
+    sr: Tensor,
+    lr: Tensor,
+    scale: int,
+    *,
+    low: Tensor | float = 0.0,
+    high: Tensor | float = 1.0,
+) -> Tensor:
+    """A picture near ``sr`` with ``low <= picture <= high`` that degrades to ``lr`` as far as that
+    allows: projection and clipping in turn.
+
+    Clipping alone undoes the projection wherever it bites (41 to 60 dB of LR-PSNR are left on
+    pictures with black or white parts); here what it takes from a pixel its neighbours give.
+
+    Args:
+        sr: (B, C, H, W).
+        lr: (B, C, H / scale, W / scale).
+        scale: of the degradation.
+        low, high: bounds, for all pixels or (broadcast to sr) for each; equal bounds hold a pixel.
+    """
+    low, high = torch.as_tensor(low).to(sr), torch.as_tensor(high).to(sr)
+    inside = project(sr, lr, scale).clamp(low, high)
+    for relaxation in RELAXATIONS:
+        step = _step_towards(inside, lr, scale)
+        inside = inside.add(step, alpha=relaxation).clamp(low, high)
+    return inside
+
+
+class ClippedStripProjection:
+    """:func:`project_within` [0, 1] for a picture that arrives in strips of rows.
+
+    The interface of :class:`StripProjection`, which it starts with; its passes then hold some 20
+    LR rows each.
+
+    Args:
+        lr: (3, h, w), what the result must degrade to.
+        samples: pictures projected side by side.
+        scale: of the degradation.
+    """
+
+    def __init__(self, lr: Tensor, samples: int, scale: int) -> None:
+        self.projection = StripProjection(lr, samples, scale)
+        self.passes = [_StripPass(lr, samples, scale, factor) for factor in RELAXATIONS]
+
+    def push(self, strip: Tensor) -> Tensor:
+        """Takes the next rows (samples, 3, rows, W), a multiple of the scale; returns the rows,
+        in [0, 1], that are final by now, perhaps none."""
+        rows = self.projection.push(strip).clamp(0, 1)
+        for relaxed_pass in self.passes:
+            rows = relaxed_pass.push(rows)
+        return rows
+
+
+class _StripPass:
+    """One relaxed step and clipping, on strips."""
+
+    _REACH = _SOLVE_REACH + 4
+    """LR rows: two for the degradation, two for its adjoint, and the solver's own."""
+
+    def __init__(self, lr: Tensor, samples: int, scale: int, relaxation: float) -> None:
+        self.lr, self.scale, self.relaxation = lr, scale, relaxation
+        self.first = self.emitted = 0
+        self.rows = torch.empty(samples, 3, 0, lr.shape[2] * scale, dtype=lr.dtype)
+
+    def push(self, strip: Tensor) -> Tensor:
+        """As :meth:`ClippedStripProjection.push`."""
+        self.rows = torch.cat([self.rows, strip], dim=2)
+        end = self.first + self.rows.shape[2] // self.scale
+        until = end if end == self.lr.shape[1] else end - self._REACH
+        if until <= self.emitted:
+            return self.rows[:, :, :0]
+        lr = self.lr[:, self.first : end].expand(self.rows.shape[0], -1, -1, -1)
+        step = _step_towards(self.rows, lr, self.scale)
+        offset, count = self.emitted - self.first, until - self.emitted
+        done = slice(offset * self.scale, (offset + count) * self.scale)
+        stepped = self.rows[:, :, done].add(step[:, :, done], alpha=self.relaxation).clamp_(0, 1)
+        keep = max(self.first, until - self._REACH)
+        self.rows = self.rows[:, :, (keep - self.first) * self.scale :].clone()
+        self.first, self.emitted = keep, until
+        return stepped
+
+
+def round_cells(pixels: Tensor, scale: int, *, full: int = 255) -> Tensor:
+    """Rounds to the levels 0..full so that the rounding errors of a cell cancel.
+
+    Each pixel's error is handed on to the next one of its ``scale`` x ``scale`` cell, row by row
+    there and back. Plain rounding caps LR-PSNR at 72.3 dB (scale 4, 8 bits); this way it is about
+    80 dB, at most one level away from the value itself. Cells do not see each other, so any
+    strips of whole cells give the whole picture's result.
+
+    Args:
+        pixels: (..., H, W) in [0, 1], H and W multiples of the scale.
+        scale: side of a cell.
+        full: the level that stands for 1.
+
+    Returns:
+        (..., H, W): integers / full, in [0, 1].
+    """
+    levels = (pixels * full).unflatten(-1, (-1, scale)).unflatten(-3, (-1, scale))
+    rounded = torch.empty_like(levels)
+    error = torch.zeros_like(levels[..., 0, :, 0])
+    for row in range(scale):
+        for column in range(scale) if row % 2 == 0 else reversed(range(scale)):
+            wanted = levels[..., row, :, column] + error
+            rounded[..., row, :, column] = wanted.round().clamp_(0, full)
+            error = wanted - rounded[..., row, :, column]
+    return (rounded / full).flatten(-4, -3).flatten(-2, -1)

@@ -51,7 +51,8 @@ def _mix_(x: Tensor) -> Tensor:
 def _normal_table(device: torch.device) -> Tensor:
     """(65536,) float32: the standard normal's quantiles at (k + 1/2) / 65536; extremes +-4.32."""
     levels = (torch.arange(1 << _TABLE_BITS, dtype=torch.float64) + 0.5) / (1 << _TABLE_BITS)
-    return torch.special.ndtri(levels).float().to(device)
+    quantiles: Tensor = torch.special.ndtri(levels)
+    return quantiles.float().to(device)
 
 
 @lru_cache(maxsize=8)
@@ -94,7 +95,9 @@ class NoiseField:
         state = _splitmix64(state ^ (layer & _MASK64))
         return _signed32(state), _signed32(state >> 32)
 
-    def _draw(self, layer: int, rows: Tensor, columns: Tensor, channels: int, table: Tensor) -> Tensor:
+    def _draw(
+        self, layer: int, rows: Tensor, columns: Tensor, channels: int, table: Tensor
+    ) -> Tensor:
         row_key, column_key = self._key(layer)
         row_hash = _mix_(rows * _signed32(0x9E3779B1) + row_key)
         column_hash = columns * _signed32(0x85EBCA77) + column_key
@@ -107,7 +110,5 @@ class NoiseField:
             cells = _mix_(row_hash[top : top + step, None] + column_hash)
             bits = _mix_(cells.unsqueeze(2) + channel_hash)
             index = bits.view(torch.int16).int() + (1 << (_TABLE_BITS - 1))
-            torch.index_select(
-                table, 0, index.view(-1), out=out[top : top + step].view(-1)
-            )
+            torch.index_select(table, 0, index.view(-1), out=out[top : top + step].view(-1))
         return out[:, :, :channels]

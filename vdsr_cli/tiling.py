@@ -99,7 +99,9 @@ class Padding:
         return lr[:, rows][:, :, columns]
 
 
-def plan_padding(height: int, width: int, *, cell: int, margin: int = 0, wrap: bool = False) -> Padding:
+def plan_padding(
+    height: int, width: int, *, cell: int, margin: int = 0, wrap: bool = False
+) -> Padding:
     """Pads to multiples of the cell; a wrapped picture also by ``margin`` LR pixels all around.
 
     Raises:

@@ -72,6 +72,8 @@ def tile_progress(pictures: int, *, quiet: bool) -> Iterator[TileProgress]:
         transient=True,
     )
     with progress:
-        overall = progress.add_task("pictures", total=pictures, visible=pictures > 1, unit="pictures")
+        overall = progress.add_task(
+            "pictures", total=pictures, visible=pictures > 1, unit="pictures"
+        )
         tiles = progress.add_task("", total=None, visible=False, unit="tiles")
         yield TileProgress(progress, overall, tiles)

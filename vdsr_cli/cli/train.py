@@ -13,7 +13,9 @@ def vdvae_sr(
     data: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     out: Annotated[Path, typer.Option(help="Run folder; a run in it is resumed.")],
     preset: Annotated[str, typer.Option(help="Architecture of a new run.")] = "vdvae-sr-x4",
-    branch_from: Annotated[Path | None, typer.Option(help="Another run's last.pt to go on from.")] = None,
+    branch_from: Annotated[
+        Path | None, typer.Option(help="Another run's last.pt to go on from.")
+    ] = None,
     store: Annotated[
         Path | None, typer.Option(help="File that keeps the decoded pictures from leg to leg.")
     ] = None,
@@ -24,8 +26,12 @@ def vdvae_sr(
     warmup: Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")] = 200,
     cooldown: Annotated[int, typer.Option(min=0, help="Last steps, rate falling to zero.")] = 0,
     elbo_from: Annotated[int, typer.Option(min=0, help="First step of the ELBO.")] = 0,
-    mean_weight: Annotated[float, typer.Option(min=0.0, help="Weight of the mean path's L1.")] = 10.0,
-    ema_decay: Annotated[float, typer.Option(min=0.0, max=1.0, help="Decay of the average.")] = 0.999,
+    mean_weight: Annotated[
+        float, typer.Option(min=0.0, help="Weight of the mean path's L1.")
+    ] = 10.0,
+    ema_decay: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Decay of the average.")
+    ] = 0.999,
     seed: Annotated[int, typer.Option(help="Seed of crops and noise.")] = 0,
     device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
 ) -> None:

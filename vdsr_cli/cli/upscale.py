@@ -9,7 +9,15 @@ import typer
 
 from vdsr_cli.cli.console import print_error, tile_progress
 from vdsr_cli.errors import UsageError
-from vdsr_cli.paths import Naming, Source, drop_own_outputs, expand_inputs, plan_naming, plan_outputs, scale_tag
+from vdsr_cli.paths import (
+    Naming,
+    Source,
+    drop_own_outputs,
+    expand_inputs,
+    plan_naming,
+    plan_outputs,
+    scale_tag,
+)
 
 if TYPE_CHECKING:
     from vdsr_cli.services.upscale import UpscaleResult
@@ -55,19 +63,27 @@ class Output(StrEnum):
 
 def upscale(
     inputs: Annotated[
-        list[str], typer.Argument(help="Pictures, folders, quoted patterns, or - for standard input.")
+        list[str],
+        typer.Argument(help="Pictures, folders, quoted patterns, or - for standard input."),
     ],
     out: Annotated[
-        str | None, typer.Option("--out", "-o", help="Output file, folder, or - for standard output.")
+        str | None,
+        typer.Option("--out", "-o", help="Output file, folder, or - for standard output."),
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="Model name, hf:// address or file.")] = DEFAULT_MODEL,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Model name, hf:// address or file.")
+    ] = DEFAULT_MODEL,
     scale: Annotated[float, typer.Option("--scale", "-s", help="Factor from 1 to 16.")] = 4.0,
     temperature: Annotated[
         float,
-        typer.Option("--temperature", "-t", help="0: one smooth answer; 0.8: texture; 1: all of it."),
+        typer.Option(
+            "--temperature", "-t", help="0: one smooth answer; 0.8: texture; 1: all of it."
+        ),
     ] = 0.8,
     seed: Annotated[int, typer.Option(help="Which of the possible pictures.")] = 0,
-    tile: Annotated[int, typer.Option(min=0, help="Tile side in LR pixels; 0 for the whole picture.")] = 64,
+    tile: Annotated[
+        int, typer.Option(min=0, help="Tile side in LR pixels; 0 for the whole picture.")
+    ] = 64,
     overlap: Annotated[int, typer.Option(min=0, help="LR pixels that tiles share.")] = 16,
     batch_size: Annotated[
         str, typer.Option(help="Tiles a batch, or auto; halved when memory runs out.")
@@ -78,28 +94,39 @@ def upscale(
         bool | None,
         typer.Option(
             "--consistency/--no-consistency",
-            help="Make the result downscale to the input exactly. [default: as the model was trained]",
+            help="Make the result downscale to the input exactly. [default: as the model asks]",
         ),
     ] = None,
-    output: Annotated[Output, typer.Option(help="Pixels: the likelihood's mean, or a draw.")] = Output.mean,
-    wrap: Annotated[bool, typer.Option("--wrap", help="The picture is periodic (a texture).")] = False,
+    output: Annotated[
+        Output, typer.Option(help="Pixels: the likelihood's mean, or a draw.")
+    ] = Output.mean,
+    wrap: Annotated[
+        bool, typer.Option("--wrap", help="The picture is periodic (a texture).")
+    ] = False,
     format: Annotated[
         Format | None, typer.Option("--format", "-f", help="Output format. [default: -o's, or png]")
     ] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of lossy formats.")] = 95,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look below folders too.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Look below folders too.")
+    ] = False,
     overwrite: Annotated[
         bool | None,
         typer.Option(
-            "--overwrite/--skip-existing", help="What to do with outputs that exist. [default: refuse]"
+            "--overwrite/--skip-existing",
+            help="What to do with outputs that exist. [default: refuse]",
         ),
     ] = None,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse larger inputs (pixels).")
     ] = 100_000_000,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a picture on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a picture on stdout.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no result lines.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, no result lines.")
+    ] = False,
 ) -> None:
     """Upscale pictures.
 

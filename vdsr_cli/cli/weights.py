@@ -238,7 +238,8 @@ def _progress_bar(
         return
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(escape(title), total=None, visible=False)
+        name = title.partition("#")[0].rpartition("/")[2]
+        task = bar.add_task(escape(name), total=None, visible=False)
 
         def progress(done: int, total: int | None) -> None:
             bar.update(task, completed=done, total=total, visible=True)

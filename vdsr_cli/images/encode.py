@@ -13,7 +13,7 @@ from vdsr_cli.errors import OutputError, UsageError
 from vdsr_cli.images.atomic import atomic_write, writing_to
 from vdsr_cli.images.metadata import profile_space, sized_exif
 from vdsr_cli.images.picture import Metadata
-from vdsr_cli.images.png16 import write_png16
+from vdsr_cli.images.png16 import PNG_COMPRESSION, write_png16
 from vdsr_cli.images.tiff import write_tiff
 from vdsr_cli.paths import output_format
 
@@ -236,4 +236,6 @@ def _coding_options(spec: _Format, quality: int) -> dict[str, Any]:
         return {"quality": quality, "lossless": quality >= 100, "method": 4}
     if spec.name == "AVIF":
         return {"quality": quality, "subsampling": "4:4:4" if quality >= 90 else "4:2:0"}
+    if spec.name == "PNG":
+        return {"compress_level": PNG_COMPRESSION}
     return {}

@@ -17,7 +17,7 @@ from vdsr_cli.images.picture import Metadata
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES: Final = {1: 0, 2: 4, 3: 2, 4: 6}
 _BLOCK_BYTES: Final = 1 << 18  # small enough to stay in the processor's cache
-_COMPRESSION: Final = 4
+PNG_COMPRESSION: Final = 4
 
 
 def write_png16(stream: BinaryIO, levels: NDArray[np.uint16], metadata: Metadata) -> None:
@@ -33,7 +33,7 @@ def write_png16(stream: BinaryIO, levels: NDArray[np.uint16], metadata: Metadata
     stream.write(_SIGNATURE + _chunk(b"IHDR", header))
     for kind, data in _metadata_chunks(metadata):
         stream.write(_chunk(kind, data))
-    deflate = zlib.compressobj(_COMPRESSION)
+    deflate = zlib.compressobj(PNG_COMPRESSION)
     for rows in _filtered_rows(levels):
         _write_data(stream, deflate.compress(rows))
     _write_data(stream, deflate.flush())

@@ -4,7 +4,7 @@
                        │  one map a level with           │   (training only)
                        │  cell >= scale                  │
                        ▼                                 ▼
-    x = 0 ─► [level 16] ─► [level 8] ─► [level 4 = LR] ─► [level 2] ─► output head ─► mean, log scale
+    x = 0 ─► [level 16] ─► [level 8] ─► [level 4 = LR] ─► [level 2] ─► head ─► mean, log scale
                blocks of Child 2021, each: x + gate * g, z ~ p(z | x) or q(z | x, hr)
 
     hr ~ discretised logistic(bicubic(lr) + 0.1 * mean, log scale)
@@ -15,19 +15,21 @@ resolution up to the LR picture's own; there is no 1x1 level and no map of fixed
 takes pictures of any size that is a multiple of ``lr_multiple``.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vdsr_cli.models.blocks import BlockStyle, TopDownBlock
+from vdsr_cli.models.blocks import BlockStyle, Plain, TopDownBlock
 from vdsr_cli.models.distributions import discretized_logistic_log_prob
 
 RESIDUAL_SCALE = 0.1
-"""The output head predicts the difference from the bicubic picture in tenths of the [-1, 1] range."""
+"""The head predicts the difference from the bicubic picture in tenths of the [-1, 1] range."""
 
 STYLE = BlockStyle(kind="plain", log_std_range=(-8.0, 4.0))
 
@@ -76,7 +78,6 @@ class CompactConfig:
             raise ValueError("all levels up to the LR resolution share one width")
         if any(level.lr_blocks for level in self.levels if level.cell < self.scale):
             raise ValueError("the LR encoder has no level finer than the LR picture")
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ class LREncoder(nn.Module):
 
 
 class HREncoder(nn.Module):
-    """Residual picture (B, 3, H, W) -> HR activations by cell, for the posterior (training only)."""
+    """Residual picture (B, 3, H, W) -> HR activations by cell, for the posterior."""
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
@@ -137,7 +138,7 @@ class HREncoder(nn.Module):
         self.cells = [level.cell for level in levels]
         finest = self.cells[0]
         downs: list[nn.Module] = [nn.Conv2d(3 * finest**2, levels[0].width, 3, padding=1)]
-        for fine, coarse in zip(levels, levels[1:], strict=False):
+        for fine, coarse in itertools.pairwise(levels):
             downs.append(nn.Conv2d(fine.width, coarse.width, 2, stride=2))
         self.downs = nn.ModuleList(downs)
         self.stages = nn.ModuleList(
@@ -160,9 +161,7 @@ class Upsample(nn.Module):
 
     def __init__(self, coarse: Level, fine: Level, *, learned: bool) -> None:
         super().__init__()
-        self.conv = (
-            nn.Conv2d(coarse.width, 4 * fine.width, 3, padding=1) if learned else None
-        )
+        self.conv = nn.Conv2d(coarse.width, 4 * fine.width, 3, padding=1) if learned else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.conv is None:
@@ -194,32 +193,40 @@ class CompactVDVAESR(nn.Module):
         )
         self.upsamples = nn.ModuleList(
             Upsample(coarse, fine, learned=fine.cell < config.scale)
-            for coarse, fine in zip(config.levels, config.levels[1:], strict=False)
+            for coarse, fine in itertools.pairwise(config.levels)
         )
         finest = config.levels[-1]
         self.head = nn.Conv2d(finest.width, 6 * finest.cell**2, 3, padding=1)
         self._initialise()
 
     def _initialise(self) -> None:
-        """VDVAE's rules (section "initialisation" of Child 2021), gates open at each level's entry."""
+        """VDVAE's rules (Child 2021), with the gate of each level's first block open."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5) if module.kernel_size == (1, 1) else 0.5)
-                nn.init.zeros_(module.bias)
-        blocks = [block for level in self.levels for block in level]
+                slope = math.sqrt(5) if module.kernel_size == (1, 1) else 0.5
+                nn.init.kaiming_uniform_(module.weight, a=slope)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        blocks = [block for level in self.blocks_by_level for block in level]
         with torch.no_grad():
             for stage in [*self.lr_encoder.stages, *self.hr_encoder.stages]:
-                for block in stage:
-                    block.last.weight.mul_(math.sqrt(1 / max(len(stage), 1)) * 0.5)
+                residuals = [block for block in stage.modules() if isinstance(block, Plain)]
+                for residual in residuals:
+                    residual.last.weight.mul_(0.5 / math.sqrt(len(residuals)))
             for block in blocks:
                 block.z_proj.weight.mul_(math.sqrt(1 / len(blocks)))
                 block.resnet.last.weight.mul_(math.sqrt(1 / len(blocks)))
                 block.prior.last.weight.zero_()
                 block.enc.last.weight.mul_(0.1)
-            for level in self.levels:
-                if level[0].gate_param is not None:
-                    level[0].gate_param.fill_(1.0)
+            for first, *_ in self.blocks_by_level:
+                if first.gate_param is not None:
+                    first.gate_param.fill_(1.0)
             self.head.weight.mul_(0.1)
+
+    @property
+    def blocks_by_level(self) -> list[list[TopDownBlock]]:
+        """The stochastic layers of each level, coarse to fine."""
+        return [list(cast(Iterable[TopDownBlock], level)) for level in self.levels]
 
     @property
     def lr_multiple(self) -> int:
@@ -230,7 +237,9 @@ class CompactVDVAESR(nn.Module):
     def latent_shapes(self) -> list[LatentShape]:
         """Every stochastic layer in the order of drawing, coarse to fine."""
         shapes = [
-            (level.latent_channels, level.cell) for level in self.config.levels for _ in range(level.blocks)
+            (level.latent_channels, level.cell)
+            for level in self.config.levels
+            for _ in range(level.blocks)
         ]
         return [LatentShape(i, channels, cell) for i, (channels, cell) in enumerate(shapes)]
 
@@ -289,7 +298,11 @@ class CompactVDVAESR(nn.Module):
         return self.sample(lr, None, 0.0)[:, :3]
 
     def _generate(
-        self, base: Tensor, lr_activations: dict[int, Tensor], noise: NoiseSource | None, temperature: float
+        self,
+        base: Tensor,
+        lr_activations: dict[int, Tensor],
+        noise: NoiseSource | None,
+        temperature: float,
     ) -> Tensor:
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
             return block.generate(x, noise(shape) if noise else None, temperature)
@@ -308,10 +321,12 @@ class CompactVDVAESR(nn.Module):
                 x = self.upsamples[level - 1](x)
             for block, shape in layers:
                 x = step(block, shape, block.condition(x, lr_activations.get(shape.cell)))
-        mean, log_scale = F.pixel_shuffle(self.head(x), self.config.levels[-1].cell).float().chunk(2, dim=1)
+        mean, log_scale = (
+            F.pixel_shuffle(self.head(x), self.config.levels[-1].cell).float().chunk(2, dim=1)
+        )
         return torch.cat([base + RESIDUAL_SCALE * mean, (log_scale - 4).clamp(-7.0, 2.0)], dim=1)
 
     def _levels_with_layers(self) -> Iterator[tuple[int, list[tuple[TopDownBlock, LatentShape]]]]:
         shapes = iter(self.latent_shapes)
-        for index, blocks in enumerate(self.levels):
+        for index, blocks in enumerate(self.blocks_by_level):
             yield index, [(block, next(shapes)) for block in blocks]

@@ -15,7 +15,7 @@ HALF_BIN_8BIT = 1.0 / 255.0
 
 
 def gaussian_kl(mean_q: Tensor, log_std_q: Tensor, mean_p: Tensor, log_std_p: Tensor) -> Tensor:
-    """KL(q || p) of diagonal Gaussians, elementwise, in nats (VDVAE code, ``gaussian_analytical_kl``).
+    """KL(q || p) of diagonal Gaussians, elementwise, in nats (Child 2021, equation 3).
 
     All tensors have one shape, float32 or wider; so has the result, which is >= 0.
     """
@@ -28,7 +28,9 @@ def gaussian_kl(mean_q: Tensor, log_std_q: Tensor, mean_p: Tensor, log_std_p: Te
     )
 
 
-def gaussian_sample(mean: Tensor, log_std: Tensor, epsilon: Tensor | None, temperature: float = 1.0) -> Tensor:
+def gaussian_sample(
+    mean: Tensor, log_std: Tensor, epsilon: Tensor | None, temperature: float = 1.0
+) -> Tensor:
     """``mean + temperature * exp(log_std) * epsilon``; the mean itself where epsilon is None.
 
     ``temperature`` multiplies the standard deviation (reference code: log_std + ln t).

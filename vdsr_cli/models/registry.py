@@ -8,6 +8,10 @@ from torch import nn
 
 from vdsr_cli.errors import WeightsError
 from vdsr_cli.models.compact import CompactConfig, CompactVDVAESR, Level
+from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
+from vdsr_cli.models.vdvae import VDVAE
+from vdsr_cli.models.vdvae_config import PUBLISHED
+from vdsr_cli.models.vdvae_sr import VDVAESR, VDVAESRConfig
 
 COMPACT_VDVAE_SR = "compact-vdvae-sr"
 
@@ -20,6 +24,9 @@ def build_compact(config: Mapping[str, Any]) -> CompactVDVAESR:
 
 ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     COMPACT_VDVAE_SR: build_compact,
+    "openai-vdvae": lambda config: VDVAE(PUBLISHED[config["published"]]),
+    "vdvae-sr": lambda config: VDVAESR(VDVAESRConfig.from_dict(config)),
+    "cvdvae": lambda config: CVDVAE(CVDVAEConfig.from_dict(config)),
 }
 
 PRESETS: Mapping[str, CompactConfig] = {

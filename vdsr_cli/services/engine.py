@@ -44,6 +44,16 @@ class ConditionalSampler(Protocol):
         """(B, 3, h, w) in [0, 1] -> (B * repeats, 6, H, W): pixel means in [-1, 1], log scales."""
 
 
+class SampleNoise(Protocol):
+    """The noise of one sample, by position: :class:`NoiseField`, or what stands in for it."""
+
+    def normal(self, layer: int, rows: Tensor, columns: Tensor, channels: int) -> Tensor:
+        """Standard normals (len(rows), len(columns), channels) float32, on the rows' device."""
+
+    def logistic(self, layer: int, rows: Tensor, columns: Tensor, channels: int) -> Tensor:
+        """Standard logistic noise; otherwise as :meth:`normal`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSettings:
     """How a picture is sampled.
@@ -92,8 +102,12 @@ def plan_picture(height: int, width: int, *, cell: int, settings: SamplingSettin
         height=height,
         width=width,
         padding=padding,
-        rows=plan_axis(padding.top + height + padding.bottom, tile=tile, overlap=overlap, cell=cell),
-        columns=plan_axis(padding.left + width + padding.right, tile=tile, overlap=overlap, cell=cell),
+        rows=plan_axis(
+            padding.top + height + padding.bottom, tile=tile, overlap=overlap, cell=cell
+        ),
+        columns=plan_axis(
+            padding.left + width + padding.right, tile=tile, overlap=overlap, cell=cell
+        ),
     )
 
 
@@ -113,6 +127,7 @@ def sample_strips(
     settings: SamplingSettings,
     runtime: Runtime,
     *,
+    noises: Sequence[SampleNoise] | None = None,
     on_tiles: Callable[[int], None] = lambda tiles: None,
 ) -> Iterator[Strip]:
     """Samples a picture and yields its strips from top to bottom.
@@ -122,14 +137,17 @@ def sample_strips(
         lr: (3, h, w) float32 in [0, 1], on the CPU.
         settings: how.
         runtime: device and dtype.
+        noises: one a sample; None for the noise fields of the settings' seed and samples.
         on_tiles: told how many tiles have just been finished.
 
     Raises:
         DeviceError: one tile does not fit into memory, or a tile is not finite.
     """
     plan = plan_picture(lr.shape[1], lr.shape[2], cell=model.lr_multiple, settings=settings)
-    band = _Band(plan, model.scale, len(settings.samples), runtime.device)
-    drawer = _TileDrawer(model, plan.padding.apply(lr), plan, settings, runtime)
+    if noises is None:
+        noises = [NoiseField(seed=settings.seed, sample=i) for i in settings.samples]
+    band = _Band(plan, model.scale, len(noises), runtime.device)
+    drawer = _TileDrawer(model, plan.padding.apply(lr), plan, settings, runtime, noises)
     for row in range(len(plan.rows.starts)):
         for columns, pixels in drawer.draw_row(row):
             band.add(row, columns, pixels)
@@ -194,11 +212,12 @@ class _TileDrawer:
         plan: PicturePlan,
         settings: SamplingSettings,
         runtime: Runtime,
+        noises: Sequence[SampleNoise],
     ) -> None:
         self.model, self.padded, self.plan = model, padded, plan
         self.settings, self.runtime = settings, runtime
-        self.fields = [NoiseField(seed=settings.seed, sample=i) for i in settings.samples]
-        default = max(1, runtime.default_batch // len(settings.samples))
+        self.fields = noises
+        default = max(1, runtime.default_batch // len(noises))
         self.batch = settings.batch_size or default
 
     def draw_row(self, row: int) -> Iterator[tuple[Sequence[int], Tensor]]:
@@ -216,18 +235,24 @@ class _TileDrawer:
             column = columns.stop
 
     def _halve(self, error: Exception) -> None:
-        is_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        is_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(
+            error
+        )
         if not is_memory:
             raise error
         if self.batch == 1:
             raise DeviceError(
-                f"one tile of {self.plan.columns.tile}x{self.plan.rows.tile} does not fit into memory",
-                hint=f"try --tile {max(32, self.plan.columns.tile // 2)} or --device cpu",
+                f"a {self.plan.columns.tile}x{self.plan.rows.tile} tile does not fit into memory",
+                hint="try --tile 32 or --device cpu",
             ) from error
         self.batch //= 2
 
     def _draw(self, row: int, columns: range, noise: "_RowNoise | None") -> Tensor:
-        top, tile_h, tile_w = self.plan.rows.starts[row], self.plan.rows.tile, self.plan.columns.tile
+        top, tile_h, tile_w = (
+            self.plan.rows.starts[row],
+            self.plan.rows.tile,
+            self.plan.columns.tile,
+        )
         lefts = [self.plan.columns.starts[c] for c in columns]
         lr = torch.stack([self.padded[:, top : top + tile_h, x : x + tile_w] for x in lefts])
         lr = lr.to(self.runtime.device, self.runtime.dtype, memory_format=torch.channels_last)
@@ -241,7 +266,7 @@ class _TileDrawer:
             raise DeviceError(
                 f"tile at row {top}, column {lefts[0]} is not finite", hint="try --dtype float32"
             )
-        return pixels.unflatten(0, (len(lefts), samples))
+        return pixels.view(len(lefts), samples, *pixels.shape[1:])
 
     def _row_noise(self, row: int) -> "_RowNoise":
         return _RowNoise(self, row)
@@ -277,7 +302,9 @@ class _RowNoise:
         self.scale = drawer.model.scale
         self.layers: dict[int, list[Tensor]] = {}
         for shape in drawer.model.latent_shapes:
-            rows = drawer.positions(plan.rows.starts[row], plan.rows.tile, shape.cell, vertical=True)
+            rows = drawer.positions(
+                plan.rows.starts[row], plan.rows.tile, shape.cell, vertical=True
+            )
             columns = drawer.positions(0, plan.columns.length, shape.cell, vertical=False)
             self.layers[shape.layer] = [
                 field.normal(shape.layer, rows, columns, shape.channels) for field in drawer.fields

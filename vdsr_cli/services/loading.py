@@ -35,9 +35,7 @@ class LoadedModel:
         return self.card.get("degradation") == "bicubic"
 
 
-def load_model(
-    name: str, runtime: Runtime, *, progress: Progress | None = None
-) -> LoadedModel:
+def load_model(name: str, runtime: Runtime, *, progress: Progress | None = None) -> LoadedModel:
     """Resolves, verifies, builds, loads strictly and places a super-resolution model.
 
     Raises:
@@ -51,7 +49,9 @@ def load_model(
         model.load_state_dict(checkpoint.state, strict=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise WeightsError(f"{name}: the weights do not fit their configuration: {reason}") from error
+        raise WeightsError(
+            f"{name}: the weights do not fit their configuration: {reason}"
+        ) from error
     if not hasattr(model, "lr_multiple"):
         raise UsageError(
             f"{name} is a {checkpoint.architecture}, which does not upscale by itself",

@@ -12,7 +12,7 @@ from vdsr_cli.errors import UsageError
 from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR, PRESETS, build_compact
 from vdsr_cli.training.data import PictureStore, find_pictures
-from vdsr_cli.training.loop import Trainer, TrainConfig
+from vdsr_cli.training.loop import TrainConfig, Trainer
 from vdsr_cli.weights import Checkpoint, write_safetensors
 
 

@@ -1,7 +1,7 @@
 """The use case of ``vdsr upscale``: pictures in, larger pictures out.
 
-    Picture ─► stages of the model (x4, or x4 twice for more) ─► strips
-                 └─► consistency projection ─► Canvas ─► file
+Picture ─► stages of the model (x4, or x4 twice for more) ─► strips
+             └─► consistency projection ─► Canvas ─► file
 """
 
 import math
@@ -101,7 +101,10 @@ def plan_stages(height: int, width: int, *, native: int, scale: float) -> list[S
     if scale <= native:
         return [Stage(size=final)]
     between = scale / native
-    return [Stage(size=(max(1, round(height * between)), max(1, round(width * between)))), Stage(size=final)]
+    return [
+        Stage(size=(max(1, round(height * between)), max(1, round(width * between)))),
+        Stage(size=final),
+    ]
 
 
 def count_tiles(height: int, width: int, loaded: LoadedModel, request: UpscaleRequest) -> int:
@@ -134,7 +137,9 @@ def upscale_picture(
         still = replace(request.settings, temperature=0.0, samples=(0,), output="mean")
         grey = picture.alpha[0].expand(3, -1, -1)
         alpha_request = replace(request, settings=still, consistency=False)
-        alpha = _whole(_staged(grey, stages, loaded, alpha_request, runtime, on_tiles), stages[-1].size)
+        alpha = _whole(
+            _staged(grey, stages, loaded, alpha_request, runtime, on_tiles), stages[-1].size
+        )
         alpha = alpha.mean(0, keepdim=True)
     height, width = stages[-1].size
     canvas = Canvas(height, width, like=picture.metadata, has_alpha=alpha is not None)
@@ -240,7 +245,9 @@ def upscale_file(
         if output is not None and output.exists() and request.overwrite is False:
             return replace(named, status="skipped")
         _refuse_existing(output, request)
-        picture = read_picture(stdin if source.is_stdin else source.path, max_pixels=request.max_pixels)
+        picture = read_picture(
+            stdin if source.is_stdin else source.path, max_pixels=request.max_pixels
+        )
         tiles = count_tiles(picture.height, picture.width, loaded, request)
         tiles *= 1 if picture.alpha is None else 2
         on_start(tiles)
@@ -248,7 +255,12 @@ def upscale_file(
         notes = picture.notes + _write(canvas, output, request, stdout)
     except VdsrError as error:
         return replace(
-            named, output=None, status="failed", error=str(error), hint=error.hint, exit_code=error.exit_code
+            named,
+            output=None,
+            status="failed",
+            error=str(error),
+            hint=error.hint,
+            exit_code=error.exit_code,
         )
     return replace(
         named,

@@ -64,7 +64,12 @@ class PictureStore:
     """
 
     def __init__(
-        self, paths: Sequence[Path], *, scale: int, rescales: Sequence[float] = (1.0,), min_lr_size: int
+        self,
+        paths: Sequence[Path],
+        *,
+        scale: int,
+        rescales: Sequence[float] = (1.0,),
+        min_lr_size: int,
     ) -> None:
         hr_parts, lr_parts, sizes = [], [], []
         for path in paths:
@@ -79,7 +84,7 @@ class PictureStore:
                 sizes.append(lr.shape[:2])
         if not sizes:
             raise InputError(
-                f"no picture of at least {min_lr_size * scale} pixels a side among {len(paths)} files"
+                f"none of {len(paths)} pictures has {min_lr_size * scale} pixels a side"
             )
         self._adopt(scale, torch.cat(hr_parts), torch.cat(lr_parts), torch.tensor(sizes))
 
@@ -144,7 +149,14 @@ def _cropped_pixels(picture: Image.Image, factor: float, scale: int) -> Tensor:
 
 
 def _gather(
-    flat: Tensor, offset: Tensor, width: Tensor, corner: Tensor, symmetry: Tensor, *, side: int, factor: int
+    flat: Tensor,
+    offset: Tensor,
+    width: Tensor,
+    corner: Tensor,
+    symmetry: Tensor,
+    *,
+    side: int,
+    factor: int,
 ) -> Tensor:
     """Squares of ``side * factor`` pixels out of a flat store, each under its own symmetry."""
     span = torch.arange(side * factor)

@@ -33,7 +33,7 @@ class TrainConfig:
         cooldown: last steps, in which the rate falls linearly to zero.
         elbo_from: first step of the ELBO; before it the mean path alone is trained, which costs
             less than half and starts the prior near its goal.
-        mean_weight: weight of L1 of the mean path on [-1, 1], against an ELBO in bits per dimension.
+        mean_weight: weight of the mean path's L1 on [-1, 1], against an ELBO in bits/dim.
         grad_clip: largest gradient norm.
         skip_above: a step with a larger gradient norm before clipping is skipped (papers' rule).
         ema_decay: decay of the averaged weights, the ones that are used and shipped.
@@ -71,7 +71,11 @@ def to_unit_range(pixels: Tensor) -> Tensor:
 
 
 def vdvae_sr_losses(
-    model: CompactVDVAESR, hr: Tensor, lr: Tensor, noise: Callable[[LatentShape], Tensor] | None, mean_weight: float
+    model: CompactVDVAESR,
+    hr: Tensor,
+    lr: Tensor,
+    noise: Callable[[LatentShape], Tensor] | None,
+    mean_weight: float,
 ) -> Losses:
     """The objective of VDVAE-SR: the negative ELBO in bits per dimension plus the mean path's L1.
 
@@ -115,17 +119,23 @@ class Trainer:
         device: torch.device,
         compute: torch.dtype = torch.bfloat16,
     ) -> None:
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.store = store.to(device)
         self.config, self.folder, self.device, self.compute = config, folder, device, compute
         self.ema = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
+            self.model.parameters(),
+            lr=config.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         self.step = 0
         self.skipped = 0
 
-    def run(self, *, save_every: int, log_every: int, on_log: Callable[[dict[str, float]], None]) -> None:
+    def run(
+        self, *, save_every: int, log_every: int, on_log: Callable[[dict[str, float]], None]
+    ) -> None:
         """Trains up to ``config.steps``; saves and logs on the way and at the end."""
         self.folder.mkdir(parents=True, exist_ok=True)
         since, started = self.step, time.monotonic()
@@ -159,9 +169,13 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
-        hr, lr = self.store.batch(CropSpec(batch=config.batch, lr_size=config.lr_size, scale=self.model.scale), generator)
+        hr, lr = self.store.batch(
+            CropSpec(batch=config.batch, lr_size=config.lr_size, scale=self.model.scale), generator
+        )
         noise = self._noise(generator, len(hr)) if self.step >= config.elbo_from else None
-        with torch.autocast(self.device.type, dtype=self.compute, enabled=self.compute != torch.float32):
+        with torch.autocast(
+            self.device.type, dtype=self.compute, enabled=self.compute != torch.float32
+        ):
             losses = vdvae_sr_losses(
                 self.model,
                 hr.contiguous(memory_format=torch.channels_last),
@@ -170,7 +184,7 @@ class Trainer:
                 config.mean_weight,
             )
         self.optimizer.zero_grad(set_to_none=True)
-        losses.loss.backward()
+        losses.loss.backward()  # type: ignore[no-untyped-call]
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip))
         if math.isfinite(norm) and norm < config.skip_above:
             self.optimizer.step()

@@ -1,0 +1,105 @@
+"""Seconds per megapixel of output and peak memory of ``vdsr upscale``'s work, file to file.
+
+    python benchmarks/speed.py [--model NAME] [--size 512x512] [--temperature 0.8] [--runs 5]
+
+The input is examples/photo.png, mirrored to the size asked for and stored as a PNG. What is timed
+is reading it, sampling its tiles, stitching, the consistency projection and writing the output;
+starting Python and loading the model are shown apart. Peak memory is the whole process's.
+"""
+
+import argparse
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+STARTED = time.perf_counter()
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "photo.png"
+
+
+def mirrored(size: tuple[int, int]) -> np.ndarray:
+    """(h, w, 3) uint8: the example, repeated by mirroring up to the size."""
+    from vdsr_cli.images import read_picture
+
+    rgb = read_picture(EXAMPLE).rgb[0].permute(1, 2, 0).numpy()
+    levels = (rgb * 255).round().astype(np.uint8)
+    pad = [(0, max(0, want - have)) for want, have in zip(size, levels.shape, strict=False)]
+    return np.pad(levels, [*pad, (0, 0)], mode="symmetric")[: size[0], : size[1]]
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def main() -> None:
+    """Parses, measures, prints."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", default="vdvae-sr-x4")
+    parser.add_argument("--size", default="512x512", help="input height x width")
+    parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--tile", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=None)
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args()
+
+    from vdsr_cli.images import save_levels
+    from vdsr_cli.paths import Source
+    from vdsr_cli.runtime import choose_runtime
+    from vdsr_cli.services.engine import SamplingSettings
+    from vdsr_cli.services.loading import load_model
+    from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
+
+    runtime = choose_runtime(dtype=options.dtype)
+    loaded = load_model(options.model, runtime)
+    print(f"start-up, imports and weights: {time.perf_counter() - STARTED:.2f} s")
+    height, width = (int(side) for side in options.size.split("x"))
+    request = UpscaleRequest(
+        scale=loaded.model.scale,
+        settings=SamplingSettings(
+            temperature=options.temperature, tile=options.tile, batch_size=options.batch_size
+        ),
+        overwrite=True,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        source, output = Path(folder, "in.png"), Path(folder, "out.png")
+        save_levels(source, mirrored((height, width)))
+        seconds = []
+        for _ in range(options.runs):
+            result = upscale_file(
+                Source(path=source),
+                output,
+                loaded,
+                request,
+                runtime,
+                stdin=sys.stdin.buffer,
+                stdout=sys.stdout.buffer,
+            )
+            if result.error or result.seconds is None:
+                sys.exit(f"failed: {result.error}")
+            seconds.append(result.seconds)
+    megapixels = height * width * loaded.model.scale**2 / 1e6
+    each = sorted(s / megapixels for s in seconds)
+    print(
+        f"{options.model}, {runtime.device.type} {runtime.dtype}, temperature {options.temperature}"
+    )
+    print(
+        f"{width}x{height} -> {megapixels:.2f} megapixels, {result.tiles} tiles of {options.tile}"
+    )
+    print(
+        f"seconds per megapixel: median {statistics.median(each):.3f}, "
+        f"min {each[0]:.3f}, max {each[-1]:.3f}"
+    )
+    print(f"peak memory: {peak_memory_bytes() / 1e9:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""What the tests share: a tiny model with weights that matter, and two ways to run `vdsr`."""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from PIL import Image
+
+from vdsr_cli.models.compact import CompactConfig, CompactVDVAESR, Level
+from vdsr_cli.models.registry import COMPACT_VDVAE_SR
+from vdsr_cli.weights import Checkpoint, write_safetensors
+
+settings.register_profile(
+    "vdsr",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+)
+settings.load_profile("vdsr")
+
+TINY_CONFIG = CompactConfig(
+    scale=4,
+    levels=(
+        Level(cell=16, width=8, blocks=1, latent_channels=3, lr_blocks=1),
+        Level(cell=8, width=8, blocks=1, latent_channels=2, lr_blocks=1),
+        Level(cell=4, width=8, blocks=2, latent_channels=2, lr_blocks=1),
+        Level(cell=2, width=4, blocks=1, latent_channels=1),
+    ),
+)
+SMALL_FACTORS = {
+    "head.weight": 0.08,
+    "prior.c2.weight": 0.4,
+    "prior.c2.bias": 0.3,
+    "resnet.c2.weight": 0.3,
+    "z_proj.weight": 0.7,
+}
+"""What keeps random weights from amplifying: a tenth of the grey range comes out of the head."""
+
+
+def build_tiny(*, seed: int = 0, config: CompactConfig = TINY_CONFIG) -> CompactVDVAESR:
+    """A compact model whose every weight is random, so that no path hides behind a zero."""
+    model = CompactVDVAESR(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            fan = parameter[0].numel() if parameter.dim() > 1 else 25
+            factor = next((f for end, f in SMALL_FACTORS.items() if name.endswith(end)), 1.0)
+            value = torch.randn(parameter.shape, generator=generator) * factor / fan**0.5
+            parameter.copy_(value.abs() + 0.5 if name.endswith("gate_param") else value)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def make_tiny() -> Callable[..., CompactVDVAESR]:
+    """:func:`build_tiny`, for tests that want a model of their own."""
+    return build_tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> CompactVDVAESR:
+    """The model of the tests, x4, coarsest cell 16: shared, so not to be changed."""
+    return build_tiny()
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory, tiny_model) -> Path:
+    """Its checkpoint, for ``--model``; trained on "bicubic", so that results are projected."""
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    write_safetensors(
+        path,
+        Checkpoint(
+            architecture=COMPACT_VDVAE_SR,
+            config=asdict(TINY_CONFIG),
+            state=dict(tiny_model.state_dict()),
+            metadata={"degradation": "bicubic"},
+        ),
+    )
+    return path
+
+
+@pytest.fixture
+def save_picture() -> Callable[..., Path]:
+    """``save_picture(path, width=12, height=8, seed=0, mode="RGB")``: a smooth random picture."""
+
+    def save(
+        path: Path, width: int = 12, height: int = 8, *, seed: int = 0, mode: str = "RGB"
+    ) -> Path:
+        rng = np.random.default_rng(seed)
+        rough = Image.fromarray(rng.integers(40, 216, (3, 4, 3), np.uint8))
+        rough.resize((width, height), Image.Resampling.BICUBIC).convert(mode).save(path)
+        return path
+
+    return save
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run of the command line ended."""
+
+    code: int
+    out: bytes
+    err: str = field(repr=True)
+
+    @property
+    def lines(self) -> list[str]:
+        """What stands on stderr, line by line."""
+        return self.err.splitlines()
+
+
+class _Stream(io.TextIOWrapper):
+    """A standard stream in memory, bytes underneath as the real one has them."""
+
+    def __init__(self, content: bytes = b"", errors: str = "strict") -> None:
+        super().__init__(io.BytesIO(content), encoding="utf-8", errors=errors, write_through=True)
+
+    def taken(self) -> bytes:
+        return self.buffer.getvalue()
+
+
+@pytest.fixture
+def vdsr(monkeypatch) -> Callable[..., Ended]:
+    """``vdsr("upscale", path, ..., stdin=b"")``: the command line in this process."""
+
+    def run(*arguments: object, stdin: bytes = b"") -> Ended:
+        from vdsr_cli.cli.app import main
+
+        out, err = _Stream(), _Stream(errors="backslashreplace")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["vdsr", *map(str, arguments)])
+            patch.setattr(sys, "stdin", _Stream(stdin))
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            try:
+                main()
+                code = 0
+            except SystemExit as stopped:
+                code = stopped.code if isinstance(stopped.code, int) else int(bool(stopped.code))
+        return Ended(code or 0, out.taken(), err.taken().decode())
+
+    return run
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a child: one thread, offline, UTF-8."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
+
+
+@pytest.fixture
+def start_vdsr() -> Callable[..., "subprocess.Popen[bytes]"]:
+    """``start_vdsr("upscale", ...)``: the command line as a child that is still running."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: object, **options: object) -> "subprocess.Popen[bytes]":
+        command: Sequence[object] = [sys.executable, "-m", "vdsr_cli", *arguments]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        child = subprocess.Popen(
+            [os.fsencode(str(word)) for word in command],
+            env=child_environment(),
+            **{**pipes, **options},
+        )
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        if child.poll() is None:
+            child.kill()
+        child.communicate()
+
+
+@pytest.fixture
+def run_vdsr(start_vdsr) -> Callable[..., Ended]:
+    """``run_vdsr("upscale", ..., stdin=b"")``: the command line as a child, to its end."""
+
+    def run(*arguments: object, stdin: bytes = b"", **options: object) -> Ended:
+        child = start_vdsr(*arguments, **options)
+        out, err = child.communicate(stdin, timeout=120)
+        return Ended(child.returncode, out or b"", (err or b"").decode("utf-8", "replace"))
+
+    return run

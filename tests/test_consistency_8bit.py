@@ -1,0 +1,147 @@
+"""The projection that minds clipping and rounding: what a written file can be faithful to."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vdsr_cli.consistency import (
+    ClippedStripProjection,
+    degrade,
+    degrade_adjoint,
+    project,
+    project_within,
+    round_cells,
+)
+
+sizes = st.integers(1, 40)
+
+
+def lr_psnr(sr, lr, scale):
+    mse = (degrade(sr.double(), scale) - lr.double()).square().mean().item()
+    return math.inf if mse == 0 else -10 * math.log10(mse)
+
+
+def saturated(height, width, scale, seed=0):
+    """An 8-bit LR picture whose HR original has flat black and white parts, and a noisy SR."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, height // 4 + 2, width // 4 + 2, generator=generator) * 2 - 0.5
+    size = (height * scale, width * scale)
+    hr = torch.nn.functional.interpolate(coarse, size=size, mode="bilinear").clamp(0, 1)
+    lr = (degrade(hr, scale).clamp(0, 1) * 255).round() / 255
+    return lr, hr + 0.03 * torch.randn(hr.shape, generator=generator)
+
+
+@settings(max_examples=20, deadline=None)
+@given(height=sizes, width=sizes, scale=st.sampled_from([2, 3, 4]))
+def test_adjoint_and_projection_hold_for_any_size(height, width, scale):
+    generator = torch.Generator().manual_seed(height * 100 + width)
+    x = torch.rand(1, 2, height * scale, width * scale, generator=generator, dtype=torch.float64)
+    y = torch.rand(1, 2, height, width, generator=generator, dtype=torch.float64)
+    left = (degrade(x, scale) * y).sum()
+    assert torch.allclose(left, (x * degrade_adjoint(y, scale)).sum())
+    once = project(x, y, scale)
+    assert torch.allclose(degrade(once, scale), y, atol=1e-8)
+    assert torch.allclose(project(once, y, scale), once, atol=1e-8)
+
+
+@settings(max_examples=20, deadline=None)
+@given(height=sizes, width=sizes, scale=st.sampled_from([2, 3, 4]))
+def test_stays_within_the_bounds_for_any_size(height, width, scale):
+    lr, sr = saturated(height, width, scale)
+    inside = project_within(sr, lr, scale)
+    assert inside.min() >= 0
+    assert inside.max() <= 1
+    assert lr_psnr(inside, lr, scale) >= lr_psnr(project(sr, lr, scale).clamp(0, 1), lr, scale)
+
+
+def test_recovers_what_clipping_takes():
+    lr, sr = saturated(48, 40, 4)
+    clipped = lr_psnr(project(sr, lr, 4).clamp(0, 1), lr, 4)
+    inside = lr_psnr(project_within(sr, lr, 4), lr, 4)
+    assert clipped < 60
+    assert inside > clipped + 15
+
+
+def test_within_reach_it_is_idempotent():
+    lr, _ = saturated(20, 20, 4)
+    generator = torch.Generator().manual_seed(1)
+    hr = torch.rand(1, 3, 80, 80, generator=generator)
+    lr = degrade(hr, 4)
+    assert torch.allclose(project_within(hr, lr, 4), hr, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("strips", [(1, 2, 3, 5, 8, 13, 21, 34, 13), (100,), (10,) * 10])
+def test_strips_give_the_whole(scale, strips):
+    lr, sr = saturated(100, 24, scale)
+    several = torch.cat([sr, sr.flip(1)])
+    whole = project_within(several, lr.expand(2, -1, -1, -1), scale)
+    projection = ClippedStripProjection(lr[0], 2, scale)
+    rows = several.split([count * scale for count in strips], dim=2)
+    pieces = [projection.push(piece) for piece in rows]
+    assert all(piece.shape[2] % scale == 0 for piece in pieces)
+    assert torch.allclose(torch.cat(pieces, dim=2), whole, atol=2e-6)
+
+
+def test_equal_bounds_hold_pixels():
+    generator = torch.Generator().manual_seed(2)
+    base = torch.rand(1, 3, 96, 96, generator=generator)
+    lr = degrade(base, 4)
+    free = torch.zeros(1, 1, 96, 96, dtype=torch.bool)
+    free[..., 30:70, 21:66] = True
+    other = torch.rand(1, 3, 96, 96, generator=generator)
+    mixed = torch.where(free, project(other, lr, 4), base)
+    low, high = torch.where(free, 0.0, base), torch.where(free, 1.0, base)
+    inside = project_within(mixed, lr, 4, low=low, high=high)
+    held = ~free.expand_as(base)
+    assert torch.equal(inside[held], base[held])
+    assert not torch.allclose(inside[~held], base[~held], atol=0.05)
+    assert lr_psnr(inside, lr, 4) > lr_psnr(mixed.clamp(0, 1), lr, 4) + 10
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    scale=st.integers(1, 4),
+    full=st.sampled_from([255, 65535]),
+)
+def test_rounding_keeps_the_sum_of_a_cell(height, width, scale, full):
+    generator = torch.Generator().manual_seed(height * 10 + width)
+    pixels = torch.rand(
+        2, 3, height * scale, width * scale, generator=generator, dtype=torch.float64
+    )
+    pixels = 0.01 + 0.98 * pixels
+    rounded = round_cells(pixels, scale, full=full)
+    assert torch.allclose(rounded * full, (rounded * full).round(), atol=1e-6)
+    cell_sum = torch.nn.functional.avg_pool2d(rounded - pixels, scale).abs() * scale**2 * full
+    assert cell_sum.max() <= 0.5 + 1e-6
+    assert ((rounded - pixels).abs() * full).max() <= 1 + 1e-6
+
+
+def test_rounding_stays_within_the_levels_at_black_and_white():
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.rand(1, 3, 16, 16, generator=generator).sub(0.5).mul(3).add(0.5).clamp(0, 1)
+    rounded = round_cells(pixels, 4)
+    assert rounded.min() == 0
+    assert rounded.max() == 1
+    assert torch.equal(round_cells(rounded, 4), rounded)
+
+
+def test_rounding_by_cells_beats_plain_rounding():
+    generator = torch.Generator().manual_seed(4)
+    lr = torch.rand(1, 3, 32, 32, generator=generator) * 0.4 + 0.3
+    sr = project(torch.rand(1, 3, 128, 128, generator=generator) * 0.2 + 0.4, lr, 4)
+    plain = lr_psnr((sr * 255).round() / 255, lr, 4)
+    assert plain == pytest.approx(72.3, abs=1)
+    assert lr_psnr(round_cells(sr, 4), lr, 4) > plain + 6
+
+
+def test_rounding_strips_give_the_whole():
+    generator = torch.Generator().manual_seed(5)
+    pixels = torch.rand(2, 3, 40, 24, generator=generator)
+    parts = [round_cells(part, 4) for part in pixels.split([4, 12, 24], dim=2)]
+    assert torch.equal(torch.cat(parts, dim=2), round_cells(pixels, 4))

@@ -1,0 +1,85 @@
+"""PSNR and SSIM against the HR picture, and LR-PSNR against the input; all in float64.
+
+"Y" is BT.601 luma in studio range, not rounded; ``shave`` pixels are left out at each border.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from vdsr_cli.consistency import degrade_8bit
+
+_PEAK = 255.0
+
+
+def luma(pixels: Tensor) -> Tensor:
+    """Y = 16 + 65.481 R + 128.553 G + 24.966 B, RGB in 0..1: uint8 (3, H, W) -> float64 (H, W)."""
+    weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64)
+    return 16 + torch.tensordot(weights, pixels.double() / 255, dims=1)
+
+
+def psnr_y(sr: Tensor, hr: Tensor, *, shave: int) -> float:
+    """PSNR of the luma in dB, peak 255; infinite for equal pictures."""
+    return _psnr(_shaved(luma(sr), shave), _shaved(luma(hr), shave))
+
+
+def psnr_rgb(sr: Tensor, hr: Tensor, *, shave: int) -> float:
+    """PSNR over the three channels in dB, peak 255."""
+    return _psnr(_shaved(sr, shave), _shaved(hr, shave))
+
+
+def lr_psnr(sr: Tensor, lr: Tensor, scale: int) -> float:
+    """PSNR in dB, RGB, of the picture degraded again to 8 bits against the LR input, uint8."""
+    return _psnr(degrade_8bit(sr.unsqueeze(0), scale)[0], lr)
+
+
+def ssim_y(sr: Tensor, hr: Tensor, *, shave: int) -> float:
+    """SSIM of the luma (Wang et al. 2004): 11x11 Gaussian of sigma 1.5, valid positions only,
+    K = 0.01 and 0.03, L = 255."""
+    position = torch.arange(11, dtype=torch.float64) - 5
+    taps = torch.exp(-(position**2) / (2 * 1.5**2))
+    return _ssim(_shaved(luma(sr), shave), _shaved(luma(hr), shave), taps / taps.sum())
+
+
+def ssim_rgb(sr: Tensor, hr: Tensor, *, shave: int) -> float:
+    """SSIM as scikit-image has it by default, the mean of the three channels: uniform 7x7 window,
+    sample covariances (divided by 48), valid positions only."""
+    taps = torch.full((7,), 1 / 7, dtype=torch.float64)
+    sr, hr = _shaved(sr, shave).double(), _shaved(hr, shave).double()
+    channels = [_ssim(a, b, taps, unbias=49 / 48) for a, b in zip(sr, hr, strict=True)]
+    return sum(channels) / len(channels)
+
+
+def _shaved(plane: Tensor, shave: int) -> Tensor:
+    return plane[..., shave : plane.shape[-2] - shave, shave : plane.shape[-1] - shave]
+
+
+def _psnr(a: Tensor, b: Tensor) -> float:
+    mse = (a.double() - b.double()).square().mean().item()
+    return math.inf if mse == 0 else 10 * math.log10(_PEAK**2 / mse)
+
+
+def _ssim(a: Tensor, b: Tensor, taps: Tensor, *, unbias: float = 1.0) -> float:
+    """Mean SSIM of two float64 planes under a separable window; ``unbias`` scales covariances."""
+    mean_a, mean_b, aa, bb, ab = _windowed(torch.stack([a, b, a * a, b * b, a * b]), taps)
+    c1, c2 = (0.01 * _PEAK) ** 2, (0.03 * _PEAK) ** 2
+    variances = unbias * (aa - mean_a**2 + bb - mean_b**2)
+    covariance = unbias * (ab - mean_a * mean_b)
+    similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    similarity /= (mean_a**2 + mean_b**2 + c1) * (variances + c2)
+    return similarity.mean().item()
+
+
+def _windowed(maps: Tensor, taps: Tensor) -> Tensor:
+    """(N, H, W) -> weighted means over every window that lies inside, both axes.
+
+    A sum of shifted views: several times as fast as a float64 convolution.
+    """
+    for axis in (1, 2):
+        length = maps.shape[axis] - len(taps) + 1
+        total = maps.narrow(axis, 0, length) * taps[0]
+        for offset, tap in enumerate(taps.tolist()[1:], start=1):
+            total.add_(maps.narrow(axis, offset, length), alpha=tap)
+        maps = total
+    return maps

@@ -1,0 +1,291 @@
+"""Which pictures a benchmark scores, and what is made of each.
+
+Layouts that are found by themselves, for a scale of 4:
+
+    set5/HR/*.png + set5/LRx4/*.png      LR files where the set ships them (or LR_bicubic/X4, ...)
+    set5/a_HR.png + set5/a_LR.png        side by side
+    DIV2K_valid_HR + DIV2K_valid_LR_bicubic/X4
+    photos/*.png                         HR alone: LR is made
+    photo.png                            one picture
+    bench/                               a folder of such folders
+
+A protocol turns a pair of files into a scene:
+
+    standard, diverse   HR cropped to a multiple of the scale; LR as shipped, else MATLAB's bicubic
+    paper               shorter side resized to 256, centre crop, LR by Pillow's bicubic
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vdsr_cli.consistency import degrade_8bit
+from vdsr_cli.errors import InputError, VdsrError
+from vdsr_cli.images import read_picture
+from vdsr_cli.paths import INPUT_SUFFIXES
+
+PAPER_SIDE = 256
+MIN_SIDE_PX = 32
+"""The smallest side of an HR picture: SSIM's window and the deep features need so much."""
+
+_HR_FOLDERS = ("HR", "hr", "GTmod12", "GTmod4", "GT", "original")
+
+
+class Protocol(StrEnum):
+    """What is scored, and how."""
+
+    standard = "standard"
+    paper = "paper"
+    diverse = "diverse"
+
+    def shave_px(self, scale: int) -> int:
+        """Border that PSNR and SSIM leave out."""
+        return scale if self is Protocol.standard else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """The files of one picture; ``lr`` is None where it is to be made."""
+
+    name: str
+    hr: Path
+    lr: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A folder of pictures to score."""
+
+    name: str
+    path: Path
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scene:
+    """One picture as a protocol sees it.
+
+    Attributes:
+        name: of the picture.
+        hr: ground truth, uint8 (3, H, W).
+        lr: input, uint8 (3, H / scale, W / scale).
+        scale: super-resolution factor.
+        source_size: width and height of the HR file.
+        is_grey: whether the input has one channel.
+    """
+
+    name: str
+    hr: Tensor
+    lr: Tensor
+    scale: int
+    source_size: tuple[int, int]
+    is_grey: bool = False
+
+    @property
+    def megapixels(self) -> float:
+        """Of the HR picture."""
+        return self.hr.shape[1] * self.hr.shape[2] / 1e6
+
+
+def discover(paths: Sequence[Path], scale: int) -> list[Dataset]:
+    """The datasets in files and folders, in their order; names that repeat get their parent's.
+
+    Raises:
+        InputError: a path without pictures.
+    """
+    datasets = [dataset for path in paths for dataset in _discover_one(path, scale)]
+    names = [dataset.name for dataset in datasets]
+    return [
+        dataset
+        if names.count(dataset.name) == 1
+        else Dataset(name=str(dataset.path), path=dataset.path, pairs=dataset.pairs)
+        for dataset in datasets
+    ]
+
+
+def _discover_one(path: Path, scale: int) -> list[Dataset]:
+    if path.is_file():
+        pair = Pair(name=path.stem, hr=path)
+        return [Dataset(name=path.stem, path=path, pairs=(pair,))]
+    if not path.is_dir():
+        raise InputError(f"{path}: there is no such file or folder")
+    pairs = _pairs_of(path, scale)
+    if pairs:
+        return [Dataset(name=_name_of(path), path=path, pairs=pairs)]
+    below = [(folder, _pairs_of(folder, scale)) for folder in _folders(path)]
+    found = [Dataset(name=_name_of(folder), path=folder, pairs=p) for folder, p in below if p]
+    if not found:
+        raise InputError(
+            f"{path}: no pictures to score",
+            hint="give a folder of HR pictures, or one with HR/ and LRx4/ in it",
+        )
+    return found
+
+
+def _name_of(folder: Path) -> str:
+    return folder.resolve().name
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _pairs_of(folder: Path, scale: int) -> tuple[Pair, ...]:
+    for name in (*_HR_FOLDERS, f"image_SRF_{scale}"):
+        if (folder / name).is_dir() and (pictures := _pictures(folder / name)):
+            lr_folders = (f"LRx{scale}", f"LR_bicubic/X{scale}", f"LRbicx{scale}", f"x{scale}")
+            return _matched(pictures, [folder / lr for lr in lr_folders], scale)
+    if (folder / f"LRx{scale}").is_dir():
+        return _matched(_pictures(folder), [folder / f"LRx{scale}"], scale)
+    siblings = []
+    if folder.name.endswith("_HR"):
+        siblings = [folder.with_name(f"{folder.name[:-3]}_LR_bicubic") / f"X{scale}"]
+    return _matched(_pictures(folder), siblings, scale)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    files = (p for p in folder.iterdir() if p.suffix.lower() in INPUT_SUFFIXES)
+    return sorted(p for p in files if p.is_file() and not p.name.startswith("."))
+
+
+def _matched(
+    pictures: Sequence[Path], lr_folders: Sequence[Path], scale: int
+) -> tuple[Pair, ...]:
+    """Each HR picture with its LR file: of the first LR folder there is, or ``*_LR`` beside it.
+
+    A picture that an LR folder lacks keeps the name of what is missing, so that it is reported.
+    """
+    by_stem = {picture.stem: picture for picture in pictures}
+    if any(stem.endswith("_HR") for stem in by_stem):
+        hr = [stem for stem in by_stem if stem.endswith("_HR")]
+        return tuple(
+            Pair(name=s.removesuffix("_HR"), hr=by_stem[s], lr=by_stem.get(f"{s[:-3]}_LR"))
+            for s in hr
+        )
+    folder = next((folder for folder in lr_folders if folder.is_dir()), None)
+    if folder is None:
+        return tuple(Pair(name=stem, hr=path) for stem, path in by_stem.items())
+    lr = {picture.stem: picture for picture in _pictures(folder)}
+    return tuple(
+        Pair(name=stem, hr=path, lr=_lr_of(stem, lr, scale) or folder / path.name)
+        for stem, path in by_stem.items()
+    )
+
+
+def _lr_of(stem: str, lr: Mapping[str, Path], scale: int) -> Path | None:
+    return next((lr[n] for n in (stem, f"{stem}x{scale}", f"{stem}_x{scale}") if n in lr), None)
+
+
+def load_scene(pair: Pair, protocol: Protocol, scale: int) -> Scene:
+    """Reads a pair and prepares it.
+
+    Raises:
+        InputError: a file that cannot be read, a picture that is too small, or sizes that do not
+            belong together.
+    """
+    hr, is_grey = _read(pair.hr)
+    if min(hr.shape[1:]) < MIN_SIDE_PX:
+        raise InputError(
+            f"{pair.hr}: {_size(hr)} is too small to score, a side needs {MIN_SIDE_PX} pixels"
+        )
+    source_size = (hr.shape[2], hr.shape[1])
+    if protocol is Protocol.paper:
+        hr, lr = paper_pair(hr, scale)
+    else:
+        hr = _cropped(hr, scale)
+        lr = degrade_8bit(hr.unsqueeze(0), scale)[0] if pair.lr is None else _read(pair.lr)[0]
+        _check_sizes(pair, hr, lr, scale)
+    return Scene(
+        name=pair.name, hr=hr, lr=lr, scale=scale, source_size=source_size, is_grey=is_grey
+    )
+
+
+def _cropped(hr: Tensor, scale: int) -> Tensor:
+    """The largest part from the top left whose sides are multiples of the scale."""
+    height, width = (side // scale * scale for side in hr.shape[1:])
+    return hr[:, :height, :width].contiguous()
+
+
+def _read(path: Path) -> tuple[Tensor, bool]:
+    """A file as uint8 (3, H, W), and whether it is grey."""
+    picture = read_picture(path)
+    return to_pixels(picture.rgb[0]), picture.metadata.is_grey
+
+
+def to_pixels(unit: Tensor) -> Tensor:
+    """Float (..., 3, H, W) in any range around [0, 1] -> uint8, clamped and rounded once."""
+    return unit.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def _check_sizes(pair: Pair, hr: Tensor, lr: Tensor, scale: int) -> None:
+    if tuple(lr.shape[1:]) != (hr.shape[1] // scale, hr.shape[2] // scale):
+        raise InputError(
+            f"{pair.lr}: {_size(lr)} is no 1/{scale} of {_size(hr)} of {pair.hr.name}",
+            hint="remove the LR folder to have LR pictures made",
+        )
+
+
+def _size(pixels: Tensor) -> str:
+    return f"{pixels.shape[2]}x{pixels.shape[1]}"
+
+
+def paper_pair(hr: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    """HR and LR as the VDVAE-SR paper's loader makes them from a uint8 (3, H, W) picture."""
+    image = to_image(hr)
+    width, height = image.size
+    if width <= height:
+        size = (PAPER_SIDE, int(PAPER_SIDE * height / width))
+    else:
+        size = (int(PAPER_SIDE * width / height), PAPER_SIDE)
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = (round((side - PAPER_SIDE) / 2) for side in size)
+    image = image.crop((left, top, left + PAPER_SIDE, top + PAPER_SIDE))
+    reduced = image.resize((PAPER_SIDE // scale,) * 2, Image.Resampling.BICUBIC)
+    return from_image(image), from_image(reduced)
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """uint8 (3, H, W) -> Pillow."""
+    return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
+
+
+def from_image(image: Image.Image) -> Tensor:
+    """Pillow RGB -> uint8 (3, H, W)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A picture that was not scored, and why; of one method where ``method`` names it."""
+
+    dataset: str
+    picture: str
+    error: str
+    hint: str | None = None
+    method: str | None = None
+    exit_code: int = 3
+
+
+def load_scenes(
+    dataset: Dataset, protocol: Protocol, scale: int, on_failure: Callable[[Failure], None]
+) -> Iterator[Scene]:
+    """The scenes of a dataset one after the other; those that fail are reported and left out."""
+    for pair in dataset.pairs:
+        try:
+            yield load_scene(pair, protocol, scale)
+        except VdsrError as error:
+            on_failure(
+                Failure(
+                    dataset=dataset.name,
+                    picture=pair.name,
+                    error=str(error),
+                    hint=error.hint,
+                    exit_code=error.exit_code,
+                )
+            )

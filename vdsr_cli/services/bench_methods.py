@@ -1,0 +1,176 @@
+"""What is scored: bicubic enlargement, our models, and pictures that other tools have made.
+
+A method takes a scene and returns its samples, uint8 (samples, 3, H, W); one unless the protocol
+asks for more.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol as Interface
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from vdsr_cli.errors import InputError
+from vdsr_cli.images import Metadata, Picture, read_picture
+from vdsr_cli.paths import INPUT_SUFFIXES
+from vdsr_cli.runtime import Runtime
+from vdsr_cli.services.bench_data import Protocol, Scene, from_image, to_image, to_pixels
+from vdsr_cli.services.loading import LoadedModel
+from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
+
+BICUBIC = "bicubic"
+_PAD_LR = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Drawn:
+    """What a method made: ``samples`` uint8 (k, 3, H, W), and how long one of them took."""
+
+    samples: Tensor
+    seconds: float | None = None
+
+
+class Method(Interface):
+    """One row of the table, for one seed."""
+
+    @property
+    def name(self) -> str:
+        """What the row is called."""
+
+    @property
+    def temperature(self) -> float | None:
+        """Of a model that samples."""
+
+    @property
+    def seed(self) -> int | None:
+        """Of a model that samples."""
+
+    def draw(self, dataset: str, scene: Scene) -> Drawn:
+        """The samples of a scene; raises VdsrError where there are none."""
+
+
+def bicubic(lr: Tensor, scale: int) -> Tensor:
+    """MATLAB-like enlargement (a = -0.5, edge pixels repeated): uint8 (3, h, w) -> (3, H, W)."""
+    padded = F.pad(lr.double().unsqueeze(0), (_PAD_LR,) * 4, mode="replicate")
+    wide = F.interpolate(
+        padded, scale_factor=scale, mode="bicubic", antialias=True, align_corners=False
+    )
+    edge = _PAD_LR * scale
+    return to_pixels(wide[0, :, edge:-edge, edge:-edge] / 255)
+
+
+def pillow_bicubic(lr: Tensor, scale: int) -> Tensor:
+    """Pillow's enlargement, which the papers' tables use."""
+    size = (lr.shape[2] * scale, lr.shape[1] * scale)
+    return from_image(to_image(lr).resize(size, Image.Resampling.BICUBIC))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bicubic:
+    """The baseline of every table."""
+
+    protocol: Protocol
+    name: str = BICUBIC
+    temperature: float | None = None
+    seed: int | None = None
+
+    def draw(self, dataset: str, scene: Scene) -> Drawn:
+        """The enlarged picture; ``dataset`` is not looked at."""
+        enlarge = pillow_bicubic if self.protocol is Protocol.paper else bicubic
+        started = time.perf_counter()
+        sr = enlarge(scene.lr, scene.scale)
+        return Drawn(samples=sr.unsqueeze(0), seconds=time.perf_counter() - started)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMethod:
+    """A model at one temperature and seed, exactly as ``vdsr upscale`` runs it."""
+
+    loaded: LoadedModel
+    request: UpscaleRequest
+    runtime: Runtime
+    samples: int = 1
+    on_tiles: Callable[[int], None] = lambda tiles: None
+
+    @property
+    def name(self) -> str:
+        """The model's name; of a file, the stem."""
+        if self.loaded.record is None and self.loaded.name.endswith(".safetensors"):
+            return Path(self.loaded.name).stem
+        return self.loaded.name
+
+    @property
+    def temperature(self) -> float | None:
+        """Of the latents."""
+        return self.request.settings.temperature
+
+    @property
+    def seed(self) -> int | None:
+        """Of the noise field; None at temperature 0, where it says nothing."""
+        return self.request.settings.seed if self.request.settings.temperature else None
+
+    def draw(self, dataset: str, scene: Scene) -> Drawn:
+        """``samples`` samples of the noise field's; ``dataset`` is not looked at."""
+        started = time.perf_counter()
+        drawn = torch.stack([self._draw_one(scene, index) for index in range(self.samples)])
+        return Drawn(samples=drawn, seconds=(time.perf_counter() - started) / self.samples)
+
+    def _draw_one(self, scene: Scene, sample: int) -> Tensor:
+        picture = Picture(
+            rgb=scene.lr.unsqueeze(0).float() / 255, metadata=Metadata(is_grey=scene.is_grey)
+        )
+        settings = replace(self.request.settings, samples=(sample,))
+        request = replace(self.request, scale=float(scene.scale), settings=settings)
+        canvas = upscale_picture(
+            picture, self.loaded, request, self.runtime, on_tiles=self.on_tiles
+        )
+        return torch.from_numpy(canvas.rgb8().copy()).permute(2, 0, 1).contiguous()
+
+    def warm_up(self) -> None:
+        """One tile, so that what is set up on first use is not counted."""
+        lr = torch.zeros(3, 64, 64, dtype=torch.uint8)
+        scale = self.loaded.model.scale
+        self._draw_one(Scene(name="", hr=lr, lr=lr, scale=scale, source_size=(64, 64)), 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderMethod:
+    """Pictures that another tool has made: ``folder/001.png``, or ``folder/set5/001_x4.png``."""
+
+    folder: Path
+    name: str
+    temperature: float | None = None
+    seed: int | None = None
+
+    def draw(self, dataset: str, scene: Scene) -> Drawn:
+        """The picture of the scene's name.
+
+        Raises:
+            InputError: there is none, or several, or it has another size than HR.
+        """
+        path = self._find(dataset, scene.name)
+        sr = to_pixels(read_picture(path).rgb[0])
+        if sr.shape != scene.hr.shape:
+            raise InputError(
+                f"{path}: {sr.shape[2]}x{sr.shape[1]} where the HR picture is "
+                f"{scene.hr.shape[2]}x{scene.hr.shape[1]}"
+            )
+        return Drawn(samples=sr.unsqueeze(0))
+
+    def _find(self, dataset: str, stem: str) -> Path:
+        below = self.folder / dataset
+        folder = below if below.is_dir() else self.folder
+        files = [p for p in folder.iterdir() if p.suffix.lower() in INPUT_SUFFIXES]
+        exact = [p for p in files if p.stem == stem]
+        tagged = [p for p in files if p.stem.startswith(stem) and not p.stem[len(stem)].isalnum()] \
+            if not exact else []
+        found = sorted(exact or tagged)
+        if len(found) != 1:
+            count = "several pictures" if found else "no picture"
+            raise InputError(f"{folder}: {count} of the name {stem}")
+        return found[0]

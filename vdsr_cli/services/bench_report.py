@@ -1,0 +1,248 @@
+"""What a benchmark found: scores a picture, rows of their means, and the columns they stand in."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from vdsr_cli.services.bench_data import Failure
+
+Better = Literal["higher", "lower"] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A metric as a table shows it.
+
+    Attributes:
+        key: its name in ``--json`` and ``--csv``.
+        title: its heading.
+        digits: behind the point.
+        better: which end is the good one; None where there is none.
+        pool: how the pictures' scores make the row's.
+    """
+
+    key: str
+    title: str
+    digits: int
+    better: Better = None
+    pool: Callable[[Sequence[float]], float] = fmean
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column(key="psnr_y", title="PSNR-Y", digits=2, better="higher"),
+    Column(key="ssim_y", title="SSIM-Y", digits=4, better="higher"),
+    Column(key="psnr_rgb", title="PSNR-RGB", digits=2, better="higher"),
+    Column(key="ssim_rgb", title="SSIM-RGB", digits=4, better="higher"),
+    Column(key="lpips_alex", title="LPIPS", digits=4, better="lower"),
+    Column(key="lpips_squeeze", title="LPIPS-squeeze", digits=4, better="lower"),
+    Column(key="brisque", title="BRISQUE", digits=1, better="lower"),
+    Column(key="niqe", title="NIQE", digits=2, better="lower"),
+    Column(key="lr_psnr", title="LR-PSNR", digits=2, better="higher"),
+    Column(key="lr_psnr_worst", title="worst", digits=2, better="higher", pool=min),
+    Column(key="apd_mse", title="APD-MSE e4", digits=1, better="higher"),
+    Column(key="apd_lpips", title="APD-LPIPS e3", digits=1, better="higher"),
+    Column(key="diversity", title="diversity %", digits=2, better="higher"),
+    Column(key="bits_per_dim", title="bits/dim", digits=4, better="lower"),
+    Column(key="seconds_per_megapixel", title="s/MP", digits=2),
+)
+"""Every metric, in the order of the tables."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureScore:
+    """What one method scored on one picture with one seed; ``scores`` by column key."""
+
+    dataset: str
+    picture: str
+    method: str
+    temperature: float | None
+    seed: int | None
+    megapixels: float
+    scores: Mapping[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """Flat, one key a score."""
+        return {
+            "dataset": self.dataset,
+            "picture": self.picture,
+            "method": self.method,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            **{key: json_number(value) for key, value in self.scores.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over the seeds and its standard deviation, None for one seed."""
+
+    mean: float
+    std: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A method at a temperature on a dataset: means over its pictures, then over its seeds."""
+
+    dataset: str
+    method: str
+    temperature: float | None
+    pictures: int
+    seeds: tuple[int, ...]
+    scores: Mapping[str, Estimate]
+
+    @property
+    def label(self) -> str:
+        """The method and its temperature."""
+        return self.method if self.temperature is None else f"{self.method} t={self.temperature:g}"
+
+    def as_json(self) -> dict[str, Any]:
+        """One key a score, and one with ``_std`` where there are several seeds."""
+        return {
+            "dataset": self.dataset,
+            "method": self.method,
+            "temperature": self.temperature,
+            "pictures": self.pictures,
+            "seeds": list(self.seeds),
+            **_flat(self.scores),
+        }
+
+
+def _flat(scores: Mapping[str, Estimate]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, estimate in scores.items():
+        flat[key] = json_number(estimate.mean)
+        if estimate.std is not None:
+            flat[f"{key}_std"] = json_number(estimate.std)
+    return flat
+
+
+def json_number(value: float) -> float | str | None:
+    """JSON knows neither infinity, which becomes "inf", nor NaN, which becomes null."""
+    if math.isnan(value):
+        return None
+    return round(value, 6) if math.isfinite(value) else str(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetFacts:
+    """What a table says of its pictures; ``verified`` is None for a set that is not known."""
+
+    name: str
+    path: str
+    pictures: int
+    known_as: str | None = None
+    verified: bool | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """The result of one run.
+
+    Attributes:
+        protocol, scale: how it was scored.
+        datasets: what was scored.
+        pictures: every score.
+        failures: what could not be scored.
+        notes: what a reader should know, one line each.
+    """
+
+    protocol: str
+    scale: int
+    datasets: list[DatasetFacts] = field(default_factory=list)
+    pictures: list[PictureScore] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or the worst failure's."""
+        return max((failure.exit_code for failure in self.failures), default=0)
+
+    def rows(self, dataset: str | None = None) -> list[Row]:
+        """The means of one dataset or of all, in the order of scoring."""
+        scores = [s for s in self.pictures if dataset in (None, s.dataset)]
+        keys = dict.fromkeys((s.dataset, s.method, s.temperature) for s in scores)
+        return [
+            mean_row([s for s in scores if (s.dataset, s.method, s.temperature) == key])
+            for key in keys
+        ]
+
+    def columns(self) -> list[Column]:
+        """Those that some picture has a score in."""
+        present = {key for score in self.pictures for key in score.scores}
+        return [column for column in COLUMNS if column.key in present]
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``--json``."""
+        return {
+            "protocol": self.protocol,
+            "scale": self.scale,
+            "datasets": [
+                {
+                    "name": facts.name,
+                    "path": facts.path,
+                    "pictures": facts.pictures,
+                    "known_as": facts.known_as,
+                    "bicubic_verified": facts.verified,
+                }
+                for facts in self.datasets
+            ],
+            "rows": [row.as_json() for row in self.rows()],
+            "pictures": [score.as_json() for score in self.pictures],
+            "failures": [
+                {
+                    "dataset": failure.dataset,
+                    "picture": failure.picture,
+                    "method": failure.method,
+                    "error": failure.error,
+                }
+                for failure in self.failures
+            ],
+            "notes": self.notes,
+        }
+
+
+def mean_row(scores: Sequence[PictureScore]) -> Row:
+    """The row of one method's scores on one dataset, all seeds."""
+    ordered = sorted(scores, key=lambda score: _seed_order(score.seed))
+    by_seed = {
+        seed: _pooled(list(group)) for seed, group in groupby(ordered, lambda score: score.seed)
+    }
+    first = scores[0]
+    keys = dict.fromkeys(key for pooled in by_seed.values() for key in pooled)
+    return Row(
+        dataset=first.dataset,
+        method=first.method,
+        temperature=first.temperature,
+        pictures=len({score.picture for score in scores}),
+        seeds=tuple(seed for seed in by_seed if seed is not None),
+        scores={key: _estimate(pooled[key] for pooled in by_seed.values()) for key in keys},
+    )
+
+
+def _seed_order(seed: int | None) -> tuple[bool, int]:
+    return (seed is None, seed or 0)
+
+
+def _pooled(scores: Sequence[PictureScore]) -> dict[str, float]:
+    """One seed's scores over its pictures; those that a picture lacks are means of the others."""
+    pooled = {}
+    for column in COLUMNS:
+        values = [s.scores[column.key] for s in scores if column.key in s.scores]
+        if column.key == "seconds_per_megapixel" and values:
+            seconds = sum(s.scores[column.key] * s.megapixels for s in scores)
+            pooled[column.key] = seconds / sum(s.megapixels for s in scores)
+        elif values:
+            pooled[column.key] = column.pool(values)
+    return pooled
+
+
+def _estimate(values: Iterable[float]) -> Estimate:
+    known = list(values)
+    if len(known) < 2 or not all(map(math.isfinite, known)):
+        return Estimate(fmean(known))
+    return Estimate(fmean(known), stdev(known))
