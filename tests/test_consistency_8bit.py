@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from vdsr_cli.consistency import (
     ClippedStripProjection,
+    StripDegradation,
     degrade,
     degrade_adjoint,
     project,
@@ -145,3 +146,11 @@ def test_rounding_strips_give_the_whole():
     pixels = torch.rand(2, 3, 40, 24, generator=generator)
     parts = [round_cells(part, 4) for part in pixels.split([4, 12, 24], dim=2)]
     assert torch.equal(torch.cat(parts, dim=2), round_cells(pixels, 4))
+
+
+@pytest.mark.parametrize("strips", [(1, 2, 3, 1, 13), (20,), (4,) * 5])
+def test_degraded_strips_give_the_degraded_whole(strips):
+    hr = torch.rand(2, 3, 80, 24, generator=torch.Generator().manual_seed(6))
+    degradation = StripDegradation(20, 4)
+    rows = [degradation.push(part) for part in hr.split([4 * s for s in strips], dim=2)]
+    assert torch.allclose(torch.cat(rows, dim=2), degrade(hr, 4), atol=1e-6)

@@ -252,6 +252,14 @@ class TestTable:
             assert records[name].config
             assert records[name].scores
 
+    def test_every_row_is_of_a_network_that_can_be_built(self):
+        from vdsr_cli.models.registry import ARCHITECTURES
+        from vdsr_cli.models.vdvae_config import PUBLISHED
+
+        for record in weights.load_records().values():
+            assert record.architecture in ARCHITECTURES
+            assert record.config is None or record.config in PUBLISHED
+
     @pytest.mark.parametrize("record", weights.load_records().values(), ids=lambda r: r.name)
     def test_bundled_files_are_the_published_ones(self, record):
         if not isinstance(record.location, Bundled):

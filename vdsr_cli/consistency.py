@@ -354,3 +354,32 @@ def round_cells(pixels: Tensor, scale: int, *, full: int = 255) -> Tensor:
             rounded[..., row, :, column] = wanted.round().clamp_(0, full)
             error = wanted - rounded[..., row, :, column]
     return (rounded / full).flatten(-4, -3).flatten(-2, -1)
+
+
+class StripDegradation:
+    """:func:`degrade` of a picture that arrives in strips of rows.
+
+    Args:
+        height: of the degraded picture.
+        scale: of the degradation.
+    """
+
+    _REACH = 2
+
+    def __init__(self, height: int, scale: int) -> None:
+        self.height, self.scale = height, scale
+        self.first = self.emitted = 0
+        self.rows: Tensor | None = None
+
+    def push(self, strip: Tensor) -> Tensor:
+        """Takes the next rows (B, C, rows, W), a multiple of the scale; returns the degraded rows
+        (B, C, r, W / scale) that are known by now, perhaps none."""
+        rows = strip if self.rows is None else torch.cat([self.rows, strip], dim=2)
+        end = self.first + rows.shape[2] // self.scale
+        until = end if end == self.height else max(self.emitted, end - self._REACH)
+        known = degrade(rows, self.scale) if rows.shape[2] else rows[..., :: self.scale]
+        known = known[:, :, self.emitted - self.first : until - self.first]
+        keep = max(self.first, until - self._REACH)
+        self.rows = rows[:, :, (keep - self.first) * self.scale :].clone()
+        self.first, self.emitted = keep, until
+        return known

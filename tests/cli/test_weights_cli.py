@@ -120,3 +120,19 @@ def test_convert(tmp_path):
     assert json.loads(run(*arguments, "--json"))["config_in_file"] == {"published": "ffhq256"}
     with pytest.raises(UsageError, match="safetensors"):
         run("convert", str(source), "-o", str(tmp_path / "a.bin"), "--config", "ffhq256")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["path", "ffhq256"], 4, "did you mean 'openai/ffhq256'?"),
+        (["download", "openai/ffhq256"], 4, "vdsr weights download"),
+        (["convert", "none.th", "-o", "a.safetensors", "--config", "ffhq256"], 4, "none.th"),
+        (["convert", "none.th", "-o", "a.bin", "--config", "ffhq256"], 2, "a.bin"),
+        (["info"], 2, "MODEL"),
+    ],
+)
+def test_exit_codes(vdsr, arguments, code, said):
+    ended = vdsr("weights", *arguments)
+    assert (ended.code, ended.out) == (code, b"")
+    assert said in ended.err and "Traceback" not in ended.err

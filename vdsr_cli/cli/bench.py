@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vdsr_cli.cli.console import print_error
+from vdsr_cli.cli.upscale import DEFAULT_MODEL, Device, Dtype
 from vdsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from vdsr_cli.runtime import Runtime
+    from vdsr_cli.services.bench import BenchRequest
+    from vdsr_cli.services.bench_report import Report
     from vdsr_cli.services.loading import LoadedModel
 
-DEFAULT_MODEL = "vdvae-sr-x4"
 BASELINE = "bicubic"
 
 
@@ -27,83 +29,108 @@ class ProtocolName(StrEnum):
     diverse = "diverse"
 
 
-class Device(StrEnum):
-    """Where to run."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
-class Dtype(StrEnum):
-    """Precision of the convolutions."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
 def bench(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(help="Folders of HR pictures, with or without an LR folder beside them."),
+        typer.Argument(
+            help="Folders of HR pictures (with HR/ and LRx4/ in them, or *_HR and *_LR files, or "
+            "HR alone), folders of such folders, or pictures.",
+            show_default=False,
+        ),
     ] = None,
     model: Annotated[
         str, typer.Option("--model", "-m", help="Model name, hf:// address or file; or bicubic.")
     ] = DEFAULT_MODEL,
     models: Annotated[
-        str | None, typer.Option(help="Several of them, with commas; in place of --model.")
+        str | None, typer.Option(help="Several models with commas, in place of --model.")
     ] = None,
     temperature: Annotated[
         float, typer.Option("--temperature", "-t", min=0.0, max=2.0, help="Of every latent.")
     ] = 0.8,
     temperatures: Annotated[
-        str | None, typer.Option(help="Several of them, with commas: a row each.")
+        str | None, typer.Option(help="Several temperatures with commas: a row each.")
     ] = None,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Scores are means over so many seeds, from --seed on.")
-    ] = 1,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="How many: mean and standard deviation over them.")
+    ] = 1,
     protocol: Annotated[
-        ProtocolName, typer.Option(help="What is scored, and how.")
+        ProtocolName,
+        typer.Option(
+            help="standard: luma, a border of the scale left out; paper: the VDVAE-SR thesis's "
+            "256x256 crops; diverse: several samples, colours, whole pictures."
+        ),
     ] = ProtocolName.standard,
     samples: Annotated[
         int, typer.Option(min=2, help="Of each picture, under --protocol diverse.")
     ] = 5,
-    scale: Annotated[int | None, typer.Option(min=2, help="[default: the model's, or 4]")] = None,
+    scale: Annotated[
+        int | None, typer.Option(min=2, max=16, help="[default: the model's, or 4]")
+    ] = None,
     metric_weights: Annotated[
         Path | None,
         typer.Option(
-            envvar="VDSR_METRIC_WEIGHTS", help="Folder with the weights of the learned metrics."
+            envvar="VDSR_METRIC_WEIGHTS",
+            help="Folder with the weights of learned metrics, such as lpips_alex.safetensors.",
+        ),
+    ] = None,
+    elbo: Annotated[
+        bool | None,
+        typer.Option(
+            "--elbo/--no-elbo", help="Bits per dimension. [default: under --protocol standard]"
         ),
     ] = None,
     against: Annotated[
         list[Path] | None,
         typer.Option(help="Folder of pictures that another tool has made; may be repeated."),
     ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Show published rows of the same protocol too.")
+    ] = False,
+    worst: Annotated[int, typer.Option(min=0, help="Show so many of the worst pictures.")] = 0,
+    crops: Annotated[
+        Path | None, typer.Option(help="Folder for side-by-side crops of the worst pictures.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Curves against temperature, as .svg or .png.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="File for one line a picture, method and seed.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")] = False,
+    list_sets: Annotated[
+        bool, typer.Option("--list", help="Name the usual sets, their sources and terms.")
+    ] = False,
     consistency: Annotated[
         bool | None,
-        typer.Option("--consistency/--no-consistency", help="As for vdsr upscale."),
+        typer.Option(
+            "--consistency/--no-consistency",
+            help="As for vdsr upscale. [default: as the model asks]",
+        ),
     ] = None,
-    tile: Annotated[int, typer.Option(min=0, help="Tile side in LR pixels; 0: none.")] = 64,
+    tile: Annotated[int, typer.Option(min=0, help="Tile side in LR pixels; 0 for none.")] = 64,
     overlap: Annotated[int, typer.Option(min=0, help="LR pixels that tiles share.")] = 16,
     device: Annotated[Device, typer.Option(help="Where to run.")] = Device.auto,
     dtype: Annotated[Dtype, typer.Option(help="Precision of the convolutions.")] = Dtype.auto,
     verify: Annotated[
         bool, typer.Option(help="Insist on the known figures of bicubic on the known sets.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Score models on pictures whose ground truth is known.
 
-    Example: vdsr bench set5/ --temperatures 0,0.8 --metric-weights weights/
+    Example: vdsr bench set5/ --temperatures 0,0.8 --seeds 3 --published
     """
-    from vdsr_cli.cli.bench_render import BenchProgress, print_table
+    from vdsr_cli.cli.bench_render import print_known_sets
+
+    if list_sets:
+        print_known_sets(as_json=as_json)
+        return
+    _check_usage(paths, plot, as_json=as_json, markdown=markdown)
+
     from vdsr_cli.runtime import choose_runtime
-    from vdsr_cli.services.bench import BenchRequest, Events, run_bench
+    from vdsr_cli.services.bench import BenchRequest
     from vdsr_cli.services.bench_data import Protocol
     from vdsr_cli.services.engine import SamplingSettings
     from vdsr_cli.services.upscale import UpscaleRequest
@@ -121,20 +148,31 @@ def bench(
         upscale=UpscaleRequest(settings=settings, consistency=consistency),
         metric_weights=metric_weights,
         against=tuple(against or ()),
+        likelihood=protocol is ProtocolName.standard if elbo is None else elbo,
         verify=verify,
+        crops=crops,
+        worst=worst or (5 if crops else 0),
     )
-    with BenchProgress(quiet=quiet) as progress:
-        events = Events(on_start=progress.start, on_score=progress.score)
-        report = run_bench(request, loaded, runtime, events)
-    if as_json:
-        print(json.dumps(report.as_json(), indent=2, allow_nan=False))
-    else:
-        print_table(report)
-    for failure in report.failures:
-        print_error(failure.error, failure.hint)
-    for note in report.notes:
-        print(f"vdsr: {note}", file=sys.stderr)
+    report = _run(request, loaded, runtime, quiet=quiet)
+    _save(report, csv=csv, plot=plot)
+    _show(report, request, as_json=as_json, markdown=markdown, published=published)
     raise typer.Exit(report.exit_code)
+
+
+def _check_usage(
+    paths: list[Path] | None, plot: Path | None, *, as_json: bool, markdown: bool
+) -> None:
+    """Refuses what would fail after minutes of work."""
+    from vdsr_cli.services.bench_plot import check_plot_path
+
+    if not paths:
+        raise UsageError(
+            "give a folder of pictures to score", hint="vdsr bench --list names the usual sets"
+        )
+    if as_json and markdown:
+        raise UsageError("--json and --markdown exclude each other")
+    if plot is not None:
+        check_plot_path(plot)
 
 
 def _load(names: str, runtime: "Runtime") -> list["LoadedModel"]:
@@ -146,6 +184,50 @@ def _load(names: str, runtime: "Runtime") -> list["LoadedModel"]:
 
 def _numbers(text: str) -> tuple[float, ...]:
     try:
-        return tuple(dict.fromkeys(float(part) for part in text.split(",")))
+        numbers = tuple(dict.fromkeys(float(part) for part in text.split(",")))
     except ValueError:
         raise UsageError(f"--temperatures {text}: numbers with commas are wanted") from None
+    if not all(0 <= number <= 2 for number in numbers):
+        raise UsageError(f"--temperatures {text}: each must lie in 0 to 2")
+    return numbers
+
+
+def _run(
+    request: "BenchRequest", loaded: list["LoadedModel"], runtime: "Runtime", *, quiet: bool
+) -> "Report":
+    from vdsr_cli.cli.bench_render import BenchProgress
+    from vdsr_cli.services.bench import Events, run_bench
+
+    with BenchProgress(quiet=quiet) as progress:
+        events = Events(on_start=progress.start, on_score=progress.score)
+        return run_bench(request, loaded, runtime, events)
+
+
+def _save(report: "Report", *, csv: Path | None, plot: Path | None) -> None:
+    from vdsr_cli.services.bench_plot import save_figure, temperature_figure
+    from vdsr_cli.services.bench_report import write_csv
+
+    if csv is not None:
+        write_csv(report, csv)
+    if plot is not None:
+        save_figure(plot, temperature_figure(report))
+
+
+def _show(
+    report: "Report", request: "BenchRequest", *, as_json: bool, markdown: bool, published: bool
+) -> None:
+    """The result on stdout; failures and notes on stderr."""
+    from vdsr_cli.cli.bench_render import print_grids, report_grids, to_markdown
+
+    if as_json:
+        print(json.dumps(report.as_json(), indent=2, allow_nan=False))
+    else:
+        grids = report_grids(report, published=published, worst=request.worst)
+        if markdown:
+            print(to_markdown(grids), end="")
+        else:
+            print_grids(grids)
+    for failure in report.failures:
+        print_error(failure.error, failure.hint)
+    for note in report.notes:
+        print(f"vdsr: {note}", file=sys.stderr)

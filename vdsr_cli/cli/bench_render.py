@@ -1,15 +1,29 @@
 """What ``vdsr bench`` shows: progress on stderr, tables on stdout."""
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Self
 
+from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from vdsr_cli.services.bench_report import Column, DatasetFacts, Estimate, PictureScore, Report, Row
+from vdsr_cli.services.bench_published import PublishedRow, load_known_sets, published_rows
+from vdsr_cli.services.bench_report import (
+    COLUMNS,
+    Column,
+    DatasetFacts,
+    Estimate,
+    PictureScore,
+    Report,
+    Row,
+    worst_pictures,
+)
 
 
 class BenchProgress:
@@ -44,47 +58,156 @@ class BenchProgress:
         self._progress.advance(self._task)
 
 
-def print_table(report: Report) -> None:
-    """One table a dataset on stdout: best in bold, second underlined."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PLAIN_WIDTH)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A text of a grid and its rank: 1 the best of its column, 2 the second best, else None."""
+
+    text: str
+    rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """A table before it is drawn; ``sections`` are set off from one another."""
+
+    title: str
+    header: tuple[str, ...]
+    sections: tuple[tuple[tuple[Cell, ...], ...], ...]
+    footnotes: tuple[str, ...] = ()
+
+
+def report_grids(report: Report, *, published: bool = False, worst: int = 0) -> list[Grid]:
+    """One grid a dataset, then one with its worst pictures where that is asked for."""
+    grids = []
     for facts in report.datasets:
-        console.print(_table(report, facts))
+        grids.append(_scores_grid(report, facts, published=published))
+        if published and (others := _unstated_grid(facts, report.scale)):
+            grids.append(others)
+        if worst:
+            grids.append(_worst_grid(report, facts, worst))
+    return grids
+
+
+def _scores_grid(report: Report, facts: DatasetFacts, *, published: bool) -> Grid:
+    rows, columns = report.rows(facts.name), report.columns()
+    others = published_rows(facts.known_as or facts.name, report.protocol, report.scale)
+    others = others if published else []
+    ranks = {column.key: rank(rows, column) for column in columns}
+    ours = tuple(
+        (
+            Cell(text=_name(row, facts)),
+            *(Cell(text=cell(row.scores.get(c.key), c), rank=ranks[c.key][index]) for c in columns),
+        )
+        for index, row in enumerate(rows)
+    )
+    sections = (ours, _published_cells(others, columns)) if others else (ours,)
+    return Grid(
+        title=f"{facts.name}, x{report.scale}, protocol {report.protocol}",
+        header=("method", *(column.title for column in columns)),
+        sections=sections,
+        footnotes=(caption(facts), *_likelihood_notes(rows), *_sources(others)),
+    )
+
+
+def _name(row: Row, facts: DatasetFacts) -> str:
+    if row.pictures == facts.pictures:
+        return row.label
+    return f"{row.label} ({row.pictures} of {facts.pictures} pictures)"
 
 
 def caption(facts: DatasetFacts) -> str:
     """What the figures stand on."""
     verified = {
-        True: f"bicubic verified ({facts.known_as})",
-        False: f"bicubic NOT as known ({facts.known_as})",
-        None: "bicubic not verified: the set is not known",
+        True: f"bicubic verified against {facts.known_as}",
+        False: f"bicubic is NOT what it is on {facts.known_as}",
+        None: "bicubic not verified: not a known set",
     }
     return f"{facts.pictures} pictures; {verified[facts.verified]}"
 
 
-def _table(report: Report, facts: DatasetFacts) -> Table:
-    rows, columns = report.rows(facts.name), report.columns()
-    table = Table(
-        title=f"{facts.name} x{report.scale}, protocol {report.protocol}", caption=caption(facts)
+def _likelihood_notes(rows: Sequence[Row]) -> list[str]:
+    """Where the bits of each model go."""
+    notes = []
+    for row in rows:
+        means = {key: estimate.mean for key, estimate in row.scores.items()}
+        if "bits_per_dim" in means:
+            levels = ", ".join(
+                f"cell {key.removeprefix('rate_bits_cell_')} {value:.4f}"
+                for key, value in means.items()
+                if key.startswith("rate_bits_cell_")
+            )
+            notes.append(
+                f"{row.method}: {means['bits_per_dim']:.4f} bits per dimension = distortion "
+                f"{means['distortion_bits']:.4f} + rate {means['rate_bits']:.4f} ({levels})"
+            )
+    return notes
+
+
+def _published_cells(
+    rows: Sequence[PublishedRow], columns: Sequence[Column]
+) -> tuple[tuple[Cell, ...], ...]:
+    sources = list(dict.fromkeys(row.source for row in rows))
+    return tuple(
+        (
+            Cell(text=f"{row.label} [{sources.index(row.source) + 1}]"),
+            *(Cell(text=_published_text(row.scores, column)) for column in columns),
+        )
+        for row in rows
     )
-    table.add_column("method", no_wrap=True)
-    for column in columns:
-        table.add_column(column.title, justify="right", no_wrap=True)
-    ranks = {column.key: rank(rows, column) for column in columns}
-    for index, row in enumerate(rows):
-        name = row.label if row.pictures == facts.pictures else f"{row.label} ({row.pictures})"
-        cells = [
-            Text(cell(row.scores.get(column.key), column), _STYLES[ranks[column.key][index]])
-            for column in columns
-        ]
-        table.add_row(Text(name), *cells)
-    return table
 
 
-_PLAIN_WIDTH = 240
-"""Columns of text where no terminal says how many there are: nothing is cut off in a file."""
-_STYLES = {1: "bold", 2: "underline", None: ""}
+def _published_text(scores: Mapping[str, float], column: Column) -> str:
+    value = scores.get(column.key)
+    return "" if value is None else f"{value:.{column.digits}f}"
+
+
+def _sources(rows: Sequence[PublishedRow]) -> list[str]:
+    primary = {row.source: row.is_primary for row in rows}
+    return [
+        f"[{index}] as published: {source}{'' if primary[source] else ' (quoted there)'}"
+        for index, source in enumerate(primary, start=1)
+    ]
+
+
+def _unstated_grid(facts: DatasetFacts, scale: int) -> Grid | None:
+    """Published rows whose preparation of the pictures is not stated: never beside ours."""
+    rows = published_rows(facts.known_as or facts.name, "unstated", scale)
+    if not rows:
+        return None
+    keys = dict.fromkeys(key for row in rows for key in row.scores)
+    columns = [column for column in COLUMNS if column.key in keys]
+    return Grid(
+        title=f"{facts.name}, x{scale}: published without the protocol, not comparable with ours",
+        header=("method", *(column.title for column in columns)),
+        sections=(_published_cells(rows, columns),),
+        footnotes=tuple(_sources(rows)),
+    )
+
+
+def _worst_grid(report: Report, facts: DatasetFacts, count: int) -> Grid:
+    columns = report.columns()
+    column = next(c for c in columns if c.key.startswith("psnr"))
+    lines = []
+    for row in report.rows(facts.name):
+        key = (row.method, row.temperature)
+        mine = [s for s in report.pictures if s.dataset == facts.name]
+        mine = [s for s in mine if (s.method, s.temperature) == key]
+        lines.append(
+            tuple(
+                (Cell(text=f"{score.picture}  {row.label}"), *_picture_cells(score, columns))
+                for score in worst_pictures(mine, column, count)
+            )
+        )
+    return Grid(
+        title=f"{facts.name}: worst pictures in {column.title}",
+        header=("picture", *(c.title for c in columns)),
+        sections=tuple(lines),
+    )
+
+
+def _picture_cells(score: PictureScore, columns: Sequence[Column]) -> tuple[Cell, ...]:
+    estimates = {key: Estimate(value) for key, value in score.scores.items()}
+    return tuple(Cell(text=cell(estimates.get(column.key), column)) for column in columns)
 
 
 def rank(rows: Sequence[Row], column: Column) -> list[int | None]:
@@ -109,3 +232,81 @@ def cell(estimate: Estimate | None, column: Column) -> str:
         return ""
     text = f"{estimate.mean:.{column.digits}f}"
     return text if estimate.std is None else f"{text} ±{estimate.std:.{column.digits}f}"
+
+
+_STYLES = {1: "bold", 2: "underline", None: ""}
+_PLAIN_WIDTH = 400
+"""Columns of text where no terminal says how many there are: nothing is cut off in a file."""
+
+
+def print_grids(grids: Sequence[Grid]) -> None:
+    """Tables on stdout: best in bold, second underlined; wider than the terminal if need be."""
+    for grid in grids:
+        table = _rich_table(grid)
+        console = Console()
+        wanted = Measurement.get(console, console.options.update(max_width=_PLAIN_WIDTH), table)
+        if console.width < wanted.maximum:
+            console = Console(width=wanted.maximum)
+        console.print(table)
+        for note in grid.footnotes:
+            print(note)
+        print()
+
+
+def _rich_table(grid: Grid) -> Table:
+    table = Table(title=Text(grid.title), title_justify="left", box=box.SIMPLE_HEAD)
+    for index, title in enumerate(grid.header):
+        table.add_column(Text(title), justify="right" if index else "left", no_wrap=True)
+    for section in grid.sections:
+        for row in section:
+            table.add_row(*(Text(c.text, _STYLES[c.rank]) for c in row))
+        table.add_section()
+    return table
+
+
+_MARKS = {1: "**", 2: "_", None: ""}
+
+
+def to_markdown(grids: Sequence[Grid]) -> str:
+    """The tables as Markdown: best in bold, second in italics."""
+    parts = []
+    for grid in grids:
+        lines = [_markdown_row(grid.header), _markdown_row(["---", *["---:"] * (_width(grid) - 1)])]
+        for section in grid.sections:
+            for row in section:
+                lines.append(_markdown_row([f"{m}{c.text}{m}" for c, m in _marked(row)]))
+        parts.append("\n".join([f"**{grid.title}**", "", *lines, "", *grid.footnotes]).rstrip())
+    return "\n\n".join(parts) + "\n"
+
+
+def _width(grid: Grid) -> int:
+    return len(grid.header)
+
+
+def _marked(row: Sequence[Cell]) -> list[tuple[Cell, str]]:
+    return [(c, _MARKS[c.rank]) for c in row]
+
+
+def _markdown_row(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+
+
+def print_known_sets(*, as_json: bool) -> None:
+    """The usual sets: where to get them and on what terms."""
+    sets = load_known_sets()
+    if as_json:
+        facts = [
+            {
+                "name": s.name,
+                "title": s.title,
+                "pictures": s.pictures,
+                "url": s.url,
+                "terms": s.terms,
+            }
+            for s in sets
+        ]
+        print(json.dumps(facts, indent=2))
+        return
+    for known in sets:
+        print(f"{known.name}: {known.title}")
+        print(f"  from   {known.url}\n  terms  {known.terms}")

@@ -9,7 +9,7 @@ constructors that load weights.
 """
 
 from vdsr_cli.metrics.diversity import average_pairwise, mse_unit, ntire_diversity
-from vdsr_cli.metrics.fidelity import luma, lr_psnr, psnr_rgb, psnr_y, ssim_rgb, ssim_y
+from vdsr_cli.metrics.fidelity import lr_psnr, luma, psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from vdsr_cli.metrics.lpips import LPIPS
 
 __all__ = [

@@ -171,7 +171,8 @@ class TopDownBlock(nn.Module):
 
     def advance(self, x: Tensor, residual: Tensor, z: Tensor) -> Tensor:
         """The state after drawing z: ``resnet(x + residual + z_proj(z))``."""
-        state: Tensor = self.resnet(x + residual + self.z_proj(z.to(x.dtype)))
+        state: Tensor = self.z_proj(z.to(x.dtype))
+        state = self.resnet(state.add_(residual).add_(x))
         return state
 
     def infer(self, x: Tensor, activation: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:

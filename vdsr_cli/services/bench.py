@@ -1,30 +1,19 @@
 """The use case of ``vdsr bench``: pictures with their ground truth in, a report out.
 
-    paths ─► datasets ─► scenes (HR, LR) ─► methods ─► samples ─► Judge ─► scores ─► Report
-                              └─► bicubic, verified on the sets that are known, before the rest
+paths ─► datasets ─► scenes (HR, LR) ─► methods ─► samples ─► Judge ─► scores ─► Report
+                          └─► bicubic, verified on the sets that are known, before the rest
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from vdsr_cli.errors import InputError, UsageError, VdsrError
-from vdsr_cli.metrics import (
-    LPIPS,
-    average_pairwise,
-    lr_psnr,
-    mse_unit,
-    ntire_diversity,
-    psnr_rgb,
-    psnr_y,
-    ssim_rgb,
-    ssim_y,
-)
-from vdsr_cli.metrics.lpips import Features
 from vdsr_cli.runtime import Runtime
+from vdsr_cli.services.bench_crops import draw_strip, make_panels, save_strip
 from vdsr_cli.services.bench_data import (
     Dataset,
     Failure,
@@ -33,9 +22,16 @@ from vdsr_cli.services.bench_data import (
     discover,
     load_scenes,
 )
+from vdsr_cli.services.bench_judge import Judge
 from vdsr_cli.services.bench_methods import Bicubic, FolderMethod, Method, ModelMethod
 from vdsr_cli.services.bench_published import BicubicFigure, KnownSet, load_known_sets
-from vdsr_cli.services.bench_report import DatasetFacts, PictureScore, Report, mean_row
+from vdsr_cli.services.bench_report import (
+    DatasetFacts,
+    PictureScore,
+    Report,
+    mean_row,
+    worst_pictures,
+)
 from vdsr_cli.services.loading import LoadedModel
 from vdsr_cli.services.upscale import UpscaleRequest
 
@@ -57,7 +53,10 @@ class BenchRequest:
         upscale: how the models run; its scale, temperature and seed are replaced.
         metric_weights: folder with the weights of the learned metrics, or None.
         against: folders of pictures that other tools have made.
+        likelihood: whether bits per dimension are scored, of the models that have them.
         verify: whether bicubic must come out as known on the sets that are known.
+        worst: how many of the worst pictures are of interest.
+        crops: folder for crops of those, or None.
     """
 
     paths: tuple[Path, ...]
@@ -69,7 +68,10 @@ class BenchRequest:
     upscale: UpscaleRequest = field(default_factory=UpscaleRequest)
     metric_weights: Path | None = None
     against: tuple[Path, ...] = ()
+    likelihood: bool = False
     verify: bool = True
+    worst: int = 0
+    crops: Path | None = None
 
     def __post_init__(self) -> None:
         if not (self.temperatures and self.seeds):
@@ -85,79 +87,6 @@ class Events:
     on_start: Callable[[str, int], None] = lambda dataset, steps: None
     on_score: Callable[[PictureScore], None] = lambda score: None
     on_failure: Callable[[Failure], None] = lambda failure: None
-
-
-class Judge:
-    """Scores samples of a scene under a protocol.
-
-    Args:
-        protocol: decides on the colour space and the border.
-        weights: folder with the weights of the learned metrics, or None.
-    """
-
-    def __init__(self, protocol: Protocol, weights: Path | None) -> None:
-        self.protocol = protocol
-        self.nets = {net: LPIPS(path, net) for net, path in find_lpips(weights).items()}
-        self._reference: tuple[Scene, dict[str, Features]] | None = None
-
-    def score(self, scene: Scene, samples: Tensor) -> dict[str, float]:
-        """Scores by column key: means over the samples, uint8 (k, 3, H, W)."""
-        each = [self._fidelity(scene, sr) for sr in samples]
-        scores = {key: sum(one[key] for one in each) / len(each) for key in each[0]}
-        scores["lr_psnr_worst"] = min(one["lr_psnr"] for one in each)
-        features = {net: [lpips.features(sr) for sr in samples] for net, lpips in self.nets.items()}
-        reference = self._features_of(scene)
-        for net, lpips in self.nets.items():
-            distances = [lpips.distance(f, reference[net]) for f in features[net]]
-            scores[f"lpips_{net}"] = sum(distances) / len(distances)
-        if self.protocol is Protocol.diverse:
-            scores |= self._diversity(scene, samples, features.get("alex"))
-        return scores
-
-    def _fidelity(self, scene: Scene, sr: Tensor) -> dict[str, float]:
-        shave, hr = self.protocol.shave_px(scene.scale), scene.hr
-        scores = {"psnr_rgb": psnr_rgb(sr, hr, shave=shave)}
-        if self.protocol is not Protocol.diverse:
-            scores["psnr_y"] = psnr_y(sr, hr, shave=shave)
-        if self.protocol is Protocol.standard:
-            scores["ssim_y"] = ssim_y(sr, hr, shave=shave)
-        else:
-            scores["ssim_rgb"] = ssim_rgb(sr, hr, shave=shave)
-        scores["lr_psnr"] = lr_psnr(sr, scene.lr, scene.scale)
-        return scores
-
-    def _features_of(self, scene: Scene) -> dict[str, Features]:
-        """The HR picture's features, kept for the next method."""
-        if self._reference is None or self._reference[0] is not scene:
-            made = {net: lpips.features(scene.hr) for net, lpips in self.nets.items()}
-            self._reference = (scene, made)
-        return self._reference[1]
-
-    def _diversity(
-        self, scene: Scene, samples: Tensor, features: list[Features] | None
-    ) -> dict[str, float]:
-        scores = {"apd_mse": 1e4 * average_pairwise(list(samples), mse_unit)}
-        if features is None:
-            return scores
-        alex, hr = self.nets["alex"], self._features_of(scene)["alex"]
-        size = (scene.hr.shape[1], scene.hr.shape[2])
-        scores["apd_lpips"] = 1e3 * average_pairwise(features, alex.distance)
-        scores["diversity"] = ntire_diversity([alex.distance_map(f, hr, size) for f in features])
-        return scores
-
-
-def find_lpips(folder: Path | None) -> dict[str, Path]:
-    """The LPIPS weights in a folder, by network.
-
-    Raises:
-        InputError: there is no such folder.
-    """
-    if folder is None:
-        return {}
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder of metric weights")
-    paths = {net: folder / f"lpips_{net}.safetensors" for net in ("alex", "squeeze")}
-    return {net: path for net, path in paths.items() if path.is_file()}
 
 
 def run_bench(
@@ -180,12 +109,13 @@ def run_bench(
     methods = plan_methods(request, models, runtime)
     judge = Judge(request.protocol, request.metric_weights)
     report = Report(protocol=request.protocol.value, scale=request.scale)
-    report.notes += _notes(judge, request)
+    report.notes += judge.notes
     for method in methods:
         if isinstance(method, ModelMethod) and method.seed in (None, request.seeds[0]):
             method.warm_up()
     for dataset in datasets:
         _run_dataset(dataset, methods, judge, request, report, events)
+    report.peak_memory_mib = peak_memory_mib(runtime)
     return report
 
 
@@ -201,21 +131,20 @@ def plan_methods(
                 settings = replace(request.upscale.settings, temperature=temperature, seed=seed)
                 upscale = replace(request.upscale, settings=settings)
                 methods.append(
-                    ModelMethod(loaded=loaded, request=upscale, runtime=runtime, samples=samples)
+                    ModelMethod(
+                        loaded=loaded,
+                        request=upscale,
+                        runtime=runtime,
+                        samples=samples,
+                        has_likelihood=request.likelihood
+                        and temperature == request.temperatures[0],
+                    )
                 )
     for folder in request.against:
         if not folder.is_dir():
             raise InputError(f"{folder}: there is no such folder")
         methods.append(FolderMethod(folder=folder, name=folder.resolve().name))
     return methods
-
-
-def _notes(judge: Judge, request: BenchRequest) -> list[str]:
-    if judge.nets:
-        return []
-    if request.metric_weights is None:
-        return ["LPIPS is not scored: its weights are not given (--metric-weights DIR)"]
-    return [f"LPIPS is not scored: {request.metric_weights} has no lpips_alex.safetensors"]
 
 
 def _run_dataset(
@@ -239,31 +168,65 @@ def _run_dataset(
         sizes.append(scene.source_size)
         scores.append(_scored(dataset, scene, baseline, judge))
         events.on_score(scores[-1])
-    known = next((s for s in load_known_sets() if s.is_made_of(sizes, request.scale)), None)
     try:
-        verified = _verify(known, scores, request)
-    except VdsrError as error:
+        report.datasets.append(_facts(dataset, sizes, scores, request))
+    except InputError as error:
         fail(Failure(dataset=dataset.name, picture="*", error=str(error), hint=error.hint))
         return
-    report.datasets.append(
-        DatasetFacts(
-            name=dataset.name,
-            path=str(dataset.path),
-            pictures=len(scores),
-            known_as=known.name if known else None,
-            verified=verified,
-        )
-    )
     report.pictures += scores
     for scene in load_scenes(dataset, request.protocol, request.scale, lambda failure: None):
         for method in methods:
             try:
-                score = _scored(dataset, scene, method, judge)
+                report.pictures.append(_scored(dataset, scene, method, judge))
             except InputError as error:
                 fail(_failure_of(dataset, scene, method, error))
-                continue
-            report.pictures.append(score)
-            events.on_score(score)
+            else:
+                events.on_score(report.pictures[-1])
+    if request.crops is not None and methods:
+        save_crops(dataset, methods, request, report, request.crops)
+
+
+def _facts(
+    dataset: Dataset,
+    sizes: Sequence[tuple[int, int]],
+    scores: Sequence[PictureScore],
+    request: BenchRequest,
+) -> DatasetFacts:
+    """What the set is, with bicubic verified; raises InputError where that fails."""
+    known = next((s for s in load_known_sets() if s.is_made_of(sizes, request.scale)), None)
+    return DatasetFacts(
+        name=dataset.name,
+        path=str(dataset.path),
+        pictures=len(scores),
+        known_as=known.name if known else None,
+        verified=_verify(known, scores, request),
+    )
+
+
+def save_crops(
+    dataset: Dataset,
+    methods: Sequence[Method],
+    request: BenchRequest,
+    report: Report,
+    folder: Path,
+) -> None:
+    """Writes ``folder/dataset_picture.png`` for the first method's worst pictures.
+
+    Raises:
+        OutputError: one cannot be written.
+    """
+    first = methods[0]
+    column = next(column for column in report.columns() if column.key.startswith("psnr"))
+    mine = [s for s in report.pictures if (s.dataset, s.method) == (dataset.name, first.name)]
+    mine = [s for s in mine if (s.temperature, s.seed) == (first.temperature, first.seed)]
+    worst = {score.picture for score in worst_pictures(mine, column, request.worst)}
+    shown = [method for method in methods if method.seed in (None, request.seeds[0])]
+    pairs = tuple(pair for pair in dataset.pairs if pair.name in worst)
+    chosen = replace(dataset, pairs=pairs)
+    for scene in load_scenes(chosen, request.protocol, request.scale, lambda failure: None):
+        panels = make_panels(dataset.name, scene, shown)
+        name = f"{Path(dataset.name).name}_{scene.name}.png"
+        save_strip(folder / name, draw_strip(panels))
 
 
 def _failure_of(dataset: Dataset, scene: Scene, method: Method, error: VdsrError) -> Failure:
@@ -280,7 +243,7 @@ def _failure_of(dataset: Dataset, scene: Scene, method: Method, error: VdsrError
 @torch.inference_mode()
 def _scored(dataset: Dataset, scene: Scene, method: Method, judge: Judge) -> PictureScore:
     drawn = method.draw(dataset.name, scene)
-    scores = judge.score(scene, drawn.samples)
+    scores = {**judge.score(scene, drawn.samples), **drawn.scores}
     if drawn.seconds is not None:
         scores["seconds_per_megapixel"] = drawn.seconds / scene.megapixels
     return PictureScore(
@@ -326,7 +289,18 @@ def _verify(
 
 def _agree(row: Mapping[str, float], figure: BicubicFigure) -> bool:
     return all(
-        abs(row[key] - value)
-        <= (PSNR_TOLERANCE_DB if key.startswith("psnr") else SSIM_TOLERANCE)
+        abs(row[key] - value) <= (PSNR_TOLERANCE_DB if key.startswith("psnr") else SSIM_TOLERANCE)
         for key, value in figure.scores.items()
     )
+
+
+def peak_memory_mib(runtime: Runtime) -> float | None:
+    """The most memory that was in use so far: the GPU's, else the process's; None where unknown."""
+    if runtime.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(runtime.device) / 2**20
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -15,6 +15,7 @@ A protocol turns a pair of files into a scene:
     paper               shorter side resized to 256, centre crop, LR by Pillow's bicubic
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -133,7 +134,13 @@ def _name_of(folder: Path) -> str:
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    folders = (p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(folders, key=lambda folder: _natural(folder.name))
+
+
+def _natural(name: str) -> list[tuple[str, int]]:
+    """A key that puts Set5 before Set14."""
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _pairs_of(folder: Path, scale: int) -> tuple[Pair, ...]:
@@ -154,9 +161,7 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(p for p in files if p.is_file() and not p.name.startswith("."))
 
 
-def _matched(
-    pictures: Sequence[Path], lr_folders: Sequence[Path], scale: int
-) -> tuple[Pair, ...]:
+def _matched(pictures: Sequence[Path], lr_folders: Sequence[Path], scale: int) -> tuple[Pair, ...]:
     """Each HR picture with its LR file: of the first LR folder there is, or ``*_LR`` beside it.
 
     A picture that an LR folder lacks keeps the name of what is missing, so that it is reported.
@@ -248,6 +253,14 @@ def paper_pair(hr: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     image = image.crop((left, top, left + PAPER_SIDE, top + PAPER_SIDE))
     reduced = image.resize((PAPER_SIDE // scale,) * 2, Image.Resampling.BICUBIC)
     return from_image(image), from_image(reduced)
+
+
+def degraded(sr: Tensor, protocol: Protocol, scale: int) -> Tensor:
+    """The SR picture reduced as the protocol reduced the HR picture; uint8 in and out."""
+    if protocol is not Protocol.paper:
+        return degrade_8bit(sr.unsqueeze(0), scale)[0]
+    size = (sr.shape[2] // scale, sr.shape[1] // scale)
+    return from_image(to_image(sr).resize(size, Image.Resampling.BICUBIC))
 
 
 def to_image(pixels: Tensor) -> Image.Image:

@@ -5,8 +5,8 @@ asks for more.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol as Interface
 
@@ -20,6 +20,7 @@ from vdsr_cli.images import Metadata, Picture, read_picture
 from vdsr_cli.paths import INPUT_SUFFIXES
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.bench_data import Protocol, Scene, from_image, to_image, to_pixels
+from vdsr_cli.services.bench_elbo import LikelihoodModel, elbo_bits
 from vdsr_cli.services.loading import LoadedModel
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
 
@@ -29,10 +30,17 @@ _PAD_LR = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Drawn:
-    """What a method made: ``samples`` uint8 (k, 3, H, W), and how long one of them took."""
+    """What a method made of a scene.
+
+    Attributes:
+        samples: uint8 (k, 3, H, W).
+        seconds: that one of them took, or None where somebody else made it.
+        scores: that only the method itself can know, by column key.
+    """
 
     samples: Tensor
     seconds: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 class Method(Interface):
@@ -74,7 +82,7 @@ def pillow_bicubic(lr: Tensor, scale: int) -> Tensor:
 class Bicubic:
     """The baseline of every table."""
 
-    protocol: Protocol
+    protocol: Protocol = Protocol.standard
     name: str = BICUBIC
     temperature: float | None = None
     seed: int | None = None
@@ -95,7 +103,7 @@ class ModelMethod:
     request: UpscaleRequest
     runtime: Runtime
     samples: int = 1
-    on_tiles: Callable[[int], None] = lambda tiles: None
+    has_likelihood: bool = False
 
     @property
     def name(self) -> str:
@@ -118,7 +126,14 @@ class ModelMethod:
         """``samples`` samples of the noise field's; ``dataset`` is not looked at."""
         started = time.perf_counter()
         drawn = torch.stack([self._draw_one(scene, index) for index in range(self.samples)])
-        return Drawn(samples=drawn, seconds=(time.perf_counter() - started) / self.samples)
+        seconds = (time.perf_counter() - started) / self.samples
+        return Drawn(samples=drawn, seconds=seconds, scores=self._likelihood(scene))
+
+    def _likelihood(self, scene: Scene) -> dict[str, float]:
+        model: object = self.loaded.model
+        if not (self.has_likelihood and isinstance(model, LikelihoodModel)):
+            return {}
+        return elbo_bits(model, scene, seed=self.request.settings.seed, runtime=self.runtime)
 
     def _draw_one(self, scene: Scene, sample: int) -> Tensor:
         picture = Picture(
@@ -126,9 +141,7 @@ class ModelMethod:
         )
         settings = replace(self.request.settings, samples=(sample,))
         request = replace(self.request, scale=float(scene.scale), settings=settings)
-        canvas = upscale_picture(
-            picture, self.loaded, request, self.runtime, on_tiles=self.on_tiles
-        )
+        canvas = upscale_picture(picture, self.loaded, request, self.runtime)
         return torch.from_numpy(canvas.rgb8().copy()).permute(2, 0, 1).contiguous()
 
     def warm_up(self) -> None:
@@ -167,8 +180,11 @@ class FolderMethod:
         folder = below if below.is_dir() else self.folder
         files = [p for p in folder.iterdir() if p.suffix.lower() in INPUT_SUFFIXES]
         exact = [p for p in files if p.stem == stem]
-        tagged = [p for p in files if p.stem.startswith(stem) and not p.stem[len(stem)].isalnum()] \
-            if not exact else []
+        tagged = (
+            [p for p in files if p.stem.startswith(stem) and not p.stem[len(stem)].isalnum()]
+            if not exact
+            else []
+        )
         found = sorted(exact or tagged)
         if len(found) != 1:
             count = "several pictures" if found else "no picture"

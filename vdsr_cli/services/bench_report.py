@@ -1,12 +1,16 @@
 """What a benchmark found: scores a picture, rows of their means, and the columns they stand in."""
 
+import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from itertools import groupby
+from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+from vdsr_cli.images import atomic_write
 from vdsr_cli.services.bench_data import Failure
 
 Better = Literal["higher", "lower"] | None
@@ -31,22 +35,24 @@ class Column:
     pool: Callable[[Sequence[float]], float] = fmean
 
 
+SPEED: Final = "seconds_per_megapixel"
+
 COLUMNS: tuple[Column, ...] = (
-    Column(key="psnr_y", title="PSNR-Y", digits=2, better="higher"),
-    Column(key="ssim_y", title="SSIM-Y", digits=4, better="higher"),
-    Column(key="psnr_rgb", title="PSNR-RGB", digits=2, better="higher"),
-    Column(key="ssim_rgb", title="SSIM-RGB", digits=4, better="higher"),
+    Column(key="psnr_y", title="PSNR Y", digits=2, better="higher"),
+    Column(key="ssim_y", title="SSIM Y", digits=4, better="higher"),
+    Column(key="psnr_rgb", title="PSNR RGB", digits=2, better="higher"),
+    Column(key="ssim_rgb", title="SSIM RGB", digits=4, better="higher"),
     Column(key="lpips_alex", title="LPIPS", digits=4, better="lower"),
-    Column(key="lpips_squeeze", title="LPIPS-squeeze", digits=4, better="lower"),
+    Column(key="lpips_squeeze", title="LPIPS squeeze", digits=4, better="lower"),
     Column(key="brisque", title="BRISQUE", digits=1, better="lower"),
     Column(key="niqe", title="NIQE", digits=2, better="lower"),
-    Column(key="lr_psnr", title="LR-PSNR", digits=2, better="higher"),
-    Column(key="lr_psnr_worst", title="worst", digits=2, better="higher", pool=min),
-    Column(key="apd_mse", title="APD-MSE e4", digits=1, better="higher"),
-    Column(key="apd_lpips", title="APD-LPIPS e3", digits=1, better="higher"),
+    Column(key="lr_psnr", title="LR PSNR", digits=2, better="higher"),
+    Column(key="lr_psnr_worst", title="LR worst", digits=2, better="higher", pool=min),
+    Column(key="apd_mse", title="APD MSE e4", digits=1, better="higher"),
+    Column(key="apd_lpips", title="APD LPIPS e3", digits=1, better="higher"),
     Column(key="diversity", title="diversity %", digits=2, better="higher"),
     Column(key="bits_per_dim", title="bits/dim", digits=4, better="lower"),
-    Column(key="seconds_per_megapixel", title="s/MP", digits=2),
+    Column(key=SPEED, title="s/MP", digits=2),
 )
 """Every metric, in the order of the tables."""
 
@@ -148,6 +154,7 @@ class Report:
         pictures: every score.
         failures: what could not be scored.
         notes: what a reader should know, one line each.
+        peak_memory_mib: the most memory in use during the run, or None.
     """
 
     protocol: str
@@ -156,6 +163,7 @@ class Report:
     pictures: list[PictureScore] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    peak_memory_mib: float | None = None
 
     @property
     def exit_code(self) -> int:
@@ -203,6 +211,7 @@ class Report:
                 for failure in self.failures
             ],
             "notes": self.notes,
+            "peak_memory_mib": self.peak_memory_mib and round(self.peak_memory_mib, 1),
         }
 
 
@@ -224,20 +233,45 @@ def mean_row(scores: Sequence[PictureScore]) -> Row:
     )
 
 
+def worst_pictures(
+    scores: Sequence[PictureScore], column: Column, count: int
+) -> list[PictureScore]:
+    """The ``count`` pictures that score worst in a column, worst first."""
+    known = [s for s in scores if not math.isnan(s.scores.get(column.key, math.nan))]
+    ordered = sorted(known, key=lambda s: s.scores[column.key], reverse=column.better == "lower")
+    return ordered[:count]
+
+
+def write_csv(report: Report, path: Path) -> None:
+    """One line a picture, method and seed; columns as in ``--json``.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    rows = [score.as_json() for score in report.pictures]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = StringIO(newline="")
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_write(path) as stream:
+        stream.write(text.getvalue().encode())
+
+
 def _seed_order(seed: int | None) -> tuple[bool, int]:
     return (seed is None, seed or 0)
 
 
 def _pooled(scores: Sequence[PictureScore]) -> dict[str, float]:
     """One seed's scores over its pictures; those that a picture lacks are means of the others."""
+    pools = {column.key: column.pool for column in COLUMNS}
     pooled = {}
-    for column in COLUMNS:
-        values = [s.scores[column.key] for s in scores if column.key in s.scores]
-        if column.key == "seconds_per_megapixel" and values:
-            seconds = sum(s.scores[column.key] * s.megapixels for s in scores)
-            pooled[column.key] = seconds / sum(s.megapixels for s in scores)
-        elif values:
-            pooled[column.key] = column.pool(values)
+    for key in dict.fromkeys(key for score in scores for key in score.scores):
+        values = [score.scores[key] for score in scores if key in score.scores]
+        pooled[key] = pools.get(key, fmean)(values)
+    if SPEED in pooled:
+        seconds = sum(score.scores[SPEED] * score.megapixels for score in scores)
+        pooled[SPEED] = seconds / sum(score.megapixels for score in scores)
     return pooled
 
 
