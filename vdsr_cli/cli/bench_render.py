@@ -162,11 +162,13 @@ def _published_text(scores: Mapping[str, float], column: Column) -> str:
 
 
 def _sources(rows: Sequence[PublishedRow]) -> list[str]:
-    primary = {row.source: row.is_primary for row in rows}
-    return [
-        f"[{index}] as published: {source}{'' if primary[source] else ' (quoted there)'}"
-        for index, source in enumerate(primary, start=1)
-    ]
+    """Where the rows stand, and which of them only quote another publication."""
+    notes = []
+    for index, source in enumerate(dict.fromkeys(row.source for row in rows), start=1):
+        quoted = [row.label for row in rows if row.source == source and not row.is_primary]
+        quotes = f"; quotes {', '.join(quoted)}" if quoted else ""
+        notes.append(f"[{index}] as published: {source}{quotes}")
+    return notes
 
 
 def _unstated_grid(facts: DatasetFacts, scale: int) -> Grid | None:

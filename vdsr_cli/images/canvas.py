@@ -72,10 +72,11 @@ class Canvas:
         full = int(np.iinfo(self._levels.dtype).max)
         colours = rgb.float().mean(dim=0, keepdim=True) if self.metadata.is_grey else rgb.float()
         if alpha is not None:
-            cover = alpha.to(colours).clamp(0, 1)
+            # By alpha as it came: where it overshoots its range, so do the colours.
+            cover = alpha.to(colours)
             is_visible = cover * full >= 0.5
             colours = torch.where(is_visible, colours / cover.clamp_min(0.5 / full), 0)
-            colours = torch.cat([colours.clamp(0, 1), cover])
+            colours = torch.cat([colours.clamp(0, 1), cover.clamp(0, 1)])
         if not bool(torch.isfinite(colours).all()):
             raise ValueError("the rows hold values that are not finite")
         levels = (colours.clamp(0, 1) * full).round().to(torch.int32)

@@ -16,7 +16,8 @@ _PEAK = 255.0
 def luma(pixels: Tensor) -> Tensor:
     """Y = 16 + 65.481 R + 128.553 G + 24.966 B, RGB in 0..1: uint8 (3, H, W) -> float64 (H, W)."""
     weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64)
-    return 16 + torch.tensordot(weights, pixels.double() / 255, dims=1)
+    scaled: Tensor = torch.tensordot(weights, pixels.double() / 255, dims=1)
+    return scaled + 16
 
 
 def psnr_y(sr: Tensor, hr: Tensor, *, shave: int) -> float:
@@ -68,7 +69,7 @@ def _ssim(a: Tensor, b: Tensor, taps: Tensor, *, unbias: float = 1.0) -> float:
     covariance = unbias * (ab - mean_a * mean_b)
     similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     similarity /= (mean_a**2 + mean_b**2 + c1) * (variances + c2)
-    return similarity.mean().item()
+    return float(similarity.mean())
 
 
 def _windowed(maps: Tensor, taps: Tensor) -> Tensor:

@@ -103,8 +103,8 @@ class LPIPS(nn.Module):
         self.taps = _BACKBONES[net].taps
         self.backbone = _BUILDERS[net]()
         self.heads = nn.ModuleList(nn.Conv2d(w, 1, 1, bias=False) for w in _BACKBONES[net].widths)
-        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1))
-        self.register_buffer("spread", torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1))
+        self.shift = torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1)
+        self.spread = torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1)
         self._load(weights)
         self.eval().requires_grad_(False)
 

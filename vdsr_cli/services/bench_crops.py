@@ -40,10 +40,9 @@ def worst_place(sr: Tensor, hr: Tensor, side: int = SIDE_PX) -> tuple[int, int]:
 def make_panels(dataset: str, scene: Scene, methods: Sequence[Method]) -> list[Panel]:
     """Bicubic, each method's first sample, and HR, cropped where the first method errs most."""
     drawn = dict(_first_samples(dataset, scene, methods))
-    first = next(iter(drawn.values()))
-    top, left = worst_place(first, scene.hr)
-    lower, right = top + SIDE_PX, left + SIDE_PX
     baseline = Bicubic().draw(dataset, scene).samples[0]
+    top, left = worst_place(next(iter(drawn.values()), baseline), scene.hr)
+    lower, right = top + SIDE_PX, left + SIDE_PX
     pictures = {"bicubic": baseline, **drawn, "HR": scene.hr}
     return [
         Panel(label=label, pixels=pixels[:, top:lower, left:right])
