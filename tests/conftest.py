@@ -151,8 +151,9 @@ def vdsr(monkeypatch) -> Callable[..., Ended]:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment of a child: one thread, offline, UTF-8."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
+    """The environment of a child: one thread, offline, the strict UTF-8 of most terminals."""
+    settled = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8:strict"}
+    return {**os.environ, **settled}
 
 
 @pytest.fixture

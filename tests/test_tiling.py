@@ -128,7 +128,9 @@ def test_reflection_does_not_repeat_the_edge():
 
 
 @given(
-    rows=st.integers(1, 6), columns=st.integers(1, 6), margin=st.integers(0, 60).map(lambda n: 4 * n)
+    rows=st.integers(1, 6),
+    columns=st.integers(1, 6),
+    margin=st.integers(0, 60).map(lambda n: 4 * n),
 )
 def test_a_wrapped_picture_is_padded_by_its_own_other_side(rows, columns, margin):
     lr = torch.rand(3, 4 * rows, 4 * columns, generator=torch.Generator().manual_seed(rows))

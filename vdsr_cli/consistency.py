@@ -345,7 +345,9 @@ def round_cells(pixels: Tensor, scale: int, *, full: int = 255) -> Tensor:
     Returns:
         (..., H, W): integers / full, in [0, 1].
     """
-    levels = (pixels * full).unflatten(-1, (-1, scale)).unflatten(-3, (-1, scale))
+    height, width = pixels.shape[-2:]
+    cells = (*pixels.shape[:-2], height // scale, scale, width // scale, scale)
+    levels = (pixels * full).reshape(cells)
     rounded = torch.empty_like(levels)
     error = torch.zeros_like(levels[..., 0, :, 0])
     for row in range(scale):
@@ -353,7 +355,7 @@ def round_cells(pixels: Tensor, scale: int, *, full: int = 255) -> Tensor:
             wanted = levels[..., row, :, column] + error
             rounded[..., row, :, column] = wanted.round().clamp_(0, full)
             error = wanted - rounded[..., row, :, column]
-    return (rounded / full).flatten(-4, -3).flatten(-2, -1)
+    return (rounded / full).view(pixels.shape)
 
 
 class StripDegradation:

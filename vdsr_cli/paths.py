@@ -145,7 +145,9 @@ def _suffix_of(format: str) -> str:
 def _names_folder(out: str) -> bool:
     separators = tuple(filter(None, (os.sep, os.altsep)))
     path = Path(out)
-    return out.endswith(separators) or path.is_dir() or not (path.suffix or path.exists())
+    # os.path answers no, where Path raises, for what may not be looked at.
+    is_folder = out.endswith(separators) or os.path.isdir(path)
+    return is_folder or not (path.suffix or os.path.exists(path))
 
 
 def output_path(source: Source, naming: Naming, *, depth: int = 0) -> Path | None:
@@ -270,7 +272,7 @@ def _expand(argument: str, *, recursive: bool) -> list[Source]:
     if argument == "-":
         return [STDIN]
     path = Path(argument)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _from_folder(path, recursive=recursive)
     if has_magic(argument) and not os.path.lexists(path):
         return _from_pattern(argument)
@@ -278,7 +280,11 @@ def _expand(argument: str, *, recursive: bool) -> list[Source]:
 
 
 def _from_folder(folder: Path, *, recursive: bool) -> list[Source]:
-    found = sorted(_walk(folder) if recursive else filter(_is_picture, folder.iterdir()))
+    try:
+        found = sorted(_walk(folder) if recursive else filter(_is_picture, folder.iterdir()))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"{folder}: cannot be read: {reason}") from error
     if not found:
         raise InputError(
             f"{folder}: no pictures in this folder",
@@ -313,7 +319,7 @@ def _plain_start(pattern: str) -> Path:
 
 def _is_picture(path: Path) -> bool:
     is_named_so = path.suffix.lower() in INPUT_SUFFIXES and not path.name.startswith(".")
-    return is_named_so and path.is_file()
+    return is_named_so and os.path.isfile(path)
 
 
 def drop_own_outputs(

@@ -52,6 +52,24 @@ class AxisPlan:
         return raw.float()
 
 
+def check_tiles(*, tile: int, overlap: int, cell: int) -> None:
+    """Refuses a tile and overlap that no picture could be cut by; see :func:`plan_axis`.
+
+    Raises:
+        UsageError: not multiples of the cell, or an overlap of more than half a tile.
+    """
+    if tile % cell or overlap % cell or tile < 0 or overlap < 0:
+        raise UsageError(
+            f"--tile {tile} and --overlap {overlap} must be multiples of {cell} for this model",
+            hint=f"try --tile {max(64, 2 * cell)} --overlap {max(16, cell)}",
+        )
+    if tile and 2 * overlap > tile:
+        raise UsageError(
+            f"--overlap {overlap} is more than half of --tile {tile}",
+            hint=f"try --overlap {tile // 4 // cell * cell}",
+        )
+
+
 def plan_axis(length: int, *, tile: int, overlap: int, cell: int) -> AxisPlan:
     """Covers ``length`` LR pixels, a multiple of ``cell``, with equal tiles.
 
@@ -64,18 +82,9 @@ def plan_axis(length: int, *, tile: int, overlap: int, cell: int) -> AxisPlan:
     Raises:
         UsageError: the tile or the overlap is not a multiple of the cell, or nothing but overlap.
     """
-    if tile % cell or overlap % cell or tile < 0 or overlap < 0:
-        raise UsageError(
-            f"--tile {tile} and --overlap {overlap} must be multiples of {cell} for this model",
-            hint="try --tile 64 --overlap 16",
-        )
+    check_tiles(tile=tile, overlap=overlap, cell=cell)
     if tile == 0 or tile >= length:
         return AxisPlan(length=length, tile=length, overlap=0, starts=(0,))
-    if 2 * overlap > tile:
-        raise UsageError(
-            f"--overlap {overlap} is more than half of --tile {tile}",
-            hint=f"try --overlap {tile // 4 // cell * cell}",
-        )
     stride = tile - overlap
     count = math.ceil((length - tile) / stride) + 1
     starts = tuple(min(i * stride, length - tile) for i in range(count))

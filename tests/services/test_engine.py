@@ -285,7 +285,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(error, room):
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
 def test_out_of_memory_with_one_tile_is_a_device_error(error):
-    with pytest.raises(DeviceError, match="16x16 .*does not fit into memory") as caught:
+    with pytest.raises(DeviceError, match=r"16x16 .*does not fit into memory") as caught:
         upscaled(Failing(0, error), picture())
     assert caught.value.hint
 

@@ -66,9 +66,7 @@ def request(scale: float = 4, **options) -> UpscaleRequest:
 def test_sizes_are_the_input_times_the_scale(loaded, scale, height, width, consistency):
     told = []
     wanted = request(scale, consistency=consistency)
-    canvas = upscale_picture(
-        picture(height, width), loaded, wanted, CPU, on_tiles=told.append
-    )
+    canvas = upscale_picture(picture(height, width), loaded, wanted, CPU, on_tiles=told.append)
     assert (canvas.height, canvas.width) == (round(height * scale), round(width * scale))
     assert canvas.levels().shape[2] == 3
     assert sum(told) == count_tiles(height, width, loaded, wanted)

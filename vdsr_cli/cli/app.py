@@ -1,6 +1,7 @@
 """The ``vdsr`` command: its sub-commands and the one error boundary."""
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -39,6 +40,9 @@ def options(
 
 def main() -> None:
     """Runs the command line; a VdsrError becomes one line on stderr and its exit code."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # File names come out as the bytes they are, also those that are no UTF-8.
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         app()
     except VdsrError as error:

@@ -62,7 +62,7 @@ def tile_progress(pictures: int, *, quiet: bool) -> Iterator[TileProgress]:
     """Progress for a run over ``pictures`` pictures; silent when quiet or off a terminal."""
     console = Console(stderr=True)
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),

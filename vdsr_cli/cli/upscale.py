@@ -149,7 +149,7 @@ def upscale(
     from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.services.engine import SamplingSettings
     from vdsr_cli.services.loading import load_model
-    from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
+    from vdsr_cli.services.upscale import UpscaleRequest, check_request, upscale_file
 
     request = UpscaleRequest(
         scale=scale,
@@ -170,6 +170,7 @@ def upscale(
     )
     runtime = choose_runtime(device.value, dtype.value)
     loaded = load_model(model, runtime)
+    check_request(request, loaded)
     worst = 0
     with tile_progress(len(sources), quiet=quiet) as bars:
         for source, path in zip(sources, outputs, strict=True):

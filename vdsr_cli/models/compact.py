@@ -17,175 +17,79 @@ takes pictures of any size that is a multiple of ``lr_multiple``.
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vdsr_cli.models.blocks import BlockStyle, Plain, TopDownBlock
+from vdsr_cli.models.blocks import Plain, TopDownBlock
+from vdsr_cli.models.compact_parts import (
+    STYLE,
+    CompactConfig,
+    Elbo,
+    HREncoder,
+    LatentShape,
+    Level,
+    LREncoder,
+    NoiseSource,
+    Step,
+    Upsample,
+)
 from vdsr_cli.models.distributions import discretized_logistic_log_prob
+
+__all__ = [
+    "RESIDUAL_SCALE",
+    "CompactConfig",
+    "CompactHierarchy",
+    "CompactVDVAESR",
+    "Elbo",
+    "HREncoder",
+    "LREncoder",
+    "LatentShape",
+    "Level",
+    "NoiseSource",
+    "negative_log_likelihood",
+]
 
 RESIDUAL_SCALE = 0.1
 """The head predicts the difference from the bicubic picture in tenths of the [-1, 1] range."""
 
-STYLE = BlockStyle(kind="plain", log_std_range=(-8.0, 4.0))
 
+class CompactHierarchy(nn.Module):
+    """What every compact model is made of: HR encoder, stochastic layers, upsampling and head.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
-    """One resolution of the hierarchy.
-
-    Attributes:
-        cell: side in HR pixels of the square that one latent covers; a power of two.
-        width: channels of the running state.
-        blocks: stochastic layers.
-        latent_channels: channels of each layer's z.
-        lr_blocks: residual blocks of the LR encoder (0 where cell < scale).
-        hr_blocks: residual blocks of the HR encoder.
-    """
-
-    cell: int
-    width: int
-    blocks: int
-    latent_channels: int
-    lr_blocks: int = 0
-    hr_blocks: int = 1
-
-    def __post_init__(self) -> None:
-        if self.cell < 1 or self.cell & (self.cell - 1):
-            raise ValueError(f"cell must be a power of two, got {self.cell}")
-        if min(self.width, self.blocks, self.latent_channels) < 1:
-            raise ValueError("width, blocks and latent_channels must be at least 1")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompactConfig:
-    """Architecture of a compact model: its scale and its levels, coarse to fine."""
-
-    scale: int
-    levels: tuple[Level, ...]
-
-    def __post_init__(self) -> None:
-        cells = [level.cell for level in self.levels]
-        if cells != [cells[0] >> i for i in range(len(cells))]:
-            raise ValueError(f"cells must halve from level to level, got {cells}")
-        if self.scale not in cells:
-            raise ValueError(f"no level at the LR resolution: scale {self.scale}, cells {cells}")
-        if len({level.width for level in self.levels if level.cell >= self.scale}) != 1:
-            raise ValueError("all levels up to the LR resolution share one width")
-        if any(level.lr_blocks for level in self.levels if level.cell < self.scale):
-            raise ValueError("the LR encoder has no level finer than the LR picture")
-
-
-@dataclass(frozen=True, slots=True)
-class LatentShape:
-    """One stochastic layer: its index, channels, and the side of its cell in HR pixels."""
-
-    layer: int
-    channels: int
-    cell: int
-
-
-@dataclass(frozen=True, slots=True)
-class Elbo:
-    """The parts of the evidence lower bound (paper 000, equation 5) of one batch.
-
-    Attributes:
-        distortion: (B,) negative log-likelihood of hr given the latents, nats per image.
-        rate: (layers, B) KL(q || p) of each stochastic layer, nats per image.
-    """
-
-    distortion: Tensor
-    rate: Tensor
-
-
-NoiseSource = Callable[[LatentShape], Tensor]
-"""Gives the standard normals of a layer: (B, channels, H / cell, W / cell)."""
-
-
-class LREncoder(nn.Module):
-    """lr (B, 3, h, w) in [0, 1] -> LR activations g, one a level with cell >= scale, by cell."""
-
-    def __init__(self, config: CompactConfig) -> None:
-        super().__init__()
-        levels = [level for level in reversed(config.levels) if level.cell >= config.scale]
-        self.cells = [level.cell for level in levels]
-        self.conv_in = nn.Conv2d(3, levels[0].width, 3, padding=1)
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(STYLE.residual(level.width) for _ in range(level.lr_blocks)))
-            for level in levels
-        )
-
-    def forward(self, lr: Tensor) -> dict[int, Tensor]:
-        x = self.conv_in(2 * lr - 1)
-        activations = {}
-        for i, (cell, stage) in enumerate(zip(self.cells, self.stages, strict=True)):
-            x = F.avg_pool2d(x, 2) if i else x
-            x = x + stage(x)
-            activations[cell] = x
-        return activations
-
-
-class HREncoder(nn.Module):
-    """Residual picture (B, 3, H, W) -> HR activations by cell, for the posterior."""
-
-    def __init__(self, config: CompactConfig) -> None:
-        super().__init__()
-        levels = list(reversed(config.levels))
-        self.cells = [level.cell for level in levels]
-        finest = self.cells[0]
-        downs: list[nn.Module] = [nn.Conv2d(3 * finest**2, levels[0].width, 3, padding=1)]
-        for fine, coarse in itertools.pairwise(levels):
-            downs.append(nn.Conv2d(fine.width, coarse.width, 2, stride=2))
-        self.downs = nn.ModuleList(downs)
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(STYLE.residual(level.width) for _ in range(level.hr_blocks)))
-            for level in levels
-        )
-
-    def forward(self, residual: Tensor) -> dict[int, Tensor]:
-        x = F.pixel_unshuffle(residual, self.cells[0])
-        activations = {}
-        for cell, down, stage in zip(self.cells, self.downs, self.stages, strict=True):
-            x = stage(down(x))
-            activations[cell] = x
-        return activations
-
-
-class Upsample(nn.Module):
-    """From one level's state to the next finer one: nearest below the LR resolution, where g
-    brings the detail; a convolution and pixel shuffle above it."""
-
-    def __init__(self, coarse: Level, fine: Level, *, learned: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(coarse.width, 4 * fine.width, 3, padding=1) if learned else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.conv is None:
-            return F.interpolate(x, scale_factor=2, mode="nearest")
-        return F.pixel_shuffle(self.conv(x), 2)
-
-
-class CompactVDVAESR(nn.Module):
-    """p(hr | lr) with its posterior; see the module's diagram.
+    A subclass first adds the encoders of its own and then calls :meth:`_add_hierarchy`: the order
+    of the modules is that of the optimiser's state in a run's checkpoint.
 
     The convolutions run in the dtype of the parameters (or of autocast); moments, KL, likelihood
     and the bicubic base are float32.
     """
 
+    output_scale = 1.0
+    """What the head's 1.0 is on the [-1, 1] range."""
+    first_log_scale = -2.0
+    """Log scale of the likelihood where the head says 0."""
+
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
         self.config = config
         self.scale = config.scale
-        self.lr_encoder = LREncoder(config)
+
+    def _add_hierarchy(self, *, gated: bool = False, lr_posteriors: int = 0) -> None:
+        """Adds the modules, with gates in the levels up to the LR resolution, and ``enc_y`` heads
+        in the first ``lr_posteriors`` blocks; initialises everything."""
+        config, layers = self.config, itertools.count()
         self.hr_encoder = HREncoder(config)
         self.levels = nn.ModuleList(
             nn.ModuleList(
                 TopDownBlock(
-                    level.width, level.latent_channels, STYLE, gated=level.cell >= config.scale
+                    level.width,
+                    level.latent_channels,
+                    STYLE,
+                    gated=gated and level.cell >= config.scale,
+                    lr_posterior=next(layers) < lr_posteriors,
                 )
                 for _ in range(level.blocks)
             )
@@ -200,7 +104,7 @@ class CompactVDVAESR(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """VDVAE's rules (Child 2021), with the gate of each level's first block open."""
+        """VDVAE's rules (Child 2021)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 slope = math.sqrt(5) if module.kernel_size == (1, 1) else 0.5
@@ -209,18 +113,16 @@ class CompactVDVAESR(nn.Module):
                     nn.init.zeros_(module.bias)
         blocks = [block for level in self.blocks_by_level for block in level]
         with torch.no_grad():
-            for stage in [*self.lr_encoder.stages, *self.hr_encoder.stages]:
-                residuals = [block for block in stage.modules() if isinstance(block, Plain)]
-                for residual in residuals:
-                    residual.last.weight.mul_(0.5 / math.sqrt(len(residuals)))
+            for encoder in self.children():
+                if isinstance(encoder, LREncoder | HREncoder):
+                    _scale_residuals(encoder.stages)
             for block in blocks:
                 block.z_proj.weight.mul_(math.sqrt(1 / len(blocks)))
                 block.resnet.last.weight.mul_(math.sqrt(1 / len(blocks)))
                 block.prior.last.weight.zero_()
-                block.enc.last.weight.mul_(0.1)
-            for first, *_ in self.blocks_by_level:
-                if first.gate_param is not None:
-                    first.gate_param.fill_(1.0)
+                for posterior in (block.enc, block.enc_y):
+                    if posterior is not None:
+                        posterior.last.weight.mul_(0.1)
             self.head.weight.mul_(0.1)
 
     @property
@@ -229,19 +131,54 @@ class CompactVDVAESR(nn.Module):
         return [list(cast(Iterable[TopDownBlock], level)) for level in self.levels]
 
     @property
-    def lr_multiple(self) -> int:
-        """Sides of LR inputs must be multiples of this: the coarsest cell in LR pixels."""
-        return self.config.levels[0].cell // self.scale
-
-    @property
     def latent_shapes(self) -> list[LatentShape]:
         """Every stochastic layer in the order of drawing, coarse to fine."""
-        shapes = [
-            (level.latent_channels, level.cell)
-            for level in self.config.levels
-            for _ in range(level.blocks)
-        ]
-        return [LatentShape(i, channels, cell) for i, (channels, cell) in enumerate(shapes)]
+        return self.config.latent_shapes
+
+    def _run(self, x: Tensor, step: Step, *, stop: int | None = None) -> Tensor:
+        """Walks down the layers (the first ``stop``) from a top state to the last one's output."""
+        shapes = iter(self.latent_shapes[:stop])
+        for index, level in enumerate(self.blocks_by_level):
+            for first, block in enumerate(level):
+                shape = next(shapes, None)
+                if shape is None:
+                    return x
+                x = self.upsamples[index - 1](x) if index and not first else x
+                x = step(block, shape, x)
+        return x
+
+    def _parameters_of(self, x: Tensor, base: Tensor | None = None) -> Tensor:
+        """Last state -> the likelihood's parameters (B, 6, H, W) float32: mean, log scale."""
+        mean, log_scale = (
+            F.pixel_shuffle(self.head(x), self.config.levels[-1].cell).float().chunk(2, dim=1)
+        )
+        mean = self.output_scale * mean if base is None else base + self.output_scale * mean
+        return torch.cat([mean, (log_scale + self.first_log_scale).clamp(-7.0, 2.0)], dim=1)
+
+
+class CompactVDVAESR(CompactHierarchy):
+    """p(hr | lr) with its posterior; see the module's diagram."""
+
+    output_scale = RESIDUAL_SCALE
+    first_log_scale = -4.0
+
+    def __init__(self, config: CompactConfig) -> None:
+        super().__init__(config)
+        self.lr_encoder = LREncoder(config)
+        self._add_hierarchy(gated=True)
+        self._open_gates()
+
+    @torch.no_grad()
+    def _open_gates(self) -> None:
+        """Opens the gate of each level's first block, so that training begins at once."""
+        for first, *_ in self.blocks_by_level:
+            if first.gate_param is not None:
+                first.gate_param.fill_(1.0)
+
+    @property
+    def lr_multiple(self) -> int:
+        """Sides of LR inputs must be multiples of this: the coarsest cell in LR pixels."""
+        return self.config.lr_multiple
 
     def base(self, lr: Tensor) -> Tensor:
         """The bicubic picture (a = -0.5): lr (B, 3, h, w) in [0, 1] -> (B, 3, H, W) in [-1, 1]."""
@@ -280,22 +217,30 @@ class CompactVDVAESR(nn.Module):
             noise: standard normals of each layer, for the posterior.
         """
         base, lr_activations = self.base(lr), self.lr_encoder(lr)
-        hr_activations = self.hr_encoder((hr - base) / RESIDUAL_SCALE)
+        hr_activations = self.hr_encoder(self._seen_by_posterior(hr, base))
         rates = []
 
         def infer(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
+            x = block.condition(x, lr_activations.get(shape.cell))
             x, kl = block.infer(x, hr_activations[shape.cell], noise(shape))
             rates.append(kl.sum(dim=(1, 2, 3)))
             return x
 
-        mean, log_scale = self._top_down(base, lr_activations, infer).chunk(2, dim=1)
-        distortion = -discretized_logistic_log_prob(hr, mean, log_scale).sum(dim=(1, 2, 3))
+        parameters = self._parameters_of(self._run(self._top(lr_activations), infer), base)
         mean_path = self._generate(base, lr_activations, None, 0.0)[:, :3]
-        return Elbo(distortion, torch.stack(rates)), mean_path
+        return Elbo(negative_log_likelihood(hr, parameters), torch.stack(rates)), mean_path
 
     def mean_path(self, lr: Tensor) -> Tensor:
         """The picture at the prior's means: (B, 3, H, W) float32 in [-1, 1], not clamped."""
         return self.sample(lr, None, 0.0)[:, :3]
+
+    def _seen_by_posterior(self, hr: Tensor, base: Tensor) -> Tensor:
+        """The HR encoder's input: what the bicubic picture lacks."""
+        return (hr - base) / RESIDUAL_SCALE
+
+    def _top(self, lr_activations: dict[int, Tensor]) -> Tensor:
+        """The state above the first layer: zero."""
+        return torch.zeros_like(lr_activations[self.config.levels[0].cell])
 
     def _generate(
         self,
@@ -305,28 +250,26 @@ class CompactVDVAESR(nn.Module):
         temperature: float,
     ) -> Tensor:
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
+            x = block.condition(x, lr_activations.get(shape.cell))
             return block.generate(x, noise(shape) if noise else None, temperature)
 
-        return self._top_down(base, lr_activations, generate)
+        return self._parameters_of(self._run(self._top(lr_activations), generate), base)
 
-    def _top_down(
-        self,
-        base: Tensor,
-        lr_activations: dict[int, Tensor],
-        step: Callable[[TopDownBlock, LatentShape, Tensor], Tensor],
-    ) -> Tensor:
-        x = torch.zeros_like(lr_activations[self.config.levels[0].cell])
-        for level, layers in self._levels_with_layers():
-            if level:
-                x = self.upsamples[level - 1](x)
-            for block, shape in layers:
-                x = step(block, shape, block.condition(x, lr_activations.get(shape.cell)))
-        mean, log_scale = (
-            F.pixel_shuffle(self.head(x), self.config.levels[-1].cell).float().chunk(2, dim=1)
-        )
-        return torch.cat([base + RESIDUAL_SCALE * mean, (log_scale - 4).clamp(-7.0, 2.0)], dim=1)
 
-    def _levels_with_layers(self) -> Iterator[tuple[int, list[tuple[TopDownBlock, LatentShape]]]]:
-        shapes = iter(self.latent_shapes)
-        for index, blocks in enumerate(self.blocks_by_level):
-            yield index, [(block, next(shapes)) for block in blocks]
+def negative_log_likelihood(hr: Tensor, parameters: Tensor) -> Tensor:
+    """-log p(hr | latents), (B,) nats per picture.
+
+    Args:
+        hr: (B, 3, H, W) in [-1, 1] on the 256 grey levels.
+        parameters: (B, 6, H, W), means and log scales.
+    """
+    mean, log_scale = parameters.chunk(2, dim=1)
+    return -discretized_logistic_log_prob(hr, mean, log_scale).sum(dim=(1, 2, 3))
+
+
+def _scale_residuals(stages: nn.Module) -> None:
+    """Shrinks each stage's residual branches so that their sum keeps the size of its input."""
+    for stage in stages.children():
+        residuals = [block for block in stage.modules() if isinstance(block, Plain)]
+        for residual in residuals:
+            residual.last.weight.mul_(0.5 / math.sqrt(len(residuals)))

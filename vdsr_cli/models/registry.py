@@ -8,9 +8,16 @@ from torch import nn
 
 from vdsr_cli.errors import WeightsError
 from vdsr_cli.models.compact import CompactConfig, CompactVDVAESR, Level
+from vdsr_cli.models.compact_prior import (
+    CompactCVDVAE,
+    CompactCVDVAEConfig,
+    CompactVDVAE,
+    CompactVDVAESROnPrior,
+    compact_config_from,
+)
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
 from vdsr_cli.models.vdvae import VDVAE
-from vdsr_cli.models.vdvae_config import PUBLISHED
+from vdsr_cli.models.vdvae_config import PUBLISHED, VDVAEConfig
 from vdsr_cli.models.vdvae_sr import VDVAESR, VDVAESRConfig
 
 COMPACT_VDVAE_SR = "compact-vdvae-sr"
@@ -18,16 +25,42 @@ COMPACT_VDVAE_SR = "compact-vdvae-sr"
 
 def build_compact(config: Mapping[str, Any]) -> CompactVDVAESR:
     """A compact model from the plain values of its header."""
-    levels = tuple(Level(**level) for level in config["levels"])
-    return CompactVDVAESR(CompactConfig(scale=config["scale"], levels=levels))
+    return CompactVDVAESR(compact_config_from(config))
+
+
+def _build_openai(config: Mapping[str, Any]) -> VDVAE:
+    """A published model by its name, or any other by its whole configuration."""
+    return VDVAE(PUBLISHED[config["published"]] if "published" in config else VDVAEConfig(**config))
 
 
 ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     COMPACT_VDVAE_SR: build_compact,
-    "openai-vdvae": lambda config: VDVAE(PUBLISHED[config["published"]]),
+    "compact-vdvae": lambda config: CompactVDVAE(compact_config_from(config)),
+    "compact-vdvae-sr-on-prior": lambda config: CompactVDVAESROnPrior(compact_config_from(config)),
+    "compact-cvdvae": lambda config: CompactCVDVAE(CompactCVDVAEConfig.from_dict(config)),
+    "openai-vdvae": _build_openai,
     "vdvae-sr": lambda config: VDVAESR(VDVAESRConfig.from_dict(config)),
     "cvdvae": lambda config: CVDVAE(CVDVAEConfig.from_dict(config)),
 }
+
+_NAMES: Mapping[type[nn.Module], str] = {
+    CompactVDVAESR: COMPACT_VDVAE_SR,
+    CompactVDVAE: "compact-vdvae",
+    CompactVDVAESROnPrior: "compact-vdvae-sr-on-prior",
+    CompactCVDVAE: "compact-cvdvae",
+    VDVAE: "openai-vdvae",
+    VDVAESR: "vdvae-sr",
+    CVDVAE: "cvdvae",
+}
+
+_PRIOR_LEVELS = (
+    Level(cell=64, width=64, blocks=1, latent_channels=8, lr_blocks=1),
+    Level(cell=32, width=64, blocks=2, latent_channels=8, lr_blocks=1),
+    Level(cell=16, width=64, blocks=3, latent_channels=8, lr_blocks=2),
+    Level(cell=8, width=64, blocks=4, latent_channels=8, lr_blocks=2),
+    Level(cell=4, width=64, blocks=6, latent_channels=8, lr_blocks=6),
+    Level(cell=2, width=32, blocks=4, latent_channels=4),
+)
 
 PRESETS: Mapping[str, CompactConfig] = {
     "vdvae-sr-x4": CompactConfig(
@@ -49,7 +82,15 @@ PRESETS: Mapping[str, CompactConfig] = {
         ),
     ),
 }
-"""Compact configurations that ``vdsr train`` builds by name."""
+"""Compact configurations of VDVAE-SR that ``vdsr train`` builds by name."""
+
+PRIOR_PRESETS: Mapping[str, CompactConfig] = {
+    "vdvae-x4-prior": CompactConfig(scale=4, levels=_PRIOR_LEVELS)
+}
+"""Compact configurations of the unconditional VDVAE that ``vdsr train`` builds by name.
+
+A CVDVAE or VDVAE-SR on such a prior (``cvdvae-x4``) has the configuration of its prior.
+"""
 
 
 def build_model(architecture: str, config: Mapping[str, Any]) -> nn.Module:
@@ -68,6 +109,12 @@ def build_model(architecture: str, config: Mapping[str, Any]) -> nn.Module:
         raise WeightsError(f"the {architecture} configuration is not valid: {error}") from error
 
 
-def config_of(model: CompactVDVAESR) -> dict[str, Any]:
-    """The plain values for a checkpoint's header."""
-    return asdict(model.config)
+def architecture_of(model: nn.Module) -> str:
+    """The name of a model's architecture, for a checkpoint's header."""
+    return _NAMES[type(model)]
+
+
+def config_of(model: nn.Module) -> dict[str, Any]:
+    """The plain values of a model's configuration, for a checkpoint's header."""
+    config = model.conditioning if isinstance(model, CompactCVDVAE) else model.config
+    return asdict(config)  # type: ignore[arg-type]  # every model of the list has a dataclass

@@ -1,6 +1,6 @@
 """Scores of what a method made of a scene, by protocol."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +9,8 @@ from torch import Tensor
 from vdsr_cli.errors import InputError
 from vdsr_cli.metrics import (
     LPIPS,
+    Brisque,
+    Niqe,
     average_pairwise,
     mse_unit,
     ntire_diversity,
@@ -26,6 +28,12 @@ LPIPS_FILES: Final[Mapping[str, str]] = {
 }
 """Names in the folder of metric weights, by network."""
 
+BRISQUE_FILES: Final = ("allmodel", "allrange")
+"""Names of the authors' two files, in the folder or in ``brisque/`` below it."""
+
+NIQE_FILE: Final = "niqe_pris_params.npz"
+"""Name of the prior, in the folder or in ``niqe/`` below it."""
+
 
 class Judge:
     """Scores samples of a scene under a protocol.
@@ -39,6 +47,7 @@ class Judge:
         self.protocol = protocol
         self.weights = weights
         self.nets = {net: LPIPS(path, net) for net, path in find_lpips(weights).items()}
+        self.unaided = find_unaided(weights)
         self._reference: tuple[Scene, dict[str, Features]] | None = None
 
     @property
@@ -75,7 +84,8 @@ class Judge:
             scores["ssim_rgb"] = ssim_rgb(sr, hr, shave=shave)
         again = degraded(sr, self.protocol, scene.scale)
         scores["lr_psnr"] = psnr_rgb(again, scene.lr, shave=0)
-        return scores
+        unaided = {key: metric(sr) for key, metric in self.unaided.items()}
+        return scores | {key: score for key, score in unaided.items() if score is not None}
 
     def _features_of(self, scene: Scene) -> dict[str, Features]:
         """The HR picture's features, kept for the next method."""
@@ -109,3 +119,20 @@ def find_lpips(folder: Path | None) -> dict[str, Path]:
         raise InputError(f"{folder}: there is no such folder of metric weights")
     paths = {net: folder / name for net, name in LPIPS_FILES.items()}
     return {net: path for net, path in paths.items() if path.is_file()}
+
+
+def find_unaided(folder: Path | None) -> dict[str, Callable[[Tensor], float | None]]:
+    """The metrics without ground truth whose files are in a folder, by column key."""
+    metrics: dict[str, Callable[[Tensor], float | None]] = {}
+    if folder is None:
+        return metrics
+    model, scaling = (_find(folder, "brisque", name) for name in BRISQUE_FILES)
+    if model and scaling:
+        metrics["brisque"] = Brisque(model, scaling)
+    if prior := _find(folder, "niqe", NIQE_FILE):
+        metrics["niqe"] = Niqe(prior)
+    return metrics
+
+
+def _find(folder: Path, below: str, name: str) -> Path | None:
+    return next((p for p in (folder / name, folder / below / name) if p.is_file()), None)

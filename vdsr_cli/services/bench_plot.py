@@ -71,8 +71,7 @@ def temperature_figure(report: Report) -> Figure:
     rows = [row for row in report.rows() if row.temperature is not None]
     if not rows:
         raise InputError("there is no curve to plot: no model was scored at a temperature")
-    present = [column for column in COLUMNS if column.key in _PLOTTED]
-    columns = [column for column in present if any(column.key in row.scores for row in rows)]
+    columns = _plotted_columns(rows)
     names = list(dict.fromkeys(_curve_name(row) for row in rows))
     colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
     shapes: list[Shape] = []
@@ -83,6 +82,13 @@ def temperature_figure(report: Report) -> Figure:
         shapes.append(Label(at=(_MARGIN, y), text=name, anchor="start", colour=colours[name]))
     height = _PANEL_H + 14 * len(names) + 14
     return Figure(width=_PANEL_W * len(columns), height=height, shapes=tuple(shapes))
+
+
+def _plotted_columns(rows: Sequence[Row]) -> list[Column]:
+    """PSNR and SSIM of the luma where there is one, else of the colours; and the others."""
+    keys = {key for row in rows for key in row.scores}
+    keys -= {key.replace("_y", "_rgb") for key in keys if key.endswith("_y")}
+    return [column for column in COLUMNS if column.key in _PLOTTED and column.key in keys]
 
 
 def _curve_name(row: Row) -> str:
@@ -99,6 +105,8 @@ def _panel(left: int, column: Column, rows: Sequence[Row], colours: dict[str, st
     for name, curve in curves.items():
         placed = tuple((x_axis.place(x), y_axis.place(y)) for x, y in curve)
         shapes.append(Stroke(points=placed, colour=colours[name], width=2))
+        dots = [((x - 2, y), (x + 2, y)) for x, y in placed]
+        shapes += [Stroke(points=dot, colour=colours[name], width=4) for dot in dots]
     return shapes
 
 

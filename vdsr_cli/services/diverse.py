@@ -1,57 +1,37 @@
 """The use case of ``vdsr sample-diverse``: several pictures that one input may come from.
 
-    Picture ─► noises (drawn, stored, masked or walked) ─► one SampleSet a temperature
-                 ├─► the samples, or those picked;  mean and deviation ─► files
-                 ├─► contact sheet, report
-                 └─► distances, LR-PSNR of the files as they are ─► DiverseResult
+Picture ─► noises (drawn, stored, masked or walked) ─► one SampleSet a temperature
+             ├─► the samples, or those picked;  mean and deviation ─► files
+             ├─► contact sheet, report
+             └─► distances, LR-PSNR of the files as they are ─► DiverseResult
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from vdsr_cli.errors import InputError, OutputError, UsageError
-from vdsr_cli.images import Canvas, Picture, read_picture, save_levels
-from vdsr_cli.metrics import LPIPS, average_pairwise
-from vdsr_cli.noise import NoiseField
+from vdsr_cli.errors import OutputError, UsageError
+from vdsr_cli.images import Picture, read_picture, save_levels
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import Runtime
+from vdsr_cli.services.diverse_inputs import choose_noises, read_mask
+from vdsr_cli.services.diverse_outputs import DoneSet, make_report, make_sheet, write_set
 from vdsr_cli.services.diverse_records import (
     DiverseRequest,
     DiverseResult,
     OutputNames,
-    PictureResult,
     SetFiles,
-    SetResult,
 )
 from vdsr_cli.services.engine import SampleNoise, plan_picture, sample_strips
-from vdsr_cli.services.latents import (
-    LatentGrid,
-    MaskedNoise,
-    WalkNoise,
-    latent_grid,
-    layer_angles,
-    load_latents,
-    save_latents,
-)
+from vdsr_cli.services.latents import LatentGrid, latent_grid, save_latents
 from vdsr_cli.services.loading import LoadedModel
-from vdsr_cli.services.report import Figure, Layer, Report, write_report
-from vdsr_cli.services.sample_set import SampleSet, Subject, draw_set
-from vdsr_cli.services.sheet import Entry, contact_sheet, enlarged
-from vdsr_cli.services.spread import LrFidelity, farthest, mean_of_pairs, medoid
-from vdsr_cli.services.viridis import viridis
-
-DEFAULT_SAMPLES = 5
-LPIPS_FILE = "lpips_alex.safetensors"
-_LPIPS_SMALLEST_PX = 64
-_LEVELS = 255
+from vdsr_cli.services.report import write_report
+from vdsr_cli.services.sample_set import Subject, draw_set
 
 
 def sample_diverse(
@@ -78,57 +58,147 @@ def sample_diverse(
     """
     started = time.perf_counter()
     picture = read_picture(stdin if source.is_stdin else source.path, max_pixels=request.max_pixels)
-    lr, model = picture.rgb[0], loaded.model
-    grid = latent_grid(model, picture.height, picture.width, request.settings)
-    drawn = _drawn_noises(request, grid)
-    mask = _read_mask(request, picture, model.scale)
-    noises = _final_noises(drawn, request, grid, mask)
-    files = [names.of_set(request, t, len(noises)) for t in request.temperatures]
-    if _is_all_there(files, names, request):
+    job = _plan(picture, names, loaded, request)
+    if _is_all_there(job.outputs, request):
         return DiverseResult(input=str(source.path), status="skipped")
-    plan = plan_picture(
-        picture.height, picture.width, cell=model.lr_multiple, settings=request.settings
-    )
-    tiles = plan.tiles * (len(files) + (picture.alpha is not None))
-    on_start(tiles)
+    on_start(job.tiles)
     subject = Subject(
-        lr=lr,
+        lr=picture.rgb[0],
         alpha=_enlarged_alpha(picture, loaded, request, runtime, on_tiles),
         metadata=picture.metadata,
         is_projected=loaded.is_bicubic if request.consistency is None else request.consistency,
-        mask=mask,
+        mask=job.mask,
     )
-    work = _Work(loaded, request, runtime, subject, noises, on_tiles)
-    done = [
-        work.make_set(t, paths) for t, paths in zip(request.temperatures, files, strict=True)
-    ]
-    sheet = names.sheet(request)
-    facts = {"model": loaded.name, "seed": request.settings.seed, "input": source.path.name}
-    if sheet is not None:
-        save_levels(sheet, _make_sheet(done, subject, facts))
-    if request.save_latents is not None:
-        save_latents(request.save_latents, noises, grid, facts)
+    done, notes = _make_sets(job, subject, loaded, request, runtime, on_tiles)
     result = DiverseResult(
         input=str(source.path),
         model=loaded.name,
-        scale=model.scale,
+        scale=loaded.model.scale,
         seed=request.settings.seed,
-        width=grid_side(picture.width, model.scale),
-        height=grid_side(picture.height, model.scale),
-        tiles=tiles,
+        width=picture.width * loaded.model.scale,
+        height=picture.height * loaded.model.scale,
+        tiles=job.tiles,
         consistency=subject.is_projected,
-        mask=None if request.mask is None else str(request.mask),
-        sets=tuple(result for result, _ in done),
-        sheet=None if sheet is None else str(sheet),
-        report=None if request.report is None else str(request.report),
-        latents=None if request.save_latents is None else str(request.save_latents),
-        seconds=round(time.perf_counter() - started, 3),
-        notes=(*picture.notes, *work.notes),
+        mask=_text(request.mask),
+        sets=tuple(entry.result for entry in done),
+        sheet=_text(job.sheet),
+        report=_text(request.report),
+        latents=_text(request.save_latents),
+        notes=(*picture.notes, *notes),
     )
+    _write_extras(result, done, job, subject, request)
+    return replace(result, seconds=round(time.perf_counter() - started, 3))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What is drawn and written, settled before anything is."""
+
+    grid: LatentGrid
+    mask: Tensor | None
+    noises: Sequence[SampleNoise]
+    files: Sequence[SetFiles]
+    sheet: Path | None
+    outputs: Sequence[Path]
+    tiles: int
+
+
+def _plan(
+    picture: Picture, names: OutputNames, loaded: LoadedModel, request: DiverseRequest
+) -> _Job:
+    model, settings = loaded.model, request.settings
+    height, width = picture.height, picture.width
+    grid = latent_grid(model, height, width, settings)
+    mask = None if request.mask is None else read_mask(request.mask, picture, model.scale)
+    noises = choose_noises(request, grid, mask)
+    if request.pick and request.pick.count > len(noises):
+        raise UsageError(f"there are {len(noises)} samples, too few for that --pick")
+    files = [names.of_set(request, t, len(noises)) for t in request.temperatures]
+    sheet = names.sheet(request)
+    extras = (sheet, request.report, request.save_latents)
+    tiles = plan_picture(height, width, cell=model.lr_multiple, settings=settings).tiles
+    return _Job(
+        grid=grid,
+        mask=mask,
+        noises=noises,
+        files=files,
+        sheet=sheet,
+        outputs=[path for paths in files for path in paths] + [e for e in extras if e],
+        tiles=tiles * (len(files) + (picture.alpha is not None)),
+    )
+
+
+def _is_all_there(outputs: Sequence[Path], request: DiverseRequest) -> bool:
+    """Whether there is nothing to do; refuses to replace what exists unless told to."""
+    existing = [path for path in outputs if path.exists()]
+    if request.overwrite is None and existing:
+        raise OutputError(
+            f"{existing[0]} exists already", hint="add --overwrite or --skip-existing"
+        )
+    return request.overwrite is False and len(existing) == len(outputs)
+
+
+def _enlarged_alpha(
+    picture: Picture,
+    loaded: LoadedModel,
+    request: DiverseRequest,
+    runtime: Runtime,
+    on_tiles: Callable[[int], None],
+) -> Tensor | None:
+    """(1, H, W): by the same model at temperature 0, once for all samples."""
+    if picture.alpha is None:
+        return None
+    still = replace(request.settings, temperature=0.0, samples=(0,), output="mean")
+    grey = picture.alpha[0].expand(3, -1, -1)
+    strips = sample_strips(loaded.model, grey, still, runtime, on_tiles=on_tiles)
+    return torch.cat([strip.pixels[0] for strip in strips], dim=1).mean(0, keepdim=True)
+
+
+def _make_sets(
+    job: _Job,
+    subject: Subject,
+    loaded: LoadedModel,
+    request: DiverseRequest,
+    runtime: Runtime,
+    on_tiles: Callable[[int], None],
+) -> tuple[list[DoneSet], tuple[str, ...]]:
+    """Draws and writes each temperature's samples."""
+    done: list[DoneSet] = []
+    notes: list[str] = []
+    for temperature, files in zip(request.temperatures, job.files, strict=True):
+        started = time.perf_counter()
+        settings = replace(
+            request.settings, temperature=temperature, samples=tuple(range(len(job.noises)))
+        )
+        drawn = draw_set(loaded.model, subject, settings, job.noises, runtime, on_tiles=on_tiles)
+        seconds = time.perf_counter() - started
+        result, set_notes = write_set(
+            drawn, files, temperature, subject.lr, request, seconds=seconds
+        )
+        notes += set_notes
+        done.append(DoneSet(result=result, drawn=drawn))
+    return done, tuple(dict.fromkeys(notes))
+
+
+def _write_extras(
+    result: DiverseResult,
+    done: Sequence[DoneSet],
+    job: _Job,
+    subject: Subject,
+    request: DiverseRequest,
+) -> None:
+    """The contact sheet, the latents and the report, each where it is wanted."""
+    if job.sheet is not None:
+        title = f"{Path(result.input).name}: {result.model}, seed {result.seed}"
+        if len(done) == 1:
+            title += f", temperature {request.temperatures[0]:g}"
+        save_levels(job.sheet, make_sheet(done, subject.lr, title))
+    if request.save_latents is not None:
+        facts = {"model": result.model, "seed": result.seed, "temperatures": request.temperatures}
+        save_latents(request.save_latents, job.noises, job.grid, facts)
     if request.report is not None:
-        write_report(request.report, _make_report(result, done, subject))
-    return result
+        write_report(request.report, make_report(result, done, subject.lr))
 
 
-def grid_side(side: int, scale: int) -> int:
-    return side * scale
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -121,8 +121,6 @@ class DiverseRequest:
             raise UsageError(
                 "latents and --interpolate hold no noise of pixels", hint="leave out --output"
             )
-        if self.pick and self.pick.count > (self.samples or 5) and not self.from_latents:
-            raise UsageError(f"--pick farthest-{self.pick.count} needs more samples: -n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -223,9 +223,7 @@ def load_latents(path: Path, grid: LatentGrid) -> list[StoredNoise]:
     return [_stored(path, tensors, index, grid) for index in range(count)]
 
 
-def _stored(
-    path: Path, tensors: Mapping[str, Tensor], index: int, grid: LatentGrid
-) -> StoredNoise:
+def _stored(path: Path, tensors: Mapping[str, Tensor], index: int, grid: LatentGrid) -> StoredNoise:
     layers = {}
     for shape in grid.shapes:
         stored = tensors.get(_name(index, shape))

@@ -1,7 +1,7 @@
 """Drawing the samples of one temperature: one pass of the engine, row by row.
 
-    strips (samples, 3, rows, W) ─► grey? ─► projection ─► [mask] ─► exact rows in [0, 1]
-        exact rows ─► rounded by cells ─► one Canvas a sample;  mean, deviation, distances, LR-PSNR
+strips (samples, 3, rows, W) ─► grey? ─► projection ─► [mask] ─► exact rows in [0, 1]
+    exact rows ─► rounded by cells ─► one Canvas a sample;  mean, deviation, distances, LR-PSNR
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -137,8 +137,8 @@ def merge_in_mask(samples: Tensor, subject: Subject, scale: int) -> Tensor:
     merged[:1] = base
     if subject.is_projected:
         low, high = torch.where(subject.mask, 0.0, base), torch.where(subject.mask, 1.0, base)
-        for sample in merged[1:].split(1):
-            lr = subject.lr.unsqueeze(0)
+        lr = subject.lr.unsqueeze(0)
+        for sample in merged[1:].unsqueeze(1):
             sample.copy_(project_within(sample, lr, scale, low=low, high=high))
     return merged
 
@@ -146,9 +146,7 @@ def merge_in_mask(samples: Tensor, subject: Subject, scale: int) -> Tensor:
 class _Collector:
     """Takes rows from top to bottom and makes a :class:`SampleSet` of them."""
 
-    def __init__(
-        self, subject: Subject, samples: int, scale: int, height: int, width: int
-    ) -> None:
+    def __init__(self, subject: Subject, samples: int, scale: int, height: int, width: int) -> None:
         self.subject, self.scale, self.top = subject, scale, 0
         self.canvases = [self._canvas(height, width) for _ in range(samples)]
         self.mean = self._canvas(height, width)

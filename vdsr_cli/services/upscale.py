@@ -5,6 +5,7 @@ Picture ─► stages of the model (x4, or x4 twice for more) ─► strips
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,12 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vdsr_cli.consistency import StripProjection, project
-from vdsr_cli.errors import OutputError, UsageError, VdsrError
+from vdsr_cli.errors import DeviceError, OutputError, UsageError, VdsrError
 from vdsr_cli.images import MAX_PIXELS, Canvas, Picture, read_picture
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.engine import SamplingSettings, plan_picture, sample_strips
 from vdsr_cli.services.loading import LoadedModel
+from vdsr_cli.tiling import check_tiles
 
 SCALE_RANGE = (1.0, 16.0)
 
@@ -219,6 +221,12 @@ def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
     return resized[0]
 
 
+def check_request(request: UpscaleRequest, loaded: LoadedModel) -> None:
+    """Refuses, before any picture is read, what the model cannot do. Raises UsageError."""
+    settings = request.settings
+    check_tiles(tile=settings.tile, overlap=settings.overlap, cell=loaded.model.lr_multiple)
+
+
 def upscale_file(
     source: Source,
     output: Path | None,
@@ -242,7 +250,7 @@ def upscale_file(
     named = UpscaleResult(input=str(source.path), output=None if output is None else str(output))
     started = time.perf_counter()
     try:
-        if output is not None and output.exists() and request.overwrite is False:
+        if output is not None and os.path.exists(output) and request.overwrite is False:
             return replace(named, status="skipped")
         _refuse_existing(output, request)
         picture = read_picture(
@@ -254,14 +262,10 @@ def upscale_file(
         canvas = upscale_picture(picture, loaded, request, runtime, on_tiles=on_tiles)
         notes = picture.notes + _write(canvas, output, request, stdout)
     except VdsrError as error:
-        return replace(
-            named,
-            output=None,
-            status="failed",
-            error=str(error),
-            hint=error.hint,
-            exit_code=error.exit_code,
-        )
+        return _failed(named, error)
+    except MemoryError:
+        error = DeviceError(f"{named.input}: there is not enough memory for a picture that large")
+        return _failed(named, error)
     return replace(
         named,
         model=loaded.name,
@@ -277,8 +281,20 @@ def upscale_file(
     )
 
 
+def _failed(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
+    return replace(
+        named,
+        output=None,
+        status="failed",
+        error=str(error),
+        hint=error.hint,
+        exit_code=error.exit_code,
+    )
+
+
 def _refuse_existing(output: Path | None, request: UpscaleRequest) -> None:
-    if output is not None and output.exists() and request.overwrite is None:
+    # os.path answers no, where Path raises, for what may not be looked at: writing will tell.
+    if output is not None and os.path.exists(output) and request.overwrite is None:
         raise OutputError(f"{output} exists already", hint="add --overwrite or --skip-existing")
 
 
@@ -287,8 +303,4 @@ def _write(
 ) -> tuple[str, ...]:
     if output is None:
         return canvas.save_to(stdout, request.format, quality=request.quality)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{output.parent}: cannot be made a folder ({error.strerror})") from error
     return canvas.save(output, quality=request.quality)

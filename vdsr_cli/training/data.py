@@ -5,20 +5,23 @@ The LR of the whole picture is made by the product's own degradation, so every c
 true surroundings. Crops are flipped and transposed, which the degradation commutes with.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from vdsr_cli.consistency import degrade_8bit
-from vdsr_cli.errors import InputError
+from vdsr_cli.errors import InputError, OutputError
 from vdsr_cli.files import atomic_path
+from vdsr_cli.training.world import World
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
 
@@ -61,6 +64,10 @@ class PictureStore:
         rescales: each picture is kept once at each of these sizes (1 = as it is); smaller copies
             have sharper pixels and cleaner chroma.
         min_lr_size: pictures with a shorter side of LR are left out.
+        workers: threads that decode; None for one a processor.
+
+    Raises:
+        InputError: a picture cannot be read, or none is large enough.
     """
 
     def __init__(
@@ -70,18 +77,15 @@ class PictureStore:
         scale: int,
         rescales: Sequence[float] = (1.0,),
         min_lr_size: int,
+        workers: int | None = None,
     ) -> None:
         hr_parts, lr_parts, sizes = [], [], []
-        for path in paths:
-            picture = decode_rgb(path)
-            for factor in rescales:
-                hr = _cropped_pixels(picture, factor, scale)
-                if min(hr.shape[:2]) < min_lr_size * scale:
-                    continue
-                lr = degrade_8bit(hr.permute(2, 0, 1).unsqueeze(0), scale)[0].permute(1, 2, 0)
-                hr_parts.append(hr.reshape(-1, 3))
-                lr_parts.append(lr.reshape(-1, 3))
-                sizes.append(lr.shape[:2])
+        for hr, lr in _decoded_pairs(paths, rescales, scale, workers):
+            if min(lr.shape[:2]) < max(min_lr_size, 1):
+                continue
+            hr_parts.append(hr.reshape(-1, 3))
+            lr_parts.append(lr.reshape(-1, 3))
+            sizes.append(lr.shape[:2])
         if not sizes:
             raise InputError(
                 f"none of {len(paths)} pictures has {min_lr_size * scale} pixels a side"
@@ -93,21 +97,30 @@ class PictureStore:
         self.offsets = torch.cat([torch.zeros(1, dtype=torch.long), sizes.prod(1).cumsum(0)[:-1]])
 
     def save(self, path: Path) -> None:
-        """Writes the decoded pictures, for other legs of the run to start from at once."""
-        with atomic_path(path) as temporary:
-            save_file(
-                {"hr": self.hr, "lr": self.lr, "sizes": self.sizes},
-                temporary,
-                metadata={"scale": str(self.scale)},
-            )
+        """Writes the decoded pictures, for other legs of the run to start from at once.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        tensors = {"hr": self.hr, "lr": self.lr, "sizes": self.sizes}
+        try:
+            with atomic_path(path) as temporary:
+                save_file(tensors, temporary, metadata={"scale": str(self.scale)})
+        except (OSError, SafetensorError) as error:
+            raise OutputError(f"cannot write {path}: {error}") from error
 
     @classmethod
     def load(cls, path: Path) -> "PictureStore":
-        """Reads what ``save`` wrote."""
+        """Reads what ``save`` wrote; InputError where it is something else."""
         store = cls.__new__(cls)
-        with safe_open(path, framework="pt") as file:
-            scale = int(file.metadata()["scale"])
-            store._adopt(scale, *(file.get_tensor(name) for name in ("hr", "lr", "sizes")))
+        try:
+            with safe_open(path, framework="pt") as file:
+                scale = int(file.metadata()["scale"])
+                store._adopt(scale, *(file.get_tensor(name) for name in ("hr", "lr", "sizes")))
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: not a store of decoded pictures", hint="delete it to have it made again"
+            ) from error
         return store
 
     def to(self, device: torch.device) -> "PictureStore":
@@ -120,22 +133,67 @@ class PictureStore:
         """HR megapixels held."""
         return len(self.hr) / 1e6
 
-    def batch(self, spec: CropSpec, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    @property
+    def facts(self) -> dict[str, float]:
+        """What tells this store from another: how many pictures, how many HR pixels."""
+        return {"pictures": len(self.sizes), "pixels": len(self.hr)}
+
+    def batch(
+        self, spec: CropSpec, generator: torch.Generator, world: World | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Random crops: hr (B, 3, S * scale, S * scale) and lr (B, 3, S, S), uint8.
 
         Pictures are drawn in proportion to their area. ``generator`` is a CPU generator and decides
-        everything, so one seed gives one batch on every device.
+        everything, so one seed gives one batch on every device. Of several processes each gets
+        its own rows of their common batch.
+
+        Raises:
+            ValueError: crops larger than the smallest picture, or of another scale.
         """
-        weights = self.sizes.prod(1).double()
-        index = torch.multinomial(weights, spec.batch, replacement=True, generator=generator)
+        world = world or World()
+        self._check(spec)
+        weights, batch = self.sizes.prod(1).double(), spec.batch * world.size
+        index = torch.multinomial(weights, batch, replacement=True, generator=generator)
         size = self.sizes[index]
         room = size - spec.lr_size + 1
-        corner = (torch.rand(spec.batch, 2, generator=generator) * room).long().minimum(room - 1)
-        symmetry = torch.rand(spec.batch, 3, generator=generator) < 0.5
-        geometry = (self.offsets[index], size[:, 1], corner, symmetry)
-        lr = _gather(self.lr, *geometry, side=spec.lr_size, factor=1)
-        hr = _gather(self.hr, *geometry, side=spec.lr_size, factor=self.scale)
+        corner = (torch.rand(batch, 2, generator=generator) * room).long().minimum(room - 1)
+        symmetry = torch.rand(batch, 3, generator=generator) < 0.5
+        columns = [self.offsets[index, None], size[:, 1:], corner, symmetry.long()]
+        geometry = world.share(torch.cat(columns, dim=1))
+        if self.hr.is_cuda:  # one small copy that the processor need not wait for
+            geometry = geometry.pin_memory().to(self.hr.device, non_blocking=True)
+        lr = _gather(self.lr, geometry, side=spec.lr_size, factor=1)
+        hr = _gather(self.hr, geometry, side=spec.lr_size, factor=self.scale)
         return hr, lr
+
+    def _check(self, spec: CropSpec) -> None:
+        if spec.scale != self.scale:
+            raise ValueError(f"the pairs are of scale {self.scale}, not {spec.scale}")
+        if spec.lr_size > int(self.sizes.min()):
+            raise ValueError(f"a picture is smaller than a crop of {spec.lr_size} LR pixels")
+
+
+def _decoded_pairs(
+    paths: Sequence[Path], rescales: Sequence[float], scale: int, workers: int | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """hr (H, W, 3) and lr (h, w, 3) uint8 of every picture at every size, in order."""
+
+    def pairs(path: Path) -> list[tuple[Tensor, Tensor]]:
+        picture = decode_rgb(path)
+        found = (_cropped_pixels(picture, factor, scale) for factor in rescales)
+        return [(hr, _reduced(hr, scale)) for hr in found if hr.numel()]
+
+    threads = workers or os.cpu_count() or 1
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
+        for found in pool.map(pairs, paths):
+            yield from found
+    torch.set_num_threads(before)
+
+
+def _reduced(hr: Tensor, scale: int) -> Tensor:
+    """(H, W, 3) uint8 -> (h, w, 3) uint8 by the product's degradation."""
+    return degrade_8bit(hr.permute(2, 0, 1).unsqueeze(0), scale)[0].permute(1, 2, 0)
 
 
 def _cropped_pixels(picture: Image.Image, factor: float, scale: int) -> Tensor:
@@ -148,23 +206,20 @@ def _cropped_pixels(picture: Image.Image, factor: float, scale: int) -> Tensor:
     return pixels[:height, :width]
 
 
-def _gather(
-    flat: Tensor,
-    offset: Tensor,
-    width: Tensor,
-    corner: Tensor,
-    symmetry: Tensor,
-    *,
-    side: int,
-    factor: int,
-) -> Tensor:
-    """Squares of ``side * factor`` pixels out of a flat store, each under its own symmetry."""
-    span = torch.arange(side * factor)
+def _gather(flat: Tensor, geometry: Tensor, *, side: int, factor: int) -> Tensor:
+    """Squares of ``side * factor`` pixels out of a flat store, each under its own symmetry.
+
+    Args:
+        flat: (N, 3) uint8.
+        geometry: (B, 7) on its device: the picture's first LR pixel and LR width, the crop's LR
+            row and column, and whether it is flipped vertically, horizontally, transposed.
+    """
+    offset, width, top, left, *symmetry = geometry.unsqueeze(2).unbind(1)
+    vertical, horizontal, transposed = (flag.bool() for flag in symmetry)
+    span = torch.arange(side * factor, device=geometry.device)
     flipped = span.flip(0)
-    rows = torch.where(symmetry[:, :1], flipped, span) + corner[:, :1] * factor
-    columns = torch.where(symmetry[:, 1:2], flipped, span) + corner[:, 1:2] * factor
-    stride = (width * factor).view(-1, 1, 1)
-    upright = rows.unsqueeze(2) * stride + columns.unsqueeze(1)
-    index = torch.where(symmetry[:, 2].view(-1, 1, 1), upright.transpose(1, 2), upright)
-    index = index + (offset * factor**2).view(-1, 1, 1)
-    return flat[index.to(flat.device)].permute(0, 3, 1, 2)
+    rows = torch.where(vertical, flipped, span) + top * factor
+    columns = torch.where(horizontal, flipped, span) + left * factor
+    upright = rows.unsqueeze(2) * (width * factor).unsqueeze(2) + columns.unsqueeze(1)
+    index = torch.where(transposed.unsqueeze(2), upright.transpose(1, 2), upright)
+    return flat[index + (offset * factor**2).unsqueeze(2)].permute(0, 3, 1, 2)

@@ -1,0 +1,123 @@
+"""`vdsr bench`: what it prints, and how it ends."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from vdsr_cli.cli.bench import bench
+from vdsr_cli.errors import InputError, UsageError
+
+app = typer.Typer()
+app.command("bench")(bench)
+
+
+def run(*arguments: object, code: int = 0):
+    """Run the command to its end; errors of the tree come through."""
+    words = [str(argument) for argument in arguments]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def photos(tmp_path, save_picture):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    save_picture(folder / "a.png", 48, 40, seed=1)
+    save_picture(folder / "b.png", 40, 64, seed=2)
+    return folder
+
+
+def test_importing_it_is_cheap():
+    script = "import sys, vdsr_cli.cli.bench\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "False\n"
+
+
+def test_the_table(photos, tiny_path):
+    result = run(photos, "-m", tiny_path, "--temperatures", "0,1", "--dtype", "float32")
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("photos, x4, protocol standard")
+    assert [line.split()[0] for line in lines if "t=" in line] == ["tiny", "tiny"]
+    assert "2 pictures; bicubic not verified: not a known set" in result.stdout
+    assert "bits per dimension = distortion" in result.stdout
+    assert "LPIPS is not scored" in result.stderr
+
+
+def test_json(photos, tiny_path):
+    result = run(photos, "-m", tiny_path, "--json", "--seeds", 2, "--no-elbo", "--quiet")
+    document = json.loads(result.stdout)
+    assert document["protocol"] == "standard" and document["scale"] == 4
+    assert [row["method"] for row in document["rows"]] == ["bicubic", "tiny"]
+    row = document["rows"][1]
+    assert row["temperature"] == 0.8 and row["seeds"] == [0, 1] and row["psnr_y_std"] > 0
+    assert "bits_per_dim" not in row
+    assert len(document["pictures"]) == 2 + 4
+    assert document["datasets"][0]["bicubic_verified"] is None
+
+
+def test_markdown_marks_the_best(photos, tiny_path):
+    result = run(photos, "-m", tiny_path, "--markdown", "--worst", 1, "--protocol", "paper")
+    assert result.stdout.startswith("**photos, x4, protocol paper**\n\n| method | PSNR Y |")
+    assert "| bicubic |" in result.stdout and "**" in result.stdout.splitlines()[4]
+    assert "worst pictures in PSNR Y" in result.stdout
+
+
+def test_published_rows_stand_apart(photos):
+    folder = photos.rename(photos.with_name("Set5"))
+    result = run(folder, "-m", "bicubic", "--published")
+    assert "SwinIR [" in result.stdout and "as published: SwinIR" in result.stdout
+    assert "not comparable with ours" in result.stdout
+    result = run(folder, "-m", "bicubic", "--published", "--protocol", "diverse")
+    assert "SwinIR [" not in result.stdout
+
+
+def test_files(photos, tiny_path, tmp_path):
+    csv, plot, crops = tmp_path / "s.csv", tmp_path / "c.svg", tmp_path / "crops"
+    run(photos, "-m", tiny_path, "--csv", csv, "--plot", plot, "--crops", crops)
+    assert csv.read_text().startswith("dataset,picture,method")
+    assert plot.read_bytes().startswith(b"<svg")
+    assert len(list(crops.iterdir())) == 2
+
+
+def test_failures_give_exit_code_3(photos, save_picture):
+    save_picture(photos / "small.png", 12, 12)
+    (photos / "broken.png").write_text("no picture")
+    result = run(photos, "-m", "bicubic", code=3)
+    assert "2 pictures" in result.stdout
+    assert "small.png: 12x12 is too small" in result.stderr
+    assert "broken.png" in result.stderr
+
+
+def test_the_usual_sets():
+    assert "Set14: fourteen pictures" in run("--list").stdout
+    sets = json.loads(run("--list", "--json").stdout)
+    assert {"Set5", "Set14", "BSD100", "Urban100"} <= {s["name"] for s in sets}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a folder"),
+        (["x", "--json", "--markdown"], "exclude"),
+        (["x", "--plot", "a.pdf"], "svg"),
+        (["x", "-m", "bicubic", "--temperatures", "0,hot"], "numbers"),
+        (["x", "-m", "bicubic", "--temperatures", "3"], "0 to 2"),
+    ],
+)
+def test_usage_errors(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        run(*arguments)
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(InputError, match="no such file or folder"):
+        run(tmp_path / "absent", "-m", "bicubic")
+
+
+def test_help_has_an_example():
+    assert "vdsr bench set5/" in run("--help").stdout

@@ -1,0 +1,168 @@
+"""Imports point one way, and what a person waits for imports nothing heavy."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vdsr_cli
+
+PACKAGE = Path(vdsr_cli.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = ("torch", "numpy", "PIL", "safetensors", "huggingface_hub", "tqdm")
+
+LAYERS = [
+    {"__main__"},
+    {"cli"},
+    {"services"},
+    {
+        "models",
+        "training",
+        "weights",
+        "tiling",
+        "noise",
+        "consistency",
+        "images",
+        "metrics",
+        "runtime",
+    },
+    {"paths", "files"},
+    {"errors", "config"},
+]
+"""Top-level modules from top to bottom; a module may import from layers below its own."""
+
+BETWEEN_NEIGHBOURS = {
+    ("training", "models"),
+    ("training", "consistency"),
+    ("metrics", "consistency"),
+    ("weights", "models"),
+}
+"""Imports within a layer: what is trained; the degradation that makes pairs and scores them; the
+registry that gives an architecture its module."""
+
+ONLY_CLI = {"typer", "rich"}
+
+
+def top_of(path: Path) -> str:
+    """The top-level module of the package that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Every absolute module that a file imports, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            if node.module == "vdsr_cli":
+                yield from (f"vdsr_cli.{alias.name}" for alias in node.names)
+            else:
+                yield node.module or ""
+
+
+def layer_of(top: str) -> int:
+    return next((i for i, layer in enumerate(LAYERS) if top in layer), -1)
+
+
+def test_every_module_has_its_layer():
+    unplaced = {top_of(path) for path in MODULES} - {"__init__"} - set().union(*LAYERS)
+    assert not unplaced, "give it a place in LAYERS"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    here = top_of(path)
+    for name in imported(ast.parse(path.read_text(encoding="utf-8"))):
+        root, _, rest = name.partition(".")
+        assert root != "click", "typer may bring its own: import from typer"
+        assert root not in ONLY_CLI or here == "cli", f"only the command line imports {root}"
+        there = rest.partition(".")[0]
+        if root != "vdsr_cli" or there in (here, "__version__", ""):
+            continue
+        is_down = layer_of(there) > layer_of(here)
+        assert is_down or (here, there) in BETWEEN_NEIGHBOURS, f"{here} imports {there}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_command_line_prints(path):
+    if top_of(path) == "cli":
+        return
+    calls = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)]
+    assert "print" not in {call.func.id for call in calls if isinstance(call.func, ast.Name)}
+
+
+def loaded_after(script: str) -> set[str]:
+    """Which of the heavy modules a fresh interpreter has loaded after a script."""
+    report = f"\nimport sys; sys.stderr.write(repr([m for m in {HEAVY!r} if m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", script + report], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(ast.literal_eval(done.stderr.splitlines()[-1]))
+
+
+def test_importing_is_cheap():
+    modules = "vdsr_cli, vdsr_cli.cli.app, vdsr_cli.errors, vdsr_cli.paths, vdsr_cli.weights"
+    assert loaded_after(f"import {modules}") == set()
+
+
+WAITED_FOR = [
+    ["--help"],
+    ["--version"],
+    ["upscale", "--help"],
+    ["train", "--help"],
+    ["weights", "list"],
+    ["upscale", "a.png", "--dry-run"],
+]
+
+
+def test_what_a_person_waits_for_is_cheap():
+    script = f"""
+import sys
+from vdsr_cli.cli.app import main
+for arguments in {WAITED_FOR!r}:
+    sys.argv = ["vdsr", *arguments]
+    try:
+        main()
+    except SystemExit as stopped:
+        assert not stopped.code, (arguments, stopped.code)
+"""
+    assert loaded_after(script) == set()
+
+
+def test_the_version_is_told(vdsr):
+    assert vdsr("--version").out.decode() == f"vdsr {vdsr_cli.__version__}\n"
+
+
+PACKAGES = [p for p in MODULES if p.name == "__init__.py"]
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.parent.name)
+def test_exports_are_complete_and_sorted(path):
+    """What a package imports for others is in ``__all__``, and all of that is there."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    offered = {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    name = ".".join(["vdsr_cli", *path.relative_to(PACKAGE).parent.parts])
+    module = importlib.import_module(name)
+    exported = getattr(module, "__all__", [])
+    assert offered <= set(exported)
+    assert all(hasattr(module, export) for export in exported)
+
+    def order(export: str) -> tuple[int, str]:
+        return (0 if export.isupper() else 1 if export[0].isupper() else 2), export
+
+    assert list(exported) == sorted(exported, key=order)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_module_says_what_it_is(path):
+    source = path.read_text(encoding="utf-8")
+    assert not source or ast.get_docstring(ast.parse(source)), "a module begins with a docstring"

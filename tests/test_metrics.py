@@ -1,0 +1,190 @@
+"""PSNR, SSIM, LPIPS and diversity: against their definitions, and against published figures."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vdsr_cli.consistency import degrade_8bit
+from vdsr_cli.errors import WeightsError
+from vdsr_cli.images import read_picture
+from vdsr_cli.metrics import (
+    LPIPS,
+    average_pairwise,
+    lr_psnr,
+    luma,
+    mse_unit,
+    ntire_diversity,
+    psnr_rgb,
+    psnr_y,
+    ssim_rgb,
+    ssim_y,
+)
+from vdsr_cli.services.bench_data import Protocol, discover, load_scenes
+from vdsr_cli.services.bench_methods import bicubic
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def random_picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, height, width), generator=generator).to(torch.uint8)
+
+
+def street() -> torch.Tensor:
+    pixels = read_picture(Path(__file__).parent / "data" / "street.png").rgb[0]
+    return pixels.mul(255).round().to(torch.uint8)
+
+
+def test_luma_of_black_white_and_primaries():
+    picture = torch.tensor([[0, 255, 255, 0, 0], [0, 255, 0, 255, 0], [0, 255, 0, 0, 255]])
+    expected = [16.0, 235.0, 81.481, 144.553, 40.966]
+    assert luma(picture.view(3, 1, 5).to(torch.uint8))[0].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("difference", [1, 7, 100])
+def test_psnr_of_a_constant_difference(difference):
+    one = torch.full((3, 20, 20), 30, dtype=torch.uint8)
+    other = one + difference
+    expected = 20 * math.log10(255 / difference)
+    assert psnr_rgb(one, other, shave=2) == pytest.approx(expected)
+    assert psnr_y(one, other, shave=2) == pytest.approx(expected + 20 * math.log10(255 / 219))
+
+
+def test_equal_pictures():
+    picture = random_picture(24, 30)
+    assert psnr_y(picture, picture, shave=4) == psnr_rgb(picture, picture, shave=0) == math.inf
+    assert ssim_y(picture, picture, shave=4) == pytest.approx(1)
+    assert ssim_rgb(picture, picture, shave=0) == pytest.approx(1)
+
+
+def test_the_border_is_left_out():
+    one, other = random_picture(32, 32), random_picture(32, 32)
+    other[:, :4], other[:, :, -4:] = 0, 255
+    assert psnr_y(one, other, shave=4) == psnr_rgb(one, other, shave=4) == math.inf
+    assert ssim_y(one, other, shave=4) == pytest.approx(1)
+    assert psnr_y(one, other, shave=3) < 40
+
+
+def naive_ssim(a: np.ndarray, b: np.ndarray, window: np.ndarray, unbias: float) -> float:
+    """The definition, window by window."""
+    side, values = len(window), []
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    for top in range(a.shape[0] - side + 1):
+        for left in range(a.shape[1] - side + 1):
+            p, q = (x[top : top + side, left : left + side] for x in (a, b))
+            mean_p, mean_q = (window * p).sum(), (window * q).sum()
+            var_p = unbias * (window * (p - mean_p) ** 2).sum()
+            var_q = unbias * (window * (q - mean_q) ** 2).sum()
+            cov = unbias * (window * (p - mean_p) * (q - mean_q)).sum()
+            likeness = (2 * mean_p * mean_q + c1) * (2 * cov + c2)
+            values.append(likeness / (mean_p**2 + mean_q**2 + c1) / (var_p + var_q + c2))
+    return float(np.mean(values))
+
+
+def test_ssim_is_its_definition():
+    one, other = random_picture(15, 13, 1), random_picture(15, 13, 2)
+    taps = np.exp(-((np.arange(11) - 5.0) ** 2) / 4.5)
+    window = np.outer(taps, taps) / taps.sum() ** 2
+    expected = naive_ssim(luma(one).numpy(), luma(other).numpy(), window, 1.0)
+    assert ssim_y(one, other, shave=0) == pytest.approx(expected, abs=1e-12)
+
+
+def test_ssim_of_the_colours_is_its_definition():
+    one, other = random_picture(9, 10, 1), random_picture(9, 10, 2)
+    pairs = zip(one.double().numpy(), other.double().numpy(), strict=True)
+    expected = np.mean([naive_ssim(a, b, np.full((7, 7), 1 / 49), 49 / 48) for a, b in pairs])
+    assert ssim_rgb(one, other, shave=0) == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_lr_psnr():
+    hr = street()[:, :64, :64]
+    lr = degrade_8bit(hr.unsqueeze(0), 4)[0]
+    assert lr_psnr(hr, lr, 4) == math.inf
+    assert lr_psnr(hr, lr ^ 1, 4) == pytest.approx(20 * math.log10(255))
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Random LPIPS weights of either network, with heads that are not negative."""
+
+    def make(net: str) -> Path:
+        torch.manual_seed(0)
+        model = LPIPS.__new__(LPIPS)
+        LPIPS._load, original = lambda self, path: None, LPIPS._load
+        try:
+            model.__init__(tmp_path, net)
+        finally:
+            LPIPS._load = original
+        state = {f"features.{k}": v for k, v in model.backbone.state_dict().items()}
+        for index, head in enumerate(model.heads):
+            state[f"lin{index}.model.1.weight"] = head.weight.abs()
+        save_file(state, tmp_path / f"{net}.safetensors")
+        return tmp_path / f"{net}.safetensors"
+
+    return make
+
+
+@pytest.mark.parametrize("net", ["alex", "squeeze"])
+def test_lpips_is_a_distance(net, weights):
+    lpips = LPIPS(weights(net), net)
+    one, other = random_picture(33, 40, 1), random_picture(33, 40, 2)
+    assert lpips(one, one) == 0
+    assert lpips(one, other) == lpips(other, one) > 0
+    features = lpips.features(one), lpips.features(other)
+    assert lpips.distance(*features) == lpips(one, other)
+    distances = lpips.distance_map(*features, (33, 40))
+    assert distances.shape == (33, 40)
+    assert distances.mean().item() == pytest.approx(lpips(one, other), rel=0.2)
+
+
+def test_lpips_takes_a_side_of_32_pixels(weights):
+    for net in ("alex", "squeeze"):
+        assert LPIPS(weights(net), net)(random_picture(32, 32, 1), random_picture(32, 32, 2)) > 0
+
+
+def test_other_weights_are_refused(tmp_path, weights):
+    path = tmp_path / "other.safetensors"
+    path.write_text("no safetensors")
+    with pytest.raises(WeightsError, match="not LPIPS weights"):
+        LPIPS(path)
+    save_file({"a": torch.ones(1)}, path)
+    with pytest.raises(WeightsError, match="not LPIPS weights"):
+        LPIPS(path)
+    with pytest.raises(WeightsError, match="not LPIPS weights"):
+        LPIPS(tmp_path / "absent.safetensors")
+    with pytest.raises(WeightsError, match="not LPIPS weights"):
+        LPIPS(weights("alex"), "squeeze")
+
+
+def test_average_pairwise_distance():
+    assert average_pairwise([1.0, 2.0, 4.0], lambda a, b: abs(a - b)) == 2
+    assert average_pairwise([1.0], lambda a, b: 1.0) == 0
+    black, white = torch.zeros(3, 2, 2, dtype=torch.uint8), torch.full((3, 2, 2), 255)
+    assert mse_unit(black, white.to(torch.uint8)) == 1
+
+
+def test_ntire_diversity():
+    left, right = torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]])
+    assert ntire_diversity([left, right]) == 100
+    assert ntire_diversity([left, left]) == 0
+    assert ntire_diversity([torch.zeros(1, 2)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("dataset", "alex", "squeeze"), [("Set5", 0.3406, 0.2876), ("Set14", 0.4401, 0.3732)]
+)
+def test_lpips_of_bicubic_is_as_measured_elsewhere(dataset, alex, squeeze):
+    folder, metrics = SHARED / "data" / "bench" / dataset, SHARED / "metrics"
+    if not (folder.is_dir() and metrics.is_dir()):
+        pytest.skip("the benchmark sets and metric weights lie beside the repository")
+    nets = {net: LPIPS(metrics / f"lpips_{net}.safetensors", net) for net in ("alex", "squeeze")}
+    found: dict[str, list[float]] = {"alex": [], "squeeze": []}
+    for scene in load_scenes(discover([folder], 4)[0], Protocol.standard, 4, print):
+        for net, lpips in nets.items():
+            found[net].append(lpips(bicubic(scene.lr, 4), scene.hr))
+    assert np.mean(found["alex"]) == pytest.approx(alex, abs=1e-4)
+    assert np.mean(found["squeeze"]) == pytest.approx(squeeze, abs=2e-4)

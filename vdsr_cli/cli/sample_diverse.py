@@ -1,0 +1,227 @@
+"""``vdsr sample-diverse``."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vdsr_cli.cli.console import tile_progress
+from vdsr_cli.cli.upscale import DEFAULT_MODEL, Device, Dtype, Format, Output
+from vdsr_cli.errors import UsageError
+from vdsr_cli.paths import Source, expand_inputs, output_path, plan_naming, scale_tag
+
+if TYPE_CHECKING:
+    from vdsr_cli.services.diverse_records import DiverseResult
+
+
+def sample_diverse(
+    picture: Annotated[
+        str, typer.Argument(metavar="INPUT", help="A picture, or - for standard input.")
+    ],
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples", "-n", min=1, help="How many. [default: 5, or all of --from-latents]"
+        ),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="Folder, or the name that outputs build on.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Model name, hf:// address or file.")
+    ] = DEFAULT_MODEL,
+    scale: Annotated[float, typer.Option("--scale", "-s", help="The model's own factor.")] = 4.0,
+    temperature: Annotated[
+        float, typer.Option("--temperature", "-t", help="How far samples may differ, 0 to 1.")
+    ] = 0.8,
+    temperatures: Annotated[
+        str | None,
+        typer.Option(help="Several, such as 0.2,0.5,0.8: a set of samples each, one grid."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Which of the possible pictures.")] = 0,
+    pick: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep only: medoid (the most typical), mean, or farthest-3 (the most different)."
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="Picture, white where samples may differ; elsewhere all are sample 0 to the bit."
+        ),
+    ] = None,
+    save_latents: Annotated[
+        Path | None, typer.Option(help="Keep the samples' noise in this safetensors file.")
+    ] = None,
+    from_latents: Annotated[
+        Path | None, typer.Option(help="Take it from such a file in place of the seed.")
+    ] = None,
+    interpolate: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Walk from one sample to another, by their numbers: 0 3."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Pictures on that walk.")] = 8,
+    report: Annotated[
+        Path | None, typer.Option(help="Write one self-contained HTML page too.")
+    ] = None,
+    metric_weights: Annotated[
+        Path | None, typer.Option(help="Folder with lpips_alex.safetensors, for APD-LPIPS.")
+    ] = None,
+    tile: Annotated[
+        int, typer.Option(min=0, help="Tile side in LR pixels; 0 for the whole picture.")
+    ] = 64,
+    overlap: Annotated[int, typer.Option(min=0, help="LR pixels that tiles share.")] = 16,
+    batch_size: Annotated[
+        str, typer.Option(help="Tiles a batch, or auto; halved when memory runs out.")
+    ] = "auto",
+    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.auto,
+    dtype: Annotated[Dtype, typer.Option(help="Precision of the convolutions.")] = Dtype.auto,
+    consistency: Annotated[
+        bool | None,
+        typer.Option(
+            "--consistency/--no-consistency",
+            help="Make samples downscale to the input. [default: as the model was trained]",
+        ),
+    ] = None,
+    output: Annotated[
+        Output, typer.Option(help="Pixels: the likelihood's mean, or a draw.")
+    ] = Output.mean,
+    wrap: Annotated[bool, typer.Option("--wrap", help="The picture is periodic.")] = False,
+    format: Annotated[
+        Format | None, typer.Option("--format", "-f", help="Output format. [default: -o's, or png]")
+    ] = None,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of lossy formats.")] = 95,
+    overwrite: Annotated[
+        bool | None,
+        typer.Option(
+            "--overwrite/--skip-existing",
+            help="What to do with outputs that exist. [default: refuse]",
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse larger inputs (pixels).")
+    ] = 100_000_000,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, no result lines.")
+    ] = False,
+) -> None:
+    """Draw several pictures that the input may come from, and show where they differ.
+
+    Writes the samples, their mean, their deviation (in colours, and as 16-bit values) and a
+    contact sheet.
+
+    Example: vdsr sample-diverse face.png -n 5 --report face.html
+    """
+    source, base, is_exact = _plan(picture, out, scale, format)
+    numbers = _parse_temperatures(temperatures) if temperatures else (temperature,)
+
+    from vdsr_cli.runtime import choose_runtime
+    from vdsr_cli.services.diverse import sample_diverse as run
+    from vdsr_cli.services.diverse_records import DiverseRequest, OutputNames, Walk, parse_pick
+    from vdsr_cli.services.engine import SamplingSettings
+    from vdsr_cli.services.loading import load_model
+
+    request = DiverseRequest(
+        samples=samples,
+        temperatures=numbers,
+        settings=SamplingSettings(
+            seed=seed,
+            tile=tile,
+            overlap=overlap,
+            batch_size=_parse_batch(batch_size),
+            output=output.value,
+            wrap=wrap,
+        ),
+        consistency=consistency,
+        pick=parse_pick(pick) if pick else None,
+        mask=mask,
+        save_latents=save_latents,
+        from_latents=from_latents,
+        walk=Walk(start=interpolate[0], end=interpolate[1], steps=steps) if interpolate else None,
+        report=report,
+        metric_weights=metric_weights,
+        overwrite=overwrite,
+        quality=quality,
+        max_pixels=max_pixels,
+    )
+    runtime = choose_runtime(device.value, dtype.value)
+    loaded = load_model(model, runtime)
+    if scale != loaded.model.scale:
+        raise UsageError(
+            f"{model} makes x{loaded.model.scale} and no other scale here",
+            hint="vdsr upscale makes any scale",
+        )
+    with tile_progress(1, quiet=quiet) as bars:
+        result = run(
+            source,
+            OutputNames(base=base, is_exact=is_exact),
+            loaded,
+            request,
+            runtime,
+            stdin=sys.stdin.buffer,
+            on_start=lambda tiles: bars.start(source.path.name, tiles),
+            on_tiles=bars.advance,
+        )
+    _show(result, as_json=as_json, quiet=quiet)
+
+
+def _plan(
+    picture: str, out: str | None, scale: float, format: Format | None
+) -> tuple[Source, Path, bool]:
+    """The source, the path that names build on, and whether the user gave that path itself."""
+    sources = expand_inputs([picture])
+    if len(sources) != 1 or sources[0].root is not None:
+        raise UsageError(
+            "sample-diverse takes one picture at a time", hint="vdsr upscale takes folders"
+        )
+    naming = plan_naming(out, tag=scale_tag(scale), format=format.value if format else None)
+    base = output_path(sources[0], naming)
+    if base is None:
+        raise UsageError("several files cannot go to standard output", hint="give -o a folder")
+    return sources[0], base, naming.file is not None
+
+
+def _parse_temperatures(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--temperatures {text} is no list of numbers", hint="try 0.2,0.5,0.8"
+        ) from None
+
+
+def _parse_batch(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--batch-size {text} is neither auto nor a positive number")
+    return int(text)
+
+
+def _show(result: "DiverseResult", *, as_json: bool, quiet: bool) -> None:
+    """The result on stdout, notes on stderr."""
+    for note in result.notes:
+        print(f"vdsr: {result.input}: {note}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(result.as_json()))
+    elif not quiet:
+        for line in _lines(result):
+            print(line)
+    sys.stdout.flush()
+
+
+def _lines(result: "DiverseResult") -> list[str]:
+    if result.status == "skipped":
+        return [f"{result.input} (outputs exist, skipped)"]
+    lines = []
+    for entry in result.sets:
+        lines += [f"{p.file} (LR-PSNR {p.lr_psnr:.1f} dB)" for p in entry.pictures]
+        if entry.std_file is not None and entry.std_colour_full is not None:
+            lines.append(f"{entry.std_file} (colours: 0 to {entry.std_colour_full:.1f} of 255)")
+            lines.append(f"{entry.std_values_file} (values: 257 are 1 of 255)")
+    lines += [path for path in (result.sheet, result.report, result.latents) if path]
+    return [*lines, f"{result.width}x{result.height}, {result.seconds} s"]

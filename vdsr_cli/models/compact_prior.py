@@ -1,0 +1,253 @@
+"""The compact unconditional VDVAE, and the two ways of conditioning it on an LR picture.
+
+    CompactVDVAE          x = 0 ─► levels ─► head ─► mean, log scale              p(hr)
+    CompactVDVAESROnPrior as compact.CompactVDVAESR, every gate and the           p(hr | lr)
+                          bicubic base's weight zero at the start: then it is the prior
+    CompactCVDVAE         the first k layers draw from q(z | lr) = enc_y(x, g),   q(z_<k | lr)
+                          the rest from the frozen prior
+
+All three have one :class:`~vdsr_cli.models.compact.CompactConfig`; the prior ignores its
+``lr_blocks``, which are those of an LR encoder that is put on it. VDVAE-SR: Chira et al. 2022
+(paper 000). CVDVAE: Prost et al. 2024 (paper 003).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from vdsr_cli.models.blocks import TopDownBlock
+from vdsr_cli.models.compact import (
+    CompactConfig,
+    CompactHierarchy,
+    CompactVDVAESR,
+    Elbo,
+    LatentShape,
+    Level,
+    LREncoder,
+    NoiseSource,
+    negative_log_likelihood,
+)
+from vdsr_cli.models.cvdvae import LatentKL
+from vdsr_cli.models.vdvae import set_trainable
+
+
+class CompactVDVAE(CompactHierarchy):
+    """p(hr): no LR encoder, no gates, no bicubic base."""
+
+    def __init__(self, config: CompactConfig) -> None:
+        super().__init__(config)
+        self._add_hierarchy()
+
+    def forward(self, image: Tensor, noise: NoiseSource) -> Elbo:
+        """One training pass: the parts of the negative ELBO, nats per picture.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1] on the 256 grey levels; sides multiples of the coarsest
+                cell.
+            noise: standard normals of each layer, for the posterior.
+        """
+        hr = 2 * image.float() - 1
+        activations = self.hr_encoder(hr)
+        rates: list[Tensor] = []
+
+        def infer(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
+            x, kl = block.infer(x, activations[shape.cell], noise(shape))
+            rates.append(kl.sum(dim=(1, 2, 3)))
+            return x
+
+        top = torch.zeros_like(activations[self.config.levels[0].cell])
+        parameters = self._parameters_of(self._run(top, infer))
+        return Elbo(negative_log_likelihood(hr, parameters), torch.stack(rates))
+
+    def sample(
+        self,
+        batch: int,
+        size: tuple[int, int],
+        noise: NoiseSource | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Draws latents from the prior; returns the likelihood's parameters.
+
+        Args:
+            batch: how many pictures.
+            size: their height and width, multiples of the coarsest cell.
+            noise: standard normals of each layer; None for the mean path.
+            temperature: factor on every latent's standard deviation.
+
+        Returns:
+            (batch, 6, H, W) float32: mean of the pixels in [-1, 1], not clamped, and log scale.
+        """
+
+        def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
+            return block.generate(x, noise(shape) if noise else None, temperature)
+
+        level = self.config.levels[0]
+        cells = (side // level.cell for side in size)
+        top = self.head.weight.new_zeros(batch, level.width, *cells)
+        return self._parameters_of(self._run(top, generate))
+
+
+class CompactVDVAESROnPrior(CompactVDVAESR):
+    """p(hr | lr) that starts as a pretrained prior and learns to look at the LR picture.
+
+    The HR encoder is the prior's, frozen, and sees the picture itself; decoder, LR encoder, gates
+    and the weight of the bicubic base train.
+    """
+
+    output_scale = CompactHierarchy.output_scale
+    first_log_scale = CompactHierarchy.first_log_scale
+
+    def __init__(self, config: CompactConfig) -> None:
+        super().__init__(config)
+        self.base_gate = nn.Parameter(torch.zeros(1, 3, 1, 1))
+
+    @classmethod
+    def from_prior(cls, prior: CompactVDVAE) -> Self:
+        """The prior's weights, a fresh LR encoder, gates and base weight of zero."""
+        model = cls(prior.config)
+        _load_prior(model, prior)
+        model.select_trainable()
+        return model
+
+    def _open_gates(self) -> None:
+        """The gates stay at zero, so that the model starts as the prior."""
+
+    def base(self, lr: Tensor) -> Tensor:
+        """``base_gate`` times the bicubic picture: (B, 3, H, W) float32."""
+        return self.base_gate.float() * super().base(lr)
+
+    def select_trainable(self) -> int:
+        """Freezes the HR encoder; returns how many values train."""
+        return set_trainable(self, lambda name: not name.startswith("hr_encoder."))
+
+    def _seen_by_posterior(self, hr: Tensor, base: Tensor) -> Tensor:
+        return hr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompactCVDVAEConfig:
+    """A CVDVAE on a compact prior.
+
+    Attributes:
+        hierarchy: the prior's configuration; its ``lr_blocks`` are the LR encoder's.
+        conditioned_blocks: the papers' k, how many of the first layers see the LR picture; all of
+            them at or below the LR resolution.
+    """
+
+    hierarchy: CompactConfig
+    conditioned_blocks: int
+
+    def __post_init__(self) -> None:
+        most = sum(s.cell >= self.hierarchy.scale for s in self.hierarchy.latent_shapes)
+        if not 1 <= self.conditioned_blocks <= most:
+            raise ValueError(f"conditioned_blocks must be within 1..{most}")
+
+    @classmethod
+    def of_prior(cls, hierarchy: CompactConfig) -> Self:
+        """Conditions every layer up to the LR resolution."""
+        most = sum(shape.cell >= hierarchy.scale for shape in hierarchy.latent_shapes)
+        return cls(hierarchy=hierarchy, conditioned_blocks=most)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of ``dataclasses.asdict``; raises TypeError or KeyError."""
+        hierarchy = compact_config_from(values["hierarchy"])
+        return cls(**{**values, "hierarchy": hierarchy})
+
+    @property
+    def scale(self) -> int:
+        """Super-resolution factor."""
+        return self.hierarchy.scale
+
+
+class CompactCVDVAE(CompactHierarchy):
+    """q(z_<k | lr) on a frozen prior; only ``lr_encoder`` and the heads ``enc_y`` train."""
+
+    def __init__(self, config: CompactCVDVAEConfig) -> None:
+        super().__init__(config.hierarchy)
+        self.conditioning = config
+        self.lr_encoder = LREncoder(config.hierarchy)
+        self._add_hierarchy(lr_posteriors=config.conditioned_blocks)
+
+    @classmethod
+    def from_prior(cls, prior: CompactVDVAE) -> Self:
+        """A frozen copy of the prior, with a fresh LR encoder and fresh heads."""
+        model = cls(CompactCVDVAEConfig.of_prior(prior.config))
+        _load_prior(model, prior)
+        model.select_trainable()
+        return model
+
+    def select_trainable(self) -> int:
+        """Freezes the prior; returns how many values train."""
+        return set_trainable(self, lambda name: name.startswith("lr_encoder.") or ".enc_y." in name)
+
+    @property
+    def lr_multiple(self) -> int:
+        """Sides of LR inputs must be multiples of this: the coarsest cell in LR pixels."""
+        return self.config.lr_multiple
+
+    def forward(self, hr: Tensor, lr: Tensor, noise: NoiseSource) -> LatentKL:
+        """One training pass through the first k layers (paper 003, equations 13 and 14).
+
+        Args:
+            hr: (B, 3, H, W) in [0, 1].
+            lr: (B, 3, h, w) in [0, 1].
+            noise: standard normals of each of the first k layers, for q(z | hr).
+        """
+        activations, lr_activations = self.hr_encoder(2 * hr.float() - 1), self.lr_encoder(lr)
+        kls: list[Tensor] = []
+        dimensions: list[int] = []
+
+        def infer(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
+            x, kl = block.infer_lr_posterior(
+                x, activations[shape.cell], lr_activations[shape.cell], noise(shape)
+            )
+            kls.append(kl.sum(dim=(1, 2, 3)))
+            dimensions.append(kl[0].numel())
+            return x
+
+        self._run(self._top(lr_activations), infer, stop=self.conditioning.conditioned_blocks)
+        return LatentKL(torch.stack(kls), torch.tensor(dimensions))
+
+    def sample(
+        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
+    ) -> Tensor:
+        """Draws z_<k from q(z | lr) and the rest from the prior, all at one temperature.
+
+        Arguments and result are those of :meth:`CompactVDVAESR.sample
+        <vdsr_cli.models.compact.CompactVDVAESR.sample>`.
+        """
+        activations = self.lr_encoder(lr)
+        if repeats > 1:
+            activations = {c: a.repeat_interleave(repeats, 0) for c, a in activations.items()}
+
+        def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
+            epsilon = noise(shape) if noise else None
+            if shape.layer >= self.conditioning.conditioned_blocks:
+                return block.generate(x, epsilon, temperature)
+            return block.generate_lr_posterior(x, activations[shape.cell], epsilon, temperature)
+
+        return self._parameters_of(self._run(self._top(activations), generate))
+
+    def mean_path(self, lr: Tensor) -> Tensor:
+        """The picture at the means of all latents: (B, 3, H, W) in [-1, 1], not clamped."""
+        return self.sample(lr, None, 0.0)[:, :3]
+
+    def _top(self, lr_activations: dict[int, Tensor]) -> Tensor:
+        return torch.zeros_like(lr_activations[self.config.levels[0].cell])
+
+
+def compact_config_from(values: Mapping[str, Any]) -> CompactConfig:
+    """The inverse of ``dataclasses.asdict``; raises TypeError or KeyError."""
+    levels = tuple(Level(**level) for level in values["levels"])
+    return CompactConfig(scale=values["scale"], levels=levels)
+
+
+def _load_prior(model: CompactHierarchy, prior: CompactVDVAE) -> None:
+    """Copies every tensor of ``prior`` into a model that extends it."""
+    _, unexpected = model.load_state_dict(prior.state_dict(), strict=False)
+    if unexpected:
+        raise ValueError(f"the model does not extend the prior: no {unexpected[:3]}")

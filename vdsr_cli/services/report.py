@@ -1,0 +1,160 @@
+"""One self-contained HTML page of a run: pictures inside it as data, no network.
+
+Report (pictures as arrays, figures as text) ─► pictures as WebP data addresses, fitted to a
+size ─► JSON in the page's template (report.html), which draws everything itself
+"""
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vdsr_cli.errors import OutputError
+from vdsr_cli.images import atomic_write
+
+PAGE_BYTES: Final = 4_900_000
+"""The size that a page stays below where its pictures can be made small enough."""
+
+_LADDER: Final = (
+    (1_600_000, 92),
+    (1_600_000, 85),
+    (1_600_000, 75),
+    (1_600_000, 60),
+    (1_000_000, 60),
+    (500_000, 60),
+    (250_000, 50),
+    (100_000, 50),
+    (40_000, 40),
+)
+"""Most pixels a picture and WebP quality, tried in turn until the page is small enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Layer:
+    """A labelled picture: (H, W, 3) uint8."""
+
+    label: str
+    rgb: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """A table and some named values below it; all text."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Report:
+    """What a page shows.
+
+    Attributes:
+        title: the input's name.
+        facts: names and values of the run.
+        input: as it is, small.
+        results: pictures of one size.
+        deviations: maps of that size in viridis colours; the label says what they reach.
+        figures: tables.
+    """
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    input: Layer
+    results: tuple[Layer, ...]
+    deviations: tuple[Layer, ...]
+    figures: tuple[Figures, ...]
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Writes the page, whole or not at all.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    page = render(report).encode()
+    with atomic_write(path) as stream:
+        stream.write(page)
+
+
+def render(report: Report, *, page_bytes: int = PAGE_BYTES) -> str:
+    """The page's HTML. Pictures are reduced and compressed until it is below ``page_bytes``, or
+    as small as they are ever made."""
+    template = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
+    room = page_bytes - len(template.encode()) - 50_000
+    data = _page_data(report, room)
+    # In a script element "<" could end the script; inside JSON strings it may be written so.
+    embedded = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    page = template.replace("@TITLE@", html.escape(report.title))
+    return page.replace("@DATA@", embedded)
+
+
+def _page_data(report: Report, room: int) -> dict[str, Any]:
+    layers = (*report.results, *report.deviations)
+    source = _lossless(report.input.rgb)
+    for most_pixels, quality in _LADDER:
+        pictures = [_webp(_reduced(layer.rgb, most_pixels), quality) for layer in layers]
+        if len(source) + sum(map(len, pictures)) <= room:
+            break
+    split = len(report.results)
+    height, width = report.results[0].rgb.shape[:2]
+    return {
+        "title": report.title,
+        "facts": report.facts,
+        "width": width,
+        "height": height,
+        "input": {"label": report.input.label, "src": source},
+        "results": _labelled(report.results, pictures[:split]),
+        "deviations": _labelled(report.deviations, pictures[split:]),
+        "figures": [
+            {"title": f.title, "head": f.head, "rows": f.rows, "notes": f.notes}
+            for f in report.figures
+        ],
+        "reduced": height * width > most_pixels,
+    }
+
+
+def _labelled(layers: Sequence[Layer], pictures: Sequence[str]) -> list[dict[str, str]]:
+    return [
+        {"label": layer.label, "src": picture}
+        for layer, picture in zip(layers, pictures, strict=True)
+    ]
+
+
+def _reduced(rgb: NDArray[np.uint8], most_pixels: int) -> Image.Image:
+    image = Image.fromarray(rgb)
+    factor = (most_pixels / (image.width * image.height)) ** 0.5
+    if factor >= 1:
+        return image
+    size = (max(1, int(image.width * factor)), max(1, int(image.height * factor)))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _webp(image: Image.Image, quality: int) -> str:
+    encoded = BytesIO()
+    try:
+        image.save(encoded, "WEBP", quality=quality, method=4)
+    except (OSError, KeyError) as error:
+        raise OutputError(
+            f"this Pillow cannot write WebP: {error}", hint="pip install --upgrade pillow"
+        ) from error
+    return "data:image/webp;base64," + base64.b64encode(encoded.getvalue()).decode()
+
+
+def _lossless(rgb: NDArray[np.uint8]) -> str:
+    encoded = BytesIO()
+    Image.fromarray(rgb).save(encoded, "PNG", optimize=True)
+    if len(encoded.getvalue()) > 600_000:
+        return _webp(_reduced(rgb, 1_000_000), 90)
+    return "data:image/png;base64," + base64.b64encode(encoded.getvalue()).decode()
