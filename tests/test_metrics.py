@@ -13,6 +13,8 @@ from vdsr_cli.errors import WeightsError
 from vdsr_cli.images import read_picture
 from vdsr_cli.metrics import (
     LPIPS,
+    Brisque,
+    Niqe,
     average_pairwise,
     lr_psnr,
     luma,
@@ -23,6 +25,7 @@ from vdsr_cli.metrics import (
     ssim_rgb,
     ssim_y,
 )
+from vdsr_cli.metrics.naturalness import _fit, _fit_symmetric, normalised
 from vdsr_cli.services.bench_data import Protocol, discover, load_scenes
 from vdsr_cli.services.bench_methods import bicubic
 
@@ -188,3 +191,86 @@ def test_lpips_of_bicubic_is_as_measured_elsewhere(dataset, alex, squeeze):
             found[net].append(lpips(bicubic(scene.lr, 4), scene.hr))
     assert np.mean(found["alex"]) == pytest.approx(alex, abs=1e-4)
     assert np.mean(found["squeeze"]) == pytest.approx(squeeze, abs=2e-4)
+
+
+def test_fits_recover_what_was_drawn():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(200_000, generator=generator, dtype=torch.float64)
+    variance, shape = _fit_symmetric(3 * values)
+    assert variance.item() == pytest.approx(9, rel=0.02)
+    assert shape.item() == pytest.approx(2, abs=0.05)
+    is_right = torch.rand(values.shape, generator=generator) < 2 / 3
+    skewed = torch.where(is_right, 2 * values.abs(), -values.abs()).unsqueeze(0)
+    shape, _, left, right = _fit(skewed)[0].tolist()
+    assert shape == pytest.approx(2, abs=0.05)
+    assert (left, right) == pytest.approx((2**0.5, 2 * 2**0.5), rel=0.02)
+
+
+def test_normalised_values_are_indifferent_to_brightness():
+    plane = luma(street()) + 100
+    for edges in ("constant", "replicate"):
+        values = normalised(plane, edges=edges)
+        inner = normalised(plane + 50, edges=edges)[4:-4, 4:-4]
+        assert values.shape == plane.shape
+        assert torch.allclose(values[4:-4, 4:-4], inner)
+    assert torch.equal(normalised(torch.ones(9, 9).double(), edges="replicate"), torch.zeros(9, 9))
+
+
+@pytest.fixture
+def niqe_prior(tmp_path):
+    path = tmp_path / "prior.npz"
+    np.savez(path, mu_pris_param=np.ones((1, 36)), cov_pris_param=np.eye(36))
+    return path
+
+
+def test_niqe_needs_two_blocks_with_texture(niqe_prior):
+    niqe = Niqe(niqe_prior)
+    assert niqe(random_picture(95, 300)) is None
+    assert niqe(random_picture(96, 100)) is None
+    assert niqe(torch.full((3, 200, 200), 9, dtype=torch.uint8)) is None
+    assert niqe(random_picture(100, 200)) > 0
+
+
+@pytest.fixture
+def brisque_files(tmp_path):
+    model, scaling = tmp_path / "allmodel", tmp_path / "allrange"
+    model.write_text("svm_type epsilon_svr\ngamma 0.05\nrho -3\nSV\n2 1:0.5 36:-0.25 \n-2 2:1\n")
+    ranges = "".join(f"{index} 0 10\n" for index in range(1, 37))
+    scaling.write_text(f"x\n-1 1\n{ranges}")
+    return model, scaling
+
+
+def test_brisque_of_a_small_model(brisque_files):
+    brisque = Brisque(*brisque_files)
+    assert brisque.vectors.shape == (2, 36)
+    assert brisque.vectors[0, [0, 35]].tolist() == [0.5, -0.25]
+    score = brisque(random_picture(64, 48))
+    assert score is not None and 1 < score < 5
+    assert brisque(torch.full((3, 40, 40), 9, dtype=torch.uint8)) is None
+
+
+def test_damaged_files_of_the_unaided_metrics(tmp_path, brisque_files):
+    model, scaling = brisque_files
+    other = tmp_path / "other"
+    other.write_text("no model")
+    for files in ((other, scaling), (model, other), (tmp_path / "absent", scaling)):
+        with pytest.raises(WeightsError, match="not BRISQUE's model"):
+            Brisque(*files)
+    for path in (other, tmp_path / "absent"):
+        with pytest.raises(WeightsError, match="not NIQE's prior"):
+            Niqe(path)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "brisque", "niqe"), [("Set5", 58.1, 8.31), ("Set14", 59.5, 7.84)]
+)
+def test_unaided_scores_of_bicubic_are_as_measured_elsewhere(dataset, brisque, niqe):
+    folder, metrics = SHARED / "data" / "bench" / dataset, SHARED / "metrics"
+    if not (folder.is_dir() and metrics.is_dir()):
+        pytest.skip("the benchmark sets and metric weights lie beside the repository")
+    score = Brisque(metrics / "brisque" / "allmodel", metrics / "brisque" / "allrange")
+    distance = Niqe(metrics / "niqe" / "niqe_pris_params.npz")
+    scenes = load_scenes(discover([folder], 4)[0], Protocol.standard, 4, print)
+    pictures = [bicubic(scene.lr, 4) for scene in scenes]
+    assert np.mean([score(p) for p in pictures]) == pytest.approx(brisque, abs=0.15)
+    assert np.mean([distance(p) for p in pictures]) == pytest.approx(niqe, abs=0.006)

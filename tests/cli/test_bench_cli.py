@@ -43,9 +43,9 @@ def test_the_table(photos, tiny_path):
     lines = result.stdout.splitlines()
     assert lines[0].startswith("photos, x4, protocol standard")
     assert [line.split()[0] for line in lines if "t=" in line] == ["tiny", "tiny"]
-    assert "2 pictures; bicubic not verified: not a known set" in result.stdout
+    assert "2 pictures; bicubic not verified: no figure is known for it" in result.stdout
     assert "bits per dimension = distortion" in result.stdout
-    assert "LPIPS is not scored" in result.stderr
+    assert "not scored, no --metric-weights: LPIPS" in result.stderr
 
 
 def test_json(photos, tiny_path):

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,7 +15,8 @@ import torch
 from PIL import Image
 
 from vdsr_cli.consistency import degrade_8bit
-from vdsr_cli.errors import InputError, UsageError
+from vdsr_cli.errors import InputError, UsageError, WeightsError
+from vdsr_cli.paths import Source
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.services import bench as bench_module
 from vdsr_cli.services.bench import BenchRequest, Events, run_bench
@@ -28,8 +30,8 @@ from vdsr_cli.services.bench_data import (
     paper_pair,
 )
 from vdsr_cli.services.bench_elbo import elbo_bits
-from vdsr_cli.services.bench_judge import LPIPS_FILES
-from vdsr_cli.services.bench_methods import FolderMethod, bicubic
+from vdsr_cli.services.bench_judge import Judge, find_unaided
+from vdsr_cli.services.bench_methods import FolderMethod, bicubic, row_names
 from vdsr_cli.services.bench_plot import save_figure, temperature_figure
 from vdsr_cli.services.bench_published import (
     BicubicFigure,
@@ -46,7 +48,9 @@ from vdsr_cli.services.bench_report import (
     worst_pictures,
     write_csv,
 )
+from vdsr_cli.services.engine import SamplingSettings
 from vdsr_cli.services.loading import load_model
+from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
 
 BENCH = Path(__file__).parents[3] / "shared" / "data" / "bench"
 RUNTIME = choose_runtime("cpu", "float32")
@@ -290,6 +294,36 @@ def test_other_tools_pictures(photos, tmp_path):
         score(BenchRequest(paths=(photos,), against=(tmp_path / "absent",)))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_model_is_scored_as_upscale_runs_it(tmp_path, save_picture, tiny, mode):
+    for folder in ("HR", "LRx4"):
+        (tmp_path / folder).mkdir()
+    save_picture(tmp_path / "HR" / "a.png", 80, 48)
+    lr = save_picture(tmp_path / "LRx4" / "a.png", 20, 12, seed=9, mode=mode)
+    settings = SamplingSettings(temperature=0.7, seed=5, tile=16, overlap=4)
+    upscale = UpscaleRequest(settings=settings)
+    written = upscale_file(
+        Source(path=lr),
+        tmp_path / "out" / "a.png",
+        tiny,
+        upscale,
+        RUNTIME,
+        stdin=BytesIO(),
+        stdout=BytesIO(),
+    )
+    assert written.exit_code == 0
+    request = BenchRequest(
+        paths=(tmp_path,),
+        temperatures=(0.7,),
+        seeds=(5,),
+        upscale=upscale,
+        against=(tmp_path / "out",),
+    )
+    _, ours, theirs = score(request, tiny).rows()
+    for key in ("psnr_rgb", "ssim_y", "lr_psnr"):
+        assert ours.scores[key] == theirs.scores[key]
+
+
 def test_a_name_is_found_exactly_first(tmp_path):
     for name in ("1.png", "1_x4.png", "12.png", "2_x4.png", "2_x8.png"):
         (tmp_path / name).touch()
@@ -303,10 +337,40 @@ def test_a_name_is_found_exactly_first(tmp_path):
 def test_what_the_request_refuses(photos, tiny):
     with pytest.raises(UsageError, match="for scale 4"):
         score(BenchRequest(paths=(photos,), scale=2), tiny)
-    with pytest.raises(InputError, match="metric weights"):
+    with pytest.raises(WeightsError, match="metric weights"):
         score(BenchRequest(paths=(photos,), metric_weights=photos / "absent"))
     report = score(BenchRequest(paths=(photos,), metric_weights=photos))
-    assert LPIPS_FILES["alex"] in report.notes[0]
+    assert f"no weights in {photos}: LPIPS, LPIPS squeeze, BRISQUE, NIQE" in report.notes[0]
+
+
+def test_names_of_rows(tmp_path):
+    (tmp_path / "esrgan").mkdir()
+    (tmp_path / "bicubic").mkdir()
+    folders = [str(tmp_path / name) for name in ("esrgan", "bicubic")]
+    assert row_names(["vdvae-sr-x4", "runs/a.safetensors", *folders]) == [
+        "vdvae-sr-x4",
+        "a",
+        "esrgan",
+        folders[1],
+    ]
+    assert row_names(["1/a.safetensors", "2/a.safetensors"]) == [
+        "1/a.safetensors",
+        "2/a.safetensors",
+    ]
+
+
+def test_learned_metrics_are_scored_where_their_weights_are(photos, tmp_path):
+    metrics = BENCH.parents[1] / "metrics"
+    if not metrics.is_dir():
+        pytest.skip("the metric weights lie beside the repository")
+    judge = Judge(Protocol.diverse, metrics)
+    assert judge.notes == [] and set(find_unaided(metrics)) == {"brisque", "niqe"}
+    scene = load_scene(Pair(name="a", hr=photos / "a.png"), Protocol.diverse, 4)
+    scores = judge.score(scene, torch.stack([scene.hr, bicubic(scene.lr, 4)]))
+    assert {"lpips_alex", "lpips_squeeze", "brisque", "apd_lpips", "diversity"} <= set(scores)
+    assert "niqe" not in scores
+    assert scores["apd_lpips"] == pytest.approx(2000 * scores["lpips_alex"])
+    assert scores["diversity"] == 0
 
 
 def test_crops(photos, tiny, tmp_path):
@@ -417,7 +481,10 @@ def test_numbers_that_json_does_not_know():
 
 def test_the_worst_pictures_first():
     columns = {column.key: column for column in COLUMNS}
-    scores = [picture_score(name, 0, psnr_y=p, lpips_alex=p) for name, p in zip("abc", (3, 1, 2), strict=True)]
+    scores = [
+        picture_score(name, 0, psnr_y=p, lpips_alex=p)
+        for name, p in zip("abc", (3, 1, 2), strict=True)
+    ]
     names = [s.picture for s in worst_pictures(scores, columns["psnr_y"], 2)]
     assert names == ["b", "c"]
     names = [s.picture for s in worst_pictures(scores, columns["lpips_alex"], 2)]

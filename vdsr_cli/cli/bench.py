@@ -154,8 +154,9 @@ def bench(
         worst=worst or (5 if crops else 0),
     )
     report = _run(request, loaded, runtime, quiet=quiet)
-    _save(report, csv=csv, plot=plot)
+    # Shown first: a file that cannot be written does not take the result with it.
     _show(report, request, as_json=as_json, markdown=markdown, published=published)
+    _save(report, csv=csv, plot=plot)
     raise typer.Exit(report.exit_code)
 
 

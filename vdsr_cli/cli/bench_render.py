@@ -117,12 +117,12 @@ def _name(row: Row, facts: DatasetFacts) -> str:
 
 def caption(facts: DatasetFacts) -> str:
     """What the figures stand on."""
-    verified = {
+    verdicts = {
         True: f"bicubic verified against {facts.known_as}",
         False: f"bicubic is NOT what it is on {facts.known_as}",
-        None: "bicubic not verified: not a known set",
+        None: "bicubic not verified: no figure is known for it",
     }
-    return f"{facts.pictures} pictures; {verified[facts.verified]}"
+    return f"{facts.pictures} pictures; {verdicts[facts.verified]}"
 
 
 def _likelihood_notes(rows: Sequence[Row]) -> list[str]:

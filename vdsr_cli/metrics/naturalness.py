@@ -10,6 +10,7 @@ BRISQUE (Mittal et al. 2012) puts the whole picture's numbers into a support vec
 NIQE (Mittal et al. 2013) compares their distribution over blocks with that of pristine pictures.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
@@ -54,8 +55,8 @@ class Brisque:
         except (OSError, UnicodeDecodeError, LookupError, ValueError) as error:
             raise WeightsError(f"{model}: not BRISQUE's model ({error})") from error
 
-    def __call__(self, pixels: Tensor) -> float:
-        """The score of a uint8 (3, H, W) picture."""
+    def __call__(self, pixels: Tensor) -> float | None:
+        """The score of a uint8 (3, H, W) picture; None for one without any texture."""
         parts = []
         for plane in _two_scales(grey_levels(pixels)):
             values = normalised(plane, edges="constant")
@@ -65,7 +66,8 @@ class Brisque:
         features = torch.cat(parts)
         scaled = -1 + 2 * (features - self.low) / (self.high - self.low)
         distances = (self.vectors - scaled).square().sum(1)
-        return float((self.coefficients * torch.exp(-self.gamma * distances)).sum() - self.rho)
+        score = float((self.coefficients * torch.exp(-self.gamma * distances)).sum() - self.rho)
+        return score if math.isfinite(score) else None
 
 
 def _read_libsvm(text: str) -> tuple[dict[str, str], Tensor]:
@@ -104,16 +106,18 @@ class Niqe:
             raise WeightsError(f"{prior}: not NIQE's prior ({error})") from error
 
     def __call__(self, pixels: Tensor) -> float | None:
-        """The score of a uint8 (3, H, W) picture; None for one with fewer than 2 blocks."""
+        """The score of a uint8 (3, H, W) picture; None for fewer than 2 blocks with texture."""
         grey = grey_levels(pixels)
         rows, columns = (side // NIQE_BLOCK_PX for side in grey.shape)
-        if rows * columns < 2:
-            return None
         grey = grey[: rows * NIQE_BLOCK_PX, : columns * NIQE_BLOCK_PX]
         sizes = (NIQE_BLOCK_PX, NIQE_BLOCK_PX // 2)
         planes = zip(_two_scales(grey), sizes, strict=True)
+        if rows * columns == 0:
+            return None
         features = torch.cat([_block_features(plane, size) for plane, size in planes], 1)
         known = features[~features.isnan().any(1)]
+        if len(known) < 2:
+            return None
         difference = self.mean - features.nanmean(0)
         pooled = (self.covariance + torch.cov(known.T)) / 2
         return float((difference @ torch.linalg.pinv(pooled) @ difference).sqrt())

@@ -23,7 +23,7 @@ from vdsr_cli.services.bench_data import (
     load_scenes,
 )
 from vdsr_cli.services.bench_judge import Judge
-from vdsr_cli.services.bench_methods import Bicubic, FolderMethod, Method, ModelMethod
+from vdsr_cli.services.bench_methods import Bicubic, FolderMethod, Method, ModelMethod, row_names
 from vdsr_cli.services.bench_published import BicubicFigure, KnownSet, load_known_sets
 from vdsr_cli.services.bench_report import (
     DatasetFacts,
@@ -125,13 +125,15 @@ def plan_methods(
     """The rows but bicubic, one a seed: models by temperature, then other tools' folders."""
     samples = request.samples if request.protocol is Protocol.diverse else 1
     methods: list[Method] = []
-    for loaded in models:
+    names = row_names([m.name for m in models] + [str(folder) for folder in request.against])
+    for name, loaded in zip(names, models, strict=False):
         for temperature in request.temperatures:
             for seed in request.seeds if temperature else request.seeds[:1]:
                 settings = replace(request.upscale.settings, temperature=temperature, seed=seed)
                 upscale = replace(request.upscale, settings=settings)
                 methods.append(
                     ModelMethod(
+                        name=name,
                         loaded=loaded,
                         request=upscale,
                         runtime=runtime,
@@ -140,10 +142,10 @@ def plan_methods(
                         and temperature == request.temperatures[0],
                     )
                 )
-    for folder in request.against:
+    for name, folder in zip(names[len(models) :], request.against, strict=True):
         if not folder.is_dir():
             raise InputError(f"{folder}: there is no such folder")
-        methods.append(FolderMethod(folder=folder, name=folder.resolve().name))
+        methods.append(FolderMethod(folder=folder, name=name))
     return methods
 
 

@@ -204,7 +204,10 @@ def load_scene(pair: Pair, protocol: Protocol, scale: int) -> Scene:
         hr, lr = paper_pair(hr, scale)
     else:
         hr = _cropped(hr, scale)
-        lr = degrade_8bit(hr.unsqueeze(0), scale)[0] if pair.lr is None else _read(pair.lr)[0]
+        if pair.lr is None:
+            lr = degrade_8bit(hr.unsqueeze(0), scale)[0]
+        else:
+            lr, is_grey = _read(pair.lr)
         _check_sizes(pair, hr, lr, scale)
     return Scene(
         name=pair.name, hr=hr, lr=lr, scale=scale, source_size=source_size, is_grey=is_grey

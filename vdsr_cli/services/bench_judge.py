@@ -6,7 +6,7 @@ from typing import Final
 
 from torch import Tensor
 
-from vdsr_cli.errors import InputError
+from vdsr_cli.errors import WeightsError
 from vdsr_cli.metrics import (
     LPIPS,
     Brisque,
@@ -34,6 +34,13 @@ BRISQUE_FILES: Final = ("allmodel", "allrange")
 NIQE_FILE: Final = "niqe_pris_params.npz"
 """Name of the prior, in the folder or in ``niqe/`` below it."""
 
+_LEARNED: Final[Mapping[str, str]] = {
+    "alex": "LPIPS",
+    "squeeze": "LPIPS squeeze",
+    "brisque": "BRISQUE",
+    "niqe": "NIQE",
+}
+
 
 class Judge:
     """Scores samples of a scene under a protocol.
@@ -53,16 +60,18 @@ class Judge:
     @property
     def notes(self) -> list[str]:
         """What is not scored, and why."""
-        if "alex" in self.nets:
+        present = {*self.nets, *self.unaided}
+        missing = [title for key, title in _LEARNED.items() if key not in present]
+        if not missing:
             return []
-        if self.weights is None:
-            return ["LPIPS is not scored: its weights are not given (--metric-weights DIR)"]
-        return [f"LPIPS is not scored: there is no {LPIPS_FILES['alex']} in {self.weights}"]
+        reason = "no --metric-weights" if self.weights is None else f"no weights in {self.weights}"
+        return [f"not scored, {reason}: {', '.join(missing)}"]
 
     def score(self, scene: Scene, samples: Tensor) -> dict[str, float]:
         """Scores by column key: means over the samples, uint8 (k, 3, H, W)."""
         each = [self._fidelity(scene, sr) for sr in samples]
-        scores = {key: sum(one[key] for one in each) / len(each) for key in each[0]}
+        keys = [key for key in each[0] if all(key in one for one in each)]
+        scores = {key: sum(one[key] for one in each) / len(each) for key in keys}
         scores["lr_psnr_worst"] = min(one["lr_psnr"] for one in each)
         features = {net: [lpips.features(sr) for sr in samples] for net, lpips in self.nets.items()}
         reference = self._features_of(scene)
@@ -111,12 +120,12 @@ def find_lpips(folder: Path | None) -> dict[str, Path]:
     """The LPIPS weights in a folder, by network.
 
     Raises:
-        InputError: there is no such folder.
+        WeightsError: there is no such folder.
     """
     if folder is None:
         return {}
     if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder of metric weights")
+        raise WeightsError(f"{folder}: there is no such folder of metric weights")
     paths = {net: folder / name for net, name in LPIPS_FILES.items()}
     return {net: path for net, path in paths.items() if path.is_file()}
 

@@ -5,7 +5,8 @@ asks for more.
 """
 
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol as Interface
@@ -62,6 +63,20 @@ class Method(Interface):
         """The samples of a scene; raises VdsrError where there are none."""
 
 
+def row_names(paths: Sequence[str]) -> list[str]:
+    """Short names of models and folders: a file's stem, a folder's name; whole where they clash."""
+    short = [_short_name(path) for path in paths]
+    taken = Counter([BICUBIC, *short])
+    pairs = zip(short, paths, strict=True)
+    return [name if taken[name] == 1 else path for name, path in pairs]
+
+
+def _short_name(path: str) -> str:
+    if path.endswith(".safetensors"):
+        return Path(path).stem
+    return Path(path).resolve().name if Path(path).is_dir() else path
+
+
 def bicubic(lr: Tensor, scale: int) -> Tensor:
     """MATLAB-like enlargement (a = -0.5, edge pixels repeated): uint8 (3, h, w) -> (3, H, W)."""
     padded = F.pad(lr.double().unsqueeze(0), (_PAD_LR,) * 4, mode="replicate")
@@ -99,18 +114,12 @@ class Bicubic:
 class ModelMethod:
     """A model at one temperature and seed, exactly as ``vdsr upscale`` runs it."""
 
+    name: str
     loaded: LoadedModel
     request: UpscaleRequest
     runtime: Runtime
     samples: int = 1
     has_likelihood: bool = False
-
-    @property
-    def name(self) -> str:
-        """The model's name; of a file, the stem."""
-        if self.loaded.record is None and self.loaded.name.endswith(".safetensors"):
-            return Path(self.loaded.name).stem
-        return self.loaded.name
 
     @property
     def temperature(self) -> float | None:
