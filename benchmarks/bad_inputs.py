@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +24,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 CASES: "list[Case]" = []
-UNPRIVILEGED = ("-dac_override,-dac_read_search",)
+UNPRIVILEGED = "-dac_override,-dac_read_search"
 """What root gives up to be refused like anyone else."""
 
 
-class Skipped(Exception):
+class SkippedError(Exception):
     """A case that cannot be made on this machine, and why."""
 
 
@@ -45,7 +47,6 @@ class Case:
     make: Callable[[Path], Sequence[str]]
     is_unprivileged: bool = False
     interrupt_after: str | None = None
-    options: tuple[str, ...] = ()
 
 
 @dataclass
@@ -140,8 +141,6 @@ def _long_name(folder: Path) -> Sequence[str]:
 def _bomb(folder: Path) -> Sequence[str]:
     content = bytearray(png_bytes())
     content[16:24] = (60_000).to_bytes(4, "big") * 2
-    import zlib
-
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     (folder / "bomb.png").write_bytes(content)
     return ["bomb.png"]
@@ -202,7 +201,7 @@ def _odd_name(folder: Path) -> Sequence[str]:
     try:
         (folder / name).write_bytes(png_bytes())
     except OSError as error:
-        raise Skipped("the disk takes only UTF-8 names") from error
+        raise SkippedError("the disk takes only UTF-8 names") from error
     return [name]
 
 
@@ -320,7 +319,7 @@ def _device(folder: Path) -> Sequence[str]:
     import torch
 
     if torch.cuda.is_available():
-        raise Skipped("this machine has CUDA")
+        raise SkippedError("this machine has CUDA")
     (folder / "photo.png").write_bytes(png_bytes())
     return ["photo.png", "--device", "cuda"]
 
@@ -354,7 +353,7 @@ def run(case: Case, folder: Path, model: str) -> Answer:
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path[1:])},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     if stdout != subprocess.PIPE:
         os.close(stdout)
@@ -382,9 +381,8 @@ def as_anyone() -> list[str]:
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return []
     if shutil.which("setpriv") is None:
-        raise Skipped("root may do everything, and there is no setpriv")
-    dropped = UNPRIVILEGED[0]
-    return ["setpriv", "--bounding-set", dropped, "--inh-caps", dropped]
+        raise SkippedError("root may do everything, and there is no setpriv")
+    return ["setpriv", "--bounding-set", UNPRIVILEGED, "--inh-caps", UNPRIVILEGED]
 
 
 def interrupt(process: "subprocess.Popen[bytes]", sign: Path) -> None:
@@ -433,7 +431,7 @@ def main() -> int:
             folder = Path(name)
             try:
                 answer = run(one, folder, model)
-            except Skipped as reason:
+            except SkippedError as reason:
                 print(f"| {one.name} | - | skipped: {reason} | |", flush=True)
                 continue
             finally:

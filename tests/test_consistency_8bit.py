@@ -79,12 +79,29 @@ def test_within_reach_it_is_idempotent():
 def test_strips_give_the_whole(scale, strips):
     lr, sr = saturated(100, 24, scale)
     several = torch.cat([sr, sr.flip(1)])
-    whole = project_within(several, lr.expand(2, -1, -1, -1), scale)
+    whole = ClippedStripProjection(lr[0], 2, scale).push(several)
     projection = ClippedStripProjection(lr[0], 2, scale)
     rows = several.split([count * scale for count in strips], dim=2)
     pieces = [projection.push(piece) for piece in rows]
     assert all(piece.shape[2] % scale == 0 for piece in pieces)
     assert torch.allclose(torch.cat(pieces, dim=2), whole, atol=2e-6)
+
+
+def test_strips_are_as_faithful_as_the_whole():
+    lr, sr = saturated(100, 60, 4)
+    dense = lr_psnr(project_within(sr, lr, 4), lr, 4)
+    sparse = lr_psnr(ClippedStripProjection(lr[0], 1, 4).push(sr), lr, 4)
+    assert sparse > dense - 1
+
+
+def test_far_from_clipped_pixels_it_is_the_projection():
+    lr, sr = saturated(60, 60, 4)
+    lr, sr = 0.3 + 0.4 * lr, 0.3 + 0.4 * sr
+    sr[..., :8, :8] = 3.0
+    projected = project(sr, lr, 4)
+    clipped = ClippedStripProjection(lr[0], 1, 4).push(sr)
+    assert torch.allclose(clipped[..., 160:, 160:], projected[..., 160:, 160:], atol=1e-6)
+    assert lr_psnr(clipped, lr, 4) > 60 > lr_psnr(projected.clamp(0, 1), lr, 4)
 
 
 def test_equal_bounds_hold_pixels():

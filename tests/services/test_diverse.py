@@ -294,7 +294,9 @@ def test_a_walk_keeps_the_length_of_noise(tiny_model):
     middle = WalkNoise(a, b, 0.5, layer_angles(a, b, grid))
     for shape in grid.shapes:
         lengths = [grid.draw(noise, shape).norm().item() for noise in (a, middle, b)]
-        assert min(lengths[0], lengths[2]) * 0.99 <= lengths[1] <= max(lengths[0], lengths[2]) * 1.01
+        assert (
+            min(lengths[0], lengths[2]) * 0.99 <= lengths[1] <= max(lengths[0], lengths[2]) * 1.01
+        )
 
 
 def test_masked_noise_takes_each_where_it_should(tiny_model):

@@ -140,15 +140,14 @@ class Browser:
 
     def keys(self, selector, *keys):
         self.run(f"document.querySelector({selector!r}).focus()")
-        actions = [
-            {"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")
-        ]
+        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         self._act({"type": "key", "id": "keys", "actions": actions})
 
     def drag(self, selector, start, end):
         """Press at one place and let go at another, both as shares of an element."""
         box = self.run(
-            f"const e = document.querySelector({selector!r}); e.scrollIntoView({{block: 'center'}});"
+            f"const e = document.querySelector({selector!r});"
+            "e.scrollIntoView({block: 'center'});"
             "const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]"
         )
         places = [
@@ -238,7 +237,8 @@ def test_the_slider_moves_by_keys(page):
 def test_zoom_is_shared_and_moved_by_keys(page):
     page.keys("#grid .pane", "+", "+", "\ue014")
     transforms = page.run(
-        "return [...new Set([...document.querySelectorAll('.view img')].map(i => i.style.transform))]"
+        "const all = [...document.querySelectorAll('.view img')].map(i => i.style.transform);"
+        "return [...new Set(all)]"
     )
     assert len(transforms) == 1
     assert "scale(2.25)" in transforms[0]

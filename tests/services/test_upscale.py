@@ -76,7 +76,7 @@ def test_sizes_are_the_input_times_the_scale(loaded, scale, height, width, consi
     height=st.integers(1, 4000),
     width=st.integers(1, 4000),
     native=st.sampled_from([2, 3, 4, 8]),
-    scale=st.floats(1, 16),
+    scale=st.sampled_from([1, 2, 3, 4, 8, 16]) | st.floats(1, 16),
 )
 def test_stages_end_at_the_size_wanted(height, width, native, scale):
     stages = plan_stages(height, width, native=native, scale=scale)
@@ -98,6 +98,19 @@ def test_the_result_is_the_picture_and_not_a_shifted_one(loaded, scale):
         for shift in (-2, 2):
             moved = torch.roll(plain, round(shift * scale), axis)
             assert (result - plain).square().mean() < (result - moved).square().mean()
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_ramp_stays_in_its_place(loaded, scale):
+    """Pixel centres are half-way: output pixel i shows the input at (i + 1/2) / scale - 1/2."""
+    ramp = torch.linspace(0.2, 0.8, 40)
+    source = Picture(rgb=ramp.expand(1, 3, 40, 40) * 1.0, metadata=Metadata(bit_depth=16))
+    bicubic = dataclasses.replace(loaded, model=BaseOnly(loaded.model))
+    canvas = upscale_picture(source, bicubic, request(scale, tile=0, consistency=False), CPU)
+    row = canvas.levels()[canvas.height // 2, :, 0] / 65535
+    place = (np.arange(canvas.width) + 0.5) / scale - 0.5
+    inner = (place > 6) & (place < 33)
+    assert np.abs(row - (0.2 + 0.6 * place / 39))[inner].max() < 1e-3
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4, 8, 16])

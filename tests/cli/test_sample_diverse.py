@@ -1,0 +1,118 @@
+"""``vdsr sample-diverse`` at the command line."""
+
+import json
+
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from vdsr_cli.cli.sample_diverse import sample_diverse
+from vdsr_cli.errors import VdsrError
+
+
+@pytest.fixture
+def run(tiny_path):
+    """``run("face.png", ...)``: the command with the tiny model; how it ended."""
+    app = typer.Typer()
+    app.command()(sample_diverse)
+
+    def invoke(*arguments):
+        words = [*map(str, arguments), "--model", str(tiny_path), "--tile", "16", "--overlap", "4"]
+        return CliRunner().invoke(app, [*words, "--dtype", "float32"])
+
+    return invoke
+
+
+@pytest.fixture
+def face(tmp_path, save_picture):
+    return save_picture(tmp_path / "face.png", 16, 12)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_writes_beside_the_input_and_says_what(run, face, tmp_path):
+    ended = run(face, "-n", 2)
+    assert ended.exit_code == 0
+    kinds = ("mean", "s0", "s1", "sheet", "std", "std16")
+    assert names(tmp_path) == ["face.png", *(f"face_x4_{kind}.png" for kind in kinds)]
+    lines = ended.stdout.splitlines()
+    assert lines[0].startswith(str(tmp_path / "face_x4_s0.png"))
+    assert "dB" in lines[0]
+
+
+def test_json_is_one_object(run, face, tmp_path):
+    ended = run(face, "-n", 3, "-o", tmp_path / "out", "--json", "--report", tmp_path / "r.html")
+    result = json.loads(ended.stdout)
+    assert result["status"] == "done"
+    (only,) = result["sets"]
+    assert only["samples"] == 3
+    assert only["apd_mse"] > 0
+    assert only["apd_lpips"] is None
+    assert [p["name"] for p in only["pictures"]] == ["s0", "s1", "s2", "mean"]
+    assert all(p["lr_psnr"] > 70 for p in only["pictures"])
+    assert result["report"] == str(tmp_path / "r.html")
+    assert (tmp_path / "r.html").exists()
+
+
+def test_quiet_prints_nothing(run, face):
+    ended = run(face, "-n", 1, "-q")
+    assert ended.exit_code == 0
+    assert ended.stdout == ""
+
+
+def test_one_picked_picture_takes_the_name_given(run, face, tmp_path):
+    ended = run(face, "-n", 3, "--pick", "medoid", "-o", tmp_path / "best.webp")
+    assert ended.exit_code == 0
+    assert names(tmp_path) == ["best.webp", "face.png"]
+    with Image.open(tmp_path / "best.webp") as best:
+        assert best.format == "WEBP"
+
+
+def test_temperatures_and_interpolation(run, face, tmp_path):
+    run(face, "-n", 2, "--temperatures", "0.2,0.7", "-o", tmp_path / "grid")
+    assert "face_x4_t0.2_s0.png" in names(tmp_path / "grid")
+    run(face, "--interpolate", 0, 2, "--steps", 3, "-o", tmp_path / "walk")
+    assert "face_x4_w2.png" in names(tmp_path / "walk")
+
+
+def test_latents_go_to_a_file_and_back(run, face, tmp_path):
+    latents = tmp_path / "z.safetensors"
+    run(face, "-n", 2, "--save-latents", latents, "-o", tmp_path / "a")
+    run(face, "--from-latents", latents, "--seed", 5, "-o", tmp_path / "b")
+    for name in ("face_x4_s0.png", "face_x4_s1.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--scale", "2"], 2),
+        (["--pick", "best"], 2),
+        (["--temperatures", "a,b"], 2),
+        (["--temperature", "9"], 2),
+        (["--interpolate", "1", "1"], 2),
+        (["--batch-size", "none"], 2),
+        (["-o", "-"], 2),
+        (["--mask", "missing.png"], 3),
+        (["--from-latents", "missing.safetensors"], 3),
+    ],
+)
+def test_refusals(run, face, arguments, code):
+    ended = run(face, "-n", 2, *arguments)
+    assert isinstance(ended.exception, VdsrError)
+    assert ended.exception.exit_code == code
+
+
+def test_folders_and_existing_outputs_are_refused(run, face, tmp_path):
+    assert run(tmp_path).exception.exit_code == 2
+    run(face, "-n", 1)
+    assert run(face, "-n", 1).exception.exit_code == 6
+    assert "skipped" in run(face, "-n", 1, "--skip-existing").stdout
+
+
+def test_a_missing_input_leaves_nothing(run, tmp_path):
+    assert run(tmp_path / "none.png").exception.exit_code == 3
+    assert names(tmp_path) == []

@@ -1,0 +1,159 @@
+"""``vdsr train`` as a person uses it: three objectives, a file of options, a card, what is seen."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vdsr_cli.cli.train_progress import describe, time_left
+from vdsr_cli.models.compact import CompactConfig, Level
+from vdsr_cli.training.config import TrainConfig, config_for
+from vdsr_cli.weights import read_header
+
+TINY_CONFIG = CompactConfig(
+    scale=4,
+    levels=(
+        Level(cell=16, width=8, blocks=1, latent_channels=3, lr_blocks=1),
+        Level(cell=8, width=8, blocks=1, latent_channels=2, lr_blocks=1),
+        Level(cell=4, width=8, blocks=2, latent_channels=2, lr_blocks=1),
+    ),
+)
+SMALL = ["--batch", 1, "--steps", 2, "--log-every", 1, "--device", "cpu", "--dtype", "float32"]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(2):
+        rough = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
+        rough.resize((72, 64), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+    return folder
+
+
+def test_a_shipped_model_is_fine_tuned_validated_and_exported(
+    pictures, tiny_path, tmp_path, vdsr, save_picture
+):
+    run, out = tmp_path / "run", tmp_path / "mine.safetensors"
+    words = ["--from", tiny_path, "--lr-size", 8, "--val", pictures, "--val-every", 1, *SMALL]
+    ended = vdsr("train", "vdvae-sr", pictures, "--out", run, *words)
+    assert ended.code == 0, ended.err
+    assert ended.out.decode().strip() == str(run)
+    assert "validation:" in ended.err and "PSNR-Y" in ended.err and "s/step" in ended.err
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 1, 2, 2]
+    assert {"val_bits", "val_psnr_y"} <= rows[1].keys()
+    with Image.open(run / "samples" / "0000002.png") as grid:
+        assert grid.size == (4 * 32, 4 * 32)
+    with Image.open(run / "curves.png") as curves:
+        assert curves.width > 400
+    ended = vdsr("train", "export", run, "-o", out, "--card", "licence=CC0", "--card", "by=me")
+    assert ended.code == 0, ended.err
+    card = read_header(out).metadata
+    assert (card["licence"], card["degradation"], card["step"]) == ("CC0", "bicubic", 2)
+    assert "vdvae-sr" in card["legs"][0]["command"] and card["legs"][0]["copies"] == 4
+    assert card["curves"]["val_psnr_y"]["best"] > 0
+    page = out.with_suffix(".md").read_text()
+    assert "**licence**: CC0" in page and "| learning_rate | 0.0002 |" in page
+    save_picture(tmp_path / "a.png")
+    assert vdsr("upscale", tmp_path / "a.png", "-m", out).code == 0
+
+
+def test_a_prior_and_both_models_on_it(pictures, tmp_path, vdsr, save_picture, monkeypatch):
+    monkeypatch.setattr("vdsr_cli.services.train_start.PRIOR_PRESETS", {"small": TINY_CONFIG})
+    prior, small = tmp_path / "prior", [*SMALL, "--lr-size", 8, "--val-every", 2]
+    ended = vdsr("train", "vdvae", pictures, "--preset", "small", "--out", prior, *small)
+    assert ended.code == 0, ended.err
+    assert (prior / "samples" / "0000002.png").exists()
+    save_picture(tmp_path / "a.png")
+    for objective in ("cvdvae", "vdvae-sr"):
+        run, out = tmp_path / objective, tmp_path / f"{objective}.safetensors"
+        words = ["--prior", prior, "--degradation", "real", *small]
+        ended = vdsr("train", objective, pictures, "--out", run, *words)
+        assert ended.code == 0, ended.err
+        assert vdsr("train", "export", run, "-o", out).code == 0
+        assert read_header(out).metadata["degradation"] == "real"
+        ended = vdsr("upscale", tmp_path / "a.png", "-m", out, "--overwrite")
+        assert ended.code == 0, ended.err
+    ended = vdsr("train", "cvdvae", pictures, "--out", tmp_path / "vdvae-sr", *small)
+    assert ended.code == 2 and "cannot train" in ended.err
+    assert vdsr("train", "export", prior, "-o", tmp_path / "p.safetensors").code == 0
+    assert vdsr("upscale", tmp_path / "a.png", "-m", tmp_path / "p.safetensors").code == 2
+
+
+def test_options_come_from_a_file_and_the_command_line_wins(pictures, tiny_path, tmp_path, vdsr):
+    entries = {"out": str(tmp_path / "run"), "from": str(tiny_path), "lr-size": 8, "steps": 9}
+    entries |= {"batch": 1, "mean-weight": 3.5, "degradation": "real", "device": "cpu"}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in entries.items()]
+    (tmp_path / "run.toml").write_text("\n".join(lines))
+    ended = vdsr("train", "vdvae-sr", pictures, "--config", tmp_path / "run.toml", "--steps", 1)
+    assert ended.code == 0, ended.err
+    config = torch.load(tmp_path / "run" / "last.pt")["config"]
+    assert (config["steps"], config["mean_weight"], config["degradation"]) == (1, 3.5, "real")
+    assert config["learning_rate"] == 2e-4, "the default of a fine-tuning"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("stepps = 3", "stepps"),
+        ("steps = 0", "steps"),
+        ("steps = ", "TOML"),
+        ("degradation = 'x'", "x"),
+    ],
+)
+def test_a_bad_file_of_options_is_a_usage_error(pictures, tmp_path, vdsr, text, problem):
+    (tmp_path / "run.toml").write_text(text)
+    words = ["--config", tmp_path / "run.toml", "--out", tmp_path / "run"]
+    ended = vdsr("train", "vdvae-sr", pictures, *words)
+    assert ended.code == 2 and problem in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["vdvae", "PICTURES", "--prior", "x"], 4),
+        (["cvdvae", "PICTURES"], 2),
+        (["vdvae", "PICTURES", "--from", "TINY"], 2),
+        (["cvdvae", "PICTURES", "--prior", "TINY"], 2),
+        (["vdvae-sr", "PICTURES", "--from", "nobody/nothing"], 4),
+        (["vdvae-sr", "PICTURES", "--prior", "PICTURES"], 4),
+        (["vdvae-sr", "PICTURES", "--tensorboard", "--from", "TINY", "--lr-size", "8"], 2),
+    ],
+)
+def test_what_does_not_go_together(pictures, tiny_path, tmp_path, vdsr, words, code):
+    names = {"PICTURES": str(pictures), "TINY": str(tiny_path)}
+    ended = vdsr("train", *(names.get(w, w) for w in words), "--out", tmp_path / "run", *SMALL)
+    assert ended.code == code, ended
+    assert ended.lines[0].startswith("vdsr: ") and len(ended.lines) <= 2
+
+
+def test_a_malformed_card_entry(tmp_path, vdsr):
+    ended = vdsr("train", "export", tmp_path, "-o", tmp_path / "m.safetensors", "--card", "x")
+    assert ended.code == 2 and "KEY=VALUE" in ended.err
+
+
+def test_every_hyper_parameter_is_an_option(vdsr, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = vdsr("train", "vdvae-sr", "--help").out.decode()
+    for name in TrainConfig.__slots__:
+        assert f"--{name.replace('_', '-')} " in shown, name
+
+
+def test_defaults_follow_the_objective_and_the_start():
+    assert config_for("vdvae-sr", {}).learning_rate == 1e-3
+    assert config_for("vdvae-sr", {}, on_prior=True).lr_size == 32
+    assert config_for("cvdvae", {}).mean_weight == 0
+    assert config_for("vdvae-sr", {"steps": 7}, fine_tuning=True).steps == 7
+
+
+def test_a_row_is_told_briefly():
+    row = {"step": 100, "loss": 4.0, "distortion_bits": 3.5, "rate_bits": 0.25, "mean_l1": 0.02}
+    row |= {"skipped": 1, "seconds_per_step": 0.5}
+    told = "-ELBO 3.750 = 3.500 + 0.250 bits/dim, L1 0.0200, 1 skipped, 0.5 s/step"
+    assert describe(row) == told
+    assert time_left(row, 8000) == "1:05:50"
+    assert describe({"step": 1, "val_psnr_y": 30.12}) == "validation: PSNR-Y 30.12 dB"

@@ -1,0 +1,272 @@
+"""A run outlives what kills it: SIGKILL, a full disk, bad gradients, the end of its minutes."""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vdsr_cli.errors import DeviceError, OutputError, UsageError, WeightsError
+from vdsr_cli.training import run_folder
+from vdsr_cli.training.config import RunPlan, TrainConfig
+from vdsr_cli.training.data import PictureStore
+from vdsr_cli.training.loop import Trainer
+
+CONFIG = TrainConfig(steps=6, batch=2, lr_size=8, warmup=2, elbo_from=1, learning_rate=2e-3)
+KILLS, STEPS = 4, 40
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+ZYGOTE = """
+import os, sys
+import vdsr_cli.cli.train_progress, vdsr_cli.services.train
+from vdsr_cli.cli.app import main
+sys.argv[0] = "vdsr"
+for _ in sys.stdin:
+    process = os.fork()
+    if not process:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        main()
+        os._exit(0)
+    print(process, flush=True)
+    print(os.waitpid(process, 0)[1], flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rough = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
+    rough.resize((72, 64), Image.Resampling.BICUBIC).save(folder / "a.png")
+    return folder
+
+
+@pytest.fixture
+def trainer(pictures, tmp_path, make_tiny):
+    def make(name: str = "run", **options) -> Trainer:
+        store = PictureStore([pictures / "a.png"], scale=4, min_lr_size=8)
+        config = TrainConfig(**{"steps": 6, "batch": 2, "lr_size": 8, "warmup": 2, **options})
+        return Trainer(
+            make_tiny().requires_grad_(True).train(),
+            store,
+            config,
+            tmp_path / name,
+            device=torch.device("cpu"),
+            compute=torch.float32,
+            keep_previous=True,
+        )
+
+    return make
+
+
+@pytest.fixture
+def lives():
+    """``lives(words)``: starts `vdsr` and returns its process number; one interpreter is forked
+    for all of them, so that each is at work at once. ``lives.wait()`` gives its wait status."""
+    zygotes = []
+
+    class Lives:
+        def __call__(self, words) -> int:
+            if not zygotes:
+                command = [sys.executable, "-c", ZYGOTE, *map(str, words)]
+                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+                zygotes.append(subprocess.Popen(command, env=ONE_THREAD, text=True, **pipes))
+            zygotes[0].stdin.write("go\n")
+            zygotes[0].stdin.flush()
+            return int(zygotes[0].stdout.readline())
+
+        def wait(self) -> int:
+            return int(zygotes[0].stdout.readline())
+
+    yield Lives()
+    for zygote in zygotes:
+        zygote.stdin.close()
+        zygote.wait()
+        zygote.stdout.close()
+
+
+def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(
+    pictures, tiny_path, tmp_path, vdsr, lives
+):
+    words = ["train", "vdvae-sr", pictures, "--from", tiny_path, "--dtype", "float32"]
+    words += ["--batch", 1, "--lr-size", 8, "--save-every", 2, "--log-every", 1, "--val-every", 0]
+    words += ["--device", "cpu", "--elbo-from", 8, "--steps", STEPS, "--workers", 1, "-q", "--out"]
+    assert vdsr(*words, tmp_path / "whole").code == 0
+    folder, chance, killed_lives = tmp_path / "killed", random.Random(0), 0
+    for _ in range(KILLS):
+        before, process = progress(folder), lives([*words, folder])
+        while progress(folder) <= min(before, STEPS - 1):
+            time.sleep(0.002)
+        time.sleep(chance.random() * 0.05)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        killed_lives += os.WIFSIGNALED(lives.wait())
+    assert killed_lives >= 2
+    lives([*words, folder])
+    assert lives.wait() == 0
+    whole, killed = (torch.load(f / "last.pt") for f in (tmp_path / "whole", folder))
+    assert len(killed["legs"]) > 1
+    for part in ("model", "ema"):
+        for name, value in whole[part].items():
+            assert torch.equal(value, killed[part][name]), (part, name)
+    for one, other in zip(
+        whole["optimizer"]["state"].values(), killed["optimizer"]["state"].values(), strict=True
+    ):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    rows = run_folder.read_log(folder)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert not list(folder.glob(".vdsr-*"))
+
+
+def progress(folder) -> int:
+    return max((int(row["step"]) for row in run_folder.read_log(folder)), default=0)
+
+
+def test_a_checkpoint_is_replaced_whole_and_the_one_before_stays(trainer):
+    one = trainer(steps=4)
+    one.run(save_every=2)
+    names = sorted(path.name for path in one.folder.iterdir())
+    assert names == ["last.pt", "previous.pt"]
+    steps = [torch.load(one.folder / name)["step"] for name in names]
+    assert steps == [4, 4]
+    one.step = 5
+    one.save()
+    assert [torch.load(one.folder / name)["step"] for name in names] == [5, 4]
+    (one.folder / "last.pt").unlink()
+    assert run_folder.find_checkpoint(one.folder) == one.folder / "previous.pt"
+
+
+def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_stays(trainer, monkeypatch):
+    one = trainer(steps=2)
+    one.run(save_every=1)
+    whole = (one.folder / "last.pt").read_bytes()
+
+    def full(state, file):
+        file.write(b"half a checkpoint")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match="No space left") as caught:
+        one.save()
+    assert "intact" in caught.value.hint
+    assert (one.folder / "last.pt").read_bytes() == whole
+    assert not list(one.folder.glob(".vdsr-*"))
+
+
+def test_gradients_that_stay_bad_end_the_run_with_the_last_good_state(trainer, monkeypatch):
+    one = trainer(steps=50, give_up_after=4)
+    for _ in range(3):
+        one.train_step()
+    one.folder.mkdir()
+    one.save()
+    before = {name: value.clone() for name, value in one.model.state_dict().items()}
+    real = torch.nn.utils.clip_grad_norm_
+
+    def poisoned(parameters, *arguments):
+        parameters[0].grad.fill_(torch.inf)
+        return real(parameters, *arguments)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", poisoned)
+    with pytest.raises(DeviceError, match="4 steps in a row"):
+        one.run(save_every=2)
+    saved = torch.load(one.folder / "last.pt")
+    assert all(torch.equal(before[n], v) for n, v in one.model.state_dict().items())
+    assert all(torch.equal(before[n], v) for n, v in saved["model"].items())
+
+
+def test_one_bad_step_is_counted_and_forgiven(trainer, monkeypatch):
+    one = trainer(steps=6, give_up_after=2)
+    real = torch.nn.utils.clip_grad_norm_
+
+    def sometimes(parameters, *arguments):
+        if one.step % 2:
+            parameters[0].grad.fill_(torch.nan)
+        return real(parameters, *arguments)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", sometimes)
+    one.run()
+    assert one.skipped == 3
+    assert all(value.isfinite().all() for value in one.model.state_dict().values())
+    again = trainer(steps=8)
+    again.resume(one.folder / "last.pt")
+    assert again.skipped == 3
+
+
+@pytest.mark.parametrize("is_bad", [False, True])
+def test_deciding_on_the_device_is_deciding_on_the_processor(trainer, is_bad):
+    """The path of a GPU, which cannot ask whether a gradient is good, gives the same numbers."""
+    waiting, blind = trainer("a"), trainer("b")
+    blind._waits = False
+    for one in (waiting, blind):
+        one.train_step()
+        if is_bad:
+            one.config = TrainConfig(steps=6, batch=2, lr_size=8, skip_above=0.0)
+        one.train_step()
+    assert waiting.skipped == blind.skipped == int(is_bad)
+    for one, other in zip(waiting._trained, blind._trained, strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(waiting._averages, blind._averages, strict=True):
+        assert torch.allclose(one, other, atol=1e-7)
+
+
+def test_a_leg_ends_with_its_minutes_and_with_a_wish(trainer):
+    rows = []
+    late = RunPlan(save_every=100, log_every=1, on_log=rows.append, deadline=time.monotonic())
+    one = trainer("late")
+    one.run(late)
+    assert rows == [] and torch.load(one.folder / "last.pt")["step"] == 0
+    stopped = RunPlan(
+        save_every=100, log_every=1, on_log=rows.append, is_stopped=lambda: len(rows) == 2
+    )
+    other = trainer("stopped")
+    other.run(stopped)
+    assert torch.load(other.folder / "last.pt")["step"] == 2
+
+
+def test_rows_of_lost_steps_leave_the_log(trainer):
+    one = trainer(steps=3)
+    one.run(log_every=1)
+    with (one.folder / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 4, "loss": 1.0}) + "\n" + '{"step": 5, "lo')
+    (one.folder / ".vdsr-unfinished.pt").write_bytes(b"half")
+    again = trainer(steps=4)
+    again.resume(one.folder / "last.pt")
+    again.run(log_every=1)
+    assert [row["step"] for row in run_folder.read_log(one.folder)] == [1, 2, 3, 4]
+    assert not (one.folder / ".vdsr-unfinished.pt").exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(trainer, tmp_path):
+    torch.save({"model": {}, "ema": {}, "step": 1, "optimizer": {}}, tmp_path / "other.pt")
+    with pytest.raises(WeightsError, match="another model"):
+        trainer().resume(tmp_path / "other.pt")
+
+
+def test_crops_that_no_latent_fits_are_refused(trainer):
+    with pytest.raises(UsageError, match="10 LR pixels"):
+        trainer(lr_size=10)
+
+
+def test_figures_are_finite_and_complete(trainer):
+    rows = []
+    trainer(steps=2).run(log_every=1, on_log=rows.append)
+    assert {"loss", "distortion_bits", "rate_bits", "mean_l1", "grad_norm"} <= rows[0].keys()
+    assert all(math.isfinite(value) for row in rows for value in row.values())
