@@ -140,12 +140,12 @@ def test_a_missing_codec_is_named(monkeypatch):
 
 def test_bombs_are_refused_by_their_header():
     huge = png(60_000, 60_000, 8, 2, [b""])
-    with pytest.raises(InputError, match="million pixels") as caught:
+    with pytest.raises(InputError, match=r"has .* pixels") as caught:
         read(huge)
     assert caught.value.hint == "--max-pixels allows more"
     bomb = struct.pack("<2sIHHIIiiHHIIIIII", b"BM", 54, 0, 0, 54, 40, 40_000, 40_000, 1, 24,
                        0, 0, 0, 0, 0, 0)  # fmt: skip
-    with pytest.raises(InputError, match="million pixels"):
+    with pytest.raises(InputError, match=r"has .* pixels"):
         read(bomb)
 
 
@@ -155,7 +155,7 @@ def test_the_limit_is_exact_and_ours(format, monkeypatch):
     data = encode(Image.new("RGB", (11, 9)), format)
     assert read(data, max_pixels=99).rgb.shape == (1, 3, 9, 11)
     for limit in (98, 40, 1):
-        with pytest.raises(InputError, match="million pixels"):
+        with pytest.raises(InputError, match=r"has .* pixels"):
             read(data, max_pixels=limit)
     assert Image.MAX_IMAGE_PIXELS == 7
     assert MAX_PIXELS == 100_000_000

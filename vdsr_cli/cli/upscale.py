@@ -141,10 +141,6 @@ def upscale(
     to_stdout = [path for path in outputs if path is None]
     if to_stdout and as_json:
         raise UsageError("--json and a picture cannot share standard output", hint="give -o a file")
-    if dry_run:
-        for source, path in zip(sources, outputs, strict=True):
-            _show_plan(source, None if path is None else str(path), as_json=as_json)
-        return
 
     from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.services.engine import SamplingSettings
@@ -168,6 +164,10 @@ def upscale(
         quality=quality,
         max_pixels=max_pixels,
     )
+    if dry_run:
+        for source, path in zip(sources, outputs, strict=True):
+            _show_plan(source, None if path is None else str(path), as_json=as_json)
+        return
     runtime = choose_runtime(device.value, dtype.value)
     loaded = load_model(model, runtime)
     check_request(request, loaded)

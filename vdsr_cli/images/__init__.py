@@ -21,7 +21,7 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
 from vdsr_cli.images.atomic import atomic_write, writing_to
 from vdsr_cli.images.canvas import Canvas
 from vdsr_cli.images.decode import MAX_PIXELS, read_picture
-from vdsr_cli.images.encode import encode_levels, save_levels
+from vdsr_cli.images.encode import encode_levels, refuse_impossible, save_levels
 from vdsr_cli.images.picture import Metadata, Picture
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "atomic_write",
     "encode_levels",
     "read_picture",
+    "refuse_impossible",
     "save_levels",
     "writing_to",
 ]

@@ -189,7 +189,7 @@ def _open(stream: BinaryIO, kind: _Kind, max_pixels: int) -> ImageFile.ImageFile
     try:
         image = Image.open(stream, formats=(kind.name.upper(),))
     except Image.DecompressionBombError as error:
-        raise _too_large(f"more than {max_pixels / 1e6:g}") from error
+        raise _too_large(f"more than {max_pixels:,}") from error
     except UnidentifiedImageError as error:
         raise InputError(
             f"it is a damaged {kind.name} file or of a rare kind",
@@ -198,14 +198,14 @@ def _open(stream: BinaryIO, kind: _Kind, max_pixels: int) -> ImageFile.ImageFile
     except _DECODE_ERRORS as error:
         raise _damaged(kind, error) from error
     if image.width * image.height > max_pixels:
-        raise _too_large(f"{image.width}x{image.height} = {image.width * image.height / 1e6:.1f}")
+        raise _too_large(f"{image.width}x{image.height} = {image.width * image.height:,}")
     if image.width * image.height == 0:
         raise InputError("it has no pixels")
     return image
 
 
 def _too_large(size: str) -> InputError:
-    return InputError(f"it has {size} million pixels", hint="--max-pixels allows more")
+    return InputError(f"it has {size} pixels", hint="--max-pixels allows more")
 
 
 def _damaged(kind: _Kind, error: Exception) -> InputError:

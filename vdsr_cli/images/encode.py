@@ -111,7 +111,7 @@ def encode_levels(
             f"{format} is no format that can be written", hint=f"use one of {', '.join(_FORMATS)}"
         )
     spec = _FORMATS[format]
-    _refuse_impossible(levels, spec, name)
+    refuse_impossible(format, levels.shape[0], levels.shape[1], name=name)
     notes: list[str] = []
     fitted = _fitted(levels, spec, notes)
     metadata = _fitted_metadata(like or Metadata(), fitted, spec, notes)
@@ -126,15 +126,21 @@ def encode_levels(
     return tuple(notes)
 
 
-def _refuse_impossible(levels: NDArray[Any], spec: _Format, name: str) -> None:
+def refuse_impossible(format: str, height: int, width: int, *, name: str) -> None:
+    """Refuses a size that a format cannot hold, or a format that this Pillow cannot write.
+
+    Raises:
+        OutputError: either; ``name`` is what the message calls the output.
+    """
+    spec = _FORMATS[format]
     if spec.codec is not None and not features.check(spec.codec):
         raise OutputError(
             f"{name}: this Pillow was built without {spec.name}",
             hint="pip install --upgrade pillow, or --format png",
         )
-    if max(levels.shape[:2]) > spec.longest_px:
+    if max(height, width) > spec.longest_px:
         raise OutputError(
-            f"{name}: {levels.shape[1]}x{levels.shape[0]} pixels are too many for {spec.name}, "
+            f"{name}: {width}x{height} pixels are too many for {spec.name}, "
             f"which ends at {spec.longest_px}",
             hint="--format png",
         )

@@ -243,7 +243,7 @@ class _TileDrawer:
         if self.batch == 1:
             raise DeviceError(
                 f"a {self.plan.columns.tile}x{self.plan.rows.tile} tile does not fit into memory",
-                hint="try --tile 32 or --device cpu",
+                hint="try a smaller --tile, or --device cpu",
             ) from error
         self.batch //= 2
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from vdsr_cli.consistency import StripProjection, project
 from vdsr_cli.errors import DeviceError, OutputError, UsageError, VdsrError
-from vdsr_cli.images import MAX_PIXELS, Canvas, Picture, read_picture
-from vdsr_cli.paths import Source
+from vdsr_cli.images import MAX_PIXELS, Canvas, Picture, read_picture, refuse_impossible
+from vdsr_cli.paths import Source, output_format
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.engine import SamplingSettings, plan_picture, sample_strips
 from vdsr_cli.services.loading import LoadedModel
@@ -173,7 +173,7 @@ def _staged(
             yield from rows
             return
         lr = _resized(_whole(rows, native_size), stage.size)
-    if _is_projected(loaded, request) and request.scale == int(request.scale):
+    if _is_projected(loaded, request) and _is_whole(request.scale):
         lr = project(lr.unsqueeze(0), original.unsqueeze(0), int(request.scale))[0]
     yield 0, lr
 
@@ -198,6 +198,11 @@ def _native_rows(
         if done.shape[1]:
             yield top, done
             top += done.shape[1]
+
+
+def _is_whole(scale: float) -> bool:
+    """Whether a degradation of this scale exists: it takes whole numbers of pixels."""
+    return scale == int(scale)
 
 
 def _is_projected(loaded: LoadedModel, request: UpscaleRequest) -> bool:
@@ -258,6 +263,7 @@ def upscale_file(
         )
         tiles = count_tiles(picture.height, picture.width, loaded, request)
         tiles *= 1 if picture.alpha is None else 2
+        _refuse_format(picture, output, loaded, request)
         on_start(tiles)
         canvas = upscale_picture(picture, loaded, request, runtime, on_tiles=on_tiles)
         notes = picture.notes + _write(canvas, output, request, stdout)
@@ -275,10 +281,21 @@ def upscale_file(
         width=canvas.width,
         height=canvas.height,
         tiles=tiles,
-        consistency=_is_projected(loaded, request),
+        consistency=_is_projected(loaded, request) and _is_whole(request.scale),
         seconds=round(time.perf_counter() - started, 3),
         notes=notes,
     )
+
+
+def _refuse_format(
+    picture: Picture, output: Path | None, loaded: LoadedModel, request: UpscaleRequest
+) -> None:
+    """Refuses an output that its format cannot hold before any work is done on it."""
+    stages = plan_stages(
+        picture.height, picture.width, native=loaded.model.scale, scale=request.scale
+    )
+    format = request.format if output is None else output_format(output)
+    refuse_impossible(format, *stages[-1].size, name=str(output or "standard output"))
 
 
 def _failed(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
