@@ -218,7 +218,7 @@ class StripProjection:
 
 # What a file can hold: values in [0, 1], on the levels of an integer.
 
-RELAXATIONS = (1.9, 1.4) * 6
+RELAXATIONS = (1.9, 1.4) * 4
 """Step factors of the passes after the projection. Factors above 1 make up for the part of each
 step that clipping takes away; alternating ones damp what a constant factor would keep swinging."""
 
@@ -275,11 +275,15 @@ def project_within(
     return inside
 
 
+_NOTICED = 0.5 / 255
+"""What clipping may take from a pixel before it is made up for: what rounding takes anyway."""
+
+
 class ClippedStripProjection:
     """:func:`project_within` [0, 1] for a picture that arrives in strips of rows.
 
-    The interface of :class:`StripProjection`, which it starts with; its passes then hold some 20
-    LR rows each.
+    The interface of :class:`StripProjection`, which it starts with. The passes that follow touch
+    only what lies near clipped pixels, and hold some 20 LR rows each.
 
     Args:
         lr: (3, h, w), what the result must degrade to.
@@ -288,45 +292,99 @@ class ClippedStripProjection:
     """
 
     def __init__(self, lr: Tensor, samples: int, scale: int) -> None:
+        self.scale = scale
         self.projection = StripProjection(lr, samples, scale)
         self.passes = [_StripPass(lr, samples, scale, factor) for factor in RELAXATIONS]
 
     def push(self, strip: Tensor) -> Tensor:
         """Takes the next rows (samples, 3, rows, W), a multiple of the scale; returns the rows,
         in [0, 1], that are final by now, perhaps none."""
-        rows = self.projection.push(strip).clamp(0, 1)
+        projected = self.projection.push(strip)
+        rows = projected.clamp(0, 1)
+        clipped = _any_in_cell((projected - rows).abs() > _NOTICED, self.scale)
         for relaxed_pass in self.passes:
-            rows = relaxed_pass.push(rows)
+            rows, clipped = relaxed_pass.push(rows, clipped)
         return rows
 
 
+def _any_in_cell(pixels: Tensor, scale: int) -> Tensor:
+    """(B, C, H, W) bool -> (B, H / scale, W / scale) bool: whether any pixel of a cell is set."""
+    height, width = pixels.shape[2] // scale, pixels.shape[3] // scale
+    return pixels.any(1).view(len(pixels), height, scale, width, scale).any(4).any(2)
+
+
 class _StripPass:
-    """One relaxed step and clipping, on strips."""
+    """One relaxed step and clipping, on strips, near the cells that the projection had clipped.
+
+    Samples are stepped one by one, so that none depends on which others there are.
+    """
 
     _REACH = _SOLVE_REACH + 4
-    """LR rows: two for the degradation, two for its adjoint, and the solver's own."""
+    """LR samples that a step sees: two for the degradation, two for its adjoint, and the solver's
+    own."""
+    _NEAR = 4
+    """LR samples from a clipped cell within which pixels are changed."""
+    _BLOCK = 16
 
     def __init__(self, lr: Tensor, samples: int, scale: int, relaxation: float) -> None:
         self.lr, self.scale, self.relaxation = lr, scale, relaxation
         self.first = self.emitted = 0
         self.rows = torch.empty(samples, 3, 0, lr.shape[2] * scale, dtype=lr.dtype)
+        self.clipped = torch.empty(samples, 0, lr.shape[2], dtype=torch.bool)
 
-    def push(self, strip: Tensor) -> Tensor:
-        """As :meth:`ClippedStripProjection.push`."""
+    def push(self, strip: Tensor, clipped: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes the next rows in [0, 1] and which of their cells (samples, rows / scale, w) were
+        clipped; returns both for the rows that are final by now."""
         self.rows = torch.cat([self.rows, strip], dim=2)
-        end = self.first + self.rows.shape[2] // self.scale
+        self.clipped = torch.cat([self.clipped, clipped], dim=1)
+        end = self.first + self.clipped.shape[1]
         until = end if end == self.lr.shape[1] else end - self._REACH
-        if until <= self.emitted:
-            return self.rows[:, :, :0]
-        lr = self.lr[:, self.first : end].expand(self.rows.shape[0], -1, -1, -1)
-        step = _step_towards(self.rows, lr, self.scale)
-        offset, count = self.emitted - self.first, until - self.emitted
-        done = slice(offset * self.scale, (offset + count) * self.scale)
-        stepped = self.rows[:, :, done].add(step[:, :, done], alpha=self.relaxation).clamp_(0, 1)
-        keep = max(self.first, until - self._REACH)
-        self.rows = self.rows[:, :, (keep - self.first) * self.scale :].clone()
-        self.first, self.emitted = keep, until
-        return stepped
+        low, high = self.emitted - self.first, until - self.first
+        if high <= low:
+            return self.rows[:, :, :0], self.clipped[:, :0]
+        done = self.rows[:, :, low * self.scale : high * self.scale].clone()
+        for sample in range(len(done)):
+            self._step_sample(sample, done[sample], low, high)
+        done_clipped = self.clipped[:, low:high].clone()
+        keep = max(0, high - self._REACH)
+        self.rows = self.rows[:, :, keep * self.scale :].clone()
+        self.clipped = self.clipped[:, keep:].clone()
+        self.first, self.emitted = self.first + keep, until
+        return done, done_clipped
+
+    def _step_sample(self, sample: int, done: Tensor, low: int, high: int) -> None:
+        """Steps rows ``low`` to ``high`` (LR, of those held) of one sample, ``done``, in place."""
+        scale, reach, side = self.scale, self._REACH, 2 * self._NEAR + 1
+        cells = self.clipped[sample].float()[None, None]
+        cells = F.max_pool2d(cells, (1, side), 1, (0, self._NEAR))
+        near = F.max_pool2d(cells, (side, 1), 1, (self._NEAR, 0))[0, 0, low:high] > 0
+        for left, right in _runs(near.any(0), self._BLOCK):
+            start, stop = max(0, left - reach), min(near.shape[1], right + reach)
+            step = self._step(sample, start, stop)[:, low * scale : high * scale]
+            step = step[..., (left - start) * scale : (right - start) * scale]
+            here = near[:, left:right].repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+            part = done[..., left * scale : right * scale]
+            part.addcmul_(step, here.to(step), value=self.relaxation).clamp_(0, 1)
+
+    def _step(self, sample: int, start: int, stop: int) -> Tensor:
+        """The step (3, rows, W) of all rows held of a sample, LR columns ``start`` to ``stop``."""
+        lr = self.lr[:, self.first : self.first + self.clipped.shape[1], start:stop]
+        rows = self.rows[sample, ..., start * self.scale : stop * self.scale]
+        return _step_towards(rows.unsqueeze(0), lr.unsqueeze(0), self.scale)[0]
+
+
+def _runs(columns: Tensor, block: int) -> list[tuple[int, int]]:
+    """Ranges that cover the set ones of (w,) bool, whole blocks of columns at a time."""
+    runs: list[tuple[int, int]] = []
+    for left in range(0, len(columns), block):
+        right = min(left + block, len(columns))
+        if not bool(columns[left:right].any()):
+            continue
+        if runs and runs[-1][1] == left:
+            runs[-1] = (runs[-1][0], right)
+        else:
+            runs.append((left, right))
+    return runs
 
 
 def round_cells(pixels: Tensor, scale: int, *, full: int = 255) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vdsr_cli import __version__
-from vdsr_cli.cli import bench, train, upscale, weights
+from vdsr_cli.cli import bench, sample_diverse, train, upscale, weights
 from vdsr_cli.cli.console import print_vdsr_error
 from vdsr_cli.errors import VdsrError
 
@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("upscale")(upscale.upscale)
+app.command("sample-diverse")(sample_diverse.sample_diverse)
 app.command("bench")(bench.bench)
 app.add_typer(train.app, name="train")
 app.add_typer(weights.app, name="weights")

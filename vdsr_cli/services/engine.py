@@ -243,9 +243,16 @@ class _TileDrawer:
         if self.batch == 1:
             raise DeviceError(
                 f"a {self.plan.columns.tile}x{self.plan.rows.tile} tile does not fit into memory",
-                hint="try a smaller --tile, or --device cpu",
+                hint=self._smaller_tile(),
             ) from error
         self.batch //= 2
+
+    def _smaller_tile(self) -> str:
+        """What to try where one tile is too much: half the tile, if the overlap allows."""
+        cell = self.model.lr_multiple
+        side = max(self.plan.columns.tile, self.plan.rows.tile)
+        smaller = max(side // 2 // cell * cell, 2 * self.settings.overlap, cell)
+        return f"try --tile {smaller}" if smaller < side else "try --device cpu"
 
     def _draw(self, row: int, columns: range, noise: "_RowNoise | None") -> Tensor:
         top, tile_h, tile_w = (

@@ -166,8 +166,8 @@ class _Collector:
         mean = exact.mean(0, keepdim=True)
         self._put(self.mean, round_rows(mean, self.subject, self.scale)[0])
         if len(exact) > 1:
-            deviation = exact.var(0).mean(0).sqrt()
-            self.std[self.top : self.top + exact.shape[2]] = deviation
+            variance = (exact - mean).square_().sum(0).mean(0) / (len(exact) - 1)
+            self.std[self.top : self.top + exact.shape[2]] = variance.sqrt_()
         self.distances.add(rounded)
         self.fidelity.add(exact)
         self.mean_fidelity.add(mean)

@@ -18,9 +18,10 @@ class PairwiseDistances:
 
     def add(self, rows: Tensor) -> None:
         """Counts rows (samples, C, rows, W) in [0, 1]."""
-        flat = rows.flatten(1).double()
+        flat = rows.flatten(1)
+        # Distances do not see what is taken from all alike, and float32 then suffices.
         centred = flat - flat.mean(0)
-        products = centred @ centred.T
+        products = (centred @ centred.T).double()
         squares = products.diagonal()
         self.sum += squares.unsqueeze(1) + squares.unsqueeze(0) - 2 * products
         self.values += flat.shape[1]

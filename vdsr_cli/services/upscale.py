@@ -270,8 +270,8 @@ def upscale_file(
     except VdsrError as error:
         return _failed(named, error)
     except MemoryError:
-        error = DeviceError(f"{named.input}: there is not enough memory for a picture that large")
-        return _failed(named, error)
+        reason = f"{named.input}: there is not enough memory for a picture that large"
+        return _failed(named, DeviceError(reason))
     return replace(
         named,
         model=loaded.name,
