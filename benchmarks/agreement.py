@@ -62,7 +62,9 @@ def main() -> None:
         lr = read_picture(path).rgb[0]
         for temperature in (float(t) for t in options.temperatures.split(",")):
 
-            def draw(temperature: float = temperature, lr: Tensor = lr, **changes: object) -> Tensor:
+            def draw(
+                temperature: float = temperature, lr: Tensor = lr, **changes: object
+            ) -> Tensor:
                 settings = SamplingSettings(temperature=temperature, **changes)  # type: ignore[arg-type]
                 strips = sample_strips(model, lr, settings, runtime)
                 return torch.cat([strip.pixels[0] for strip in strips], dim=1) * 255

@@ -1,74 +1,227 @@
-"""``vdsr train``."""
+"""``vdsr train``: three objectives with one set of options, and ``export``."""
 
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from vdsr_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from vdsr_cli.training.config import TrainConfig
+
+INTERRUPTED = 130
+
+OBJECTIVES: Mapping[str, str] = {
+    "vdvae": """Train a prior: an unconditional VDVAE, by its ELBO.
+
+    Example: vdsr train vdvae photos/ --out runs/prior --steps 50000
+    """,
+    "cvdvae": """Train CVDVAE: an LR encoder into the latents of a frozen prior, by the KL
+    divergence of its first layers.
+
+    Example: vdsr train cvdvae photos/ --prior runs/prior --out runs/cvdvae
+    """,
+    "vdvae-sr": """Train VDVAE-SR: the ELBO of hr given lr, plus an L1 of the mean path.
+
+    Example: vdsr train vdvae-sr drawings/ --from vdvae-sr-x4 --out runs/mine
+    """,
+}
 
 app = typer.Typer(no_args_is_help=True, help="Train or fine-tune a model on your own pictures.")
 
 
-@app.command("vdvae-sr")
-def vdvae_sr(
+class Degradation(StrEnum):
+    """How LR pictures are made."""
+
+    bicubic = "bicubic"
+    real = "real"
+
+
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Makes a TOML file's entries the defaults of the options of the same names."""
+    if path is None:
+        return None
+    try:
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
+    values = {key.replace("-", "_"): value for key, value in entries.items()}
+    values = {{"from": "start_from"}.get(key, key): value for key, value in values.items()}
+    known = {parameter.name for parameter in context.command.params} - {"config"}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UsageError(f"{path}: unknown entries: {', '.join(unknown)}")
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+def _train(
+    context: typer.Context,
     data: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     out: Annotated[Path, typer.Option(help="Run folder; a run in it is resumed.")],
-    preset: Annotated[str, typer.Option(help="Architecture of a new run.")] = "vdvae-sr-x4",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of options, e.g. lr-size = 32; the command line overrides it.",
+            callback=_read_config,
+            is_eager=True,
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Architecture of a new run: vdvae-sr-x4 (-tiny), vdvae-x4-prior."),
+    ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option("--from", help="Fine-tune these weights: a model's name, a file or a run."),
+    ] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="Build on this pretrained prior: name, file or run.")
+    ] = None,
     branch_from: Annotated[
-        Path | None, typer.Option(help="Another run's last.pt to go on from.")
+        Path | None, typer.Option(help="Another run's last.pt to go on from, steps counted on.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Total steps, earlier legs included.")
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="End this leg, saved, after so many minutes; run it again."),
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Crops a step and process.")] = None,
+    lr_size: Annotated[int | None, typer.Option(min=8, help="Side of a crop in LR pixels.")] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="AdamW's peak rate: 1e-3 from scratch, 2e-4 with --from."),
+    ] = None,
+    warmup: Annotated[int | None, typer.Option(min=0, help="Steps of linear warm-up.")] = None,
+    cooldown: Annotated[
+        int | None, typer.Option(min=0, help="Last steps, the rate falling to zero.")
+    ] = None,
+    elbo_from: Annotated[
+        int | None,
+        typer.Option(min=0, help="First step of the ELBO; before it the mean path alone."),
+    ] = None,
+    mean_weight: Annotated[
+        float | None, typer.Option(min=0.0, help="Weight of the mean path's L1.")
+    ] = None,
+    grad_clip: Annotated[float | None, typer.Option(min=0.0, help="Largest gradient norm.")] = None,
+    skip_above: Annotated[
+        float | None, typer.Option(min=0.0, help="Skip steps of a larger gradient norm.")
+    ] = None,
+    give_up_after: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many skipped steps in a row.")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(min=0.0, help="AdamW's decay.")] = None,
+    beta2: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="AdamW's second beta.")
+    ] = None,
+    ema_decay: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Decay of the averaged weights.")
+    ] = None,
+    degradation: Annotated[
+        Degradation | None,
+        typer.Option(help="LR by antialiased bicubic, or blurred, noisy and compressed."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of crops and noise.")] = None,
+    rescale: Annotated[
+        list[float] | None,
+        typer.Option(help="Keep each picture at this size too; repeat. Default: 1 and 0.65."),
     ] = None,
     store: Annotated[
         Path | None, typer.Option(help="File that keeps the decoded pictures from leg to leg.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Total steps, earlier legs included.")] = 20_000,
-    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
-    lr_size: Annotated[int, typer.Option(min=8, help="Side of a crop in LR pixels.")] = 24,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="AdamW's peak rate.")] = 1e-3,
-    warmup: Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")] = 200,
-    cooldown: Annotated[int, typer.Option(min=0, help="Last steps, rate falling to zero.")] = 0,
-    elbo_from: Annotated[int, typer.Option(min=0, help="First step of the ELBO.")] = 0,
-    mean_weight: Annotated[
-        float, typer.Option(min=0.0, help="Weight of the mean path's L1.")
-    ] = 10.0,
-    ema_decay: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Decay of the average.")
-    ] = 0.999,
-    seed: Annotated[int, typer.Option(help="Seed of crops and noise.")] = 0,
-    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode. Default: all processors.")
+    ] = None,
+    val: Annotated[
+        list[Path] | None, typer.Option(help="Pictures to score the model on; repeat.")
+    ] = None,
+    val_every: Annotated[
+        int, typer.Option(min=0, help="Steps between scores, samples and curves; 0 for none.")
+    ] = 1000,
+    val_limit: Annotated[int, typer.Option(min=1, help="Pictures that are scored.")] = 16,
+    metric_weights: Annotated[
+        Path | None, typer.Option(help="Folder with lpips_alex.safetensors, to score LPIPS.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps or a torch device.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="Of the convolutions: auto, float32 or bfloat16.")
+    ] = "auto",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Use torch.compile: slow to start, then faster.")
+    ] = False,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    log_every: Annotated[int, typer.Option(min=1, help="Steps between rows of the log.")] = 50,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard's files too.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Train VDVAE-SR: the ELBO of hr given lr, plus an L1 of the mean path.
-
-    Example: vdsr train vdvae-sr photos/ --out runs/mine --steps 2000
-    """
+    from vdsr_cli.cli.train_progress import stop_on_signals, training_progress
     from vdsr_cli.services.train import TrainRequest, train
-    from vdsr_cli.training.loop import TrainConfig
 
-    config = TrainConfig(
-        steps=steps,
-        batch=batch,
-        lr_size=lr_size,
-        learning_rate=learning_rate,
-        warmup=warmup,
-        cooldown=cooldown,
-        elbo_from=elbo_from,
-        mean_weight=mean_weight,
-        ema_decay=ema_decay,
-        seed=seed,
-    )
-
-    def show(row: dict[str, float]) -> None:
-        typer.echo(" ".join(f"{key}={value:.5g}" for key, value in row.items()), err=True)
-
-    train(
-        TrainRequest(
-            sources=tuple(data),
-            out=out,
-            preset=preset,
-            config=config,
-            branch_from=branch_from,
-            store=store,
-            device=device,
-            on_log=show,
+    settings = _hyper_parameters(context)
+    with (
+        stop_on_signals() as is_stopped,
+        training_progress(settings.steps, quiet=quiet) as on_log,
+    ):
+        train(
+            TrainRequest(
+                sources=tuple(data),
+                out=out,
+                config=settings,
+                objective=str(context.info_name),
+                preset=preset,
+                prior=prior,
+                start_from=start_from,
+                branch_from=branch_from,
+                rescales=tuple(rescale) if rescale else (1.0, 0.65),
+                store=store,
+                val=tuple(val or ()),
+                val_every=val_every,
+                val_limit=val_limit,
+                metric_weights=metric_weights,
+                device=device,
+                dtype=dtype,
+                compiled=compiled,
+                minutes=minutes,
+                workers=workers,
+                save_every=save_every,
+                log_every=log_every,
+                tensorboard=tensorboard,
+                on_log=on_log,
+                is_stopped=is_stopped,
+            )
         )
+    if is_stopped():
+        raise typer.Exit(INTERRUPTED)
+    typer.echo(out)
+
+
+for _objective, _help in OBJECTIVES.items():
+    app.command(_objective, help=_help)(_train)
+
+
+def _hyper_parameters(context: typer.Context) -> "TrainConfig":
+    """What was given of :class:`TrainConfig`, in front of the objective's defaults."""
+    from vdsr_cli.training.config import TrainConfig, config_for
+
+    given: dict[str, Any] = {}
+    for field in fields(TrainConfig):
+        value = context.params.get(field.name)
+        if value is not None:
+            given[field.name] = str(value) if isinstance(value, StrEnum) else value
+    return config_for(
+        str(context.info_name),
+        given,
+        on_prior=context.params["prior"] is not None,
+        fine_tuning=context.params["start_from"] is not None,
     )
 
 
@@ -76,12 +229,28 @@ def vdvae_sr(
 def export_run(
     run: Annotated[Path, typer.Argument(help="Run folder, or the last.pt in it.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The safetensors file to write.")],
+    card: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE for the model card, e.g. licence=CC0; repeat."),
+    ] = None,
 ) -> None:
-    """Write a run's averaged weights as a file that --model takes.
+    """Write a run's averaged weights as a file that --model takes, with its model card.
 
-    Example: vdsr train export runs/mine -o mine.safetensors
+    Example: vdsr train export runs/mine -o mine.safetensors --card licence=CC-BY-4.0
     """
     from vdsr_cli.services.train import export
+    from vdsr_cli.training.run_folder import LAST, find_checkpoint
 
-    export(run / "last.pt" if run.is_dir() else run, out, card={})
+    checkpoint = (find_checkpoint(run) or run / LAST) if run.is_dir() else run
+    export(checkpoint, out, card=_card(card or []))
     typer.echo(out)
+
+
+def _card(entries: list[str]) -> dict[str, str]:
+    facts = {}
+    for entry in entries:
+        key, separator, value = entry.partition("=")
+        if not key or not separator:
+            raise UsageError(f"--card takes KEY=VALUE, not {entry!r}")
+        facts[key] = value
+    return facts

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vdsr_cli.cli.console import print_error, tile_progress
+from vdsr_cli.config import check_scale, check_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import (
     Naming,
@@ -141,6 +142,12 @@ def upscale(
     to_stdout = [path for path in outputs if path is None]
     if to_stdout and as_json:
         raise UsageError("--json and a picture cannot share standard output", hint="give -o a file")
+    check_scale(scale)
+    check_temperature(temperature)
+    if dry_run:
+        for source, path in zip(sources, outputs, strict=True):
+            _show_plan(source, None if path is None else str(path), as_json=as_json)
+        return
 
     from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.services.engine import SamplingSettings
@@ -164,10 +171,6 @@ def upscale(
         quality=quality,
         max_pixels=max_pixels,
     )
-    if dry_run:
-        for source, path in zip(sources, outputs, strict=True):
-            _show_plan(source, None if path is None else str(path), as_json=as_json)
-        return
     runtime = choose_runtime(device.value, dtype.value)
     loaded = load_model(model, runtime)
     check_request(request, loaded)

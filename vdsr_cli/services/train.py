@@ -1,18 +1,28 @@
 """The use case of ``vdsr train``: pictures in, a checkpoint out."""
 
-import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from vdsr_cli.errors import UsageError
-from vdsr_cli.models.compact import CompactVDVAESR
-from vdsr_cli.models.registry import COMPACT_VDVAE_SR, PRESETS, build_compact
-from vdsr_cli.training.data import PictureStore, find_pictures
-from vdsr_cli.training.loop import TrainConfig, Trainer
+from vdsr_cli.errors import DeviceError, OutputError, UsageError
+from vdsr_cli.files import write_text_atomic
+from vdsr_cli.metrics import LPIPS
+from vdsr_cli.models.registry import COMPACT_VDVAE_SR
+from vdsr_cli.runtime import Runtime, choose_runtime
+from vdsr_cli.services.train_start import model_of_run, new_model
+from vdsr_cli.services.train_validation import Validator
+from vdsr_cli.training.cards import card_facts, command_line, hardware_of, markdown_card
+from vdsr_cli.training.config import Row, RunPlan, TrainConfig, check_crop
+from vdsr_cli.training.curves import save_curves
+from vdsr_cli.training.data import CropSpec, PictureStore, find_pictures
+from vdsr_cli.training.loop import Trainer
+from vdsr_cli.training.run_folder import find_checkpoint, read_checkpoint, read_log
+from vdsr_cli.training.world import World, join_world, leave_world
 from vdsr_cli.weights import Checkpoint, write_safetensors
 
 
@@ -22,81 +32,242 @@ class TrainRequest:
 
     Attributes:
         sources: picture files and folders.
-        out: run folder; ``last.pt`` in it is taken up.
-        preset: architecture of a new run.
+        out: run folder; a run in it is taken up.
         config: hyper-parameters.
-        rescales: sizes at which each picture is kept.
+        objective: "vdvae", "cvdvae" or "vdvae-sr".
+        preset: architecture of a new run; None for the objective's default.
+        prior: name or path of a pretrained prior that a new run is built on.
+        start_from: name or path of finished weights that a new run fine-tunes.
         branch_from: another run's ``last.pt`` to start this run from, its step counted on.
+        rescales: sizes at which each picture is kept.
         store: file that keeps the decoded pictures from leg to leg; made where it is missing.
-        device: torch device name.
+        val: pictures to validate on; none for samples only.
+        val_every: steps between validations, 0 for none.
+        val_limit: how many pictures are scored.
+        metric_weights: folder with ``lpips_alex.safetensors``, or None.
+        device, dtype: as :func:`~vdsr_cli.runtime.choose_runtime` takes them.
+        compiled: whether to use torch.compile.
+        minutes: ends the leg with a checkpoint after so long, decoding included; None for never.
+        workers: threads that decode pictures; None for one a processor.
         save_every, log_every: steps.
+        tensorboard: whether to write TensorBoard's event files too.
+        on_log: told each row of the log.
+        is_stopped: asked at each step whether to end the leg.
     """
 
     sources: tuple[Path, ...]
     out: Path
-    preset: str
     config: TrainConfig
-    rescales: tuple[float, ...] = (1.0, 0.65)
+    objective: str = "vdvae-sr"
+    preset: str | None = None
+    prior: str | None = None
+    start_from: str | None = None
     branch_from: Path | None = None
+    rescales: tuple[float, ...] = (1.0, 0.65)
     store: Path | None = None
+    val: tuple[Path, ...] = ()
+    val_every: int = 0
+    val_limit: int = 16
+    metric_weights: Path | None = None
     device: str = "cpu"
+    dtype: str = "auto"
+    compiled: bool = False
+    minutes: float | None = None
+    workers: int | None = None
     save_every: int = 500
     log_every: int = 50
-    on_log: Callable[[dict[str, float]], None] = field(default=lambda row: None)
+    tensorboard: bool = False
+    on_log: Callable[[Row], None] = field(default=lambda row: None)
+    is_stopped: Callable[[], bool] = field(default=lambda: False)
 
 
 def train(request: TrainRequest) -> Trainer:
-    """Runs to ``config.steps``; a run folder that holds a checkpoint is resumed."""
-    if request.preset not in PRESETS:
-        raise UsageError(f"unknown preset {request.preset!r}", hint=f"known: {', '.join(PRESETS)}")
-    last = request.out / "last.pt"
-    start = last if last.exists() else request.branch_from
-    torch.manual_seed(request.config.seed)
-    model = _model_of(start) if start else CompactVDVAESR(PRESETS[request.preset])
-    store = _open_store(request, model.scale)
-    device = torch.device(request.device)
-    trainer = Trainer(model, store, request.config, request.out, device=device)
-    if start:
-        trainer.resume(start)
-    trainer.run(save_every=request.save_every, log_every=request.log_every, on_log=request.on_log)
+    """Runs to ``config.steps`` or the end of the leg; a run in the folder is resumed.
+
+    Raises:
+        UsageError, InputError, WeightsError, DeviceError, OutputError: see :class:`Trainer` and
+            :func:`~vdsr_cli.services.train_start.new_model`.
+    """
+    deadline = None if request.minutes is None else time.monotonic() + 60 * request.minutes
+    world, device = join_world(request.device)
+    try:
+        runtime = _runtime(device, request.dtype)
+        trainer = _trainer(request, world, runtime)
+        validate = _validator(request, trainer, runtime) if request.val_every else None
+        trainer.run(_plan(request, validate, deadline))
+        if world.is_first:
+            _draw_curves(request.out)
+    finally:
+        leave_world()
     return trainer
 
 
-def _open_store(request: TrainRequest, scale: int) -> PictureStore:
-    if request.store is not None and request.store.exists():
-        return PictureStore.load(request.store)
-    store = PictureStore(
-        find_pictures(request.sources),
-        scale=scale,
-        rescales=request.rescales,
-        min_lr_size=request.config.lr_size,
+def _runtime(device: str, dtype: str) -> Runtime:
+    """Device and dtype; on a GPU convolutions are tried out once for their fastest kernels."""
+    try:
+        runtime = choose_runtime(device, dtype)
+    except RuntimeError as error:
+        raise DeviceError(f"no such device: {device}", hint="try --device cpu") from error
+    if runtime.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    return runtime
+
+
+def _trainer(request: TrainRequest, world: World, runtime: Runtime) -> Trainer:
+    """The trainer at the step that the run folder, or its source, has reached."""
+    start = find_checkpoint(request.out) or request.branch_from
+    torch.manual_seed(request.config.seed)
+    model = model_of_run(request.objective, start) if start else _new_model(request)
+    check_crop(request.config.lr_size, model.latent_shapes, model.scale)  # type: ignore[arg-type]
+    trainer = Trainer(
+        model,
+        _open_store(request, model, world),
+        request.config,
+        request.out,
+        device=runtime.device,
+        compute=runtime.dtype,
+        world=world,
+        compiled=request.compiled,
+        keep_previous=True,
+        leg=_leg(request, world, runtime),
     )
-    if request.store is not None:
-        store.save(request.store)
+    if start:
+        trainer.resume(start)
+    return trainer
+
+
+def _leg(request: TrainRequest, world: World, runtime: Runtime) -> dict[str, Any]:
+    """What the model card says of this leg."""
+    started_from = request.start_from or request.prior
+    return {
+        "command": command_line(),
+        "hardware": f"{world.size} x {hardware_of(runtime.device)}",
+        "data": ", ".join(map(str, request.sources)),
+        **({"started_from": started_from} if started_from else {}),
+    }
+
+
+def _new_model(request: TrainRequest) -> nn.Module:
+    return new_model(
+        request.objective,
+        preset=request.preset,
+        prior=request.prior,
+        start_from=request.start_from,
+    )
+
+
+def _open_store(request: TrainRequest, model: nn.Module, world: World) -> PictureStore:
+    """The decoded pictures. Of several processes that share a file the first one makes it."""
+    if request.store is None:
+        return _decoded(request, request.sources, model)
+    if world.is_first and not request.store.exists():
+        _decoded(request, request.sources, model).save(request.store)
+    world.wait()
+    store = PictureStore.load(request.store)
+    if store.scale != model.scale or int(store.sizes.min()) < request.config.lr_size:
+        raise UsageError(
+            f"{request.store} was made for another scale or for smaller crops",
+            hint="delete it, or name another file",
+        )
     return store
 
 
-def _model_of(checkpoint: Path) -> CompactVDVAESR:
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    return build_compact(json.loads(json.dumps(state["architecture"])))
+def _decoded(request: TrainRequest, sources: tuple[Path, ...], model: nn.Module) -> PictureStore:
+    return PictureStore(
+        find_pictures(sources),
+        scale=model.scale,  # type: ignore[arg-type]
+        rescales=request.rescales if sources is request.sources else (1.0,),
+        min_lr_size=request.config.lr_size,
+        workers=request.workers,
+    )
+
+
+def _validator(request: TrainRequest, trainer: Trainer, runtime: Runtime) -> Validator | None:
+    """What scores and draws the model: on the validation pictures, or draws the training's."""
+    if not trainer.world.is_first:
+        return None
+    store = _decoded(request, request.val, trainer.model) if request.val else trainer.store
+    weights = request.metric_weights and request.metric_weights / "lpips_alex.safetensors"
+    config = request.config
+    return Validator(
+        store,
+        CropSpec(batch=max(config.batch, 4), lr_size=config.lr_size, scale=store.scale),
+        request.out,
+        device=runtime.device,
+        compute=runtime.dtype,
+        lpips=LPIPS(weights) if weights else None,
+        limit=request.val_limit if request.val else 0,
+    )
+
+
+def _plan(request: TrainRequest, validator: Validator | None, deadline: float | None) -> RunPlan:
+    writer = _tensorboard(request.out) if request.tensorboard else None
+
+    def on_log(row: Row) -> None:
+        request.on_log(row)
+        if writer is not None:
+            for key, value in row.items():
+                writer.add_scalar(key, value, int(row["step"]))
+
+    def validate(model: nn.Module, step: int) -> Row:
+        _draw_curves(request.out)
+        return validator(model, step) if validator else {}
+
+    return RunPlan(
+        save_every=request.save_every,
+        log_every=request.log_every,
+        on_log=on_log,
+        validate_every=request.val_every,
+        validate=validate,
+        deadline=deadline,
+        is_stopped=request.is_stopped,
+    )
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError("TensorBoard is not installed", hint="pip install tensorboard") from error
+    return SummaryWriter(folder / "tensorboard")
+
+
+def _draw_curves(folder: Path) -> None:
+    try:
+        save_curves(read_log(folder), folder / "curves.png")
+    except OSError as error:
+        raise OutputError(f"cannot write {folder / 'curves.png'}: {error.strerror}") from error
 
 
 def export(checkpoint: Path, out: Path, *, card: dict[str, Any]) -> None:
     """Writes a run's averaged weights as a checkpoint that ``--model`` takes, in bfloat16.
 
+    The card goes into its header and, as Markdown, beside it.
+
     Args:
         checkpoint: a run's ``last.pt``.
         out: the safetensors file.
-        card: facts for the header; the run's own configuration and step are added.
+        card: facts to add; the run's own come along.
+
+    Raises:
+        WeightsError: no checkpoint of a run.
+        OutputError: a file cannot be written.
     """
-    run = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    facts = {"degradation": "bicubic", "step": run["step"], "train": run["config"], **card}
+    run = read_checkpoint(checkpoint)
+    facts = {**card_facts(run, read_log(checkpoint.parent)), **card}
+    architecture = run.get("kind", COMPACT_VDVAE_SR)
+    state = {name: value.to(torch.bfloat16) for name, value in run["ema"].items()}
     write_safetensors(
         out,
         Checkpoint(
-            architecture=COMPACT_VDVAE_SR,
-            config=run["architecture"],
-            state={name: value.to(torch.bfloat16) for name, value in run["ema"].items()},
-            metadata=json.loads(json.dumps(facts, default=str).replace("Infinity", '"inf"')),
+            architecture=architecture, config=run["architecture"], state=state, metadata=facts
         ),
     )
+    page = markdown_card(
+        out.stem, architecture, sum(value.numel() for value in state.values()), facts
+    )
+    try:
+        write_text_atomic(out.with_suffix(".md"), page)
+    except OSError as error:
+        raise OutputError(f"cannot write {out.with_suffix('.md')}: {error.strerror}") from error

@@ -4,7 +4,6 @@ Picture ─► stages of the model (x4, or x4 twice for more) ─► strips
              └─► consistency projection ─► Canvas ─► file
 """
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,16 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vdsr_cli.config import check_scale, check_temperature
 from vdsr_cli.consistency import StripProjection, project
-from vdsr_cli.errors import DeviceError, OutputError, UsageError, VdsrError
+from vdsr_cli.errors import DeviceError, OutputError, VdsrError
 from vdsr_cli.images import MAX_PIXELS, Canvas, Picture, read_picture, refuse_impossible
 from vdsr_cli.paths import Source, output_format
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.engine import SamplingSettings, plan_picture, sample_strips
 from vdsr_cli.services.loading import LoadedModel
 from vdsr_cli.tiling import check_tiles
-
-SCALE_RANGE = (1.0, 16.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +50,8 @@ class UpscaleRequest:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        low, high = SCALE_RANGE
-        if not low <= self.scale <= high:
-            raise UsageError(f"--scale {self.scale:g} is outside {low:g} to {high:g}")
-        temperature = self.settings.temperature
-        if not (math.isfinite(temperature) and 0 <= temperature <= 2):
-            raise UsageError(f"--temperature {temperature:g} is outside 0 to 2")
+        check_scale(self.scale)
+        check_temperature(self.settings.temperature)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,8 +135,8 @@ class PictureStore:
 
     @property
     def facts(self) -> dict[str, float]:
-        """What tells this store from another: how many pictures, how many HR pixels."""
-        return {"pictures": len(self.sizes), "pixels": len(self.hr)}
+        """What tells this store from another: how many pictures and copies of them, and pixels."""
+        return {"copies": len(self.sizes), "pixels": len(self.hr)}
 
     def batch(
         self, spec: CropSpec, generator: torch.Generator, world: World | None = None
@@ -160,8 +160,9 @@ class PictureStore:
         symmetry = torch.rand(batch, 3, generator=generator) < 0.5
         columns = [self.offsets[index, None], size[:, 1:], corner, symmetry.long()]
         geometry = world.share(torch.cat(columns, dim=1))
-        if self.hr.is_cuda:  # one small copy that the processor need not wait for
-            geometry = geometry.pin_memory().to(self.hr.device, non_blocking=True)
+        if self.hr.is_cuda:  # a pinned copy, which the processor need not wait for
+            geometry = geometry.pin_memory()
+        geometry = geometry.to(self.hr.device, non_blocking=True)
         lr = _gather(self.lr, geometry, side=spec.lr_size, factor=1)
         hr = _gather(self.hr, geometry, side=spec.lr_size, factor=self.scale)
         return hr, lr

@@ -1,216 +1,271 @@
-"""The training loop of the compact models: one objective, resumable legs.
+"""The training loop: one objective, legs that compose, several processes.
 
 Every random number of step k comes from generators seeded by (seed, k), so that a run that was
 stopped and resumed is the run that was not.
 """
 
-import json
-import math
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vdsr_cli.models.compact import CompactVDVAESR, LatentShape
+from vdsr_cli.errors import DeviceError, WeightsError
+from vdsr_cli.models.compact import LatentShape
+from vdsr_cli.models.registry import architecture_of, config_of
+from vdsr_cli.training.config import Row, RunPlan, TrainConfig, check_crop
 from vdsr_cli.training.data import CropSpec, PictureStore
+from vdsr_cli.training.degradation import RealDegradation
+from vdsr_cli.training.objectives import Losses, objective_of, to_unit_range, vdvae_sr_losses
+from vdsr_cli.training.randomness import StepRandom
+from vdsr_cli.training.run_folder import (
+    append_log,
+    prepare_folder,
+    read_checkpoint,
+    write_checkpoint,
+)
 from vdsr_cli.training.schedule import ema_decay_at, learning_rate_factor
+from vdsr_cli.training.world import World
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """Hyper-parameters of one run.
-
-    Attributes:
-        steps: total steps, earlier legs included.
-        batch: crops a step.
-        lr_size: side of a crop in LR pixels.
-        learning_rate: peak of AdamW's rate.
-        warmup: steps of linear warm-up.
-        cooldown: last steps, in which the rate falls linearly to zero.
-        elbo_from: first step of the ELBO; before it the mean path alone is trained, which costs
-            less than half and starts the prior near its goal.
-        mean_weight: weight of the mean path's L1 on [-1, 1], against an ELBO in bits/dim.
-        grad_clip: largest gradient norm.
-        skip_above: a step with a larger gradient norm before clipping is skipped (papers' rule).
-        ema_decay: decay of the averaged weights, the ones that are used and shipped.
-        seed: of crops and posterior noise.
-    """
-
-    steps: int
-    batch: int = 16
-    lr_size: int = 24
-    learning_rate: float = 1e-3
-    warmup: int = 200
-    cooldown: int = 0
-    elbo_from: int = 0
-    mean_weight: float = 10.0
-    grad_clip: float = 1.0
-    skip_above: float = math.inf
-    ema_decay: float = 0.999
-    weight_decay: float = 0.0
-    seed: int = 0
-
-
-@dataclass(slots=True)
-class Losses:
-    """One step's figures, still on the device: bits per dimension and the mean path's L1."""
-
-    loss: Tensor
-    distortion: Tensor
-    rate: Tensor
-    mean_l1: Tensor
-
-
-def to_unit_range(pixels: Tensor) -> Tensor:
-    """uint8 -> float32 in [0, 1]."""
-    return pixels.float() / 255
-
-
-def vdvae_sr_losses(
-    model: CompactVDVAESR,
-    hr: Tensor,
-    lr: Tensor,
-    noise: Callable[[LatentShape], Tensor] | None,
-    mean_weight: float,
-) -> Losses:
-    """The objective of VDVAE-SR: the negative ELBO in bits per dimension plus the mean path's L1.
-
-    Args:
-        hr: (B, 3, H, W) uint8.
-        lr: (B, 3, h, w) uint8.
-        noise: posterior noise, or None to train the mean path alone.
-    """
-    target, lr_unit = to_unit_range(hr) * 2 - 1, to_unit_range(lr)
-    if noise is None:
-        mean_l1 = (model.mean_path(lr_unit) - target).abs().mean()
-        zero = mean_l1.new_zeros(())
-        return Losses(mean_weight * mean_l1, zero, zero, mean_l1)
-    elbo, mean_path = model.elbo_and_mean(target, lr_unit, noise)
-    per_dimension = 1 / (target[0].numel() * math.log(2))
-    distortion = elbo.distortion.mean() * per_dimension
-    rate = elbo.rate.sum(0).mean() * per_dimension
-    mean_l1 = (mean_path - target).abs().mean()
-    return Losses(distortion + rate + mean_weight * mean_l1, distortion, rate, mean_l1)
+__all__ = ["Losses", "RunPlan", "TrainConfig", "Trainer", "to_unit_range", "vdvae_sr_losses"]
 
 
 class Trainer:
     """A model, its average and its optimiser at some step; ``run`` advances them.
 
     Args:
-        model: trained in place.
+        model: trained in place, those of its parameters that want gradients.
         store: the pictures.
         config: hyper-parameters.
         folder: where ``last.pt`` and ``log.jsonl`` go.
         device: where the model and the pictures are.
         compute: dtype of the convolutions (autocast); moments, KL and likelihood stay float32.
+        world: this process among those of the run.
+        compiled: whether the objective goes through torch.compile.
+        keep_previous: whether the checkpoint before the last stays, as ``previous.pt``.
+        leg: facts of this leg for the model card, such as its command.
+
+    Raises:
+        UsageError: crops that the model's coarsest latent does not divide.
     """
 
     def __init__(
         self,
-        model: CompactVDVAESR,
+        model: nn.Module,
         store: PictureStore,
         config: TrainConfig,
         folder: Path,
         *,
         device: torch.device,
         compute: torch.dtype = torch.bfloat16,
+        world: World | None = None,
+        compiled: bool = False,
+        keep_previous: bool = False,
+        leg: dict[str, Any] | None = None,
     ) -> None:
         self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.shapes: list[LatentShape] = model.latent_shapes  # type: ignore[assignment]
         self.store = store.to(device)
         self.config, self.folder, self.device, self.compute = config, folder, device, compute
+        self.world, self.keep_previous = world or World(), keep_previous
+        check_crop(config.lr_size, self.shapes, store.scale)
         self.ema = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        trained = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+        self._trained = [parameter for _, parameter in trained]
+        self._averages = [self.ema[name] for name, _ in trained]
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
+            self._trained,
             lr=config.learning_rate,
-            betas=(0.9, 0.98),
+            betas=(0.9, config.beta2),
             weight_decay=config.weight_decay,
             fused=True,
         )
+        self._losses = torch.compile(self._objective) if compiled else self._objective
+        self._real = RealDegradation(store.scale) if config.degradation == "real" else None
+        self._waits = device.type == "cpu"
+        self._skips = torch.zeros(2, dtype=torch.long, device=device)
         self.step = 0
-        self.skipped = 0
+        self._saved_step = -1
+        self.legs: list[dict[str, Any]] = [{**(leg or {}), **store.facts, "from_step": 0}]
+        self._started = time.monotonic()
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were skipped so far."""
+        return int(self._skips[0])
 
     def run(
-        self, *, save_every: int, log_every: int, on_log: Callable[[dict[str, float]], None]
+        self,
+        plan: RunPlan | None = None,
+        *,
+        save_every: int = 500,
+        log_every: int = 50,
+        on_log: Callable[[Row], None] = lambda row: None,
     ) -> None:
-        """Trains up to ``config.steps``; saves and logs on the way and at the end."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        since, started = self.step, time.monotonic()
-        while self.step < self.config.steps:
-            losses, norm = self.train_step()
-            if self.step % log_every == 0:
-                now = time.monotonic()
-                row = {
-                    "step": self.step,
-                    "loss": losses.loss.item(),
-                    "distortion_bits": losses.distortion.item(),
-                    "rate_bits": losses.rate.item(),
-                    "mean_l1": losses.mean_l1.item(),
-                    "grad_norm": norm,
-                    "skipped": self.skipped,
-                    "seconds_per_step": (now - started) / (self.step - since),
-                }
-                since, started = self.step, now
-                self._append_log(row)
-                on_log(row)
-            if self.step % save_every == 0:
-                self.save()
-        self.save()
+        """Trains up to ``config.steps``; saves and logs on the way and at the end.
 
-    def train_step(self) -> tuple[Losses, float]:
-        """One optimiser step; a step whose gradient is not finite or too large changes nothing."""
+        Raises:
+            OutputError: a file cannot be written; the last checkpoint is intact.
+            DeviceError: too many steps in a row had no usable gradient.
+        """
+        plan = plan or RunPlan(save_every=save_every, log_every=log_every, on_log=on_log)
+        if self.world.is_first:
+            prepare_folder(self.folder, self.step)
+        since, started = self.step, time.monotonic()
+        total = torch.zeros(4, device=self.device)
+        while self.step < self.config.steps and not self._is_over(plan):
+            losses, norm = self.train_step()
+            total += losses.stacked()
+            if self.step % plan.log_every == 0:
+                row = self._row(total / (self.step - since), norm)
+                total.zero_()
+                now = time.monotonic()
+                row["seconds_per_step"] = (now - started) / (self.step - since)
+                since, started = self.step, now
+                self._log(row, plan)
+            if plan.validate_every and self.step % plan.validate_every == 0:
+                self._validate(plan)
+            if self.step % plan.save_every == 0:
+                self.save()
+        if self._saved_step != self.step:
+            self.save()
+
+    def train_step(self) -> tuple[Losses, Tensor]:
+        """One optimiser step; a step whose gradient is not finite or too large changes nothing.
+
+        Returns the figures of this process and the norm of the gradient, before clipping, of all.
+        On a GPU nothing here waits for the device.
+        """
         config = self.config
         factor = learning_rate_factor(
             self.step, warmup=config.warmup, steps=config.steps, cooldown=config.cooldown
         )
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
-        hr, lr = self.store.batch(
-            CropSpec(batch=config.batch, lr_size=config.lr_size, scale=self.model.scale), generator
-        )
-        noise = self._noise(generator, len(hr)) if self.step >= config.elbo_from else None
+        random = StepRandom(config.seed, self.step, self.device)
+        hr, lr = self._pairs(random)
+        noise = self._draw_noise(random) if self.step >= config.elbo_from else None
         with torch.autocast(
             self.device.type, dtype=self.compute, enabled=self.compute != torch.float32
         ):
-            losses = vdvae_sr_losses(
-                self.model,
-                hr.contiguous(memory_format=torch.channels_last),
-                lr.contiguous(memory_format=torch.channels_last),
-                noise,
-                config.mean_weight,
-            )
+            losses = self._losses(hr, lr, noise)
         self.optimizer.zero_grad(set_to_none=True)
         losses.loss.backward()  # type: ignore[no-untyped-call]
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip))
-        if math.isfinite(norm) and norm < config.skip_above:
-            self.optimizer.step()
-            self._update_ema()
-        else:
-            self.skipped += 1
+        self.world.average_gradients(self._trained)
+        norm = nn.utils.clip_grad_norm_(self._trained, config.grad_clip)
+        loss = self.world.mean(losses.loss.detach())
+        self._apply(torch.isfinite(norm + loss) & (norm < config.skip_above))
         self.step += 1
         return losses, norm
 
-    def _noise(self, generator: torch.Generator, batch: int) -> Callable[[LatentShape], Tensor]:
-        side = self.config.lr_size * self.model.scale
+    def _objective(self, hr: Tensor, lr: Tensor, noise: list[Tensor] | None) -> Losses:
+        source = None if noise is None else lambda shape: noise[shape.layer]
+        return objective_of(self.model)(self.model, hr, lr, source, self.config.mean_weight)
+
+    def _pairs(self, random: StepRandom) -> tuple[Tensor, Tensor]:
+        """hr and lr of this step, uint8, channels last."""
+        config = self.config
+        spec = CropSpec(batch=config.batch, lr_size=config.lr_size, scale=self.store.scale)
+        hr, lr = self.store.batch(spec, random.cpu, self.world)
+        if self._real is not None:
+            lr = self._real(hr, random, self.world)
+        return (
+            hr.contiguous(memory_format=torch.channels_last),
+            lr.contiguous(memory_format=torch.channels_last),
+        )
+
+    def _draw_noise(self, random: StepRandom) -> list[Tensor]:
+        """Standard normals of each layer for this process's crops."""
+        side, batch = self.config.lr_size * self.store.scale, self.config.batch * self.world.size
 
         def draw(shape: LatentShape) -> Tensor:
             size = (batch, side // shape.cell, side // shape.cell, shape.channels)
-            return torch.randn(size, generator=generator).permute(0, 3, 1, 2).to(self.device)
+            drawn = torch.randn(size, generator=random.device, device=self.device)
+            return self.world.share(drawn.permute(0, 3, 1, 2))
 
-        return draw
+        return [draw(shape) for shape in self.shapes]
 
     @torch.no_grad()
-    def _update_ema(self) -> None:
-        decay = ema_decay_at(self.step, self.config.ema_decay)
-        names, parameters = zip(*self.model.named_parameters(), strict=True)
-        torch._foreach_lerp_([self.ema[name] for name in names], list(parameters), 1 - decay)
+    def _apply(self, is_good: Tensor) -> None:
+        """Takes the optimiser's step and moves the average, if the gradient is good.
+
+        On a GPU the decision stays there: a skipped step is one of weight zero.
+        """
+        bad = (~is_good).long()
+        self._skips[0] += bad
+        self._skips[1] = (self._skips[1] + bad) * bad
+        weight = 1 - ema_decay_at(self.step, self.config.ema_decay)
+        if self._waits:
+            self._give_up_if_lost()
+            if is_good:
+                self.optimizer.step()
+                torch._foreach_lerp_(self._averages, self._trained, weight)
+            return
+        # The fused optimiser leaves parameters and moments alone where found_inf is 1. Its kernel
+        # has read the gradients by then, which need not be finite.
+        self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        changes = torch._foreach_sub(self._trained, self._averages)
+        torch._foreach_mul_(changes, is_good * weight)
+        torch._foreach_add_(self._averages, changes)
+
+    def _give_up_if_lost(self) -> None:
+        if int(self._skips[1]) >= self.config.give_up_after:
+            raise DeviceError(
+                f"{self.config.give_up_after} steps in a row up to step {self.step} had no usable"
+                " gradient; the last checkpoint is from before them",
+                hint="try a lower --learning-rate, or --dtype float32",
+            )
+
+    def _is_over(self, plan: RunPlan) -> bool:
+        """Whether the leg ends here; several processes only ask each other at log steps."""
+        if self.world.size > 1 and self.step % plan.log_every:
+            return False
+        is_late = plan.deadline is not None and time.monotonic() >= plan.deadline
+        return self.world.any(is_late or plan.is_stopped(), self.device)
+
+    def _row(self, losses: Tensor, norm: Tensor) -> Row:
+        """The mean figures since the last row and the last norm; waits for the device, once."""
+        figures = torch.cat([self.world.mean(losses), norm.detach().view(1)]).tolist()
+        names = ("loss", "distortion_bits", "rate_bits", "mean_l1", "grad_norm")
+        self._give_up_if_lost()
+        return {
+            "step": self.step,
+            **dict(zip(names, figures, strict=True)),
+            "skipped": self.skipped,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
+
+    def _validate(self, plan: RunPlan) -> None:
+        if plan.validate is not None and self.world.is_first:
+            with self.averaged() as model:
+                figures = plan.validate(model, self.step)
+            if figures:
+                self._log({"step": self.step, **figures}, plan)
+        self.world.wait()
+
+    def _log(self, row: Row, plan: RunPlan) -> None:
+        if self.world.is_first:
+            append_log(self.folder, row)
+            plan.on_log(row)
+
+    def averaged(self) -> "_Averaged":
+        """``with trainer.averaged() as model``: the model with the averaged weights in it."""
+        return _Averaged(self.model, self.ema)
 
     def save(self) -> None:
-        """Writes ``last.pt`` atomically: weights, average, optimiser, step, configs."""
+        """Writes ``last.pt`` atomically: weights, average, optimiser, step, configs, legs.
+
+        Raises:
+            OutputError: it cannot be written; the last one is intact.
+        """
+        if not self.world.is_first:
+            return
+        self.legs[-1]["to_step"] = self.step
+        self.legs[-1]["seconds"] = round(time.monotonic() - self._started, 1)
         state = {
             "model": self.model.state_dict(),
             "ema": self.ema,
@@ -218,20 +273,50 @@ class Trainer:
             "step": self.step,
             "skipped": self.skipped,
             "config": asdict(self.config),
-            "architecture": asdict(self.model.config),
+            "kind": architecture_of(self.model),
+            "architecture": config_of(self.model),
+            "legs": self.legs,
         }
-        temporary = self.folder / "last.pt.part"
-        torch.save(state, temporary)
-        os.replace(temporary, self.folder / "last.pt")
+        write_checkpoint(self.folder, state, keep_previous=self.keep_previous)
+        self._saved_step = self.step
 
     def resume(self, checkpoint: Path) -> None:
-        """Takes up everything that ``save`` wrote; the configuration stays this run's own."""
-        state = torch.load(checkpoint, map_location=self.device, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.ema = {name: value.to(self.device) for name, value in state["ema"].items()}
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.skipped = state["step"], state["skipped"]
+        """Takes up everything that ``save`` wrote; the configuration stays this run's own.
 
-    def _append_log(self, row: dict[str, float]) -> None:
-        with (self.folder / "log.jsonl").open("a") as log:
-            log.write(json.dumps(row) + "\n")
+        Raises:
+            WeightsError: no checkpoint, or that of another model.
+        """
+        state = read_checkpoint(checkpoint, self.device)
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise WeightsError(f"{checkpoint} is of another model than this run's") from error
+        for group in self.optimizer.param_groups:
+            group["betas"] = (0.9, self.config.beta2)
+            group["weight_decay"] = self.config.weight_decay
+        with torch.no_grad():
+            for name, average in self.ema.items():
+                average.copy_(state["ema"][name])
+        self.step = state["step"]
+        self._skips[0] = state["skipped"]
+        self.legs = [*state.get("legs", []), {**self.legs[-1], "from_step": self.step}]
+
+
+class _Averaged:
+    """Swaps the averaged weights in and out; the values in between are not to be trained."""
+
+    def __init__(self, model: nn.Module, ema: dict[str, Tensor]) -> None:
+        self.model, self.ema = model, ema
+
+    def __enter__(self) -> nn.Module:
+        self.own = {name: p.data for name, p in self.model.named_parameters()}
+        self._put(self.ema)
+        return self.model
+
+    def __exit__(self, *details: object) -> None:
+        self._put(self.own)
+
+    def _put(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self.model.named_parameters():
+            parameter.data = values[name]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from vdsr_cli.errors import DeviceError
 
@@ -43,11 +42,10 @@ class World:
         if self.size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = self.mean(_flatten_dense_tensors(gradients))
-        for gradient, averaged in zip(
-            gradients, _unflatten_dense_tensors(flat, gradients), strict=True
-        ):
-            gradient.copy_(averaged)
+        flat = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, averaged in zip(gradients, parts, strict=True):
+            gradient.copy_(averaged.view(gradient.shape))
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over the processes."""

@@ -1,0 +1,90 @@
+"""What a person sees of a training run: one bar on a terminal, a line a row elsewhere."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+Row = dict[str, float]
+
+
+def describe(row: Row) -> str:
+    """The figures of a row of the log, briefly."""
+    if "loss" not in row:
+        names = {"val_psnr_y": "PSNR-Y {:.2f} dB", "val_lpips": "LPIPS {:.4f}"}
+        names["val_bits"] = "{:.3f} bits/dim"
+        return "validation: " + ", ".join(f.format(row[k]) for k, f in names.items() if k in row)
+    elbo = row["distortion_bits"] + row["rate_bits"]
+    parts = []
+    if elbo:
+        split = f"{row['distortion_bits']:.3f} + {row['rate_bits']:.3f}"
+        parts.append(f"-ELBO {elbo:.3f} = {split} bits/dim")
+    if row["mean_l1"]:
+        parts.append(f"L1 {row['mean_l1']:.4f}")
+    if row["skipped"]:
+        parts.append(f"{row['skipped']:.0f} skipped")
+    return ", ".join([*parts, f"{row['seconds_per_step']:.3g} s/step"])
+
+
+def time_left(row: Row, steps: int) -> str:
+    """How long the rest takes at the row's pace, as h:mm:ss."""
+    seconds = round((steps - row["step"]) * row["seconds_per_step"])
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+@contextmanager
+def training_progress(steps: int, *, quiet: bool) -> Iterator[Callable[[Row], None]]:
+    """Yields what to call with each row of the log; everything goes to stderr."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield (lambda row: None) if quiet else _print_row
+        return
+    progress = Progress(
+        MofNCompleteColumn(),
+        BarColumn(),
+        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.description}"),
+        console=console,
+    )
+    with progress:
+        task = progress.add_task("reading pictures", total=steps, left="")
+
+        def show(row: Row) -> None:
+            if "loss" not in row:
+                console.print(f"step {row['step']:.0f} {describe(row)}", highlight=False)
+                return
+            left = time_left(row, steps)
+            progress.update(task, completed=row["step"], description=describe(row), left=left)
+
+        yield show
+
+
+def _print_row(row: Row) -> None:
+    typer.echo(f"step {row['step']:.0f} {describe(row)}", err=True)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Yields whether Ctrl-C or SIGTERM came: the step is finished and saved first.
+
+    A second Ctrl-C ends the process at once; the last checkpoint stays.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came.append(number)
+        print("vdsr: saving, then stopping", file=sys.stderr)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

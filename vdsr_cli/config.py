@@ -1,0 +1,24 @@
+"""Ranges of what a user may ask for, checked before anything heavy is imported."""
+
+import math
+
+from vdsr_cli.errors import UsageError
+
+SCALE_RANGE = (1.0, 16.0)
+TEMPERATURE_RANGE = (0.0, 2.0)
+
+
+def check_scale(scale: float) -> None:
+    """Raises UsageError for a factor outside ``SCALE_RANGE``."""
+    _check("--scale", scale, SCALE_RANGE)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raises UsageError for a temperature outside ``TEMPERATURE_RANGE``."""
+    _check("--temperature", temperature, TEMPERATURE_RANGE)
+
+
+def _check(option: str, value: float, bounds: tuple[float, float]) -> None:
+    low, high = bounds
+    if not (math.isfinite(value) and low <= value <= high):
+        raise UsageError(f"{option} {value:g} is outside {low:g} to {high:g}")

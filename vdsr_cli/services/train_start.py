@@ -1,0 +1,185 @@
+"""What a training run starts from: a preset, finished weights, or a pretrained prior."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from vdsr_cli.errors import UsageError, WeightsError
+from vdsr_cli.models.compact import CompactVDVAESR
+from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE, CompactVDVAESROnPrior
+from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
+from vdsr_cli.models.registry import (
+    COMPACT_VDVAE_SR,
+    PRESETS,
+    PRIOR_PRESETS,
+    architecture_of,
+    build_model,
+)
+from vdsr_cli.models.vdvae import VDVAE, EncoderConfig, VDVAEConfig
+from vdsr_cli.models.vdvae_sr import VDVAESR
+from vdsr_cli.training.run_folder import find_checkpoint, read_checkpoint
+from vdsr_cli.weights import Checkpoint, read_safetensors, resolve
+
+KINDS: dict[str, tuple[type[nn.Module], ...]] = {
+    "vdvae": (CompactVDVAE,),
+    "cvdvae": (CompactCVDVAE, CVDVAE),
+    "vdvae-sr": (CompactVDVAESR, VDVAESR),
+}
+"""The networks that each objective trains."""
+
+DEFAULT_PRESETS = {"vdvae": "vdvae-x4-prior", "vdvae-sr": "vdvae-sr-x4"}
+PUBLISHED_SCALE = 4
+"""Super-resolution factor put on a prior of the published shape."""
+
+
+def model_of_run(objective: str, checkpoint: Path) -> nn.Module:
+    """The network of a run's checkpoint, its weights still fresh.
+
+    Raises:
+        WeightsError: no checkpoint of a run.
+        UsageError: a run of another objective.
+    """
+    state = read_checkpoint(checkpoint)
+    config = json.loads(json.dumps(state["architecture"]))
+    model = build_model(state.get("kind", COMPACT_VDVAE_SR), config)
+    _check_kind(objective, model, str(checkpoint))
+    return prepared(model)
+
+
+def new_model(
+    objective: str, *, preset: str | None, prior: str | None, start_from: str | None
+) -> nn.Module:
+    """The network of a new run, frozen where its objective freezes.
+
+    Args:
+        objective: "vdvae", "cvdvae" or "vdvae-sr".
+        preset: architecture of a network with fresh weights; None for the objective's default.
+        prior: name or path of a pretrained prior to build on, or None.
+        start_from: name or path of finished weights to go on from, or None.
+
+    Raises:
+        UsageError: what is asked for does not go together.
+        WeightsError: weights that are missing, damaged or do not fit.
+    """
+    if start_from is not None:
+        model = load_weights(start_from)
+    elif prior is not None:
+        model = model_on_prior(objective, load_weights(prior))
+    else:
+        model = model_of_preset(objective, preset or DEFAULT_PRESETS.get(objective, ""))
+    _check_kind(objective, model, str(start_from))
+    return prepared(model)
+
+
+def _check_kind(objective: str, model: nn.Module, name: str) -> None:
+    if not isinstance(model, KINDS[objective]):
+        kind = architecture_of(model)
+        raise UsageError(f"{name} is a {kind}, which vdsr train {objective} cannot train")
+
+
+def model_of_preset(objective: str, preset: str) -> nn.Module:
+    """A network with fresh weights; raises UsageError."""
+    if objective == "cvdvae":
+        raise UsageError("a CVDVAE is built on a prior", hint="name it: --prior vdvae-x4-prior")
+    presets = PRIOR_PRESETS if objective == "vdvae" else PRESETS
+    if preset not in presets:
+        raise UsageError(f"unknown preset {preset!r}", hint=f"known: {', '.join(presets)}")
+    config = presets[preset]
+    return CompactVDVAE(config) if objective == "vdvae" else CompactVDVAESR(config)
+
+
+def model_on_prior(objective: str, prior: nn.Module) -> nn.Module:
+    """A conditional network around a pretrained prior; raises UsageError."""
+    if objective == "vdvae":
+        raise UsageError(
+            "the unconditional prior has no prior of its own", hint="leave --prior out"
+        )
+    if isinstance(prior, CompactVDVAE):
+        on_compact = CompactCVDVAE if objective == "cvdvae" else CompactVDVAESROnPrior
+        return on_compact.from_prior(prior)
+    if not isinstance(prior, VDVAE):
+        raise UsageError(
+            f"a {architecture_of(prior)} is not an unconditional prior",
+            hint="vdvae-x4-prior and the openai/ models are",
+        )
+    lr = lr_encoder_for(prior.config, PUBLISHED_SCALE)
+    if objective == "vdvae-sr":
+        return VDVAESR.from_prior(prior, lr)
+    return CVDVAE.from_prior(prior, _cvdvae_config(prior.config, lr))
+
+
+def lr_encoder_for(prior: VDVAEConfig, scale: int) -> EncoderConfig:
+    """The prior's encoder from the LR picture's resolution down, with the same widths."""
+    size = prior.image_size // scale
+    items = prior.enc_blocks.split(",")
+    kept = [item for item, layer in zip(items, _first_layers(items), strict=True) if layer <= size]
+    resolutions = sorted(r for r in prior.encoder.resolutions if r <= size)
+    return replace(
+        prior.encoder,
+        image_size=size,
+        enc_blocks=",".join(kept),
+        width=prior.width_at(size),
+        custom_width_str=",".join(f"{r}:{prior.width_at(r)}" for r in resolutions),
+    )
+
+
+def _first_layers(items: list[str]) -> list[int]:
+    """The resolution that each item of a layer string works on."""
+    return [int(item.replace("d", "x").split("x")[0]) for item in items]
+
+
+def _cvdvae_config(prior: VDVAEConfig, lr: EncoderConfig) -> CVDVAEConfig:
+    """Conditions every leading block at a resolution of the LR encoder."""
+    seen = [layer.resolution in lr.resolutions for layer in prior.decoder_layers]
+    return CVDVAEConfig(
+        prior=prior,
+        image_size_y=lr.image_size,
+        enc_blocks_y=lr.enc_blocks,
+        ky=seen.index(False) if False in seen else len(seen),
+        width_y=lr.width,
+        custom_width_str_y=lr.custom_width_str,
+    )
+
+
+def prepared(model: nn.Module) -> nn.Module:
+    """The model with its frozen parts frozen and the rest trainable."""
+    model.requires_grad_(True)
+    if isinstance(model, CompactCVDVAE | CompactVDVAESROnPrior | VDVAESR | CVDVAE):
+        model.select_trainable()
+    return model
+
+
+def load_weights(name: str) -> nn.Module:
+    """The float32 network of a name, a weights file, a run folder or its ``last.pt``.
+
+    Raises:
+        WeightsError: missing, damaged, or not of its own configuration.
+    """
+    checkpoint = _read(name)
+    model = build_model(checkpoint.architecture, checkpoint.config)
+    state = {key: value.float() for key, value in checkpoint.state.items()}
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise WeightsError(f"{name}: the weights do not fit their configuration") from error
+    return model
+
+
+def _read(name: str) -> Checkpoint:
+    path = Path(name)
+    if path.is_dir():
+        found = find_checkpoint(path)
+        if found is None:
+            raise WeightsError(f"{path} holds no run")
+        path = found
+    if path.suffix != ".pt":
+        return read_safetensors(resolve(name).path)
+    run = read_checkpoint(path)
+    return Checkpoint(
+        architecture=run.get("kind", COMPACT_VDVAE_SR),
+        config=json.loads(json.dumps(cast(dict[str, Any], run["architecture"]))),
+        state=run["ema"],
+    )

@@ -1,0 +1,115 @@
+"""Model cards: what a run's checkpoint knows of itself, as a header's facts and as Markdown."""
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from vdsr_cli.training.config import Row
+
+LICENCE_NOTE = (
+    "The weights are yours to license; check that the pictures' own licences allow what you do"
+    " with a model made from them."
+)
+LIMITS = {
+    "bicubic": "Made for pictures reduced by antialiased bicubic; noise and JPEG come out"
+    " enlarged.",
+    "real": "Made for noisy, compressed pictures; of a clean one it keeps less detail than the"
+    " bicubic models, and its output does not degrade to exactly the input.",
+}
+
+
+def hardware_of(device: torch.device) -> str:
+    """The machine's processor or card, as a person would name it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    plural = "s" if threads > 1 else ""
+    return f"{platform.machine()} CPU, {threads} thread{plural}, torch {torch.__version__}"
+
+
+def command_line() -> str:
+    """The command that started this process, quoted for a shell."""
+    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+
+
+def card_facts(run: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """The facts of a run's checkpoint for the header: plain JSON values.
+
+    Args:
+        run: what :func:`~vdsr_cli.training.run_folder.read_checkpoint` gave.
+        rows: the run's log.
+    """
+    config = {key: _plain(value) for key, value in run["config"].items()}
+    legs = [{key: _plain(value) for key, value in leg.items()} for leg in run.get("legs", [])]
+    return {
+        "degradation": config.get("degradation", "bicubic"),
+        "step": run["step"],
+        "train": config,
+        "legs": legs,
+        "seconds": round(sum(leg.get("seconds", 0.0) for leg in legs), 1),
+        "curves": curve_summary(rows),
+        "licence_note": LICENCE_NOTE,
+    }
+
+
+def curve_summary(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Of each figure of the log its first, last and best value."""
+    summary = {}
+    for key in ("loss", "distortion_bits", "rate_bits", "mean_l1", "val_bits"):
+        values = [row[key] for row in rows if row.get(key)]
+        if values:
+            summary[key] = {"first": values[0], "last": values[-1], "best": min(values)}
+    for key, best in (("val_psnr_y", max), ("val_lpips", min)):
+        values = [row[key] for row in rows if key in row]
+        if values:
+            summary[key] = {"first": values[0], "last": values[-1], "best": best(values)}
+    return summary
+
+
+def markdown_card(name: str, architecture: str, parameters: int, facts: Mapping[str, Any]) -> str:
+    """The card as a page; what a person added with ``--card`` comes first."""
+    own = ("degradation", "step", "train", "legs", "seconds", "curves", "licence_note")
+    added = {key: value for key, value in facts.items() if key not in own}
+    lines = [f"# {name}", "", f"{architecture}, {parameters:,} parameters.", ""]
+    lines += [f"- **{key}**: {value}" for key, value in added.items()]
+    lines += [
+        f"- **degradation**: {facts['degradation']}",
+        f"- **steps**: {facts['step']:,}, {facts['seconds'] / 60:.0f} minutes",
+        f"- **licence**: {facts['licence_note']}",
+        f"- **limits**: {LIMITS.get(facts['degradation'], '')}",
+        "",
+        "## Training",
+        "",
+    ]
+    lines += [line for leg in facts["legs"] for line in _leg_lines(leg)]
+    lines += ["", "| hyper-parameter | value |", "|---|---|"]
+    lines += [f"| {key} | {value} |" for key, value in facts["train"].items()]
+    if facts["curves"]:
+        lines += ["", "## Curves", "", "| figure | first | last | best |", "|---|---|---|---|"]
+        lines += [
+            f"| {key} | {v['first']:.4g} | {v['last']:.4g} | {v['best']:.4g} |"
+            for key, v in facts["curves"].items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _leg_lines(leg: Mapping[str, Any]) -> list[str]:
+    steps = f"steps {leg.get('from_step', 0):,} to {leg.get('to_step', 0):,}"
+    megapixels = leg.get("pixels", 0) / 1e6
+    data = f"{leg.get('copies', 0):,} pictures, each size counted, {megapixels:,.1f} megapixels"
+    where = f"{leg.get('seconds', 0) / 60:.1f} minutes on {leg.get('hardware', 'unknown hardware')}"
+    lines = [f"- {steps}: {data}, {where}"]
+    named = (("data", "data"), ("started_from", "started from"))
+    lines += [f"  - {name}: {leg[key]}" for key, name in named if key in leg]
+    return [*lines, *([f"  - `{leg['command']}`"] if "command" in leg else [])]
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value: infinities, which JSON lacks, become words."""
+    is_odd = isinstance(value, float) and (value != value or value in (float("inf"), -float("inf")))
+    return str(value) if is_odd else value

@@ -1,0 +1,130 @@
+"""What a run is told: its hyper-parameters, and what happens beside its steps."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from vdsr_cli.errors import UsageError
+from vdsr_cli.models.compact import LatentShape
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Hyper-parameters of one run.
+
+    Attributes:
+        steps: total steps, earlier legs included.
+        batch: crops a step and process.
+        lr_size: side of a crop in LR pixels.
+        learning_rate: peak of AdamW's rate.
+        warmup: steps of linear warm-up.
+        cooldown: last steps, in which the rate falls linearly to zero.
+        elbo_from: first step of the ELBO; before it the mean path alone is trained, which costs
+            less than half and starts the prior near its goal.
+        mean_weight: weight of the mean path's L1 on [-1, 1], against an ELBO in bits/dim.
+        grad_clip: largest gradient norm.
+        skip_above: a step with a larger gradient norm before clipping is skipped (papers' rule).
+        give_up_after: so many skipped steps in a row end the run.
+        ema_decay: decay of the averaged weights, the ones that are used and shipped.
+        weight_decay, beta2: AdamW's.
+        degradation: how LR pictures are made: "bicubic", the product's own, or "real".
+        seed: of crops and posterior noise.
+    """
+
+    steps: int
+    batch: int = 16
+    lr_size: int = 24
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    cooldown: int = 0
+    elbo_from: int = 0
+    mean_weight: float = 10.0
+    grad_clip: float = 1.0
+    skip_above: float = math.inf
+    give_up_after: int = 50
+    ema_decay: float = 0.999
+    weight_decay: float = 0.0
+    beta2: float = 0.98
+    degradation: str = "bicubic"
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """What happens beside the steps.
+
+    Attributes:
+        save_every, log_every, validate_every: steps; validate_every 0 is never.
+        on_log: told each row of the log.
+        validate: given the averaged model and the step, figures for the log.
+        deadline: time of the monotonic clock at which the leg ends, or None.
+        is_stopped: asked at each step whether to end the leg.
+    """
+
+    save_every: int
+    log_every: int
+    on_log: Callable[[Row], None]
+    validate_every: int = 0
+    validate: Callable[[nn.Module, int], Row] | None = None
+    deadline: float | None = None
+    is_stopped: Callable[[], bool] = lambda: False
+
+
+DEFAULTS: Mapping[str, Mapping[str, float | int | str]] = {
+    "vdvae": {"steps": 20_000, "batch": 8, "lr_size": 32, "mean_weight": 0.0},
+    "cvdvae": {
+        "steps": 10_000,
+        "batch": 8,
+        "lr_size": 32,
+        "learning_rate": 5e-4,
+        "mean_weight": 0.0,
+    },
+    "vdvae-sr": {"steps": 20_000, "batch": 8},
+}
+"""What an objective's run begins with, where it is not :class:`TrainConfig`'s own."""
+
+ON_PRIOR: Mapping[str, float | int | str] = {"lr_size": 32, "learning_rate": 5e-4}
+"""Of a VDVAE-SR on a pretrained prior, behind those of its objective."""
+
+FINE_TUNING: Mapping[str, float | int | str] = {
+    "steps": 1_000,
+    "learning_rate": 2e-4,
+    "warmup": 20,
+    "cooldown": 500,
+    "ema_decay": 0.99,
+}
+"""Of a run that begins with finished weights, behind those of its objective."""
+
+
+def config_for(
+    objective: str,
+    given: Mapping[str, float | int | str],
+    *,
+    on_prior: bool = False,
+    fine_tuning: bool = False,
+) -> TrainConfig:
+    """The hyper-parameters of a run: what was given, else its objective's defaults.
+
+    Raises:
+        UsageError: an unknown objective.
+    """
+    if objective not in DEFAULTS:
+        raise UsageError(f"unknown objective {objective!r}", hint=f"known: {', '.join(DEFAULTS)}")
+    values = dict(DEFAULTS[objective])
+    values |= ON_PRIOR if on_prior and objective == "vdvae-sr" else {}
+    values |= FINE_TUNING if fine_tuning else {}
+    return TrainConfig(**{**values, **given})  # type: ignore[arg-type]
+
+
+def check_crop(lr_size: int, shapes: Sequence[LatentShape], scale: int) -> None:
+    """Raises UsageError where the coarsest of a model's latents does not divide a crop."""
+    coarsest = max(shape.cell for shape in shapes)
+    if lr_size * scale % coarsest:
+        raise UsageError(
+            f"crops of {lr_size} LR pixels do not suit the model",
+            hint=f"--lr-size must be a multiple of {coarsest // scale}",
+        )

@@ -1,0 +1,151 @@
+"""What is minimised: the three objectives, in bits per dimension of the HR picture.
+
+    vdvae     distortion + rate                              the prior p(hr), Child 2021
+    cvdvae    sum over i < k of KL(q(z_i | hr) || q(z_i | lr))    paper 003, equation 14
+    vdvae-sr  distortion + rate, given lr                    paper 000, equation 11
+              + weight * L1 of the mean path on [-1, 1]
+
+The L1 term trains what temperature 0 shows, the picture at the prior's means, of which the ELBO
+says nothing.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vdsr_cli.models.compact import CompactVDVAESR, Elbo, NoiseSource
+from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE
+from vdsr_cli.models.cvdvae import CVDVAE
+from vdsr_cli.models.dmol import dmol_mean
+from vdsr_cli.models.vdvae import VDVAE
+from vdsr_cli.models.vdvae_sr import VDVAESR
+
+
+@dataclass(slots=True)
+class Losses:
+    """One step's figures, still on the device: bits per dimension and the mean path's L1."""
+
+    loss: Tensor
+    distortion: Tensor
+    rate: Tensor
+    mean_l1: Tensor
+
+    def stacked(self) -> Tensor:
+        """(4,) float32, detached, in the order of the fields."""
+        parts = (self.loss, self.distortion, self.rate, self.mean_l1)
+        return torch.stack([part.detach().float() for part in parts])
+
+
+Objective = Callable[[Any, Tensor, Tensor, NoiseSource | None, float], Losses]
+"""``(model, hr, lr, noise, mean_weight) -> Losses`` with hr, lr uint8 (B, 3, ., .)."""
+
+
+def to_unit_range(pixels: Tensor) -> Tensor:
+    """uint8 -> float32 in [0, 1]."""
+    return pixels.float() / 255
+
+
+def vdvae_sr_losses(
+    model: CompactVDVAESR,
+    hr: Tensor,
+    lr: Tensor,
+    noise: NoiseSource | None,
+    mean_weight: float,
+) -> Losses:
+    """The objective of VDVAE-SR: the negative ELBO in bits per dimension plus the mean path's L1.
+
+    Args:
+        hr: (B, 3, H, W) uint8.
+        lr: (B, 3, h, w) uint8.
+        noise: posterior noise, or None to train the mean path alone.
+    """
+    target, lr_unit = to_unit_range(hr) * 2 - 1, to_unit_range(lr)
+    if noise is None:
+        return _mean_path_only(model.mean_path(lr_unit), target, mean_weight)
+    elbo, mean_path = model.elbo_and_mean(target, lr_unit, noise)
+    mean_l1 = (mean_path - target).abs().mean()
+    return _from_elbo(elbo, target, mean_weight, mean_l1)
+
+
+def published_vdvae_sr_losses(
+    model: VDVAESR, hr: Tensor, lr: Tensor, noise: NoiseSource | None, mean_weight: float
+) -> Losses:
+    """:func:`vdvae_sr_losses` of a model of the published shape; the mean path only where its
+    weight is not zero."""
+    hr_unit, lr_unit = to_unit_range(hr), to_unit_range(lr)
+    target = hr_unit * 2 - 1
+    if noise is None:
+        return _mean_path_only(dmol_mean(model.sample(lr_unit, None, 0.0)), target, mean_weight)
+    mean_l1 = target.new_zeros(())
+    if mean_weight:
+        mean_l1 = (dmol_mean(model.sample(lr_unit, None, 0.0)) - target).abs().mean()
+    return _from_elbo(model(hr_unit, lr_unit, noise), target, mean_weight, mean_l1)
+
+
+def vdvae_losses(
+    model: CompactVDVAE | VDVAE,
+    hr: Tensor,
+    lr: Tensor,
+    noise: NoiseSource | None,
+    mean_weight: float,
+) -> Losses:
+    """The objective of the unconditional prior: its negative ELBO; ``lr`` is not looked at."""
+    if noise is None:
+        raise ValueError("the unconditional prior has no phase without the ELBO")
+    elbo = model(to_unit_range(hr), noise)
+    return _from_elbo(elbo, hr, 0.0, hr.new_zeros((), dtype=torch.float32))
+
+
+def cvdvae_losses(
+    model: CompactCVDVAE | CVDVAE,
+    hr: Tensor,
+    lr: Tensor,
+    noise: NoiseSource | None,
+    mean_weight: float,
+) -> Losses:
+    """The objective of CVDVAE: the summed KL of the conditioned layers, as ``rate``."""
+    if noise is None:
+        raise ValueError("CVDVAE has no phase without its KL")
+    hr_unit, lr_unit = to_unit_range(hr), to_unit_range(lr)
+    rate = model(hr_unit, lr_unit, noise).total.mean() * _bits_per_dimension(hr)
+    mean_l1 = torch.zeros_like(rate)
+    if mean_weight and isinstance(model, CompactCVDVAE):
+        mean_l1 = (model.mean_path(lr_unit) - (hr_unit * 2 - 1)).abs().mean()
+    return Losses(rate + mean_weight * mean_l1, torch.zeros_like(rate), rate, mean_l1)
+
+
+_OBJECTIVES: tuple[tuple[type[nn.Module], Objective], ...] = (
+    (CompactVDVAESR, vdvae_sr_losses),
+    (VDVAESR, published_vdvae_sr_losses),
+    (CompactVDVAE, vdvae_losses),
+    (VDVAE, vdvae_losses),
+    (CompactCVDVAE, cvdvae_losses),
+    (CVDVAE, cvdvae_losses),
+)
+
+
+def objective_of(model: nn.Module) -> Objective:
+    """The objective that a model is trained on."""
+    return next(objective for kind, objective in _OBJECTIVES if isinstance(model, kind))
+
+
+def _mean_path_only(mean_path: Tensor, target: Tensor, mean_weight: float) -> Losses:
+    mean_l1 = (mean_path - target).abs().mean()
+    zero = mean_l1.new_zeros(())
+    return Losses(mean_weight * mean_l1, zero, zero, mean_l1)
+
+
+def _from_elbo(elbo: Elbo, hr: Tensor, mean_weight: float, mean_l1: Tensor) -> Losses:
+    per_dimension = _bits_per_dimension(hr)
+    distortion = elbo.distortion.mean() * per_dimension
+    rate = elbo.rate.sum(0).mean() * per_dimension
+    return Losses(distortion + rate + mean_weight * mean_l1, distortion, rate, mean_l1)
+
+
+def _bits_per_dimension(hr: Tensor) -> float:
+    """What one nat per picture (B, 3, H, W) is in bits per dimension."""
+    return 1 / (hr[0].numel() * math.log(2))

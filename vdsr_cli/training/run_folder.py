@@ -1,0 +1,123 @@
+"""The files of a run: its checkpoints and its log, which survive whatever ends the process.
+
+    last.pt       the newest checkpoint, always whole
+    previous.pt   the one before it
+    log.jsonl     one JSON object a line: figures of the training, of the validation
+
+A checkpoint is written beside its place, brought to the disk and then renamed. Killed at any
+moment, the folder holds the old one or the new one.
+"""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vdsr_cli.errors import OutputError, WeightsError
+from vdsr_cli.files import atomic_path, write_text_atomic
+
+LAST, PREVIOUS, LOG = "last.pt", "previous.pt", "log.jsonl"
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that a run in this folder goes on from, or None for a new run."""
+    found = (folder / name for name in (LAST, PREVIOUS))
+    return next((path for path in found if path.exists()), None)
+
+
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What :func:`write_checkpoint` wrote.
+
+    Raises:
+        WeightsError: no such file, or no checkpoint of a run.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise WeightsError(f"{path} is not the checkpoint of a run") from error
+    if not isinstance(state, dict) or not {"model", "ema", "step"} <= state.keys():
+        raise WeightsError(f"{path} is not the checkpoint of a run")
+    return state
+
+
+def write_checkpoint(folder: Path, state: dict[str, Any], *, keep_previous: bool) -> None:
+    """Writes ``last.pt`` whole or not at all; the old one can stay as ``previous.pt``.
+
+    Raises:
+        OutputError: the disk is full, or the folder is gone; the old checkpoint is as it was.
+    """
+    try:
+        with atomic_path(folder / LAST) as temporary:
+            with temporary.open("wb") as file:
+                torch.save(state, file)
+            if keep_previous and (folder / LAST).exists():
+                _replace_by_copy(folder / PREVIOUS, folder / LAST)
+    except (OSError, RuntimeError) as error:
+        # torch.save reports a failed write as a RuntimeError whose cause is the system's.
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = cause.strerror if isinstance(cause, OSError) else str(error).splitlines()[0]
+        raise OutputError(
+            f"cannot write {folder / LAST}: {reason}",
+            hint="the last checkpoint is intact; make room and run the same command again",
+        ) from error
+
+
+def _replace_by_copy(target: Path, source: Path) -> None:
+    """Makes ``target`` a second name of ``source``, or its copy where there are no hard links."""
+    temporary = target.with_name(f".vdsr-{os.getpid()}{target.suffix}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copy2(source, temporary)
+    temporary.replace(target)
+
+
+def prepare_folder(folder: Path, step: int) -> None:
+    """Makes the folder ready for a run that goes on from ``step``.
+
+    Log rows of steps that were lost with the process are taken out, as they will come again, and
+    so are the unfinished files of a killed process.
+
+    Raises:
+        OutputError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in folder.glob(".vdsr-*"):
+            unfinished.unlink()
+        rows = read_log(folder)
+        kept = [row for row in rows if row["step"] <= step]
+        if len(kept) < len(rows):
+            write_text_atomic(folder / LOG, "".join(json.dumps(row) + "\n" for row in kept))
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
+
+
+def append_log(folder: Path, row: dict[str, float]) -> None:
+    """Adds a row to the log; raises OutputError."""
+    try:
+        with (folder / LOG).open("a") as log:
+            log.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {folder / LOG}: {error.strerror}", hint="the last checkpoint is intact"
+        ) from error
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """The rows of the log; a line cut short by a kill is left out."""
+    path = folder / LOG
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
