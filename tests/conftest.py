@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -156,6 +157,11 @@ def child_environment() -> dict[str, str]:
     return {**os.environ, **settled}
 
 
+def _take_interrupts() -> None:
+    """A child of a background job would ignore Ctrl-C, and so could not show what it does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture
 def start_vdsr() -> Callable[..., "subprocess.Popen[bytes]"]:
     """``start_vdsr("upscale", ...)``: the command line as a child that is still running."""
@@ -167,6 +173,7 @@ def start_vdsr() -> Callable[..., "subprocess.Popen[bytes]"]:
         child = subprocess.Popen(
             [os.fsencode(str(word)) for word in command],
             env=child_environment(),
+            preexec_fn=_take_interrupts,
             **{**pipes, **options},
         )
         children.append(child)

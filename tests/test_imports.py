@@ -40,9 +40,10 @@ BETWEEN_NEIGHBOURS = {
     ("training", "consistency"),
     ("metrics", "consistency"),
     ("weights", "models"),
+    ("config", "errors"),
 }
 """Imports within a layer: what is trained; the degradation that makes pairs and scores them; the
-registry that gives an architecture its module."""
+registry that gives an architecture its module; what a range refuses with."""
 
 ONLY_CLI = {"typer", "rich"}
 

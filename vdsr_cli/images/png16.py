@@ -17,7 +17,7 @@ from vdsr_cli.images.picture import Metadata
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES: Final = {1: 0, 2: 4, 3: 2, 4: 6}
 _BLOCK_BYTES: Final = 1 << 18  # small enough to stay in the processor's cache
-PNG_COMPRESSION: Final = 4
+PNG_COMPRESSION: Final = 2
 
 
 def write_png16(stream: BinaryIO, levels: NDArray[np.uint16], metadata: Metadata) -> None:
