@@ -149,11 +149,15 @@ class CompactHierarchy(nn.Module):
 
     def _parameters_of(self, x: Tensor, base: Tensor | None = None) -> Tensor:
         """Last state -> the likelihood's parameters (B, 6, H, W) float32: mean, log scale."""
-        mean, log_scale = (
-            F.pixel_shuffle(self.head(x), self.config.levels[-1].cell).float().chunk(2, dim=1)
-        )
-        mean = self.output_scale * mean if base is None else base + self.output_scale * mean
-        return torch.cat([mean, (log_scale + self.first_log_scale).clamp(-7.0, 2.0)], dim=1)
+        shuffled = F.pixel_shuffle(self.head(x), self.config.levels[-1].cell)
+        # A copy in the layout that pictures have, to be finished in place.
+        parameters = shuffled.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        mean, log_scale = parameters[:, :3], parameters[:, 3:]
+        mean.mul_(self.output_scale)
+        if base is not None:
+            mean.add_(base)
+        log_scale.add_(self.first_log_scale).clamp_(-7.0, 2.0)
+        return parameters
 
 
 class CompactVDVAESR(CompactHierarchy):
