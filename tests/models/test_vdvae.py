@@ -219,8 +219,10 @@ def test_fresh_model_starts_as_published(small, normals):
     bound = math.sqrt(1 / small.zdim) * math.sqrt(1 / len(model.decoder.blocks))
     largest = max(block.z_proj.weight.abs().max().item() for block in model.decoder.blocks)
     assert 0.9 * bound < largest <= bound
-    mean, log_std, residual = model.decoder.blocks[3].prior_moments(torch.randn(1, 16, 8, 8))
-    assert mean.abs().max() == log_std.abs().max() == residual.abs().max() == 0
+    x = torch.randn(1, 16, 8, 8)
+    mean, log_std, state = model.decoder.blocks[3].prior_moments(x)
+    assert mean.abs().max() == log_std.abs().max() == 0
+    assert torch.equal(state, x)
 
 
 # --- training -----------------------------------------------------------------------------------

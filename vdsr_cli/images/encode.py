@@ -1,5 +1,6 @@
 """Levels -> a file of each format, with what the format can hold and a note on what it cannot."""
 
+import zlib
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -243,5 +244,5 @@ def _coding_options(spec: _Format, quality: int) -> dict[str, Any]:
     if spec.name == "AVIF":
         return {"quality": quality, "subsampling": "4:4:4" if quality >= 90 else "4:2:0"}
     if spec.name == "PNG":
-        return {"compress_level": PNG_COMPRESSION}
+        return {"compress_level": PNG_COMPRESSION, "compress_type": zlib.Z_RLE}
     return {}

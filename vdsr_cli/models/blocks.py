@@ -14,13 +14,14 @@ the published state dicts.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdsr_cli.models.distributions import gaussian_kl, gaussian_sample
+from vdsr_cli.models.fused import conv_add, conv_relu
 
 
 class Bottleneck(nn.Module):
@@ -42,11 +43,15 @@ class Bottleneck(nn.Module):
         """The convolution that writes the output; initialisation scales it."""
         return self.c4
 
-    def forward(self, x: Tensor) -> Tensor:
+    def hidden(self, x: Tensor) -> Tensor:
+        """What :attr:`last` is applied to."""
         h: Tensor = self.c1(F.gelu(x))
         h = self.c2(F.gelu(h))
         h = self.c3(F.gelu(h))
-        h = self.c4(F.gelu(h))
+        return F.gelu(h)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.c4(self.hidden(x))
         return x + h if self.residual else h
 
 
@@ -75,9 +80,16 @@ class Plain(nn.Module):
         """The convolution that writes the output; initialisation scales it."""
         return self.c2
 
+    def hidden(self, x: Tensor) -> Tensor:
+        """What :attr:`last` is applied to."""
+        return conv_relu(self.c1, x)
+
     def forward(self, x: Tensor) -> Tensor:
-        h: Tensor = self.c2(F.relu(self.c1(x), inplace=True))
-        return h.add_(x) if self.residual else h
+        h = self.hidden(x)
+        if self.residual:
+            return conv_add(h, self.c2.weight, self.c2.bias, x, padding=self.c2.kernel_size[0] // 2)
+        last: Tensor = self.c2(h)
+        return last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,10 +166,13 @@ class TopDownBlock(nn.Module):
         return torch.addcmul(x, self.gate_param.to(x.dtype), lr_activation)
 
     def prior_moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """p(z | x): mean and log std (B, latent_channels, H, W) in float32, and the residual."""
-        z = self.latent_channels
-        mean, log_std, residual = self.prior(x).split([z, z, x.shape[1]], dim=1)
-        return mean.float(), self._bound(log_std.float()), residual
+        """p(z | x): mean and log std (B, latent_channels, H, W) in float32, and the state
+        ``x + residual`` that the same network predicts."""
+        hidden, last, moments = self.prior.hidden(x), self.prior.last, 2 * self.latent_channels
+        bias = cast(Tensor, last.bias)
+        mean, log_std = F.conv2d(hidden, last.weight[:moments], bias[:moments]).chunk(2, dim=1)
+        state = conv_add(hidden, last.weight[moments:], bias[moments:], x, padding=0)
+        return mean.float(), self._bound(log_std.float()), state
 
     def posterior_moments(self, x: Tensor, activation: Tensor) -> tuple[Tensor, Tensor]:
         """q(z | x, hr): mean and log std (B, latent_channels, H, W) in float32."""
@@ -169,23 +184,23 @@ class TopDownBlock(nn.Module):
             raise ValueError("this block was built without lr_posterior")
         return self._moments(self.enc_y, x, lr_activation)
 
-    def advance(self, x: Tensor, residual: Tensor, z: Tensor) -> Tensor:
-        """The state after drawing z: ``resnet(x + residual + z_proj(z))``."""
-        state: Tensor = self.z_proj(z.to(x.dtype))
-        state = self.resnet(state.add_(residual).add_(x))
-        return state
+    def advance(self, state: Tensor, z: Tensor) -> Tensor:
+        """The next state after drawing z: ``resnet(state + z_proj(z))``."""
+        project, z = self.z_proj, z.to(state.dtype)
+        advanced: Tensor = self.resnet(conv_add(z, project.weight, project.bias, state, padding=0))
+        return advanced
 
     def infer(self, x: Tensor, activation: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
         """Training pass, z from the posterior: the next state and KL(q || p), elementwise."""
         mean_q, log_std_q = self.posterior_moments(x, activation)
-        mean_p, log_std_p, residual = self.prior_moments(x)
+        mean_p, log_std_p, state = self.prior_moments(x)
         z = gaussian_sample(mean_q, log_std_q, epsilon)
-        return self.advance(x, residual, z), gaussian_kl(mean_q, log_std_q, mean_p, log_std_p)
+        return self.advance(state, z), gaussian_kl(mean_q, log_std_q, mean_p, log_std_p)
 
     def generate(self, x: Tensor, epsilon: Tensor | None, temperature: float) -> Tensor:
         """Sampling pass: z from the prior at a temperature; its mean where epsilon is None."""
-        mean, log_std, residual = self.prior_moments(x)
-        return self.advance(x, residual, gaussian_sample(mean, log_std, epsilon, temperature))
+        mean, log_std, state = self.prior_moments(x)
+        return self.advance(state, gaussian_sample(mean, log_std, epsilon, temperature))
 
     def infer_lr_posterior(
         self, x: Tensor, activation: Tensor, lr_activation: Tensor, epsilon: Tensor
@@ -196,17 +211,17 @@ class TopDownBlock(nn.Module):
         """
         mean, log_std = self.posterior_moments(x, activation)
         mean_lr, log_std_lr = self.lr_posterior_moments(x, lr_activation)
-        residual = self.prior_moments(x)[2]
+        state = self.prior_moments(x)[2]
         z = gaussian_sample(mean, log_std, epsilon)
-        return self.advance(x, residual, z), gaussian_kl(mean, log_std, mean_lr, log_std_lr)
+        return self.advance(state, z), gaussian_kl(mean, log_std, mean_lr, log_std_lr)
 
     def generate_lr_posterior(
         self, x: Tensor, lr_activation: Tensor, epsilon: Tensor | None, temperature: float
     ) -> Tensor:
         """CVDVAE's sampling pass: z from q(z | x, lr) at a temperature; else as ``generate``."""
         mean, log_std = self.lr_posterior_moments(x, lr_activation)
-        residual = self.prior_moments(x)[2]
-        return self.advance(x, residual, gaussian_sample(mean, log_std, epsilon, temperature))
+        state = self.prior_moments(x)[2]
+        return self.advance(state, gaussian_sample(mean, log_std, epsilon, temperature))
 
     def _moments(self, head: nn.Module, x: Tensor, activation: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = head(torch.cat([x, activation.to(x.dtype)], dim=1)).chunk(2, dim=1)

@@ -37,7 +37,7 @@ def gaussian_sample(
     """
     if epsilon is None or temperature == 0.0:
         return mean
-    return mean + log_std.exp() * (epsilon * temperature)
+    return torch.addcmul(mean, log_std.exp(), epsilon, value=temperature)
 
 
 def discretized_logistic_log_prob(target: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:

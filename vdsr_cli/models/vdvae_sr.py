@@ -121,7 +121,7 @@ class TopPrior(nn.Module):
         mean_p, log_std_p = self(g)
         z = gaussian_sample(mean_q, log_std_q, epsilon)
         kl = gaussian_kl(mean_q, log_std_q, mean_p, log_std_p)
-        return block.advance(g, block.prior_moments(g)[2], z), kl
+        return block.advance(block.prior_moments(g)[2], z), kl
 
     def generate(
         self, block: TopDownBlock, g: Tensor, epsilon: Tensor | None, temperature: float
@@ -129,7 +129,7 @@ class TopPrior(nn.Module):
         """Sampling pass: the next state."""
         mean, log_std = self(g)
         z = gaussian_sample(mean, log_std, epsilon, temperature)
-        return block.advance(g, block.prior_moments(g)[2], z)
+        return block.advance(block.prior_moments(g)[2], z)
 
 
 class VDVAESR(nn.Module):

@@ -1,11 +1,13 @@
 """The sampling engine: one LR picture in, finished strips of its samples out.
 
-Tiles of one row are sampled in batches and blended into a band; when the next row of tiles no
-longer reaches a strip of the band, the strip is yielded. Memory is that of a band, whatever the
-height of the picture. What comes out is a function of (lr, model, seed, sample, temperature): tile
-size and batch size only change the rounding and what reaches a tile's edge.
+The tiles of one row are sampled in batches of neighbours and blended into a band; when the next
+row of tiles no longer reaches a strip of the band, the strip is yielded. A batch is one connected
+piece of the picture, so that what its tiles share is computed once. Memory is that of a band,
+whatever the height of the picture. What comes out is a function of (lr, model, seed, sample,
+temperature): tile size and batch size only change the rounding and what reaches a batch's edge.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -21,6 +23,8 @@ from vdsr_cli.tiling import AxisPlan, Padding, plan_axis, plan_padding
 
 PIXEL_LAYER = -1
 """The noise field's layer for the likelihood's own noise (``--output sample``)."""
+_SAMPLES_A_PASS = 8
+"""Samples drawn at once of a batch of tiles, for which its LR encoder runs once."""
 
 
 class ConditionalSampler(Protocol):
@@ -63,7 +67,7 @@ class SamplingSettings:
         seed: of the noise field.
         samples: which samples to draw, by index.
         tile, overlap: LR pixels; tile 0 is the whole picture at once.
-        batch_size: tiles a batch, or None for the runtime's default.
+        batch_size: most tiles a batch, or None for the runtime's default.
         output: the likelihood's mean, or a draw from it.
         wrap: the picture is periodic.
     """
@@ -168,14 +172,17 @@ class _Band:
             samples, 3, plan.rows.tile * scale, plan.columns.length * scale, device=device
         )
 
-    def add(self, row: int, columns: Sequence[int], pixels: Tensor) -> None:
-        """Adds tiles: pixels (len(columns), samples, 3, T, T)."""
-        vertical = self.row_windows[row].unsqueeze(1)
-        for column, tile in zip(columns, pixels, strict=True):
-            left = self.plan.columns.starts[column] * self.scale
-            self.sum[..., left : left + tile.shape[-1]].addcmul_(
-                tile, vertical * self.column_windows[column]
-            )
+    def add(self, row: int, columns: range, pixels: Tensor) -> None:
+        """Adds a batch of neighbouring tiles: pixels (samples, 3, T, width of the batch)."""
+        left = self.plan.columns.starts[columns.start] * self.scale
+        horizontal = torch.zeros(pixels.shape[-1], device=pixels.device)
+        for column in columns:
+            offset = self.plan.columns.starts[column] * self.scale - left
+            horizontal[offset : offset + self.column_windows.shape[1]] += self.column_windows[
+                column
+            ]
+        window = self.row_windows[row].unsqueeze(1) * horizontal
+        self.sum[..., left : left + pixels.shape[-1]].addcmul_(pixels, window)
 
     def finish(self, row: int) -> Strip | None:
         """The rows that no later tile reaches, and moves the rest of the band up."""
@@ -217,15 +224,15 @@ class _TileDrawer:
         self.model, self.padded, self.plan = model, padded, plan
         self.settings, self.runtime = settings, runtime
         self.fields = noises
-        default = max(1, runtime.default_batch // len(noises))
-        self.batch = settings.batch_size or default
+        self.batch = settings.batch_size or runtime.default_batch
 
-    def draw_row(self, row: int) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Batches of (column indices, pixels (tiles, samples, 3, T, T)) of one row of tiles."""
+    def draw_row(self, row: int) -> Iterator[tuple[range, Tensor]]:
+        """Batches of (column indices, pixels (samples, 3, T, width)) of one row of tiles."""
         noise = self._row_noise(row) if self.settings.temperature > 0 else None
         column, count = 0, len(self.plan.columns.starts)
         while column < count:
-            columns = range(column, min(column + self.batch, count))
+            rest = count - column
+            columns = range(column, column + math.ceil(rest / math.ceil(rest / self.batch)))
             try:
                 pixels = self._draw(row, columns, noise)
             except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -255,39 +262,38 @@ class _TileDrawer:
         return f"try --tile {smaller}" if smaller < side else "try --device cpu"
 
     def _draw(self, row: int, columns: range, noise: "_RowNoise | None") -> Tensor:
-        top, tile_h, tile_w = (
-            self.plan.rows.starts[row],
-            self.plan.rows.tile,
-            self.plan.columns.tile,
-        )
-        lefts = [self.plan.columns.starts[c] for c in columns]
-        lr = torch.stack([self.padded[:, top : top + tile_h, x : x + tile_w] for x in lefts])
+        plan = self.plan
+        top, left = plan.rows.starts[row], plan.columns.starts[columns.start]
+        width = plan.columns.starts[columns.stop - 1] + plan.columns.tile - left
+        lr = self.padded[None, :, top : top + plan.rows.tile, left : left + width]
         lr = lr.to(self.runtime.device, self.runtime.dtype, memory_format=torch.channels_last)
-        source = None if noise is None else noise.source(lefts, tile_w)
-        samples = len(self.fields)
-        parameters = self.model.sample(lr, source, self.settings.temperature, repeats=samples)
-        pixels, log_scale = parameters.chunk(2, dim=1)
-        if self.settings.output == "sample":
-            pixels = (pixels + log_scale.exp() * self._pixel_noise(row, lefts)).clamp(-1, 1)
-        if not torch.isfinite(pixels).all():
+        drawn = []
+        for first in range(0, len(self.fields), _SAMPLES_A_PASS):
+            chosen = range(first, min(first + _SAMPLES_A_PASS, len(self.fields)))
+            source = None if noise is None else noise.source(chosen, left, width)
+            temperature = self.settings.temperature
+            parameters = self.model.sample(lr, source, temperature, repeats=len(chosen))
+            drawn.append(self._pixels(parameters, chosen, top, left))
+        pixels = torch.cat(drawn) if len(drawn) > 1 else drawn[0]
+        if not torch.isfinite(pixels.sum()):
             raise DeviceError(
-                f"tile at row {top}, column {lefts[0]} is not finite", hint="try --dtype float32"
+                f"tile at row {top}, column {left} is not finite", hint="try --dtype float32"
             )
-        return pixels.view(len(lefts), samples, *pixels.shape[1:])
+        return pixels
+
+    def _pixels(self, parameters: Tensor, chosen: range, top: int, left: int) -> Tensor:
+        """The likelihood's parameters (samples, 6, H, W) -> pixels (samples, 3, H, W)."""
+        pixels, log_scale = parameters.chunk(2, dim=1)
+        if self.settings.output == "mean":
+            return pixels
+        height, width = (side // self.model.scale for side in pixels.shape[2:])
+        rows = self.positions(top, height, 1, vertical=True)
+        columns = self.positions(left, width, 1, vertical=False)
+        noise = [self.fields[i].logistic(PIXEL_LAYER, rows, columns, 3) for i in chosen]
+        return (pixels + log_scale.exp() * torch.stack(noise).permute(0, 3, 1, 2)).clamp(-1, 1)
 
     def _row_noise(self, row: int) -> "_RowNoise":
         return _RowNoise(self, row)
-
-    def _pixel_noise(self, row: int, lefts: Sequence[int]) -> Tensor:
-        """Logistic noise of the pixels (tiles * samples, 3, T, T)."""
-        height, width = self.plan.rows.tile, self.plan.columns.tile
-        rows = self.positions(self.plan.rows.starts[row], height, 1, vertical=True)
-        drawn = [
-            field.logistic(PIXEL_LAYER, rows, self.positions(left, width, 1, vertical=False), 3)
-            for left in lefts
-            for field in self.fields
-        ]
-        return torch.stack(drawn).permute(0, 3, 1, 2)
 
     def positions(self, start: int, length: int, cell: int, *, vertical: bool) -> Tensor:
         """Absolute cell positions of ``length`` LR pixels from padded position ``start``."""
@@ -317,14 +323,13 @@ class _RowNoise:
                 field.normal(shape.layer, rows, columns, shape.channels) for field in drawer.fields
             ]
 
-    def source(self, lefts: Sequence[int], tile_width: int) -> NoiseSource:
-        """The noise of some tiles of the row, tile-major, samples inside."""
+    def source(self, chosen: range, left: int, width: int) -> NoiseSource:
+        """The noise of some samples in ``width`` LR pixels of the row from ``left`` on."""
 
         def draw(shape: LatentShape) -> Tensor:
-            width = tile_width * self.scale // shape.cell
-            firsts = [left * self.scale // shape.cell for left in lefts]
-            fields = self.layers[shape.layer]
-            cut = [noise[:, first : first + width] for first in firsts for noise in fields]
+            first = left * self.scale // shape.cell
+            columns = slice(first, first + width * self.scale // shape.cell)
+            cut = [self.layers[shape.layer][i][:, columns] for i in chosen]
             return torch.stack(cut).permute(0, 3, 1, 2)
 
         return draw

@@ -1,0 +1,36 @@
+"""Fused convolutions give what the separate steps give."""
+
+import pytest
+import torch
+from torch import nn
+
+from vdsr_cli.models.fused import conv_add, conv_relu
+
+
+def inputs(kernel: int, dtype: torch.dtype) -> tuple[nn.Conv2d, torch.Tensor, torch.Tensor]:
+    """A layer, its input (2, 16, 9, 12) and something of its output's shape."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(16, 24, kernel, padding=kernel // 2).to(dtype)
+    x, other = torch.randn(2, 16, 9, 12, dtype=dtype), torch.randn(2, 24, 9, 12, dtype=dtype)
+    return layer, x.to(memory_format=torch.channels_last), other
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_equal_to_the_separate_steps(kernel, dtype, is_training):
+    layer, x, other = inputs(kernel, dtype)
+    double = nn.functional.conv2d(
+        x.double(), layer.weight.double(), layer.bias.double(), padding=kernel // 2
+    )
+    error = 1e-2 if dtype == torch.bfloat16 else 1e-5
+    tolerance = {"rtol": error, "atol": error}
+    kept = x.clone(), other.clone()
+    with torch.set_grad_enabled(is_training):
+        relu = conv_relu(layer, x)
+        summed = conv_add(x, layer.weight, layer.bias, other, padding=kernel // 2)
+    assert relu.dtype == summed.dtype == dtype
+    assert relu.requires_grad == summed.requires_grad == is_training
+    torch.testing.assert_close(relu.double(), double.relu(), **tolerance)
+    torch.testing.assert_close(summed.double(), double + other.double(), **tolerance)
+    assert torch.equal(x, kept[0]) and torch.equal(other, kept[1])
