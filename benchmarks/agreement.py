@@ -1,16 +1,20 @@
 """How much the way the work is cut shows in the picture, and whether seams do.
 
-    python benchmarks/agreement.py [PICTURE...] [--model NAME] [--temperatures 0,0.8]
+    python benchmarks/agreement.py [PICTURE...] [--model NAME] [--temperatures 0,0.8] [--seams]
 
 For each picture (an LR input; the example by default) and temperature, the mean absolute
-difference in grey levels, before rounding, between the default cut (tiles of 64, one batch) and
-others; whether two runs with one seed are bit-identical; how far another seed's picture is; and the
-seam ratio: the mean absolute gradient across the middles of the tiles' overlaps, where the blending
-weights cross, over the mean gradient elsewhere. These few lines may lie on edges of the picture's
-own, so the ratio of the untiled result along the same lines stands beside it, and the quotient.
+difference in grey levels, before rounding, between the default cut (tiles of 64) and others;
+whether two runs with one seed are bit-identical; how far another seed's picture is.
+
+With ``--seams`` instead the seam ratio: the mean absolute gradient across the middles of the tiles'
+overlaps, where the blending weights cross, over the mean gradient elsewhere. Any enlarged picture
+is steeper between the squares of two LR pixels than inside one, so elsewhere means between squares
+too; and so that a picture's own edges count on both sides, the picture is drawn again and again
+with the tiles shifted by four LR pixels, until every fourth line has been a seam once.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,7 +22,12 @@ from torch import Tensor
 
 from vdsr_cli.images import read_picture
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.engine import SamplingSettings, plan_picture, sample_strips
+from vdsr_cli.services.engine import (
+    ConditionalSampler,
+    SamplingSettings,
+    plan_picture,
+    sample_strips,
+)
 from vdsr_cli.services.loading import load_model
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "photo.png"
@@ -31,19 +40,29 @@ CUTS = {
 }
 
 
-def seam_ratio(sr: Tensor, columns: list[int], rows: list[int]) -> float:
-    """Gradient across the given HR columns and rows over the gradient elsewhere."""
-    across = (sr[:, :, 1:] - sr[:, :, :-1]).abs().mean(dim=(0, 1))
-    down = (sr[:, 1:] - sr[:, :-1]).abs().mean(dim=(0, 2))
-    at = torch.cat([across[[c - 1 for c in columns]], down[[r - 1 for r in rows]]])
-    elsewhere = torch.cat([_without(across, columns), _without(down, rows)])
-    return (at.mean() / elsewhere.mean()).item()
+def seam_ratio(draw: Callable[[Tensor], Tensor], lr: Tensor, model: ConditionalSampler) -> float:
+    """Gradient across seams over gradient across other lines between LR pixels' squares.
 
-
-def _without(gradient: Tensor, positions: list[int]) -> Tensor:
-    keep = torch.ones(len(gradient), dtype=torch.bool)
-    keep[[p - 1 for p in positions]] = False
-    return gradient[keep]
+    Args:
+        draw: LR picture (3, h, w) -> result (3, H, W) of the default cut, on 0..255.
+        lr: (3, h, w), both sides more than 112.
+        model: for its scale and its tiles.
+    """
+    stride = SamplingSettings().tile - SamplingSettings().overlap
+    height, width = (side - stride for side in lr.shape[1:])
+    plan = plan_picture(height, width, cell=model.lr_multiple, settings=SamplingSettings())
+    sums = torch.zeros(2, dtype=torch.float64)
+    for shift in range(0, stride, 4):
+        sr = draw(lr[:, shift : shift + height, shift : shift + width]).clamp(0, 255)
+        for gradient, axis in (
+            ((sr[:, :, 1:] - sr[:, :, :-1]).abs().mean(dim=(0, 1)), plan.columns),
+            ((sr[:, 1:] - sr[:, :-1]).abs().mean(dim=(0, 2)), plan.rows),
+        ):
+            between = gradient[model.scale - 1 :: model.scale].double()
+            is_seam = torch.zeros(len(between), dtype=torch.bool)
+            is_seam[[start + axis.overlap // 2 - 1 for start in axis.starts[1:]]] = True
+            sums += torch.stack([between[is_seam].mean(), between[~is_seam].mean()])
+    return (sums[0] / sums[1]).item()
 
 
 def main() -> None:
@@ -55,6 +74,7 @@ def main() -> None:
     parser.add_argument("--model", default="vdvae-sr-x4")
     parser.add_argument("--temperatures", default="0,0.8")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--seams", action="store_true")
     options = parser.parse_args()
     runtime = choose_runtime(dtype=options.dtype)
     model = load_model(options.model, runtime).model
@@ -69,24 +89,16 @@ def main() -> None:
                 strips = sample_strips(model, lr, settings, runtime)
                 return torch.cat([strip.pixels[0] for strip in strips], dim=1) * 255
 
-            reference = draw()
             print(f"{path.name}, {lr.shape[2]}x{lr.shape[1]}, temperature {temperature:g}")
-            whole = reference
+            if options.seams:
+                print(f"  seam ratio         {seam_ratio(lambda x: draw(lr=x), lr, model):.4f}")
+                continue
+            reference = draw()
             for name, changes in CUTS.items():
-                whole = draw(**changes)
-                difference = (whole - reference).abs()
+                difference = (draw(**changes) - reference).abs()
                 print(f"  {name:18} mean {difference.mean():.4f}, largest {difference.max():.2f}")
             print(f"  same seed again    bit-identical: {torch.equal(draw(), reference)}")
             print(f"  another seed       mean {(draw(seed=1) - reference).abs().mean():.4f}")
-            plan = plan_picture(
-                lr.shape[1], lr.shape[2], cell=model.lr_multiple, settings=SamplingSettings()
-            )
-            middles = [
-                [(start + 8) * model.scale for start in axis.starts[1:]]
-                for axis in (plan.columns, plan.rows)
-            ]
-            tiled, untiled = (seam_ratio(x.clamp(0, 255), *middles) for x in (reference, whole))
-            print(f"  seam ratio         {tiled / untiled:.4f} ({tiled:.4f} over {untiled:.4f})")
 
 
 if __name__ == "__main__":

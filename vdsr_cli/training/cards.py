@@ -1,6 +1,5 @@
 """Model cards: what a run's checkpoint knows of itself, as a header's facts and as Markdown."""
 
-import os
 import platform
 import shlex
 import sys
@@ -18,6 +17,7 @@ LICENCE_NOTE = (
 LIMITS = {
     "bicubic": "Made for pictures reduced by antialiased bicubic; noise and JPEG come out"
     " enlarged.",
+    "mean": "Made for pictures reduced by averaging square blocks, of the kind it was trained on.",
     "real": "Made for noisy, compressed pictures; of a clean one it keeps less detail than the"
     " bicubic models, and its output does not degrade to exactly the input.",
 }
@@ -33,8 +33,8 @@ def hardware_of(device: torch.device) -> str:
 
 
 def command_line() -> str:
-    """The command that started this process, quoted for a shell."""
-    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    """The ``vdsr`` command of this process, quoted for a shell."""
+    return shlex.join(["vdsr", *sys.argv[1:]])
 
 
 def card_facts(run: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:

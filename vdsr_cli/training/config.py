@@ -42,7 +42,7 @@ class TrainConfig:
     warmup: int = 200
     cooldown: int = 0
     elbo_from: int = 0
-    mean_weight: float = 10.0
+    mean_weight: float = 60.0
     grad_clip: float = 1.0
     skip_above: float = math.inf
     give_up_after: int = 50
@@ -84,6 +84,7 @@ DEFAULTS: Mapping[str, Mapping[str, float | int | str]] = {
         "mean_weight": 0.0,
     },
     "vdvae-sr": {"steps": 20_000, "batch": 8},
+    "srvae": {"steps": 20_000, "batch": 16, "lr_size": 16, "learning_rate": 2e-3},
 }
 """What an objective's run begins with, where it is not :class:`TrainConfig`'s own."""
 
