@@ -66,6 +66,22 @@ def test_recovers_what_clipping_takes():
     assert inside > clipped + 15
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_it_is_the_nearest_such_picture(scale):
+    """From the nearest one, sr lies behind: at an obtuse angle to all others that are faithful."""
+    _, noisy = saturated(24, 24, scale)
+    hr = noisy.clamp(0, 1).double()
+    lr = degrade(hr, scale)
+    generator = torch.Generator().manual_seed(7)
+    sr = hr + 0.05 * torch.randn(hr.shape, generator=generator, dtype=torch.float64)
+    nearest = project_within(sr, lr, scale)
+    assert ((nearest == 0) | (nearest == 1)).double().mean() > 0.05
+    back, across = sr - nearest, hr - nearest
+    assert (back * across).sum() < 0.02 * back.norm() * across.norm()
+    clipped = project(sr, lr, scale).clamp(0, 1)
+    assert lr_psnr(nearest, lr, scale) > lr_psnr(clipped, lr, scale) + 15
+
+
 def test_within_reach_it_is_idempotent():
     lr, _ = saturated(20, 20, 4)
     generator = torch.Generator().manual_seed(1)
@@ -78,19 +94,28 @@ def test_within_reach_it_is_idempotent():
 @pytest.mark.parametrize("strips", [(1, 2, 3, 5, 8, 13, 21, 34, 13), (100,), (10,) * 10])
 def test_strips_give_the_whole(scale, strips):
     lr, sr = saturated(100, 24, scale)
-    several = torch.cat([sr, sr.flip(1)])
-    whole = ClippedStripProjection(lr[0], 2, scale).push(several)
-    projection = ClippedStripProjection(lr[0], 2, scale)
-    rows = several.split([count * scale for count in strips], dim=2)
+    whole = ClippedStripProjection(lr[0], scale).push(sr[0])
+    projection = ClippedStripProjection(lr[0], scale)
+    rows = sr[0].split([count * scale for count in strips], dim=1)
     pieces = [projection.push(piece) for piece in rows]
-    assert all(piece.shape[2] % scale == 0 for piece in pieces)
-    assert torch.allclose(torch.cat(pieces, dim=2), whole, atol=2e-6)
+    assert all(piece.shape[1] % scale == 0 for piece in pieces)
+    assert torch.allclose(torch.cat(pieces, dim=1), whole, atol=2e-6)
+
+
+def test_strips_are_held_no_longer_than_needed():
+    lr, sr = saturated(600, 8, 4)
+    projection, held, done = ClippedStripProjection(lr[0], 4), [], 0
+    for strip in sr[0].split(40, dim=1):
+        done += projection.push(strip).shape[1]
+        held.append(projection.projected.end - projection.projected.first)
+    assert done == 2400
+    assert max(held) < 100
 
 
 def test_strips_are_as_faithful_as_the_whole():
     lr, sr = saturated(100, 60, 4)
     dense = lr_psnr(project_within(sr, lr, 4), lr, 4)
-    sparse = lr_psnr(ClippedStripProjection(lr[0], 1, 4).push(sr), lr, 4)
+    sparse = lr_psnr(ClippedStripProjection(lr[0], 4).push(sr[0]), lr, 4)
     assert sparse > dense - 1
 
 
@@ -99,7 +124,7 @@ def test_far_from_clipped_pixels_it_is_the_projection():
     lr, sr = 0.3 + 0.4 * lr, 0.3 + 0.4 * sr
     sr[..., :8, :8] = 3.0
     projected = project(sr, lr, 4)
-    clipped = ClippedStripProjection(lr[0], 1, 4).push(sr)
+    clipped = ClippedStripProjection(lr[0], 4).push(sr[0])
     assert torch.allclose(clipped[..., 160:, 160:], projected[..., 160:, 160:], atol=1e-6)
     assert lr_psnr(clipped, lr, 4) > 60 > lr_psnr(projected.clamp(0, 1), lr, 4)
 
@@ -167,7 +192,7 @@ def test_rounding_strips_give_the_whole():
 
 @pytest.mark.parametrize("strips", [(1, 2, 3, 1, 13), (20,), (4,) * 5])
 def test_degraded_strips_give_the_degraded_whole(strips):
-    hr = torch.rand(2, 3, 80, 24, generator=torch.Generator().manual_seed(6))
+    hr = torch.rand(3, 80, 24, generator=torch.Generator().manual_seed(6))
     degradation = StripDegradation(20, 4)
-    rows = [degradation.push(part) for part in hr.split([4 * s for s in strips], dim=2)]
-    assert torch.allclose(torch.cat(rows, dim=2), degrade(hr, 4), atol=1e-6)
+    rows = [degradation.push(part) for part in hr.split([4 * s for s in strips], dim=1)]
+    assert torch.allclose(torch.cat(rows, dim=1), degrade(hr, 4), atol=1e-6)

@@ -71,6 +71,28 @@ def test_one_picked_picture_takes_the_name_given(run, face, tmp_path):
         assert best.format == "WEBP"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-n", 2],
+        ["-n", 1],
+        ["--temperatures", "0,0.7", "-n", 2],
+        ["--interpolate", 0, 2, "--steps", 3],
+        ["--pick", "farthest-2"],
+        ["--report", "page.html", "--save-latents", "z.safetensors"],
+    ],
+)
+def test_a_dry_run_names_what_a_run_writes(run, face, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    planned = run(face.name, *arguments, "--dry-run", "--json")
+    assert names(tmp_path) == ["face.png"]
+    lines = run(face.name, *arguments, "--dry-run").stdout.splitlines()
+    run(face.name, *arguments)
+    outputs = json.loads(planned.stdout)["outputs"]
+    assert sorted(["face.png", *outputs]) == names(tmp_path)
+    assert lines == [f"face.png -> {path}" for path in outputs]
+
+
 def test_temperatures_and_interpolation(run, face, tmp_path):
     run(face, "-n", 2, "--temperatures", "0.2,0.7", "-o", tmp_path / "grid")
     assert "face_x4_t0.2_s0.png" in names(tmp_path / "grid")
@@ -93,6 +115,8 @@ def test_latents_go_to_a_file_and_back(run, face, tmp_path):
         (["--pick", "best"], 2),
         (["--temperatures", "a,b"], 2),
         (["--temperature", "9"], 2),
+        (["--temperatures", "0.2,9"], 2),
+        (["--temperatures", "0.2,0.2"], 2),
         (["--interpolate", "1", "1"], 2),
         (["--batch-size", "none"], 2),
         (["-o", "-"], 2),

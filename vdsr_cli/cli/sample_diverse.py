@@ -9,6 +9,7 @@ import typer
 
 from vdsr_cli.cli.console import tile_progress
 from vdsr_cli.cli.upscale import DEFAULT_MODEL, Device, Dtype, Format, Output
+from vdsr_cli.config import check_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import Source, expand_inputs, output_path, plan_naming, scale_tag
 
@@ -105,6 +106,7 @@ def sample_diverse(
         int, typer.Option(min=1, help="Refuse larger inputs (pixels).")
     ] = 100_000_000,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress, no result lines.")
     ] = False,
@@ -118,9 +120,12 @@ def sample_diverse(
     """
     source, base, is_exact = _plan(picture, out, scale, format)
     numbers = _parse_temperatures(temperatures) if temperatures else (temperature,)
+    for number in numbers:
+        check_temperature(number)
 
     from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.services.diverse import sample_diverse as run
+    from vdsr_cli.services.diverse_inputs import count_samples
     from vdsr_cli.services.diverse_records import DiverseRequest, OutputNames, Walk, parse_pick
     from vdsr_cli.services.engine import SamplingSettings
     from vdsr_cli.services.loading import load_model
@@ -148,6 +153,10 @@ def sample_diverse(
         quality=quality,
         max_pixels=max_pixels,
     )
+    names = OutputNames(base=base, is_exact=is_exact)
+    if dry_run:
+        _show_plan(source, names.all_of(request, count_samples(request)), as_json=as_json)
+        return
     runtime = choose_runtime(device.value, dtype.value)
     loaded = load_model(model, runtime)
     if scale != loaded.model.scale:
@@ -158,7 +167,7 @@ def sample_diverse(
     with tile_progress(1, quiet=quiet) as bars:
         result = run(
             source,
-            OutputNames(base=base, is_exact=is_exact),
+            names,
             loaded,
             request,
             runtime,
@@ -200,6 +209,14 @@ def _parse_batch(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"--batch-size {text} is neither auto nor a positive number")
     return int(text)
+
+
+def _show_plan(source: Source, outputs: list[Path], *, as_json: bool) -> None:
+    planned = [str(path) for path in outputs]
+    if as_json:
+        print(json.dumps({"input": str(source.path), "outputs": planned, "status": "planned"}))
+    else:
+        print(*(f"{source.path} -> {path}" for path in planned), sep="\n")
 
 
 def _show(result: "DiverseResult", *, as_json: bool, quiet: bool) -> None:

@@ -114,16 +114,14 @@ def _plan(
     if request.pick and request.pick.count > len(noises):
         raise UsageError(f"there are {len(noises)} samples, too few for that --pick")
     files = [names.of_set(request, t, len(noises)) for t in request.temperatures]
-    sheet = names.sheet(request)
-    extras = (sheet, request.report, request.save_latents)
     tiles = plan_picture(height, width, cell=model.lr_multiple, settings=settings).tiles
     return _Job(
         grid=grid,
         mask=mask,
         noises=noises,
         files=files,
-        sheet=sheet,
-        outputs=[path for paths in files for path in paths] + [e for e in extras if e],
+        sheet=names.sheet(request),
+        outputs=names.all_of(request, len(noises)),
         tiles=tiles * (len(files) + (picture.alpha is not None)),
     )
 

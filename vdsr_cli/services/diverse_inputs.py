@@ -14,6 +14,7 @@ from vdsr_cli.services.latents import (
     LatentGrid,
     MaskedNoise,
     WalkNoise,
+    count_latents,
     layer_angles,
     load_latents,
 )
@@ -39,17 +40,35 @@ def choose_noises(
     return [base, *(MaskedNoise(noise, base, mask, grid.shapes) for noise in others)]
 
 
-def _plain_noises(request: DiverseRequest, grid: LatentGrid) -> list[SampleNoise]:
+def count_samples(request: DiverseRequest) -> int:
+    """How many pictures a temperature will have, before any are picked.
+
+    Raises:
+        InputError: latents that cannot be used.
+        UsageError: more samples are wanted than the file of latents holds.
+    """
+    drawn = _count_drawn(request)
+    return drawn if request.walk is None else request.walk.steps
+
+
+def _count_drawn(request: DiverseRequest) -> int:
+    """How many samples of noise are needed: those on a walk come from two of them."""
     wanted = request.samples
     if request.walk is not None:
         wanted = max(request.walk.start, request.walk.end) + 1
     if request.from_latents is None:
-        seed = request.settings.seed
-        return [NoiseField(seed=seed, sample=i) for i in range(wanted or DEFAULT_SAMPLES)]
-    stored: list[SampleNoise] = list(load_latents(request.from_latents, grid))
-    if wanted is not None and wanted > len(stored):
-        raise UsageError(f"{request.from_latents} holds {len(stored)} samples, not {wanted}")
-    return stored[:wanted]
+        return wanted or DEFAULT_SAMPLES
+    stored = count_latents(request.from_latents)
+    if wanted is not None and wanted > stored:
+        raise UsageError(f"{request.from_latents} holds {stored} samples, not {wanted}")
+    return wanted or stored
+
+
+def _plain_noises(request: DiverseRequest, grid: LatentGrid) -> list[SampleNoise]:
+    count = _count_drawn(request)
+    if request.from_latents is None:
+        return [NoiseField(seed=request.settings.seed, sample=i) for i in range(count)]
+    return list(load_latents(request.from_latents, grid)[:count])
 
 
 def _walk_noises(

@@ -1,7 +1,9 @@
 """What a run of ``vdsr sample-diverse`` writes: pictures, maps, the contact sheet, the report."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,33 +60,21 @@ def write_set(
         What was written, and notes for the user.
     """
     notes: list[str] = []
-    written = []
-    for name, path in files.pictures.items():
-        sample = _sample_of(name, drawn, request.pick)
-        canvas = drawn.mean if sample is None else drawn.canvases[sample]
-        notes += canvas.save(path, quality=request.quality)
-        psnr, same = measure_file(path, lr)
-        before = drawn.mean_lr_psnr if sample is None else drawn.lr_psnr[sample]
-        written.append(
-            PictureResult(
-                name=name,
-                sample=sample,
-                file=str(path),
-                lr_psnr=psnr,
-                lr_psnr_float=before,
-                lr_same=same,
-            )
-        )
     several = len(drawn.canvases) > 1
     full = colour_full(drawn.std)
-    if files.std_colours is not None and files.std_values is not None:
-        save_levels(files.std_colours, viridis(drawn.std.numpy(), largest=full))
-        save_levels(files.std_values, _as_values(drawn.std))
+    # Encoding PNG takes as long as projecting, and leaves the interpreter to others meanwhile.
+    with ThreadPoolExecutor() as pool:
+        maps = pool.submit(_write_maps, files, drawn.std, full)
+        names, paths = files.pictures.keys(), files.pictures.values()
+        done = list(pool.map(partial(_write_picture, drawn, lr, request), names, paths))
+        maps.result()
+    for _, picture_notes in done:
+        notes += picture_notes
     lpips = _apd_lpips(drawn, request.metric_weights, notes) if several else None
     result = SetResult(
         temperature=temperature,
         samples=len(drawn.canvases),
-        pictures=tuple(written),
+        pictures=tuple(picture for picture, _ in done),
         apd_mse=mean_of_pairs(drawn.distances) if several else None,
         apd_lpips=lpips,
         std_mean=round(255 * drawn.std.mean().item(), 4) if several else None,
@@ -94,6 +84,28 @@ def write_set(
         seconds=round(seconds, 3),
     )
     return result, tuple(dict.fromkeys(notes))
+
+
+def _write_picture(
+    drawn: SampleSet, lr: Tensor, request: DiverseRequest, name: str, path: Path
+) -> tuple[PictureResult, tuple[str, ...]]:
+    """Writes one picture and measures its file; also notes for the user."""
+    sample = _sample_of(name, drawn, request.pick)
+    canvas = drawn.mean if sample is None else drawn.canvases[sample]
+    notes = canvas.save(path, quality=request.quality)
+    psnr, same = measure_file(path, lr)
+    before = drawn.mean_lr_psnr if sample is None else drawn.lr_psnr[sample]
+    result = PictureResult(
+        name=name, sample=sample, file=str(path), lr_psnr=psnr, lr_psnr_float=before, lr_same=same
+    )
+    return result, notes
+
+
+def _write_maps(files: SetFiles, std: Tensor, full: float) -> None:
+    """Writes the deviation, in colours that end at ``full`` and as values."""
+    if files.std_colours is not None and files.std_values is not None:
+        save_levels(files.std_colours, viridis(std.numpy(), largest=full))
+        save_levels(files.std_values, _as_values(std))
 
 
 def _sample_of(name: str, drawn: SampleSet, pick: Pick | None) -> int | None:

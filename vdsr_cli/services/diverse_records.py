@@ -1,12 +1,12 @@
 """What ``vdsr sample-diverse`` is asked for, what its files are called, and what came of it."""
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from vdsr_cli.config import check_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.images import MAX_PIXELS
 from vdsr_cli.services.engine import SamplingSettings
@@ -107,8 +107,7 @@ class DiverseRequest:
         if self.samples is not None and not 1 <= self.samples <= MOST_SAMPLES:
             raise UsageError(f"-n {self.samples} is outside 1 to {MOST_SAMPLES}")
         for value in self.temperatures:
-            if not (math.isfinite(value) and 0 <= value <= 2):
-                raise UsageError(f"temperature {value:g} is outside 0 to 2")
+            check_temperature(value)
         if len(set(self.temperatures)) != len(self.temperatures) or not self.temperatures:
             raise UsageError("--temperatures needs different numbers, such as 0.2,0.5,0.8")
         self._refuse_conflicts()
@@ -166,6 +165,12 @@ class OutputNames:
             std_colours=self.png(f"{tag}_std"),
             std_values=self.png(f"{tag}_std16"),
         )
+
+    def all_of(self, request: DiverseRequest, samples: int) -> list[Path]:
+        """Every file of a run with so many samples."""
+        pictures = [p for t in request.temperatures for p in self.of_set(request, t, samples)]
+        extras = (self.sheet(request), request.report, request.save_latents)
+        return pictures + [path for path in extras if path]
 
     def sheet(self, request: DiverseRequest) -> Path | None:
         """The contact sheet, or None where only picked pictures are written."""

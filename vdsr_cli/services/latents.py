@@ -209,18 +209,31 @@ def load_latents(path: Path, grid: LatentGrid) -> list[StoredNoise]:
     Raises:
         InputError: no such file, or latents of another model or of a picture of another size.
     """
+    from safetensors import safe_open
+
+    count = count_latents(path)
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return [_stored(path, tensors, index, grid) for index in range(count)]
+
+
+def count_latents(path: Path) -> int:
+    """How many samples a file of :func:`save_latents` holds.
+
+    Raises:
+        InputError: no such file.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get(_METADATA_KEY, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"{path}: the latents cannot be read: {error}") from error
     count = header.get("samples") if isinstance(header, dict) else None
     if not isinstance(count, int) or count < 1:
         raise InputError(f"{path} holds no latents", hint="--save-latents makes such files")
-    return [_stored(path, tensors, index, grid) for index in range(count)]
+    return count
 
 
 def _stored(path: Path, tensors: Mapping[str, Tensor], index: int, grid: LatentGrid) -> StoredNoise:

@@ -108,8 +108,11 @@ def _exact_rows(
     strips = sample_strips(model, subject.lr, settings, runtime, noises=noises, on_tiles=on_tiles)
     pixels = (_as_stored(strip.pixels, subject) for strip in strips)
     if subject.is_projected:
-        projection = ClippedStripProjection(subject.lr, len(noises), model.scale)
-        rows = (projection.push(strip) for strip in pixels)
+        projections = [ClippedStripProjection(subject.lr, model.scale) for _ in noises]
+        rows = (
+            torch.stack([p.push(sample) for p, sample in zip(projections, strip, strict=True)])
+            for strip in pixels
+        )
     else:
         rows = (strip.clamp(0, 1) for strip in pixels)
     if subject.mask is None:

@@ -185,10 +185,10 @@ def _native_rows(
         for strip in strips:
             yield strip.top, strip.pixels[0]
         return
-    projection = StripProjection(lr, 1, loaded.model.scale)
+    projection = StripProjection(lr, loaded.model.scale)
     top = 0
     for strip in strips:
-        done = projection.push(strip.pixels)[0]
+        done = projection.push(strip.pixels[0])
         if done.shape[1]:
             yield top, done
             top += done.shape[1]

@@ -1,0 +1,177 @@
+"""A, its transpose, the inverse of A A', and the projection onto the pictures that degrade to lr.
+
+All of them are separable, and along one axis each is a banded matrix. A band is applied block by
+block as small dense matrices: on a CPU that is several times faster than a convolution of one
+channel, and the blocks at the borders need no case of their own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+REACH = 2
+"""LR samples beyond its own that an LR sample's degradation, or an HR pixel's share of A', sees."""
+SOLVE_REACH = 4
+"""LR samples to each side in :func:`solve_gram_nearly`."""
+HALO = 16
+"""LR samples to each side that the inverse of A A' is cut off at: its rows fall to a third or
+faster from sample to sample, so that what is cut off is below float32's rounding."""
+
+
+def cubic(distance: Tensor) -> Tensor:
+    """Keys' cubic convolution kernel with a = -0.5, elementwise; zero from distance 2 on."""
+    d = distance.abs()
+    near = 1.5 * d**3 - 2.5 * d**2 + 1
+    far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+
+
+def reduction_taps(scale: int) -> Tensor:
+    """The taps of one axis, float64, sum 1: 4 * scale of them (4 * scale - 1 for an odd scale).
+
+    LR sample i is centred on HR coordinate ``scale * i + (scale - 1) / 2``, so the taps cover HR
+    samples ``scale * i - pad`` to ``scale * i + scale - 1 + pad`` with pad = (taps - scale) / 2.
+    """
+    count = 4 * scale - scale % 2
+    offsets = torch.arange(count, dtype=torch.float64) - (count - 1) / 2
+    taps = cubic(offsets / scale)
+    return taps / taps.sum()
+
+
+def _reduction(length: int, scale: int) -> Tensor:
+    """A along an axis of ``length`` LR samples: (length, length * scale) float64. What falls
+    outside the picture falls on its edge."""
+    taps = reduction_taps(scale)
+    first = torch.arange(length).unsqueeze(1) * scale - (len(taps) - scale) // 2
+    columns = (first + torch.arange(len(taps))).clamp(0, length * scale - 1)
+    matrix = torch.zeros(length, length * scale, dtype=torch.float64)
+    return matrix.scatter_add_(1, columns, taps.expand(length, -1))
+
+
+def _spread(length: int, scale: int) -> Tensor:
+    """A' along an axis: (length * scale, length) float64."""
+    return _reduction(length, scale).T
+
+
+def _gram_inverse(length: int, scale: int) -> Tensor:
+    """(A A')^-1 along an axis: (length, length) float64."""
+    inverse: Tensor = torch.linalg.inv(_reduction(length, scale) @ _spread(length, scale))
+    return inverse
+
+
+def _short_gram_inverse(length: int, scale: int) -> Tensor:
+    """The middle of :func:`_gram_inverse` as a filter of few taps, edge samples repeated:
+    (length, length) float64, its rows summing to the scale."""
+    middle = 8 * SOLVE_REACH
+    near = slice(middle - SOLVE_REACH, middle + SOLVE_REACH + 1)
+    taps = _gram_inverse(2 * middle + 1, scale)[middle, near]
+    taps = scale * taps / taps.sum()
+    first = torch.arange(length).unsqueeze(1) - SOLVE_REACH
+    columns = (first + torch.arange(len(taps))).clamp(0, length - 1)
+    matrix = torch.zeros(length, length, dtype=torch.float64)
+    return matrix.scatter_add_(1, columns, taps.expand(length, -1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Band:
+    """A banded operator along one axis.
+
+    Attributes:
+        matrix: of an axis of so many LR samples, at a scale; float64.
+        reach: LR samples to each side beyond which its entries vanish.
+        block: LR samples applied at a time.
+        takes_hr, gives_hr: whether its columns, its rows are HR pixels.
+    """
+
+    matrix: Callable[[int, int], Tensor]
+    reach: int
+    block: int
+    takes_hr: bool = False
+    gives_hr: bool = False
+
+
+_REDUCE = _Band(matrix=_reduction, reach=REACH, block=24, takes_hr=True)
+_SPREAD = _Band(matrix=_spread, reach=REACH, block=24, gives_hr=True)
+_SOLVE = _Band(matrix=_gram_inverse, reach=HALO, block=32)
+_SOLVE_NEARLY = _Band(matrix=_short_gram_inverse, reach=SOLVE_REACH, block=32)
+
+
+@lru_cache(maxsize=256)
+def _matrix(
+    band: _Band, length: int, scale: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    return band.matrix(length, scale).to(device, dtype).contiguous()
+
+
+def _apply(band: _Band, pixels: Tensor, scale: int, *, vertical: bool) -> Tensor:
+    """One axis of an operator on (..., H, W)."""
+    step_in, step_out = (scale if is_hr else 1 for is_hr in (band.takes_hr, band.gives_hr))
+    height, width = pixels.shape[-2:]
+    length = (height if vertical else width) // step_in
+    size = (length * step_out, width) if vertical else (height, length * step_out)
+    out = pixels.new_empty(*pixels.shape[:-2], *size)
+    for top in range(0, length, band.block):
+        bottom = min(top + band.block, length)
+        low, high = max(0, top - band.reach), min(length, bottom + band.reach)
+        # The window's matrix is a whole picture's: rows that its false borders touch are not used.
+        matrix = _matrix(band, high - low, scale, pixels.dtype, pixels.device)
+        block = matrix[(top - low) * step_out : (bottom - low) * step_out]
+        here, there = slice(low * step_in, high * step_in), slice(top * step_out, bottom * step_out)
+        if vertical:
+            torch.matmul(block, pixels[..., here, :], out=out[..., there, :])
+        else:
+            torch.matmul(pixels[..., here], block.T, out=out[..., there])
+    return out
+
+
+def degrade(hr: Tensor, scale: int) -> Tensor:
+    """A: (..., H, W) of any float dtype and range -> (..., H / scale, W / scale), not rounded.
+
+    H and W are multiples of the scale.
+    """
+    return _apply(_REDUCE, _apply(_REDUCE, hr, scale, vertical=True), scale, vertical=False)
+
+
+def degrade_8bit(hr: Tensor, scale: int) -> Tensor:
+    """A on 8-bit pictures as the benchmarks' files were made: uint8 (B, C, H, W) -> uint8.
+
+    Rounded and clamped to 0..255 after the vertical and again after the horizontal pass.
+    """
+    planes = hr.double()
+    for vertical in (True, False):
+        # Halves go up, as MATLAB's uint8() does; the bias absorbs float64 noise on exact halves.
+        reduced = _apply(_REDUCE, planes, scale, vertical=vertical)
+        planes = (reduced + 0.5 + 1e-9).floor().clamp(0, 255)
+    return planes.to(torch.uint8)
+
+
+def degrade_adjoint(lr: Tensor, scale: int) -> Tensor:
+    """A': (..., h, w) -> (..., h * scale, w * scale), with <A hr, lr> = <hr, A' lr>."""
+    return _apply(_SPREAD, _apply(_SPREAD, lr, scale, vertical=False), scale, vertical=True)
+
+
+def solve_gram(residual: Tensor, scale: int) -> Tensor:
+    """(A A')^-1 on (..., h, w), its cost linear in the size; see :data:`HALO`."""
+    return _apply(_SOLVE, _apply(_SOLVE, residual, scale, vertical=True), scale, vertical=False)
+
+
+def solve_gram_nearly(residual: Tensor, scale: int) -> Tensor:
+    """(A A')^-1 on (..., h, w) to a few per cent, from ``SOLVE_REACH`` neighbours a side.
+
+    Exact for constant residuals away from the borders; enough for a step of an iteration, and so
+    short-sighted that the iteration works on strips.
+    """
+    once = _apply(_SOLVE_NEARLY, residual, scale, vertical=True)
+    return _apply(_SOLVE_NEARLY, once, scale, vertical=False)
+
+
+def project(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
+    """The nearest picture that degrades to ``lr``: sr + A+ (lr - A sr), A+ = A' (A A')^-1.
+
+    (..., H, W) and (..., H / scale, W / scale) of one range; not clamped. This is CVDVAE's
+    consistency step (paper 003) with the degradation of the training pairs.
+    """
+    return sr + degrade_adjoint(solve_gram(lr - degrade(sr, scale), scale), scale)
