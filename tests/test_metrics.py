@@ -1,5 +1,6 @@
-"""PSNR, SSIM, LPIPS and diversity: against their definitions, and against published figures."""
+"""The metrics: against their definitions, other people's packages, and published figures."""
 
+import importlib.util
 import math
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.errors import WeightsError
 from vdsr_cli.images import read_picture
 from vdsr_cli.metrics import (
+    DISTS,
     LPIPS,
     Brisque,
+    InceptionFeatures,
     Niqe,
     average_pairwise,
+    frechet_distance,
     lr_psnr,
     luma,
     mse_unit,
@@ -25,6 +29,7 @@ from vdsr_cli.metrics import (
     ssim_rgb,
     ssim_y,
 )
+from vdsr_cli.metrics.backbones import BACKBONES
 from vdsr_cli.metrics.naturalness import _fit, _fit_symmetric, normalised
 from vdsr_cli.services.bench_data import Protocol, discover, load_scenes
 from vdsr_cli.services.bench_methods import bicubic
@@ -112,28 +117,23 @@ def test_lr_psnr():
 
 @pytest.fixture
 def weights(tmp_path):
-    """Random LPIPS weights of either network, with heads that are not negative."""
+    """Random LPIPS weights of a network, with heads that are not negative."""
 
     def make(net: str) -> Path:
         torch.manual_seed(0)
-        model = LPIPS.__new__(LPIPS)
-        LPIPS._load, original = lambda self, path: None, LPIPS._load
-        try:
-            model.__init__(tmp_path, net)
-        finally:
-            LPIPS._load = original
-        state = {f"features.{k}": v for k, v in model.backbone.state_dict().items()}
-        for index, head in enumerate(model.heads):
-            state[f"lin{index}.model.1.weight"] = head.weight.abs()
+        backbone = BACKBONES[net]
+        state = {f"features.{k}": v for k, v in backbone.build().state_dict().items()}
+        for index, width in enumerate(backbone.widths):
+            state[f"lin{index}.model.1.weight"] = torch.rand(1, width, 1, 1)
         save_file(state, tmp_path / f"{net}.safetensors")
         return tmp_path / f"{net}.safetensors"
 
     return make
 
 
-@pytest.mark.parametrize("net", ["alex", "squeeze"])
+@pytest.mark.parametrize("net", BACKBONES)
 def test_lpips_is_a_distance(net, weights):
-    lpips = LPIPS(weights(net), net)
+    lpips = LPIPS(weights(net), net=net)
     one, other = random_picture(33, 40, 1), random_picture(33, 40, 2)
     assert lpips(one, one) == 0
     assert lpips(one, other) == lpips(other, one) > 0
@@ -145,22 +145,74 @@ def test_lpips_is_a_distance(net, weights):
 
 
 def test_lpips_takes_a_side_of_32_pixels(weights):
-    for net in ("alex", "squeeze"):
-        assert LPIPS(weights(net), net)(random_picture(32, 32, 1), random_picture(32, 32, 2)) > 0
+    for net in BACKBONES:
+        lpips = LPIPS(weights(net), net=net)
+        assert lpips(random_picture(32, 32, 1), random_picture(32, 32, 2)) > 0
 
 
 def test_other_weights_are_refused(tmp_path, weights):
     path = tmp_path / "other.safetensors"
     path.write_text("no safetensors")
-    with pytest.raises(WeightsError, match="not LPIPS weights"):
-        LPIPS(path)
-    save_file({"a": torch.ones(1)}, path)
-    with pytest.raises(WeightsError, match="not LPIPS weights"):
-        LPIPS(path)
-    with pytest.raises(WeightsError, match="not LPIPS weights"):
-        LPIPS(tmp_path / "absent.safetensors")
-    with pytest.raises(WeightsError, match="not LPIPS weights"):
-        LPIPS(weights("alex"), "squeeze")
+    for build, name in ((LPIPS, "LPIPS"), (DISTS, "DISTS"), (InceptionFeatures, "Inception")):
+        for file in (path, tmp_path / "absent.safetensors", weights("squeeze")):
+            with pytest.raises(WeightsError, match=f"{file}: not {name} weights"):
+                build(file)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """benchmarks/metric_references.py, which prints what is expected here."""
+    path = Path(__file__).parents[1] / "benchmarks" / "metric_references.py"
+    spec = importlib.util.spec_from_file_location("metric_references", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def reference_files(reference, tmp_path_factory):
+    return reference.save_weights(tmp_path_factory.mktemp("weights"))
+
+
+def test_what_other_packages_compute(reference, reference_files):
+    found = reference.ours(reference_files)
+    expected = {
+        "LPIPS vgg": 0.032539822,  # lpips 0.1.4
+        "DISTS": 0.0076346397,  # dists-pytorch 0.1
+        "Inception, mean feature": 4.1622858,  # pytorch-fid 0.3.0
+        "FID": 2240.5948,
+        "SSIM RGB": 0.96584729,  # scikit-image 0.26.0
+        "SSIM Y": 0.96477265,
+    }
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_dists_is_a_distance(reference_files):
+    dists = DISTS(reference_files["vgg16"], reference_files["dists"])
+    one, other = random_picture(33, 40, 1), random_picture(33, 40, 2)
+    assert dists(one, one) == pytest.approx(0, abs=1e-6)
+    assert dists(one, other) == pytest.approx(dists(other, one)) and dists(one, other) > 0.001
+    assert dists(one, other) == dists.distance(dists.features(one), dists.features(other))
+
+
+def test_frechet_distance_of_gaussians():
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randn(40, 6, generator=generator, dtype=torch.float64)
+    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(one, one + 2) == pytest.approx(6 * 4)
+    widened = one.mean(0) + 3 * (one - one.mean(0))
+    assert frechet_distance(one, widened) == pytest.approx(4 * one.var(0).sum().item())
+
+
+def test_frechet_distance_of_fewer_pictures_than_features():
+    generator = torch.Generator().manual_seed(0)
+    few = torch.randn(5, 30, generator=generator, dtype=torch.float64)
+    many = torch.randn(60, 30, generator=generator, dtype=torch.float64)
+    covariances = [torch.cov(x.T) for x in (few, many)]
+    root = torch.linalg.eigvals(covariances[0] @ covariances[1]).real.clamp(min=0).sqrt().sum()
+    expected = (few.mean(0) - many.mean(0)).square().sum() - 2 * root
+    expected += sum(covariance.trace() for covariance in covariances)
+    assert frechet_distance(few, many) == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_average_pairwise_distance():
@@ -184,13 +236,31 @@ def test_lpips_of_bicubic_is_as_measured_elsewhere(dataset, alex, squeeze):
     folder, metrics = SHARED / "data" / "bench" / dataset, SHARED / "metrics"
     if not (folder.is_dir() and metrics.is_dir()):
         pytest.skip("the benchmark sets and metric weights lie beside the repository")
-    nets = {net: LPIPS(metrics / f"lpips_{net}.safetensors", net) for net in ("alex", "squeeze")}
+    nets = {
+        net: LPIPS(metrics / f"lpips_{net}.safetensors", net=net) for net in ("alex", "squeeze")
+    }
     found: dict[str, list[float]] = {"alex": [], "squeeze": []}
     for scene in load_scenes(discover([folder], 4)[0], Protocol.standard, 4, print):
         for net, lpips in nets.items():
             found[net].append(lpips(bicubic(scene.lr, 4), scene.hr))
     assert np.mean(found["alex"]) == pytest.approx(alex, abs=1e-4)
     assert np.mean(found["squeeze"]) == pytest.approx(squeeze, abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("net", "expected"), [("alex", (0.7219, 0.1376)), ("squeeze", (0.7110, 0.1479))]
+)
+def test_lpips_of_the_published_examples(net, expected):
+    """The authors' imgs/ex_ref and ex_p0, ex_ref and ex_p1: 0.722 and 0.138 for AlexNet."""
+    pictures = SHARED / "metrics" / "examples"
+    if not (pictures / "ex_ref.png").is_file():
+        pytest.skip("ex_ref.png, ex_p0.png and ex_p1.png of the authors are not at hand")
+    lpips = LPIPS(SHARED / "metrics" / f"lpips_{net}.safetensors", net=net)
+    ref, *others = (
+        read_picture(pictures / f"ex_{name}.png").rgb[0].mul(255).round().to(torch.uint8)
+        for name in ("ref", "p0", "p1")
+    )
+    assert [lpips(ref, other) for other in others] == pytest.approx(expected, abs=1e-4)
 
 
 def test_fits_recover_what_was_drawn():
@@ -229,6 +299,10 @@ def test_niqe_needs_two_blocks_with_texture(niqe_prior):
     assert niqe(random_picture(96, 100)) is None
     assert niqe(torch.full((3, 200, 200), 9, dtype=torch.uint8)) is None
     assert niqe(random_picture(100, 200)) > 0
+    again = niqe_prior.with_suffix(".safetensors")
+    with np.load(niqe_prior) as arrays:
+        save_file({name: torch.from_numpy(arrays[name]) for name in arrays.files}, again)
+    assert Niqe(again)(random_picture(100, 200)) == niqe(random_picture(100, 200))
 
 
 @pytest.fixture
@@ -256,7 +330,7 @@ def test_damaged_files_of_the_unaided_metrics(tmp_path, brisque_files):
     for files in ((other, scaling), (model, other), (tmp_path / "absent", scaling)):
         with pytest.raises(WeightsError, match="not BRISQUE's model"):
             Brisque(*files)
-    for path in (other, tmp_path / "absent"):
+    for path in (other, tmp_path / "absent", tmp_path / "absent.safetensors"):
         with pytest.raises(WeightsError, match="not NIQE's prior"):
             Niqe(path)
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -10,6 +11,8 @@ from typer.testing import CliRunner
 
 from vdsr_cli.cli.bench import bench
 from vdsr_cli.errors import InputError, UsageError
+from vdsr_cli.weights import load_records, locate
+from vdsr_cli.weights.sources import Bundled
 
 app = typer.Typer()
 app.command("bench")(bench)
@@ -21,6 +24,13 @@ def run(*arguments: object, code: int = 0):
     result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == code, result.output
     return result
+
+
+@pytest.fixture(autouse=True)
+def no_cached_weights(tmp_path, monkeypatch):
+    """What is in the cache of whoever runs the tests does not matter."""
+    monkeypatch.setenv("VDSR_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture
@@ -42,10 +52,17 @@ def test_the_table(photos, tiny_path):
     result = run(photos, "-m", tiny_path, "--temperatures", "0,1", "--dtype", "float32")
     lines = result.stdout.splitlines()
     assert lines[0].startswith("photos, x4, protocol standard")
-    assert [line.split()[0] for line in lines if "t=" in line] == ["tiny", "tiny"]
+    assert [line.split()[1] for line in lines if line.startswith("  tiny")] == ["t=0", "t=1"]
     assert "2 pictures; bicubic not verified: no figure is known for it" in result.stdout
     assert "bits per dimension = distortion" in result.stdout
-    assert "not scored, no --metric-weights: LPIPS" in result.stderr
+    assert "not scored, no weights on this disk: lpips" in result.stderr
+
+
+def test_a_metric_without_weights_says_so_in_its_column(photos):
+    result = run(photos, "-m", "bicubic", "--metrics", "lpips-vgg", "--markdown", code=4)
+    lines = result.stdout.splitlines()
+    assert "LPIPS vgg" in lines[2] and "no weights" in lines[4]
+    assert "lpips_vgg is not scored" in result.stderr
 
 
 def test_json(photos, tiny_path):
@@ -105,6 +122,7 @@ def test_the_usual_sets():
         ([], "give a folder"),
         (["x", "--json", "--markdown"], "exclude"),
         (["x", "--plot", "a.pdf"], "svg"),
+        (["x", "-m", "bicubic", "--metrics", "vmaf"], "no metric 'vmaf'"),
         (["x", "-m", "bicubic", "--temperatures", "0,hot"], "numbers"),
         (["x", "-m", "bicubic", "--temperatures", "3"], "0 to 2"),
     ],
@@ -121,3 +139,23 @@ def test_no_such_folder(tmp_path):
 
 def test_help_has_an_example():
     assert "vdsr bench set5/" in run("--help").stdout
+
+
+def test_the_results_page_has_every_protocol_and_bundled_model():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    page = readme.partition("<!-- results -->")[2].partition("<!-- end of results -->")[0]
+    tables = page.split("\n**")[1:]
+    titles = [table.partition("**")[0] for table in tables]
+    for protocol in ("standard", "paper", "diverse"):
+        assert f"Set5, x4, protocol {protocol}" in titles
+        assert f"Set14, x4, protocol {protocol}" in titles
+    models = [
+        name
+        for name, record in load_records().items()
+        if record.scale == 4 and isinstance(record.location, Bundled) and locate(record)
+    ]
+    for table, title in zip(tables, titles, strict=True):
+        if "protocol" in title.split(",")[-1]:
+            first = [line.split()[1] for line in table.splitlines() if line.startswith("| ")][1:]
+            assert first[0] == "---" and first[1] == "bicubic"
+            assert set(models) <= set(first), f"run benchmarks/results.py again: {title}"

@@ -19,6 +19,7 @@ from vdsr_cli.errors import InputError, UsageError, WeightsError
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.services import bench as bench_module
+from vdsr_cli.services import bench_fid, bench_verify
 from vdsr_cli.services.bench import BenchRequest, Events, run_bench
 from vdsr_cli.services.bench_crops import worst_place
 from vdsr_cli.services.bench_data import (
@@ -30,8 +31,10 @@ from vdsr_cli.services.bench_data import (
     paper_pair,
 )
 from vdsr_cli.services.bench_elbo import elbo_bits
-from vdsr_cli.services.bench_judge import Judge, find_unaided
-from vdsr_cli.services.bench_methods import FolderMethod, bicubic, row_names
+from vdsr_cli.services.bench_fid import SetFeatures
+from vdsr_cli.services.bench_judge import Judge
+from vdsr_cli.services.bench_methods import FolderMethod, ModelMethod, bicubic, row_names
+from vdsr_cli.services.bench_metrics import Learned, choose_metrics, load_learned
 from vdsr_cli.services.bench_plot import save_figure, temperature_figure
 from vdsr_cli.services.bench_published import (
     BicubicFigure,
@@ -54,6 +57,13 @@ from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
 
 BENCH = Path(__file__).parents[3] / "shared" / "data" / "bench"
 RUNTIME = choose_runtime("cpu", "float32")
+
+
+@pytest.fixture(autouse=True)
+def no_cached_weights(tmp_path, monkeypatch):
+    """What is in the cache of whoever runs the tests does not matter."""
+    monkeypatch.setenv("VDSR_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture
@@ -215,7 +225,7 @@ def known(size: tuple[int, int], psnr: float) -> KnownSet:
 
 def test_a_known_set_with_other_figures_is_not_scored(photos, monkeypatch, tiny):
     (photos / "b.png").unlink()
-    monkeypatch.setattr(bench_module, "load_known_sets", lambda: [known((50, 43), 12.0)])
+    monkeypatch.setattr(bench_verify, "load_known_sets", lambda: [known((50, 43), 12.0)])
     request = BenchRequest(paths=(photos,))
     report = score(request, tiny)
     assert report.exit_code == 3 and not report.pictures
@@ -223,7 +233,7 @@ def test_a_known_set_with_other_figures_is_not_scored(photos, monkeypatch, tiny)
     report = score(replace(request, verify=False), tiny)
     assert report.exit_code == 0 and report.datasets[0].verified is False
     psnr = report.rows()[0].scores["psnr_y"].mean
-    monkeypatch.setattr(bench_module, "load_known_sets", lambda: [known((50, 43), psnr - 0.019)])
+    monkeypatch.setattr(bench_verify, "load_known_sets", lambda: [known((50, 43), psnr - 0.019)])
     assert score(request, tiny).datasets[0].verified is True
 
 
@@ -239,7 +249,7 @@ def test_rows_and_their_order(photos, tiny):
     assert [row.pictures for row in rows] == [2, 2, 2]
     assert rows[2].scores["psnr_y"].std is not None and rows[1].scores["psnr_y"].std is None
     assert rows[1].scores["lr_psnr"].mean > 45
-    assert report.notes and "LPIPS" in report.notes[0]
+    assert report.notes and "lpips" in report.notes[0]
 
 
 def test_a_second_run_is_identical(photos, tiny):
@@ -259,6 +269,75 @@ def test_the_diverse_protocol(photos, tiny):
     assert worst <= mean
     with pytest.raises(UsageError, match="2 samples"):
         replace(request, samples=1)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_samples_are_drawn_in_one_pass(tmp_path, save_picture, tiny, monkeypatch, mode):
+    hr = save_picture(tmp_path / "x.png", 56, 40, mode=mode)
+    scene = load_scene(Pair(name="x", hr=hr), Protocol.diverse, 4)
+    upscale = UpscaleRequest(settings=SamplingSettings(seed=4))
+    method = ModelMethod(name="m", loaded=tiny, request=upscale, runtime=RUNTIME, samples=3)
+    calls = []
+    sample = type(tiny.model).sample
+
+    def counted(self, lr, noise, temperature, *, repeats=1):
+        calls.append(repeats)
+        return sample(self, lr, noise, temperature, repeats=repeats)
+
+    monkeypatch.setattr(type(tiny.model), "sample", counted)
+    together = method.draw("d", scene).samples
+    assert calls == [3] and together.shape == (3, 3, 40, 56)
+    for index, drawn in enumerate(together):
+        settings = replace(upscale.settings, samples=(index,))
+        alone = replace(method, samples=1, request=replace(upscale, settings=settings))
+        difference = alone.draw("d", scene).samples[0].int() - drawn.int()
+        assert difference.abs().float().mean() < 1, "rounding alone tells them apart"
+
+
+class MeanColours:
+    """Stands in for Inception: three numbers a picture."""
+
+    def __call__(self, pixels):
+        return pixels.double().mean((1, 2))
+
+
+def test_fid_of_a_dataset(photos, tiny, monkeypatch):
+    learned = Learned(inception=MeanColours())
+    monkeypatch.setattr(bench_module, "load_learned", lambda *arguments, **options: learned)
+    request = BenchRequest(paths=(photos,), seeds=(0, 1))
+    report = score(request, tiny)
+    assert not report.sets and "photos: FID needs 50 pictures, there are 2" in report.notes
+    assert not report.unscored
+    asked = score(replace(request, metrics=choose_metrics("fid")))
+    assert asked.unscored == {"fid": "under 50 pictures"} and asked.exit_code == 0
+    monkeypatch.setattr(bench_fid, "FEWEST_PICTURES", 2)
+    rows = score(request, tiny).rows()
+    assert [row.scores["fid"].std is None for row in rows] == [True, False]
+    assert all(row.scores["fid"].mean > 0 for row in rows)
+
+
+def test_fid_of_the_ground_truth_is_nothing(photos):
+    scene = load_scene(Pair(name="a", hr=photos / "a.png"), Protocol.standard, 4)
+    sets = SetFeatures(MeanColours())
+    for index in range(50):
+        shifted = replace(scene, name=str(index), hr=scene.hr.roll(index, 1) // (1 + index % 3))
+        sets.add(("m", None, None), shifted, shifted.hr.unsqueeze(0))
+        sets.add(("half", None, None), shifted, shifted.hr.unsqueeze(0) // 2)
+    scores = sets.scores()
+    assert scores["m", None, None] == pytest.approx(0, abs=1e-6)
+    assert scores["half", None, None] > 100
+
+
+def test_what_is_asked_for_and_missing_is_said(photos):
+    report = score(BenchRequest(paths=(photos,), metrics=choose_metrics("dists,brisque")))
+    assert report.unscored == {"dists": "no weights", "brisque": "no weights"}
+    assert [column.key for column in report.columns()][-5:-3] == ["dists", "brisque"]
+    dists, brisque = report.failures
+    assert "dists is not scored: https://download.pytorch.org" in dists.error
+    assert "allmodel is not on this disk" in brisque.error and "utlive" in brisque.hint
+    assert report.exit_code == 4 and len(report.rows()) == 1
+    report = score(BenchRequest(paths=(photos,), metrics=()))
+    assert report.exit_code == 0 and not report.notes
 
 
 def test_bad_pictures_are_named_and_the_others_scored(tmp_path, save_picture, tiny):
@@ -340,7 +419,8 @@ def test_what_the_request_refuses(photos, tiny):
     with pytest.raises(WeightsError, match="metric weights"):
         score(BenchRequest(paths=(photos,), metric_weights=photos / "absent"))
     report = score(BenchRequest(paths=(photos,), metric_weights=photos))
-    assert f"no weights in {photos}: LPIPS, LPIPS squeeze, BRISQUE, NIQE" in report.notes[0]
+    names = "lpips, lpips-squeeze, lpips-vgg, dists, brisque, niqe, fid"
+    assert f"no weights on this disk: {names}; name them in --metrics" in report.notes[0]
 
 
 def test_names_of_rows(tmp_path):
@@ -363,8 +443,7 @@ def test_learned_metrics_are_scored_where_their_weights_are(photos, tmp_path):
     metrics = BENCH.parents[1] / "metrics"
     if not metrics.is_dir():
         pytest.skip("the metric weights lie beside the repository")
-    judge = Judge(Protocol.diverse, metrics)
-    assert judge.notes == [] and set(find_unaided(metrics)) == {"brisque", "niqe"}
+    judge = Judge(Protocol.diverse, load_learned(None, metrics))
     scene = load_scene(Pair(name="a", hr=photos / "a.png"), Protocol.diverse, 4)
     scores = judge.score(scene, torch.stack([scene.hr, bicubic(scene.lr, 4)]))
     assert {"lpips_alex", "lpips_squeeze", "brisque", "apd_lpips", "diversity"} <= set(scores)
@@ -485,10 +564,13 @@ def test_the_worst_pictures_first():
         picture_score(name, 0, psnr_y=p, lpips_alex=p)
         for name, p in zip("abc", (3, 1, 2), strict=True)
     ]
-    names = [s.picture for s in worst_pictures(scores, columns["psnr_y"], 2)]
+    names = [name for name, _ in worst_pictures(scores, columns["psnr_y"], 2)]
     assert names == ["b", "c"]
-    names = [s.picture for s in worst_pictures(scores, columns["lpips_alex"], 2)]
+    names = [name for name, _ in worst_pictures(scores, columns["lpips_alex"], 2)]
     assert names == ["a", "c"]
+    again = [picture_score("b", 1, psnr_y=2), picture_score("d", 0, psnr_y=math.nan)]
+    (worst,) = worst_pictures([*scores, *again], columns["psnr_y"], 1)
+    assert worst[0] == "b" and worst[1].scores["psnr_y"].mean == 1.5
 
 
 def test_csv_and_plots(photos, tiny, tmp_path):

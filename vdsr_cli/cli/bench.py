@@ -67,11 +67,19 @@ def bench(
     scale: Annotated[
         int | None, typer.Option(min=2, max=16, help="[default: the model's, or 4]")
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Learned metrics with commas: lpips, lpips-squeeze, lpips-vgg, dists, brisque, "
+            "niqe, fid; or all, or none. Their weights are downloaded on first use. "
+            "[default: those whose weights are on this disk]",
+        ),
+    ] = None,
     metric_weights: Annotated[
         Path | None,
         typer.Option(
             envvar="VDSR_METRIC_WEIGHTS",
-            help="Folder with the weights of learned metrics, such as lpips_alex.safetensors.",
+            help="Folder with weights of learned metrics, such as lpips_alex.safetensors.",
         ),
     ] = None,
     elbo: Annotated[
@@ -132,6 +140,7 @@ def bench(
     from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.services.bench import BenchRequest
     from vdsr_cli.services.bench_data import Protocol
+    from vdsr_cli.services.bench_metrics import choose_metrics
     from vdsr_cli.services.engine import SamplingSettings
     from vdsr_cli.services.upscale import UpscaleRequest
 
@@ -146,6 +155,7 @@ def bench(
         seeds=tuple(range(seed, seed + seeds)),
         samples=samples,
         upscale=UpscaleRequest(settings=settings, consistency=consistency),
+        metrics=None if metrics is None else choose_metrics(metrics),
         metric_weights=metric_weights,
         against=tuple(against or ()),
         likelihood=protocol is ProtocolName.standard if elbo is None else elbo,
@@ -200,7 +210,9 @@ def _run(
     from vdsr_cli.services.bench import Events, run_bench
 
     with BenchProgress(quiet=quiet) as progress:
-        events = Events(on_start=progress.start, on_score=progress.score)
+        events = Events(
+            on_start=progress.start, on_score=progress.score, on_download=progress.download
+        )
         return run_bench(request, loaded, runtime, events)
 
 

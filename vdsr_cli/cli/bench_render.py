@@ -57,6 +57,12 @@ class BenchProgress:
         """One more is known."""
         self._progress.advance(self._task)
 
+    def download(self, received: int, total: int | None) -> None:
+        """So many bytes of a metric's weights have arrived."""
+        self._progress.update(
+            self._task, completed=received, total=total, description="weights, bytes"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
@@ -77,11 +83,18 @@ class Grid:
 
 
 def report_grids(report: Report, *, published: bool = False, worst: int = 0) -> list[Grid]:
-    """One grid a dataset, then one with its worst pictures where that is asked for."""
+    """One grid a dataset, then one with its worst pictures where that is asked for.
+
+    Published rows stand with those of their protocol; what does not state one has its own grid.
+    """
     grids = []
     for facts in report.datasets:
         grids.append(_scores_grid(report, facts, published=published))
-        if published and (others := _unstated_grid(facts, report.scale)):
+        if (
+            published
+            and report.protocol == "standard"
+            and (others := _unstated_grid(facts, report.scale))
+        ):
             grids.append(others)
         if worst:
             grids.append(_worst_grid(report, facts, worst))
@@ -90,13 +103,20 @@ def report_grids(report: Report, *, published: bool = False, worst: int = 0) -> 
 
 def _scores_grid(report: Report, facts: DatasetFacts, *, published: bool) -> Grid:
     rows, columns = report.rows(facts.name), report.columns()
+    notes = [caption(facts), *_exact_notes(rows), *_likelihood_notes(rows)]
     others = published_rows(facts.known_as or facts.name, report.protocol, report.scale)
     others = others if published else []
     ranks = {column.key: rank(rows, column) for column in columns}
     ours = tuple(
         (
             Cell(text=_name(row, facts)),
-            *(Cell(text=cell(row.scores.get(c.key), c), rank=ranks[c.key][index]) for c in columns),
+            *(
+                Cell(
+                    text=cell(row.scores.get(c.key), c) or report.unscored.get(c.key, ""),
+                    rank=ranks[c.key][index],
+                )
+                for c in columns
+            ),
         )
         for index, row in enumerate(rows)
     )
@@ -105,7 +125,7 @@ def _scores_grid(report: Report, facts: DatasetFacts, *, published: bool) -> Gri
         title=f"{facts.name}, x{report.scale}, protocol {report.protocol}",
         header=("method", *(column.title for column in columns)),
         sections=sections,
-        footnotes=(caption(facts), *_likelihood_notes(rows), *_sources(others)),
+        footnotes=(*notes, *_sources(others)),
     )
 
 
@@ -123,6 +143,17 @@ def caption(facts: DatasetFacts) -> str:
         None: "bicubic not verified: no figure is known for it",
     }
     return f"{facts.pictures} pictures; {verdicts[facts.verified]}"
+
+
+def _exact_notes(rows: Sequence[Row]) -> list[str]:
+    """Why a mean may be infinite."""
+    exact = [row.label for row in rows if math.isinf(_mean(row, "lr_psnr"))]
+    means = "LR PSNR inf: some of its 8-bit pictures downscale to exactly the input"
+    return [f"{', '.join(exact)}: {means}"] if exact else []
+
+
+def _mean(row: Row, key: str) -> float:
+    return row.scores[key].mean if key in row.scores else math.nan
 
 
 def _likelihood_notes(rows: Sequence[Row]) -> list[str]:
@@ -196,8 +227,8 @@ def _worst_grid(report: Report, facts: DatasetFacts, count: int) -> Grid:
         mine = [s for s in mine if (s.method, s.temperature) == key]
         lines.append(
             tuple(
-                (Cell(text=f"{score.picture}  {row.label}"), *_picture_cells(score, columns))
-                for score in worst_pictures(mine, column, count)
+                (Cell(text=f"{name}  {row.label}"), *_cells(scored, columns))
+                for name, scored in worst_pictures(mine, column, count)
             )
         )
     return Grid(
@@ -207,9 +238,8 @@ def _worst_grid(report: Report, facts: DatasetFacts, count: int) -> Grid:
     )
 
 
-def _picture_cells(score: PictureScore, columns: Sequence[Column]) -> tuple[Cell, ...]:
-    estimates = {key: Estimate(value) for key, value in score.scores.items()}
-    return tuple(Cell(text=cell(estimates.get(column.key), column)) for column in columns)
+def _cells(row: Row, columns: Sequence[Column]) -> tuple[Cell, ...]:
+    return tuple(Cell(text=cell(row.scores.get(column.key), column)) for column in columns)
 
 
 def rank(rows: Sequence[Row], column: Column) -> list[int | None]:
@@ -249,6 +279,7 @@ def print_grids(grids: Sequence[Grid]) -> None:
         wanted = Measurement.get(console, console.options.update(max_width=_PLAIN_WIDTH), table)
         if console.width < wanted.maximum:
             console = Console(width=wanted.maximum)
+        print(grid.title)
         console.print(table)
         for note in grid.footnotes:
             print(note)
@@ -256,7 +287,7 @@ def print_grids(grids: Sequence[Grid]) -> None:
 
 
 def _rich_table(grid: Grid) -> Table:
-    table = Table(title=Text(grid.title), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     for index, title in enumerate(grid.header):
         table.add_column(Text(title), justify="right" if index else "left", no_wrap=True)
     for section in grid.sections:
@@ -277,7 +308,8 @@ def to_markdown(grids: Sequence[Grid]) -> str:
         for section in grid.sections:
             for row in section:
                 lines.append(_markdown_row([f"{m}{c.text}{m}" for c, m in _marked(row)]))
-        parts.append("\n".join([f"**{grid.title}**", "", *lines, "", *grid.footnotes]).rstrip())
+        notes = [f"- {note}" for note in grid.footnotes]
+        parts.append("\n".join([f"**{grid.title}**", "", *lines, "", *notes]).rstrip())
     return "\n\n".join(parts) + "\n"
 
 

@@ -18,6 +18,9 @@ from typing import Final, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 from torch import Tensor
 
 from vdsr_cli.consistency import degrade
@@ -91,7 +94,7 @@ class Niqe:
     """NIQE: about 3 (natural) upwards. Pictures with a block of 96x96 or more.
 
     Args:
-        prior: npz with ``mu_pris_param`` (1, 36) and ``cov_pris_param`` (36, 36).
+        prior: npz or safetensors with ``mu_pris_param`` (1, 36) and ``cov_pris_param`` (36, 36).
 
     Raises:
         WeightsError: a file that holds something else.
@@ -99,10 +102,10 @@ class Niqe:
 
     def __init__(self, prior: Path) -> None:
         try:
-            with np.load(prior, allow_pickle=False) as arrays:
-                self.mean = torch.from_numpy(arrays["mu_pris_param"]).double().view(_FEATURES)
-                self.covariance = torch.from_numpy(arrays["cov_pris_param"]).double()
-        except (OSError, LookupError, ValueError, RuntimeError) as error:
+            arrays = load_file(prior) if prior.suffix == ".safetensors" else _read_npz(prior)
+            self.mean = torch.from_numpy(arrays["mu_pris_param"]).double().view(_FEATURES)
+            self.covariance = torch.from_numpy(arrays["cov_pris_param"]).double()
+        except (OSError, LookupError, ValueError, RuntimeError, SafetensorError) as error:
             raise WeightsError(f"{prior}: not NIQE's prior ({error})") from error
 
     def __call__(self, pixels: Tensor) -> float | None:
@@ -121,6 +124,11 @@ class Niqe:
         difference = self.mean - features.nanmean(0)
         pooled = (self.covariance + torch.cov(known.T)) / 2
         return float((difference @ torch.linalg.pinv(pooled) @ difference).sqrt())
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[np.float64]]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def _block_features(plane: Tensor, size: int) -> Tensor:

@@ -2,10 +2,11 @@
 
 paths ─► datasets ─► scenes (HR, LR) ─► methods ─► samples ─► Judge ─► scores ─► Report
                           └─► bicubic, verified on the sets that are known, before the rest
+metrics ─► weights, at hand or downloaded ─────────────────────►┘
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,21 +23,20 @@ from vdsr_cli.services.bench_data import (
     discover,
     load_scenes,
 )
+from vdsr_cli.services.bench_fid import FEWEST_PICTURES, SetFeatures
 from vdsr_cli.services.bench_judge import Judge
 from vdsr_cli.services.bench_methods import Bicubic, FolderMethod, Method, ModelMethod, row_names
-from vdsr_cli.services.bench_published import BicubicFigure, KnownSet, load_known_sets
+from vdsr_cli.services.bench_metrics import LEARNED, Learned, LearnedMetric, load_learned
 from vdsr_cli.services.bench_report import (
-    DatasetFacts,
     PictureScore,
     Report,
-    mean_row,
+    SetScore,
     worst_pictures,
 )
+from vdsr_cli.services.bench_verify import dataset_facts
 from vdsr_cli.services.loading import LoadedModel
 from vdsr_cli.services.upscale import UpscaleRequest
-
-PSNR_TOLERANCE_DB = 0.02
-SSIM_TOLERANCE = 0.001
+from vdsr_cli.weights.fetch import Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,8 @@ class BenchRequest:
         seeds: of the noise; rows are means over them.
         samples: drawn of each picture under the diverse protocol.
         upscale: how the models run; its scale, temperature and seed are replaced.
-        metric_weights: folder with the weights of the learned metrics, or None.
+        metrics: the learned ones to score, downloaded if need be; None for those at hand.
+        metric_weights: folder with their weights, or None.
         against: folders of pictures that other tools have made.
         likelihood: whether bits per dimension are scored, of the models that have them.
         verify: whether bicubic must come out as known on the sets that are known.
@@ -66,6 +67,7 @@ class BenchRequest:
     seeds: tuple[int, ...] = (0,)
     samples: int = 5
     upscale: UpscaleRequest = field(default_factory=UpscaleRequest)
+    metrics: tuple[LearnedMetric, ...] | None = None
     metric_weights: Path | None = None
     against: tuple[Path, ...] = ()
     likelihood: bool = False
@@ -87,6 +89,7 @@ class Events:
     on_start: Callable[[str, int], None] = lambda dataset, steps: None
     on_score: Callable[[PictureScore], None] = lambda score: None
     on_failure: Callable[[Failure], None] = lambda failure: None
+    on_download: Progress | None = None
 
 
 def run_bench(
@@ -107,9 +110,10 @@ def run_bench(
             raise UsageError(f"{loaded.name} is a model for scale {loaded.model.scale}")
     datasets = discover(request.paths, request.scale)
     methods = plan_methods(request, models, runtime)
-    judge = Judge(request.protocol, request.metric_weights)
     report = Report(protocol=request.protocol.value, scale=request.scale)
-    report.notes += judge.notes
+    learned = load_learned(request.metrics, request.metric_weights, progress=events.on_download)
+    _tell_missing(learned, request, report, events)
+    judge = Judge(request.protocol, learned)
     for method in methods:
         if isinstance(method, ModelMethod) and method.seed in (None, request.seeds[0]):
             method.warm_up()
@@ -117,6 +121,28 @@ def run_bench(
         _run_dataset(dataset, methods, judge, request, report, events)
     report.peak_memory_mib = peak_memory_mib(runtime)
     return report
+
+
+def _tell_missing(learned: Learned, request: BenchRequest, report: Report, events: Events) -> None:
+    """What was asked for is a failure and keeps its column; of the rest, a note says how."""
+    if request.metrics is None:
+        if names := [metric.name for metric in LEARNED if metric.key in learned.missing]:
+            report.notes.append(
+                f"not scored, no weights on this disk: {', '.join(names)}; name them in --metrics "
+                "to download them, or give a folder with --metric-weights"
+            )
+        return
+    for key, error in learned.missing.items():
+        report.unscored[key] = "no weights"
+        failure = Failure(
+            dataset="*",
+            picture="*",
+            error=f"{key} is not scored: {error}",
+            hint=error.hint,
+            exit_code=error.exit_code,
+        )
+        report.failures.append(failure)
+        events.on_failure(failure)
 
 
 def plan_methods(
@@ -165,44 +191,57 @@ def _run_dataset(
 
     events.on_start(dataset.name, len(dataset.pairs) * (1 + len(methods)))
     baseline = Bicubic(protocol=request.protocol)
+    wholes = SetFeatures(judge.learned.inception)
     scores, sizes = [], []
     for scene in load_scenes(dataset, request.protocol, request.scale, fail):
         sizes.append(scene.source_size)
-        scores.append(_scored(dataset, scene, baseline, judge))
+        scores.append(_scored(dataset, scene, baseline, judge, wholes))
         events.on_score(scores[-1])
     try:
-        report.datasets.append(_facts(dataset, sizes, scores, request))
+        facts = dataset_facts(
+            dataset,
+            sizes,
+            scores,
+            protocol=request.protocol,
+            scale=request.scale,
+            insist=request.verify,
+        )
     except InputError as error:
         fail(Failure(dataset=dataset.name, picture="*", error=str(error), hint=error.hint))
         return
+    report.datasets.append(facts)
     report.pictures += scores
     for scene in load_scenes(dataset, request.protocol, request.scale, lambda failure: None):
         for method in methods:
             try:
-                report.pictures.append(_scored(dataset, scene, method, judge))
+                report.pictures.append(_scored(dataset, scene, method, judge, wholes))
             except InputError as error:
                 fail(_failure_of(dataset, scene, method, error))
             else:
                 events.on_score(report.pictures[-1])
+    _add_sets(dataset, wholes, request, report)
     if request.crops is not None and methods:
         save_crops(dataset, methods, request, report, request.crops)
 
 
-def _facts(
-    dataset: Dataset,
-    sizes: Sequence[tuple[int, int]],
-    scores: Sequence[PictureScore],
-    request: BenchRequest,
-) -> DatasetFacts:
-    """What the set is, with bicubic verified; raises InputError where that fails."""
-    known = next((s for s in load_known_sets() if s.is_made_of(sizes, request.scale)), None)
-    return DatasetFacts(
-        name=dataset.name,
-        path=str(dataset.path),
-        pictures=len(scores),
-        known_as=known.name if known else None,
-        verified=_verify(known, scores, request),
-    )
+def _add_sets(dataset: Dataset, wholes: SetFeatures, request: BenchRequest, report: Report) -> None:
+    """FID of each row, or a note that there are too few pictures for it."""
+    for (method, temperature, seed), fid in wholes.scores().items():
+        report.sets.append(
+            SetScore(
+                dataset=dataset.name,
+                method=method,
+                temperature=temperature,
+                seed=seed,
+                scores={"fid": fid},
+            )
+        )
+    if 0 < len(wholes.hr) < FEWEST_PICTURES:
+        report.notes.append(
+            f"{dataset.name}: FID needs {FEWEST_PICTURES} pictures, there are {len(wholes.hr)}"
+        )
+        if request.metrics is not None:
+            report.unscored["fid"] = f"under {FEWEST_PICTURES} pictures"
 
 
 def save_crops(
@@ -220,8 +259,8 @@ def save_crops(
     first = methods[0]
     column = next(column for column in report.columns() if column.key.startswith("psnr"))
     mine = [s for s in report.pictures if (s.dataset, s.method) == (dataset.name, first.name)]
-    mine = [s for s in mine if (s.temperature, s.seed) == (first.temperature, first.seed)]
-    worst = {score.picture for score in worst_pictures(mine, column, request.worst)}
+    mine = [s for s in mine if s.temperature == first.temperature]
+    worst = {name for name, _ in worst_pictures(mine, column, request.worst)}
     shown = [method for method in methods if method.seed in (None, request.seeds[0])]
     pairs = tuple(pair for pair in dataset.pairs if pair.name in worst)
     chosen = replace(dataset, pairs=pairs)
@@ -243,8 +282,11 @@ def _failure_of(dataset: Dataset, scene: Scene, method: Method, error: VdsrError
 
 
 @torch.inference_mode()
-def _scored(dataset: Dataset, scene: Scene, method: Method, judge: Judge) -> PictureScore:
+def _scored(
+    dataset: Dataset, scene: Scene, method: Method, judge: Judge, wholes: SetFeatures
+) -> PictureScore:
     drawn = method.draw(dataset.name, scene)
+    wholes.add((method.name, method.temperature, method.seed), scene, drawn.samples)
     scores = {**judge.score(scene, drawn.samples), **drawn.scores}
     if drawn.seconds is not None:
         scores["seconds_per_megapixel"] = drawn.seconds / scene.megapixels
@@ -256,43 +298,6 @@ def _scored(dataset: Dataset, scene: Scene, method: Method, judge: Judge) -> Pic
         seed=method.seed,
         megapixels=scene.megapixels,
         scores=scores,
-    )
-
-
-def _verify(
-    known: KnownSet | None, scores: Sequence[PictureScore], request: BenchRequest
-) -> bool | None:
-    """Whether bicubic came out as known; None where nothing is known.
-
-    Raises:
-        InputError: no picture was left, or bicubic came out differently.
-    """
-    if not scores:
-        raise InputError("none of the pictures can be scored")
-    figures = [
-        figure
-        for figure in (known.bicubic if known else ())
-        if (figure.protocol, figure.scale) == (request.protocol.value, request.scale)
-    ]
-    if known is None or not figures:
-        return None
-    row = {key: estimate.mean for key, estimate in mean_row(scores).scores.items()}
-    if any(_agree(row, figure) for figure in figures):
-        return True
-    if not request.verify:
-        return False
-    got = ", ".join(f"{key} {row[key]:.4f}" for key in figures[0].scores)
-    wanted = ", ".join(f"{key} {value:g}" for key, value in figures[0].scores.items())
-    raise InputError(
-        f"{known.name}: bicubic gives {got}, where the set's own files give {wanted}",
-        hint="the files are not the usual ones; --no-verify scores them all the same",
-    )
-
-
-def _agree(row: Mapping[str, float], figure: BicubicFigure) -> bool:
-    return all(
-        abs(row[key] - value) <= (PSNR_TOLERANCE_DB if key.startswith("psnr") else SSIM_TOLERANCE)
-        for key, value in figure.scores.items()
     )
 
 

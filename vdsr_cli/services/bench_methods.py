@@ -17,12 +17,14 @@ from PIL import Image
 from torch import Tensor
 
 from vdsr_cli.errors import InputError
-from vdsr_cli.images import Metadata, Picture, read_picture
+from vdsr_cli.images import Canvas, Metadata, Picture, read_picture
+from vdsr_cli.noise import NoiseField
 from vdsr_cli.paths import INPUT_SUFFIXES
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.bench_data import Protocol, Scene, from_image, to_image, to_pixels
 from vdsr_cli.services.bench_elbo import LikelihoodModel, elbo_bits
 from vdsr_cli.services.loading import LoadedModel
+from vdsr_cli.services.sample_set import Subject, draw_set
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
 
 BICUBIC = "bicubic"
@@ -112,7 +114,10 @@ class Bicubic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelMethod:
-    """A model at one temperature and seed, exactly as ``vdsr upscale`` runs it."""
+    """A model at one temperature and seed, exactly as ``vdsr upscale`` runs it.
+
+    Several samples are drawn as ``vdsr sample-diverse`` draws them.
+    """
 
     name: str
     loaded: LoadedModel
@@ -134,9 +139,10 @@ class ModelMethod:
     def draw(self, dataset: str, scene: Scene) -> Drawn:
         """``samples`` samples of the noise field's; ``dataset`` is not looked at."""
         started = time.perf_counter()
-        drawn = torch.stack([self._draw_one(scene, index) for index in range(self.samples)])
+        canvases = self._canvases(scene)
         seconds = (time.perf_counter() - started) / self.samples
-        return Drawn(samples=drawn, seconds=seconds, scores=self._likelihood(scene))
+        drawn = [torch.from_numpy(c.rgb8().copy()).permute(2, 0, 1) for c in canvases]
+        return Drawn(samples=torch.stack(drawn), seconds=seconds, scores=self._likelihood(scene))
 
     def _likelihood(self, scene: Scene) -> dict[str, float]:
         model: object = self.loaded.model
@@ -144,20 +150,37 @@ class ModelMethod:
             return {}
         return elbo_bits(model, scene, seed=self.request.settings.seed, runtime=self.runtime)
 
-    def _draw_one(self, scene: Scene, sample: int) -> Tensor:
-        picture = Picture(
-            rgb=scene.lr.unsqueeze(0).float() / 255, metadata=Metadata(is_grey=scene.is_grey)
+    def _canvases(self, scene: Scene) -> Sequence[Canvas]:
+        return self._several(scene) if self.samples > 1 else [self._one(scene)]
+
+    def _one(self, scene: Scene) -> Canvas:
+        picture = Picture(rgb=_unit(scene), metadata=Metadata(is_grey=scene.is_grey))
+        request = replace(self.request, scale=float(scene.scale))
+        return upscale_picture(picture, self.loaded, request, self.runtime)
+
+    def _several(self, scene: Scene) -> Sequence[Canvas]:
+        """As ``vdsr sample-diverse`` draws them: the LR encoder sees each tile once."""
+        settings, consistency = self.request.settings, self.request.consistency
+        subject = Subject(
+            lr=_unit(scene)[0],
+            alpha=None,
+            metadata=Metadata(is_grey=scene.is_grey),
+            is_projected=self.loaded.is_bicubic if consistency is None else consistency,
         )
-        settings = replace(self.request.settings, samples=(sample,))
-        request = replace(self.request, scale=float(scene.scale), settings=settings)
-        canvas = upscale_picture(picture, self.loaded, request, self.runtime)
-        return torch.from_numpy(canvas.rgb8().copy()).permute(2, 0, 1).contiguous()
+        noises = [NoiseField(seed=settings.seed, sample=index) for index in range(self.samples)]
+        drawn = draw_set(self.loaded.model, subject, settings, noises, self.runtime)
+        return drawn.canvases
 
     def warm_up(self) -> None:
         """One tile, so that what is set up on first use is not counted."""
         lr = torch.zeros(3, 64, 64, dtype=torch.uint8)
         scale = self.loaded.model.scale
-        self._draw_one(Scene(name="", hr=lr, lr=lr, scale=scale, source_size=(64, 64)), 0)
+        self._canvases(Scene(name="", hr=lr, lr=lr, scale=scale, source_size=(64, 64)))
+
+
+def _unit(scene: Scene) -> Tensor:
+    """The input as models take it: float32 (1, 3, h, w) in [0, 1]."""
+    return scene.lr.unsqueeze(0).float() / 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,8 +44,11 @@ COLUMNS: tuple[Column, ...] = (
     Column(key="ssim_rgb", title="SSIM RGB", digits=4, better="higher"),
     Column(key="lpips_alex", title="LPIPS", digits=4, better="lower"),
     Column(key="lpips_squeeze", title="LPIPS squeeze", digits=4, better="lower"),
+    Column(key="lpips_vgg", title="LPIPS vgg", digits=4, better="lower"),
+    Column(key="dists", title="DISTS", digits=4, better="lower"),
     Column(key="brisque", title="BRISQUE", digits=1, better="lower"),
     Column(key="niqe", title="NIQE", digits=2, better="lower"),
+    Column(key="fid", title="FID", digits=2, better="lower"),
     Column(key="lr_psnr", title="LR PSNR", digits=2, better="higher"),
     Column(key="lr_psnr_worst", title="LR worst", digits=2, better="higher", pool=min),
     Column(key="apd_mse", title="APD MSE e4", digits=1, better="higher"),
@@ -79,6 +82,17 @@ class PictureScore:
             "seed": self.seed,
             **{key: json_number(value) for key, value in self.scores.items()},
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetScore:
+    """What one method scored on a dataset as a whole, with one seed."""
+
+    dataset: str
+    method: str
+    temperature: float | None
+    seed: int | None
+    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +165,9 @@ class Report:
     Attributes:
         protocol, scale: how it was scored.
         datasets: what was scored.
-        pictures: every score.
+        pictures: every score of a picture.
+        sets: every score of a dataset as a whole.
+        unscored: by column that was asked for and has no scores, the reason in a few words.
         failures: what could not be scored.
         notes: what a reader should know, one line each.
         peak_memory_mib: the most memory in use during the run, or None.
@@ -161,6 +177,8 @@ class Report:
     scale: int
     datasets: list[DatasetFacts] = field(default_factory=list)
     pictures: list[PictureScore] = field(default_factory=list)
+    sets: list[SetScore] = field(default_factory=list)
+    unscored: dict[str, str] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     peak_memory_mib: float | None = None
@@ -173,15 +191,19 @@ class Report:
     def rows(self, dataset: str | None = None) -> list[Row]:
         """The means of one dataset or of all, in the order of scoring."""
         scores = [s for s in self.pictures if dataset in (None, s.dataset)]
-        keys = dict.fromkeys((s.dataset, s.method, s.temperature) for s in scores)
+        keys = dict.fromkeys(_row_of(s) for s in scores)
         return [
-            mean_row([s for s in scores if (s.dataset, s.method, s.temperature) == key])
+            mean_row(
+                [s for s in scores if _row_of(s) == key],
+                [s for s in self.sets if _row_of(s) == key],
+            )
             for key in keys
         ]
 
     def columns(self) -> list[Column]:
-        """Those that some picture has a score in."""
+        """Those that something has a score in, and those that were asked for."""
         present = {key for score in self.pictures for key in score.scores}
+        present |= {key for whole in self.sets for key in whole.scores} | self.unscored.keys()
         return [column for column in COLUMNS if column.key in present]
 
     def as_json(self) -> dict[str, Any]:
@@ -201,6 +223,7 @@ class Report:
             ],
             "rows": [row.as_json() for row in self.rows()],
             "pictures": [score.as_json() for score in self.pictures],
+            "unscored": self.unscored,
             "failures": [
                 {
                     "dataset": failure.dataset,
@@ -215,12 +238,18 @@ class Report:
         }
 
 
-def mean_row(scores: Sequence[PictureScore]) -> Row:
+def _row_of(score: PictureScore | SetScore) -> tuple[str, str, float | None]:
+    return (score.dataset, score.method, score.temperature)
+
+
+def mean_row(scores: Sequence[PictureScore], sets: Sequence[SetScore] = ()) -> Row:
     """The row of one method's scores on one dataset, all seeds."""
     ordered = sorted(scores, key=lambda score: _seed_order(score.seed))
     by_seed = {
         seed: _pooled(list(group)) for seed, group in groupby(ordered, lambda score: score.seed)
     }
+    for whole in sets:
+        by_seed[whole.seed] |= whole.scores
     first = scores[0]
     keys = dict.fromkeys(key for pooled in by_seed.values() for key in pooled)
     return Row(
@@ -229,17 +258,27 @@ def mean_row(scores: Sequence[PictureScore]) -> Row:
         temperature=first.temperature,
         pictures=len({score.picture for score in scores}),
         seeds=tuple(seed for seed in by_seed if seed is not None),
-        scores={key: _estimate(pooled[key] for pooled in by_seed.values()) for key in keys},
+        scores={
+            key: _estimate(pooled[key] for pooled in by_seed.values() if key in pooled)
+            for key in keys
+        },
     )
 
 
 def worst_pictures(
     scores: Sequence[PictureScore], column: Column, count: int
-) -> list[PictureScore]:
-    """The ``count`` pictures that score worst in a column, worst first."""
-    known = [s for s in scores if not math.isnan(s.scores.get(column.key, math.nan))]
-    ordered = sorted(known, key=lambda s: s.scores[column.key], reverse=column.better == "lower")
-    return ordered[:count]
+) -> list[tuple[str, Row]]:
+    """The ``count`` pictures that score worst in a column, worst first, by name.
+
+    Each has the row of its scores by one method, so a mean over the seeds.
+    """
+    names = dict.fromkeys(score.picture for score in scores)
+    rows = [(name, mean_row([s for s in scores if s.picture == name])) for name in names]
+    known = [
+        (row.scores[column.key].mean, name, row) for name, row in rows if column.key in row.scores
+    ]
+    ordered = sorted(known, key=lambda entry: entry[0], reverse=column.better == "lower")
+    return [(name, row) for mean, name, row in ordered[:count] if not math.isnan(mean)]
 
 
 def write_csv(report: Report, path: Path) -> None:

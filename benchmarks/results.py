@@ -1,0 +1,105 @@
+"""The results page of the README: every bundled x4 model beside bicubic and what others published.
+
+    python benchmarks/results.py Set5 Set14 [--metric-weights DIR] [--write]
+
+Prints the page; with --write it replaces the one in README.md. The three protocols of `vdsr bench`
+have tables of their own, and published rows stand only in the table of their protocol. Run again
+on the same machine it gives the same page; another one may round the last digit otherwise.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from vdsr_cli.cli.bench_render import report_grids, to_markdown
+from vdsr_cli.files import write_text_atomic
+from vdsr_cli.runtime import Runtime, choose_runtime
+from vdsr_cli.services.bench import BenchRequest, Events, run_bench
+from vdsr_cli.services.bench_data import Failure, Protocol
+from vdsr_cli.services.bench_report import PictureScore, Report
+from vdsr_cli.services.loading import LoadedModel, load_model
+from vdsr_cli.weights import load_records, locate
+from vdsr_cli.weights.sources import Bundled
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+BEGIN, END = "<!-- results -->\n", "<!-- end of results -->"
+SCALE = 4
+SHOWN = {
+    Protocol.standard: ("psnr_y", "ssim_y", "lpips_alex", "dists", "niqe", "lr_psnr"),
+    Protocol.paper: ("psnr_y", "ssim_rgb", "lpips_alex", "dists", "lr_psnr"),
+    Protocol.diverse: (
+        "psnr_rgb",
+        "ssim_rgb",
+        "lpips_alex",
+        "lr_psnr_worst",
+        "apd_mse",
+        "apd_lpips",
+        "diversity",
+    ),
+}
+"""Columns of the page, by protocol; `vdsr bench` has the others, and seconds."""
+
+
+def bundled_models(runtime: Runtime) -> list[LoadedModel]:
+    """Every x4 model that comes with the package, in the order of weights.toml."""
+    names = [
+        name
+        for name, record in load_records().items()
+        if record.scale == SCALE and isinstance(record.location, Bundled) and locate(record)
+    ]
+    return [load_model(name, runtime) for name in names]
+
+
+def shown(score: PictureScore, protocol: Protocol) -> PictureScore:
+    """A score with the columns of the page."""
+    kept = {key: value for key, value in score.scores.items() if key in SHOWN[protocol]}
+    return replace(score, scores=kept)
+
+
+def measure(
+    paths: list[Path], protocol: Protocol, weights: Path | None, runtime: Runtime
+) -> Report:
+    """Scores every model at temperature 0 and 0.8; diverse samples are drawn at 0.8 alone."""
+
+    def stop(failure: Failure) -> None:
+        raise SystemExit(failure.error)
+
+    request = BenchRequest(
+        paths=tuple(paths),
+        protocol=protocol,
+        scale=SCALE,
+        temperatures=(0.8,) if protocol is Protocol.diverse else (0.0, 0.8),
+        metric_weights=weights,
+    )
+    report = run_bench(request, bundled_models(runtime), runtime, Events(on_failure=stop))
+    report.pictures = [shown(score, protocol) for score in report.pictures]
+    return report
+
+
+def main() -> None:
+    """Parses, measures, prints or writes."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("paths", type=Path, nargs="+", help="Set5, Set14, ...")
+    parser.add_argument("--metric-weights", type=Path, default=None)
+    parser.add_argument("--write", action="store_true", help="into README.md")
+    options = parser.parse_args()
+
+    runtime = choose_runtime("cpu", "auto")
+    reports = [
+        measure(options.paths, protocol, options.metric_weights, runtime) for protocol in Protocol
+    ]
+    page = "\n".join(to_markdown(report_grids(report, published=True)) for report in reports)
+    if not options.write:
+        print(page, end="")
+        return
+    before, begin, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"{README} has no place for results: {BEGIN.strip()} ... {END}")
+    write_text_atomic(README, f"{before}{begin}\n{page}\n{end}{after}")
+
+
+if __name__ == "__main__":
+    main()
