@@ -25,7 +25,7 @@ def test_ci_runs_the_test_command_word_for_word() -> None:
 def test_shown_commands_use_options_that_exist(shown, vdsr, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     words = shlex.split(shown.split(" > ")[0])[1:]
-    command = words[: 2 if words[0] in {"train", "weights"} else 1]
+    command = words[: 2 if words[0] in {"train", "weights", "srvae", "cnn-vae"} else 1]
     ended = vdsr(*(["--help"] if command[0].startswith("-") else [*command, "--help"]))
     assert ended.code == 0
     offered = set(re.findall(r"--?[a-z][a-z-]*", ended.out.decode()))

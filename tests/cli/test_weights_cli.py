@@ -31,11 +31,15 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def bundled(tmp_path, monkeypatch):
-    """A file where the default model's is looked for."""
+    """A file where the default model's is looked for, and none for other bundled models."""
     path = tmp_path / "bundled.safetensors"
     state = {"a": torch.arange(6.0).reshape(2, 3)}
     write_safetensors(path, Checkpoint(architecture="vdvae-sr", config={"n": 1}, state=state))
-    monkeypatch.setattr("vdsr_cli.weights.store.bundled_path", lambda source: path)
+    found = {"vdvae-sr-x4.safetensors": path}
+    monkeypatch.setattr(
+        "vdsr_cli.weights.store.bundled_path",
+        lambda source: found.get(source.filename, tmp_path / source.filename),
+    )
     return path
 
 

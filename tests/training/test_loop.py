@@ -104,6 +104,12 @@ def test_the_bound_falls(trainer):
     assert sum(bits[-5:]) < 0.8 * sum(bits[:5])
 
 
+def test_the_rate_comes_to_weigh(trainer):
+    rows = run(trainer("toy", steps=4, rate_warmup=2, mean_weight=0.0))
+    weights = [(row["loss"] - row["distortion_bits"]) / row["rate_bits"] for row in rows[1:]]
+    assert weights == pytest.approx([0, 0.5, 1], abs=1e-3)
+
+
 def test_the_mean_path_alone_learns_too(trainer):
     rows = run(trainer("toy", steps=30, elbo_from=10_000, batch=4, learning_rate=3e-3))
     errors = [row["mean_l1"] for row in rows]

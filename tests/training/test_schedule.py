@@ -1,10 +1,10 @@
-"""Learning rate and averaging."""
+"""Learning rate, averaging and the weight of the rate."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdsr_cli.training.schedule import ema_decay_at, learning_rate_factor
+from vdsr_cli.training.schedule import ema_decay_at, learning_rate_factor, rate_weight
 
 
 @given(step=st.integers(0, 999), warmup=st.integers(0, 500), cooldown=st.integers(0, 500))
@@ -38,3 +38,8 @@ def test_the_average_is_young_at_first_and_then_as_asked(step, decay):
     assert ema_decay_at(step, decay) <= ema_decay_at(step + 1, decay)
     assert ema_decay_at(10**9, 0.999) == 0.999
     assert ema_decay_at(0, 0.999) == pytest.approx(0.1)
+
+
+def test_the_rate_comes_to_weigh():
+    assert [rate_weight(step, warmup=4) for step in (-3, 0, 1, 4, 9)] == [0, 0, 0.25, 1, 1]
+    assert rate_weight(0, warmup=0) == 1

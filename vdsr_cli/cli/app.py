@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vdsr_cli import __version__
-from vdsr_cli.cli import bench, sample_diverse, train, upscale, weights
+from vdsr_cli.cli import bench, cnn_vae, sample_diverse, srvae, train, upscale, weights
 from vdsr_cli.cli.console import print_vdsr_error
 from vdsr_cli.errors import VdsrError
 
@@ -22,6 +22,8 @@ app.command("sample-diverse")(sample_diverse.sample_diverse)
 app.command("bench")(bench.bench)
 app.add_typer(train.app, name="train")
 app.add_typer(weights.app, name="weights")
+app.add_typer(cnn_vae.app, name="cnn-vae")
+app.add_typer(srvae.app, name="srvae")
 
 
 def _print_version(wanted: bool) -> None:

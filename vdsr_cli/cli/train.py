@@ -1,4 +1,4 @@
-"""``vdsr train``: three objectives with one set of options, and ``export``."""
+"""``vdsr train``: the objectives with one set of options, and ``export``."""
 
 import tomllib
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vdsr_cli.cli import cnn_vae
 from vdsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ OBJECTIVES: Mapping[str, str] = {
     "vdvae-sr": """Train VDVAE-SR: the ELBO of hr given lr, plus an L1 of the mean path.
 
     Example: vdsr train vdvae-sr drawings/ --from vdvae-sr-x4 --out runs/mine
+    """,
+    "srvae": """Train srVAE, x2: the ELBO of hr and lr together, plus an L1 of the mean path.
+
+    Example: vdsr train srvae photos/ --out runs/srvae
     """,
 }
 
@@ -74,7 +79,9 @@ def _train(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Architecture of a new run: vdvae-sr-x4 (-tiny), vdvae-x4-prior."),
+        typer.Option(
+            help="Architecture of a new run: vdvae-sr-x4 (-tiny), vdvae-x4-prior, srvae-x2."
+        ),
     ] = None,
     start_from: Annotated[
         str | None,
@@ -106,6 +113,9 @@ def _train(
     elbo_from: Annotated[
         int | None,
         typer.Option(min=0, help="First step of the ELBO; before it the mean path alone."),
+    ] = None,
+    rate_warmup: Annotated[
+        int | None, typer.Option(min=0, help="Steps of the ELBO in which the rate comes to weigh.")
     ] = None,
     mean_weight: Annotated[
         float | None, typer.Option(min=0.0, help="Weight of the mean path's L1.")
@@ -223,6 +233,9 @@ def _hyper_parameters(context: typer.Context) -> "TrainConfig":
         on_prior=context.params["prior"] is not None,
         fine_tuning=context.params["start_from"] is not None,
     )
+
+
+app.command("cnn-vae")(cnn_vae.train)
 
 
 @app.command("export")

@@ -38,11 +38,17 @@ def time_left(row: Row, steps: int) -> str:
 
 
 @contextmanager
-def training_progress(steps: int, *, quiet: bool) -> Iterator[Callable[[Row], None]]:
+def training_progress(
+    steps: int, *, quiet: bool, describe: Callable[[Row], str] = describe
+) -> Iterator[Callable[[Row], None]]:
     """Yields what to call with each row of the log; everything goes to stderr."""
     console = Console(stderr=True)
+
+    def print_row(row: Row) -> None:
+        typer.echo(f"step {row['step']:.0f} {describe(row)}", err=True)
+
     if quiet or not console.is_terminal:
-        yield (lambda row: None) if quiet else _print_row
+        yield (lambda row: None) if quiet else print_row
         return
     progress = Progress(
         MofNCompleteColumn(),
@@ -62,10 +68,6 @@ def training_progress(steps: int, *, quiet: bool) -> Iterator[Callable[[Row], No
             progress.update(task, completed=row["step"], description=describe(row), left=left)
 
         yield show
-
-
-def _print_row(row: Row) -> None:
-    typer.echo(f"step {row['step']:.0f} {describe(row)}", err=True)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from vdsr_cli.errors import WeightsError
+from vdsr_cli.models.cnn_vae import CNNVAE, cnn_vae_from
 from vdsr_cli.models.compact import CompactConfig, CompactVDVAESR, Level
 from vdsr_cli.models.compact_prior import (
     CompactCVDVAE,
@@ -16,6 +17,8 @@ from vdsr_cli.models.compact_prior import (
     compact_config_from,
 )
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
+from vdsr_cli.models.srvae import SRVAE
+from vdsr_cli.models.srvae_config import SRVAEConfig
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.models.vdvae_config import PUBLISHED, VDVAEConfig
 from vdsr_cli.models.vdvae_sr import VDVAESR, VDVAESRConfig
@@ -41,6 +44,8 @@ ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "openai-vdvae": _build_openai,
     "vdvae-sr": lambda config: VDVAESR(VDVAESRConfig.from_dict(config)),
     "cvdvae": lambda config: CVDVAE(CVDVAEConfig.from_dict(config)),
+    "srvae": lambda config: SRVAE(SRVAEConfig.from_dict(config)),
+    "cnn-vae": cnn_vae_from,
 }
 
 _NAMES: Mapping[type[nn.Module], str] = {
@@ -51,6 +56,8 @@ _NAMES: Mapping[type[nn.Module], str] = {
     VDVAE: "openai-vdvae",
     VDVAESR: "vdvae-sr",
     CVDVAE: "cvdvae",
+    SRVAE: "srvae",
+    CNNVAE: "cnn-vae",
 }
 
 _PRIOR_LEVELS = (

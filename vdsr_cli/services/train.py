@@ -13,6 +13,7 @@ from vdsr_cli.errors import DeviceError, OutputError, UsageError
 from vdsr_cli.files import write_text_atomic
 from vdsr_cli.metrics import LPIPS
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
+from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.services.train_start import model_of_run, new_model
 from vdsr_cli.services.train_validation import Validator
@@ -22,6 +23,7 @@ from vdsr_cli.training.curves import save_curves
 from vdsr_cli.training.data import CropSpec, PictureStore, find_pictures
 from vdsr_cli.training.loop import Trainer
 from vdsr_cli.training.run_folder import find_checkpoint, read_checkpoint, read_log
+from vdsr_cli.training.srvae import initialise_from_data
 from vdsr_cli.training.world import World, join_world, leave_world
 from vdsr_cli.weights import Checkpoint, write_safetensors
 
@@ -34,7 +36,7 @@ class TrainRequest:
         sources: picture files and folders.
         out: run folder; a run in it is taken up.
         config: hyper-parameters.
-        objective: "vdvae", "cvdvae" or "vdvae-sr".
+        objective: "vdvae", "cvdvae", "vdvae-sr" or "srvae".
         preset: architecture of a new run; None for the objective's default.
         prior: name or path of a pretrained prior that a new run is built on.
         start_from: name or path of finished weights that a new run fine-tunes.
@@ -120,9 +122,12 @@ def _trainer(request: TrainRequest, world: World, runtime: Runtime) -> Trainer:
     torch.manual_seed(request.config.seed)
     model = model_of_run(request.objective, start) if start else _new_model(request)
     check_crop(request.config.lr_size, model.latent_shapes, model.scale)  # type: ignore[arg-type]
+    store = _open_store(request, model, world)
+    if isinstance(model, SRVAE) and not (start or request.start_from):
+        initialise_from_data(model, store, request.config)
     trainer = Trainer(
         model,
-        _open_store(request, model, world),
+        store,
         request.config,
         request.out,
         device=runtime.device,

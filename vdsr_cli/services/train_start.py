@@ -1,6 +1,7 @@
 """What a training run starts from: a preset, finished weights, or a pretrained prior."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -8,6 +9,7 @@ from typing import Any, cast
 from torch import nn
 
 from vdsr_cli.errors import UsageError, WeightsError
+from vdsr_cli.models.cnn_vae import CNNVAE
 from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE, CompactVDVAESROnPrior
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
@@ -18,6 +20,8 @@ from vdsr_cli.models.registry import (
     architecture_of,
     build_model,
 )
+from vdsr_cli.models.srvae import SRVAE
+from vdsr_cli.models.srvae_config import SRVAE_PRESETS
 from vdsr_cli.models.vdvae import VDVAE, EncoderConfig, VDVAEConfig
 from vdsr_cli.models.vdvae_sr import VDVAESR
 from vdsr_cli.training.run_folder import find_checkpoint, read_checkpoint
@@ -27,10 +31,12 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "vdvae": (CompactVDVAE,),
     "cvdvae": (CompactCVDVAE, CVDVAE),
     "vdvae-sr": (CompactVDVAESR, VDVAESR),
+    "srvae": (SRVAE,),
+    "cnn-vae": (CNNVAE,),
 }
 """The networks that each objective trains."""
 
-DEFAULT_PRESETS = {"vdvae": "vdvae-x4-prior", "vdvae-sr": "vdvae-sr-x4"}
+DEFAULT_PRESETS = {"vdvae": "vdvae-x4-prior", "vdvae-sr": "vdvae-sr-x4", "srvae": "srvae-x2"}
 PUBLISHED_SCALE = 4
 """Super-resolution factor put on a prior of the published shape."""
 
@@ -55,7 +61,7 @@ def new_model(
     """The network of a new run, frozen where its objective freezes.
 
     Args:
-        objective: "vdvae", "cvdvae" or "vdvae-sr".
+        objective: "vdvae", "cvdvae", "vdvae-sr" or "srvae".
         preset: architecture of a network with fresh weights; None for the objective's default.
         prior: name or path of a pretrained prior to build on, or None.
         start_from: name or path of finished weights to go on from, or None.
@@ -84,19 +90,17 @@ def model_of_preset(objective: str, preset: str) -> nn.Module:
     """A network with fresh weights; raises UsageError."""
     if objective == "cvdvae":
         raise UsageError("a CVDVAE is built on a prior", hint="name it: --prior vdvae-x4-prior")
-    presets = PRIOR_PRESETS if objective == "vdvae" else PRESETS
+    presets = {"vdvae": PRIOR_PRESETS, "srvae": SRVAE_PRESETS}.get(objective, PRESETS)
     if preset not in presets:
         raise UsageError(f"unknown preset {preset!r}", hint=f"known: {', '.join(presets)}")
-    config = presets[preset]
-    return CompactVDVAE(config) if objective == "vdvae" else CompactVDVAESR(config)
+    networks: dict[str, Callable[[Any], nn.Module]] = {"vdvae": CompactVDVAE, "srvae": SRVAE}
+    return networks.get(objective, CompactVDVAESR)(presets[preset])
 
 
 def model_on_prior(objective: str, prior: nn.Module) -> nn.Module:
     """A conditional network around a pretrained prior; raises UsageError."""
-    if objective == "vdvae":
-        raise UsageError(
-            "the unconditional prior has no prior of its own", hint="leave --prior out"
-        )
+    if objective in ("vdvae", "srvae"):
+        raise UsageError(f"vdsr train {objective} builds on no prior", hint="leave --prior out")
     if isinstance(prior, CompactVDVAE):
         on_compact = CompactCVDVAE if objective == "cvdvae" else CompactVDVAESROnPrior
         return on_compact.from_prior(prior)
@@ -147,7 +151,7 @@ def _cvdvae_config(prior: VDVAEConfig, lr: EncoderConfig) -> CVDVAEConfig:
 def prepared(model: nn.Module) -> nn.Module:
     """The model with its frozen parts frozen and the rest trainable."""
     model.requires_grad_(True)
-    if isinstance(model, CompactCVDVAE | CompactVDVAESROnPrior | VDVAESR | CVDVAE):
+    if isinstance(model, CompactCVDVAE | CompactVDVAESROnPrior | VDVAESR | CVDVAE | SRVAE):
         model.select_trainable()
     return model
 

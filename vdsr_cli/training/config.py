@@ -25,6 +25,8 @@ class TrainConfig:
         cooldown: last steps, in which the rate falls linearly to zero.
         elbo_from: first step of the ELBO; before it the mean path alone is trained, which costs
             less than half and starts the prior near its goal.
+        rate_warmup: steps of the ELBO over which the weight of the rate rises from 0 to 1, so that
+            the posterior finds a use before it has to pay for it.
         mean_weight: weight of the mean path's L1 on [-1, 1], against an ELBO in bits/dim.
         grad_clip: largest gradient norm.
         skip_above: a step with a larger gradient norm before clipping is skipped (papers' rule).
@@ -42,6 +44,7 @@ class TrainConfig:
     warmup: int = 200
     cooldown: int = 0
     elbo_from: int = 0
+    rate_warmup: int = 0
     mean_weight: float = 60.0
     grad_clip: float = 1.0
     skip_above: float = math.inf

@@ -27,7 +27,7 @@ from vdsr_cli.training.run_folder import (
     read_checkpoint,
     write_checkpoint,
 )
-from vdsr_cli.training.schedule import ema_decay_at, learning_rate_factor
+from vdsr_cli.training.schedule import ema_decay_at, learning_rate_factor, rate_weight
 from vdsr_cli.training.world import World
 
 __all__ = ["Losses", "RunPlan", "TrainConfig", "Trainer", "to_unit_range", "vdvae_sr_losses"]
@@ -152,6 +152,9 @@ class Trainer:
             self.device.type, dtype=self.compute, enabled=self.compute != torch.float32
         ):
             losses = self._losses(hr, lr, noise)
+        if config.rate_warmup:
+            weight = rate_weight(self.step - config.elbo_from, warmup=config.rate_warmup)
+            losses.loss = losses.loss + (weight - 1) * losses.rate
         self.optimizer.zero_grad(set_to_none=True)
         losses.loss.backward()  # type: ignore[no-untyped-call]
         self.world.average_gradients(self._trained)

@@ -1,8 +1,10 @@
-"""What is minimised: the three objectives, in bits per dimension of the HR picture.
+"""What is minimised: the objectives, in bits per dimension of the HR picture.
 
     vdvae     distortion + rate                              the prior p(hr), Child 2021
     cvdvae    sum over i < k of KL(q(z_i | hr) || q(z_i | lr))    paper 003, equation 14
     vdvae-sr  distortion + rate, given lr                    paper 000, equation 11
+              + weight * L1 of the mean path on [-1, 1]
+    srvae     distortion + rate of hr and lr together        paper 002, equation 6
               + weight * L1 of the mean path on [-1, 1]
 
 The L1 term trains what temperature 0 shows, the picture at the prior's means, of which the ELBO
@@ -21,6 +23,7 @@ from vdsr_cli.models.compact import CompactVDVAESR, Elbo, NoiseSource
 from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE
 from vdsr_cli.models.cvdvae import CVDVAE
 from vdsr_cli.models.dmol import dmol_mean
+from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.models.vdvae_sr import VDVAESR
 
@@ -86,6 +89,18 @@ def published_vdvae_sr_losses(
     return _from_elbo(model(hr_unit, lr_unit, noise), target, mean_weight, mean_l1)
 
 
+def srvae_losses(
+    model: SRVAE, hr: Tensor, lr: Tensor, noise: NoiseSource | None, mean_weight: float
+) -> Losses:
+    """:func:`vdvae_sr_losses` of srVAE, whose distortion is that of hr and of lr."""
+    hr_unit, lr_unit = to_unit_range(hr), to_unit_range(lr)
+    target = hr_unit * 2 - 1
+    if noise is None:
+        return _mean_path_only(model.mean_path(lr_unit), target, mean_weight)
+    elbo, mean_path = model.elbo_and_mean(hr_unit, lr_unit, noise)
+    return _from_elbo(elbo, target, mean_weight, (mean_path - target).abs().mean())
+
+
 def vdvae_losses(
     model: CompactVDVAE | VDVAE,
     hr: Tensor,
@@ -125,6 +140,7 @@ _OBJECTIVES: tuple[tuple[type[nn.Module], Objective], ...] = (
     (VDVAE, vdvae_losses),
     (CompactCVDVAE, cvdvae_losses),
     (CVDVAE, cvdvae_losses),
+    (SRVAE, srvae_losses),
 )
 
 

@@ -1,4 +1,4 @@
-"""Learning rate and averaging: pure functions of the step."""
+"""Learning rate, averaging and the weight of the rate: pure functions of the step."""
 
 
 def learning_rate_factor(step: int, *, warmup: int, steps: int, cooldown: int) -> float:
@@ -15,3 +15,8 @@ def learning_rate_factor(step: int, *, warmup: int, steps: int, cooldown: int) -
 def ema_decay_at(step: int, decay: float) -> float:
     """The decay of the running average at a step: shorter while the average is young."""
     return min(decay, (1 + step) / (10 + step))
+
+
+def rate_weight(step: int, *, warmup: int) -> float:
+    """The weight of the rate at a step of the ELBO, counted from 0: linear from 0 to 1."""
+    return min(1.0, max(step, 0) / warmup) if warmup else 1.0

@@ -1,0 +1,166 @@
+"""``vdsr train srvae`` and ``vdsr srvae``: a small run from pictures to sheets and scores."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vdsr_cli.models.srvae import SRVAE
+from vdsr_cli.models.srvae_config import DenseSpec, SRVAEConfig
+from vdsr_cli.weights import find_record, read_header
+
+HELD_OUT = Path(__file__).parents[1] / "data"
+THIN, TWICE = DenseSpec(growth=4, steps=1), DenseSpec(growth=4, steps=1, depth=2)
+SMALL = SRVAEConfig(
+    latent_channels=2,
+    components=2,
+    flow=THIN,
+    q_u=THIN,
+    p_y=THIN,
+    q_z=TWICE,
+    p_z_y=THIN,
+    p_z_u=THIN,
+    p_z=THIN,
+    p_x_z=TWICE,
+    p_x=THIN,
+    is_residual=True,
+)
+OPERATIONS = ["super-resolve", "reconstruct", "generative-reconstruct"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for index in range(2):
+        rough = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
+        rough.resize((48, 40), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture
+def small_preset(monkeypatch) -> list[str]:
+    """Options of a run of a tiny network."""
+    monkeypatch.setattr("vdsr_cli.services.train_start.SRVAE_PRESETS", {"small": SMALL})
+    words = "--preset small --batch 4 --log-every 1 --device cpu --dtype float32 --val-every 2"
+    return words.split()
+
+
+def test_from_pictures_to_sheets_and_scores(pictures, small_preset, tmp_path, vdsr):
+    run, out = tmp_path / "run", tmp_path / "mine.safetensors"
+    words = ["train", "srvae", pictures, "--out", run, "--val", pictures, *small_preset]
+    ended = vdsr(*words, "--steps", 2)
+    assert ended.code == 0, ended.err
+    assert vdsr(*words, "--steps", 4).code == 0, "taken up"
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    losses = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in losses] == [1, 2, 3, 4]
+    assert losses[0]["mean_l1"] < 0.2, "a residual model begins at the bicubic picture"
+    assert {"val_bits", "val_psnr_y"} <= rows[-1].keys()
+    assert (run / "samples" / "0000004.png").exists()
+    assert vdsr("train", "export", run, "-o", out).code == 0
+    assert read_header(out).architecture == "srvae"
+
+    for name in OPERATIONS:
+        sheet = tmp_path / f"{name}.png"
+        ended = vdsr("srvae", name, pictures, "-m", out, "-o", sheet, "-n", 2, "--samples", 1)
+        assert ended.code == 0, ended.err
+        with Image.open(sheet) as drawn:
+            assert drawn.width > 5 * 128 and drawn.height > 2 * 128
+    for pixels in ([], ["--sample-pixels"]):
+        words = ["srvae", "generate", "-m", run, "-o", tmp_path / "g.png", "-n", 3, *pixels]
+        assert vdsr(*words).code == 0
+
+    words = ["srvae", "score", pictures, "-m", out, "-n", 4, "--weights", 3]
+    figures = json.loads(vdsr(*words, "--json").out)
+    assert figures["crops"] == 4 and set(figures["psnr"]) == {
+        "bicubic",
+        "super_resolution",
+        "sample",
+        "reconstruction",
+    }
+    nats = sum(figures["nats"].values())
+    assert figures["elbo_bits"] == pytest.approx(nats / (3072 * np.log(2)))
+    assert figures["iw_bits"] < figures["elbo_bits"] + 0.05
+    told = vdsr(*words).out.decode()
+    assert "3 importance weights" in told and "bicubic" in told
+
+    Image.new("RGB", (10, 6), "teal").save(tmp_path / "a.png")
+    ended = vdsr("upscale", tmp_path / "a.png", "-m", out, "-s", 2, "-o", tmp_path / "b.png")
+    assert ended.code == 0, ended.err
+    with Image.open(tmp_path / "b.png") as large:
+        assert large.size == (20, 12)
+
+
+def test_the_same_seed_gives_the_same_sheet(pictures, tmp_path, vdsr, small_preset):
+    words = ["train", "srvae", pictures, "--out", tmp_path / "run", *small_preset]
+    assert vdsr(*words, "--steps", 1).code == 0
+    sheets = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        path = tmp_path / f"{name}.png"
+        assert (
+            vdsr("srvae", "generate", "-m", tmp_path / "run", "-o", path, "--seed", seed).code == 0
+        )
+        sheets.append(path.read_bytes())
+    assert sheets[0] == sheets[1] != sheets[2]
+
+
+def test_the_first_pass_initialises_a_new_run_alone(pictures, tmp_path, vdsr, small_preset):
+    """A resumed run and one from finished weights keep theirs."""
+    words = ["train", "srvae", pictures, *small_preset, "--learning-rate", 0]
+    first = tmp_path / "first"
+    assert vdsr(*words, "--out", first, "--steps", 1).code == 0
+    before = torch.load(first / "last.pt")["model"]
+    lengths = [value for name, value in before.items() if name.endswith("weight_g")]
+    assert all(bool((value != 1).any()) for value in lengths if value.dim() == 4)
+    assert vdsr(*words, "--out", first, "--steps", 2).code == 0
+    fine = ["train", "srvae", pictures, "--from", first, *small_preset[2:], "--learning-rate", 0]
+    assert vdsr(*fine, "--out", tmp_path / "second", "--steps", 1).code == 0
+    for run in (first, tmp_path / "second"):
+        after = torch.load(run / "last.pt")["model"]
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+    torch.manual_seed(0)
+    assert set(before) == set(SRVAE(SMALL).state_dict())
+
+
+def test_the_bundled_model_beats_bicubic_on_held_out_crops(vdsr):
+    words = [HELD_OUT / "street.png", HELD_OUT / "roof.png", "-n", 64]
+    ended = vdsr("srvae", "score", *words, "--device", "cpu", "--json")
+    assert ended.code == 0, ended.err
+    figures = json.loads(ended.out)
+    assert figures["psnr"]["super_resolution"] > figures["psnr"]["bicubic"] + 0.5
+    assert figures["better_than_bicubic"] > 0.8
+    assert find_record("srvae-x2").bytes <= 8 << 20
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["score", "NOWHERE"], 3, "nowhere"),
+        (["score", "PICTURES", "-m", "vdvae-sr-x4"], 2, "not an srVAE"),
+        (["score", "PICTURES", "-m", "nobody/nothing"], 4, "nobody/nothing"),
+        (["reconstruct", "PICTURES", "-o", "a.xyz"], 2, ".xyz"),
+        (["generate", "-o", "a.png", "--device", "cuda:99"], 5, ""),
+    ],
+)
+def test_bad_input_is_one_line(pictures, tmp_path, vdsr, words, code, told):
+    names = {"PICTURES": str(pictures), "NOWHERE": str(tmp_path / "nowhere")}
+    ended = vdsr("srvae", *(names.get(word, word) for word in words))
+    assert ended.code == code and told in ended.err, ended
+    assert len(ended.lines) <= 2 and ended.lines[0].startswith("vdsr: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--prior", "vdvae-sr-x4"], "builds on no prior"),
+        (["--from", "vdvae-sr-x4"], "cannot train"),
+        (["--preset", "vdvae-sr-x4"], "srvae-x2"),
+    ],
+)
+def test_what_does_not_go_together(pictures, tmp_path, vdsr, words, told):
+    ended = vdsr("train", "srvae", pictures, "--out", tmp_path / "run", *words)
+    assert ended.code == 2 and told in ended.err, ended

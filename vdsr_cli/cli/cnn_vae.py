@@ -1,0 +1,181 @@
+"""``vdsr cnn-vae``: the small system of paper 004 on Fashion-MNIST, and its training."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vdsr_cli.paths import output_format
+
+app = typer.Typer(
+    name="cnn-vae",
+    help="CNN-VAE on Fashion-MNIST, 14x14 to 28x28: scores and pictures.",
+    no_args_is_help=True,
+)
+
+INTERRUPTED = 130
+Data = Annotated[
+    Path,
+    typer.Option(
+        help="Folder with Fashion-MNIST's idx files, gzipped or not "
+        "(Debian's package dataset-fashion-mnist).",
+    ),
+]
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+DEFAULT_MODEL = "cnn-vae-x2"
+Model = Annotated[str, typer.Option("--model", "-m", help="A model's name, a file or a run.")]
+
+
+class Reading(StrEnum):
+    """How the paper is read where it contradicts itself; see vdsr_cli/models/cnn_vae.py."""
+
+    corrected = "corrected"
+    paper = "paper"
+
+
+@app.command()
+def score(
+    data: Data = DEBIAN_FOLDER,
+    model: Model = DEFAULT_MODEL,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Score the first so many test pictures only.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score a model on the test set: mean PSNR of super-resolution and reconstruction.
+
+    Example: vdsr cnn-vae score --data fashion-mnist/
+    """
+    from vdsr_cli.services.cnn_vae import load_cnn_vae, score_cnn_vae
+
+    figures = score_cnn_vae(load_cnn_vae(model), data, limit=limit)
+    if as_json:
+        typer.echo(json.dumps({"model": model, **figures}, indent=2))
+        return
+    typer.echo(f"{model}, {figures['pictures']:,} test pictures, PSNR in dB, 8 bits, no shave")
+    for name in ("bicubic", "super_resolution", "reconstruction"):
+        typer.echo(f"{name.replace('_', '-'):18}{figures[name]:.2f}")
+    typer.echo(f"super-resolution beats bicubic on {figures['better_than_bicubic']:.1%}")
+
+
+@app.command()
+def figure(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")],
+    data: Data = DEBIAN_FOLDER,
+    model: Model = DEFAULT_MODEL,
+    count: Annotated[int, typer.Option("-n", min=1, max=100, help="Test pictures.")] = 6,
+    seed: Annotated[int, typer.Option(help="Which test pictures.")] = 0,
+) -> None:
+    """Draw the paper's figures 5 and 6 side by side: reconstructions and super-resolution.
+
+    Example: vdsr cnn-vae figure -o cnn-vae.png
+    """
+    from vdsr_cli.images import save_levels
+    from vdsr_cli.services.cnn_vae import draw_figure, load_cnn_vae
+
+    output_format(output)
+    save_levels(output, draw_figure(load_cnn_vae(model), data, count=count, seed=seed))
+    typer.echo(output)
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Run folder; a run in it is resumed.")],
+    data: Data = DEBIAN_FOLDER,
+    reading: Annotated[
+        Reading, typer.Option(help="The paper's letter where it can run, or corrected.")
+    ] = Reading.corrected,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Maps of the decoder. Default: 32, 8 of the paper's.")
+    ] = None,
+    layers: Annotated[int, typer.Option(min=1, help="The corrected decoder's convolutions.")] = 3,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Total steps, earlier legs included.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Adam's peak rate.")] = None,
+    warmup: Annotated[int | None, typer.Option(min=0, help="Steps of linear warm-up.")] = None,
+    cooldown: Annotated[
+        int | None, typer.Option(min=0, help="Last steps, the rate falling to zero.")
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Weight of the reconstruction.")
+    ] = None,
+    late_alpha: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="The same in the last steps.")
+    ] = None,
+    late_steps: Annotated[int | None, typer.Option(min=0, help="How many those are.")] = None,
+    sr_weight: Annotated[
+        float | None, typer.Option(min=0.0, help="Weight of the decoder's BCE on LR itself.")
+    ] = None,
+    ema_decay: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Decay of the averaged weights.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, batches and noise.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.0, help="End this leg, saved, after so many minutes.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps or a torch device.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    log_every: Annotated[int, typer.Option(min=1, help="Steps between rows of the log.")] = 50,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Train CNN-VAE on Fashion-MNIST: 14x14 to 28x28.
+
+    Example: vdsr train cnn-vae --data fashion-mnist/ --out runs/cnn-vae
+    """
+    from vdsr_cli.cli.train_progress import stop_on_signals, training_progress
+    from vdsr_cli.models.cnn_vae import CNNVAEConfig
+    from vdsr_cli.services.cnn_vae import CNNVAETrainRequest, train_cnn_vae
+    from vdsr_cli.training.cnn_vae import default_config
+
+    given = {
+        "steps": steps,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "warmup": warmup,
+        "cooldown": cooldown,
+        "alpha": alpha,
+        "late_alpha": late_alpha,
+        "late_steps": late_steps,
+        "sr_weight": sr_weight,
+        "ema_decay": ema_decay,
+        "seed": seed,
+    }
+    config = default_config(reading, **{k: v for k, v in given.items() if v is not None})
+    architecture = CNNVAEConfig(
+        reading=str(reading),
+        decoder_width=width or (8 if reading is Reading.paper else 32),
+        decoder_layers=layers,
+    )
+    with (
+        stop_on_signals() as is_stopped,
+        training_progress(config.steps, quiet=quiet, describe=_describe) as on_log,
+    ):
+        train_cnn_vae(
+            CNNVAETrainRequest(
+                data=data,
+                out=out,
+                architecture=architecture,
+                config=config,
+                device=device,
+                dtype=dtype,
+                minutes=minutes,
+                save_every=save_every,
+                log_every=log_every,
+                on_log=on_log,
+                is_stopped=is_stopped,
+            )
+        )
+    if is_stopped():
+        raise typer.Exit(INTERRUPTED)
+    typer.echo(out)
+
+
+def _describe(row: dict[str, float]) -> str:
+    """The figures of a row of the log, briefly."""
+    names = {"reconstruction_bits": "reconstruction", "latent_bits": "LR", "sr_bits": "SR"}
+    parts = [f"{name} {row[key]:.4f}" for key, name in names.items() if row[key]]
+    return f"BCE in bits/pixel: {', '.join(parts)}, {row['seconds_per_step']:.3g} s/step"

@@ -1,0 +1,147 @@
+"""``vdsr srvae``: the four operations of paper 002 on small crops of photographs, and scores."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vdsr_cli.paths import output_format
+
+app = typer.Typer(
+    name="srvae",
+    help="srVAE, x2: generate, super-resolve and reconstruct small crops; scores. "
+    "Whole pictures: vdsr upscale --model srvae-x2 --scale 2.",
+    no_args_is_help=True,
+)
+
+OPERATIONS: Mapping[str, tuple[str, str]] = {
+    "super-resolve": (
+        "super-resolution",
+        """Super-resolve crops: u and z are drawn from what they are given lr.
+
+        Example: vdsr srvae super-resolve photos/ -n 8 -o super-resolved.png
+        """,
+    ),
+    "reconstruct": (
+        "reconstruction",
+        """Reconstruct crops: z is drawn from what it is given hr; lr is hr's own.
+
+        Example: vdsr srvae reconstruct photos/ -n 8 -o reconstructed.png
+        """,
+    ),
+    "generative-reconstruct": (
+        "generative reconstruction",
+        """Reconstruct crops from the code u of lr alone: lr is drawn again, then hr.
+
+        Example: vdsr srvae generative-reconstruct photos/ -n 8 -o again.png
+        """,
+    ),
+}
+"""Of each command what the service calls it, and its help."""
+
+Pictures = Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The sheet of pictures to write.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="A model's name, a file or a run.")]
+Temperature = Annotated[
+    float, typer.Option("--temperature", "-t", min=0.0, max=2.0, help="Factor on the latents.")
+]
+Sampled = Annotated[
+    bool, typer.Option("--sample-pixels", help="Draw the pixels too, instead of their mean.")
+]
+Seed = Annotated[int, typer.Option(help="Of the crops and of what is drawn.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps or a torch device.")]
+DEFAULT_MODEL = "srvae-x2"
+
+
+@app.command()
+def generate(
+    output: Output,
+    count: Annotated[int, typer.Option("-n", min=1, max=256, help="How many.")] = 16,
+    model: Model = DEFAULT_MODEL,
+    temperature: Temperature = 0.8,
+    sample_pixels: Sampled = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Draw pictures out of nothing: u, lr given u, z given both, hr given lr and z.
+
+    Example: vdsr srvae generate -n 16 -o generated.png
+    """
+    from vdsr_cli.images import save_levels
+    from vdsr_cli.services.srvae import Drawing, draw_generated, load_srvae
+
+    output_format(output)
+    drawing = Drawing(temperature=temperature, seed=seed, is_sampled=sample_pixels)
+    save_levels(output, draw_generated(load_srvae(model, device), drawing, count=count))
+    typer.echo(output)
+
+
+def _operate(
+    context: typer.Context,
+    pictures: Pictures,
+    output: Output,
+    count: Annotated[int, typer.Option("-n", min=1, max=256, help="How many crops.")] = 8,
+    samples: Annotated[int, typer.Option(min=0, max=16, help="Samples of each crop.")] = 3,
+    model: Model = DEFAULT_MODEL,
+    temperature: Temperature = 0.8,
+    sample_pixels: Sampled = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    from vdsr_cli.images import save_levels
+    from vdsr_cli.services.srvae import Drawing, draw_operation, load_srvae, take_crops
+
+    output_format(output)
+    name, _ = OPERATIONS[str(context.info_name)]
+    network = load_srvae(model, device)
+    crops = take_crops(pictures, count=count, size_px=network.config.hr_size, seed=seed)
+    drawing = Drawing(temperature=temperature, seed=seed, is_sampled=sample_pixels)
+    save_levels(output, draw_operation(network, crops, name, drawing, samples=samples))
+    typer.echo(output)
+
+
+for _command, (_, _help) in OPERATIONS.items():
+    app.command(_command, help=_help)(_operate)
+
+
+@app.command()
+def score(
+    pictures: Pictures,
+    count: Annotated[int, typer.Option("-n", min=1, help="How many crops.")] = 512,
+    weights: Annotated[
+        int, typer.Option(min=0, help="Importance weights a crop; 0 for the ELBO alone.")
+    ] = 0,
+    model: Model = DEFAULT_MODEL,
+    temperature: Temperature = 0.8,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score a model on random crops: PSNR against bicubic, likelihood in bits per dimension.
+
+    Example: vdsr srvae score photos/ --weights 64
+    """
+    from vdsr_cli.services.srvae import Drawing, load_srvae, score_srvae, take_crops
+
+    network = load_srvae(model, device)
+    size = network.config.hr_size
+    crops = take_crops(pictures, count=count, size_px=size, seed=seed)
+    drawing = Drawing(temperature=temperature, seed=seed)
+    figures = score_srvae(network, crops, drawing, weights=weights)
+    if as_json:
+        typer.echo(json.dumps({"model": model, "temperature": temperature, **figures}, indent=2))
+        return
+    psnr, nats = figures["psnr"], figures["nats"]
+    typer.echo(f"{model}, {figures['crops']} crops of {size}x{size}, PSNR-Y in dB")
+    typer.echo(f"bicubic                     {psnr['bicubic']:.2f}")
+    typer.echo(f"super-resolution, mean      {psnr['super_resolution']:.2f}")
+    typer.echo(f"super-resolution, at {temperature:<6g} {psnr['sample']:.2f}")
+    typer.echo(f"reconstruction, mean        {psnr['reconstruction']:.2f}")
+    typer.echo(f"the mean beats bicubic on   {figures['better_than_bicubic']:.1%}")
+    parts = ", ".join(f"{name} {value:.0f}" for name, value in nats.items())
+    typer.echo(f"nats a crop                 {parts}")
+    typer.echo(f"ELBO, bits/dim              {figures['elbo_bits']:.3f}")
+    if weights:
+        typer.echo(f"{weights} importance weights      {figures['iw_bits']:.3f}")

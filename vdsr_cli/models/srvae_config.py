@@ -1,0 +1,96 @@
+"""The configuration of srVAE: the paper's, and the small one that is shipped."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+LATENT_CELL = 4
+"""Side in HR pixels of the square that one latent of u or z covers."""
+PRIORS = ("realnvp", "mixture", "normal")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseSpec:
+    """The size of a dense network.
+
+    Attributes:
+        growth: channels that each block of the first layer adds.
+        steps: blocks a layer.
+        depth: halvings of an encoder, doublings of a decoder, layers of a network.
+    """
+
+    growth: int
+    steps: int
+    depth: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.growth, self.steps, self.depth) < 1:
+            raise ValueError("growth, steps and depth must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SRVAEConfig:
+    """Architecture of an srVAE; the default is the paper's.
+
+    Attributes:
+        hr_size: side of the pictures; only the mixture prior is tied to it.
+        latent_channels: of u and of z.
+        components: logistics a pixel.
+        prior: of u: "realnvp", "mixture" or "normal".
+        mixture_components: of the mixture prior.
+        flow: each coupling's network.
+        q_u, p_y, q_z: encoder of lr, decoder of u, encoder of hr.
+        p_z_y, p_z_u, p_z: lr's and u's parts in the prior of z, and what joins them.
+        p_x_z, p_x: z's part in the likelihood of hr, and what joins it with lr.
+        is_residual: the likelihood of hr describes the difference from the bicubic picture.
+    """
+
+    hr_size: int = 32
+    latent_channels: int = 16
+    components: int = 10
+    prior: str = "realnvp"
+    mixture_components: int = 1000
+    flow: DenseSpec = DenseSpec(growth=64, steps=5)
+    q_u: DenseSpec = DenseSpec(growth=64, steps=3, depth=1)
+    p_y: DenseSpec = DenseSpec(growth=128, steps=4, depth=1)
+    q_z: DenseSpec = DenseSpec(growth=16, steps=4, depth=2)
+    p_z_y: DenseSpec = DenseSpec(growth=32, steps=5, depth=1)
+    p_z_u: DenseSpec = DenseSpec(growth=64, steps=3, depth=3)
+    p_z: DenseSpec = DenseSpec(growth=64, steps=3, depth=3)
+    p_x_z: DenseSpec = DenseSpec(growth=64, steps=8, depth=2)
+    p_x: DenseSpec = DenseSpec(growth=64, steps=5, depth=3)
+    is_residual: bool = False
+
+    def __post_init__(self) -> None:
+        if self.prior not in PRIORS:
+            raise ValueError(f"unknown prior {self.prior!r}, known: {', '.join(PRIORS)}")
+        if min(self.latent_channels, self.components, self.mixture_components) < 1:
+            raise ValueError("channels and components must be at least 1")
+        if self.hr_size < 1 or self.hr_size % (2 * LATENT_CELL):
+            raise ValueError(f"hr_size must be a multiple of {2 * LATENT_CELL}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "SRVAEConfig":
+        """From the plain values of a header; a missing field is the paper's."""
+        specs = {field.name for field in fields(cls) if isinstance(field.default, DenseSpec)}
+        made: dict[str, Any] = {k: DenseSpec(**v) if k in specs else v for k, v in values.items()}
+        return cls(**made)
+
+
+SRVAE_PRESETS: Mapping[str, SRVAEConfig] = {
+    "srvae-paper": SRVAEConfig(),
+    "srvae-x2": SRVAEConfig(
+        components=3,
+        flow=DenseSpec(growth=32, steps=1),
+        q_u=DenseSpec(growth=32, steps=2, depth=1),
+        p_y=DenseSpec(growth=32, steps=2, depth=1),
+        q_z=DenseSpec(growth=16, steps=2, depth=2),
+        p_z_y=DenseSpec(growth=32, steps=2, depth=1),
+        p_z_u=DenseSpec(growth=32, steps=1, depth=1),
+        p_z=DenseSpec(growth=32, steps=2, depth=1),
+        p_x_z=DenseSpec(growth=32, steps=2, depth=2),
+        p_x=DenseSpec(growth=32, steps=3, depth=1),
+        is_residual=True,
+    ),
+}
+"""Configurations that ``vdsr train srvae`` builds by name."""

@@ -1,0 +1,188 @@
+"""The use cases of CNN-VAE: train it, score it on the test set, draw the paper's figures."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vdsr_cli.errors import UsageError
+from vdsr_cli.metrics import psnr_rgb
+from vdsr_cli.models.cnn_vae import CNNVAE, HR_SIZE, SCALE, CNNVAEConfig
+from vdsr_cli.runtime import choose_runtime
+from vdsr_cli.services.bench_methods import bicubic
+from vdsr_cli.services.sheet import Entry, contact_sheet, enlarged
+from vdsr_cli.services.train_start import load_weights, model_of_run
+from vdsr_cli.training.cards import command_line, hardware_of
+from vdsr_cli.training.cnn_vae import CNNVAETrainConfig, CNNVAETrainer
+from vdsr_cli.training.config import Row, RunPlan
+from vdsr_cli.training.idx import TEST_IMAGES, TRAIN_IMAGES, IdxStore, find_idx
+from vdsr_cli.training.objectives import to_unit_range
+from vdsr_cli.training.run_folder import find_checkpoint
+
+_BATCH = 500
+_SHOWN_PX = 112
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CNNVAETrainRequest:
+    """What to train on what.
+
+    Attributes:
+        data: folder with the idx files.
+        out: run folder; a run in it is taken up.
+        architecture: of a new run.
+        config: hyper-parameters.
+        device, dtype: as :func:`~vdsr_cli.runtime.choose_runtime` takes them.
+        minutes: ends the leg with a checkpoint after so long; None for never.
+        save_every, log_every: steps.
+        on_log: told each row of the log.
+        is_stopped: asked at each step whether to end the leg.
+    """
+
+    data: Path
+    out: Path
+    architecture: CNNVAEConfig
+    config: CNNVAETrainConfig
+    device: str = "auto"
+    dtype: str = "auto"
+    minutes: float | None = None
+    save_every: int = 500
+    log_every: int = 50
+    on_log: Callable[[Row], None] = field(default=lambda row: None)
+    is_stopped: Callable[[], bool] = field(default=lambda: False)
+
+
+def train_cnn_vae(request: CNNVAETrainRequest) -> CNNVAETrainer:
+    """Runs to ``config.steps`` or the end of the leg; a run in the folder is resumed.
+
+    Raises:
+        UsageError: the folder's run is of another model.
+        InputError, DeviceError, OutputError: see :class:`~vdsr_cli.training.loop.Trainer`.
+    """
+    deadline = None if request.minutes is None else time.monotonic() + 60 * request.minutes
+    runtime = choose_runtime(request.device, request.dtype)
+    store = _store(request.data, TRAIN_IMAGES)
+    start = find_checkpoint(request.out)
+    torch.manual_seed(request.config.seed)
+    model = model_of_run("cnn-vae", start) if start else CNNVAE(request.architecture)
+    trainer = CNNVAETrainer(
+        model,
+        store,
+        request.config,
+        request.out,
+        device=runtime.device,
+        compute=runtime.dtype,
+        leg={
+            "command": command_line(),
+            "hardware": hardware_of(runtime.device),
+            "data": str(request.data),
+        },
+    )
+    if start:
+        trainer.resume(start)
+    trainer.run(
+        RunPlan(
+            save_every=request.save_every,
+            log_every=request.log_every,
+            on_log=request.on_log,
+            deadline=deadline,
+            is_stopped=request.is_stopped,
+        )
+    )
+    return trainer
+
+
+def load_cnn_vae(name: str) -> CNNVAE:
+    """The network of a model's name, a weights file or a run.
+
+    Raises:
+        WeightsError: missing, damaged, or not of its own configuration.
+        UsageError: another kind of network.
+    """
+    model = load_weights(name)
+    if not isinstance(model, CNNVAE):
+        raise UsageError(
+            f"{name} is not a CNN-VAE", hint="cnn-vae-x2 is one, and what vdsr train cnn-vae makes"
+        )
+    return model.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def score_cnn_vae(model: CNNVAE, data: Path, *, limit: int | None = None) -> dict[str, Any]:
+    """Mean PSNR over the test pictures, in dB, of 8-bit grey pictures without a shave.
+
+    Args:
+        model: see :func:`load_cnn_vae`.
+        data: folder with the idx files.
+        limit: how many pictures, the first ones; None for all.
+
+    Returns:
+        ``pictures`` and by method: ``bicubic`` of the LR picture, ``super_resolution`` by the
+        decoder alone, ``reconstruction`` of the HR picture through the whole network; and
+        ``better_than_bicubic``, the share of pictures on which super-resolution is.
+    """
+    store = _store(data, TEST_IMAGES)
+    count = min(limit or len(store), len(store))
+    figures: dict[str, list[float]] = {"bicubic": [], "super_resolution": [], "reconstruction": []}
+    for index in torch.split(torch.arange(count), _BATCH):
+        hr, lr = store.pictures(index)
+        made = pictures_of(model, hr, lr)
+        for name, pictures in made.items():
+            pairs = zip(pictures, hr, strict=True)
+            figures[name] += [psnr_rgb(picture, true, shave=0) for picture, true in pairs]
+    pairs = zip(figures["super_resolution"], figures["bicubic"], strict=True)
+    means = {name: sum(values) / count for name, values in figures.items()}
+    return {"pictures": count, **means, "better_than_bicubic": sum(a > b for a, b in pairs) / count}
+
+
+@torch.inference_mode()
+def pictures_of(model: CNNVAE, hr: Tensor, lr: Tensor) -> dict[str, Tensor]:
+    """What is made of a batch, by method, each (B, 1, 28, 28) uint8; see :func:`score_cnn_vae`."""
+    return {
+        "bicubic": torch.stack([bicubic(picture, SCALE) for picture in lr]),
+        "super_resolution": _to_levels(model.decode(to_unit_range(lr))),
+        "reconstruction": _to_levels(model.reconstruct(to_unit_range(hr))),
+    }
+
+
+def draw_figure(model: CNNVAE, data: Path, *, count: int, seed: int) -> NDArray[np.uint8]:
+    """The paper's figures 5 and 6 side by side on random test pictures: (H, W, 3) uint8."""
+    store = _store(data, TEST_IMAGES)
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.randperm(len(store), generator=generator)[:count]
+    hr, lr = store.pictures(index)
+    made = pictures_of(model, hr, lr)
+    columns = {
+        "HR": hr,
+        "whole network": made["reconstruction"],
+        "LR": lr,
+        "SR": made["super_resolution"],
+        "bicubic": made["bicubic"],
+    }
+    rows = [
+        [_entry(name, pictures[row], hr[row]) for name, pictures in columns.items()]
+        for row in range(len(index))
+    ]
+    return contact_sheet(rows, title=f"CNN-VAE, the {model.config.reading} reading: PSNR in dB")
+
+
+def _entry(name: str, picture: Tensor, hr: Tensor) -> Entry:
+    is_made = picture.shape == hr.shape and name != "HR"
+    label = f"{name} {psnr_rgb(picture, hr, shave=0):.1f}" if is_made else name
+    rgb = picture.expand(3, -1, -1).permute(1, 2, 0).numpy()
+    return Entry(label=label, rgb=enlarged(rgb, _SHOWN_PX, _SHOWN_PX))
+
+
+def _store(data: Path, name: str) -> IdxStore:
+    return IdxStore(find_idx(data, name), scale=SCALE, size_px=HR_SIZE)
+
+
+def _to_levels(unit: Tensor) -> Tensor:
+    """[0, 1] -> uint8, rounded."""
+    return unit.mul(255).round().clamp(0, 255).to(torch.uint8)

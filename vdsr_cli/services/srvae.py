@@ -1,0 +1,275 @@
+"""The use cases of srVAE: its four operations on small crops, drawn as sheets, and its scores."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vdsr_cli.errors import UsageError
+from vdsr_cli.metrics import psnr_y
+from vdsr_cli.models.compact_parts import LatentShape, NoiseSource
+from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_mean, dmol_sample
+from vdsr_cli.models.srvae import SCALE, SRVAE, Bound, importance_weighted_nll
+from vdsr_cli.runtime import choose_runtime
+from vdsr_cli.services.bench_methods import bicubic
+from vdsr_cli.services.sheet import Entry, contact_sheet, enlarged
+from vdsr_cli.services.train_start import load_weights
+from vdsr_cli.training.data import CropSpec, PictureStore, find_pictures
+from vdsr_cli.training.objectives import to_unit_range
+
+PSNR_CAP = 60.0
+"""A crop whose luma is met more nearly than this, such as a flat one, counts as this."""
+
+_BATCH = 64
+_SHOWN_PX = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """How an operation draws.
+
+    Attributes:
+        temperature: factor on the deviation of every latent.
+        seed: of the latents and pixels.
+        is_sampled: pixels are drawn from the likelihood instead of its mean.
+    """
+
+    temperature: float = 0.8
+    seed: int = 0
+    is_sampled: bool = False
+
+
+AT_THE_MEAN = Drawing(temperature=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Crops:
+    """hr (N, 3, S, S) and lr (N, 3, S / 2, S / 2), uint8."""
+
+    hr: Tensor
+    lr: Tensor
+
+    def batches(self) -> "list[Crops]":
+        """The same, some at a time."""
+        pairs = zip(self.hr.split(_BATCH), self.lr.split(_BATCH), strict=True)  # type: ignore[no-untyped-call]
+        return [Crops(hr=hr, lr=lr) for hr, lr in pairs]
+
+
+def load_srvae(name: str, device: str = "auto") -> SRVAE:
+    """The float32 network of a model's name, a weights file or a run, on a device.
+
+    Raises:
+        WeightsError: missing, damaged, or not of its own configuration.
+        UsageError: another kind of network.
+        DeviceError: no such device.
+    """
+    runtime = choose_runtime(device, "float32")
+    model = load_weights(name)
+    if not isinstance(model, SRVAE):
+        raise UsageError(
+            f"{name} is not an srVAE", hint="srvae-x2 is one, and what vdsr train srvae makes"
+        )
+    return model.eval().requires_grad_(False).to(runtime.device)
+
+
+def take_crops(sources: Sequence[Path], *, count: int, size_px: int, seed: int) -> Crops:
+    """Random crops of pictures, in proportion to their area, with LR of their true surroundings.
+
+    Raises:
+        InputError: a picture cannot be read, or none is large enough.
+    """
+    lr_size = size_px // SCALE
+    store = PictureStore(find_pictures(sources), scale=SCALE, min_lr_size=lr_size)
+    spec = CropSpec(batch=count, lr_size=lr_size, scale=SCALE)
+    hr, lr = store.batch(spec, torch.Generator().manual_seed(seed))
+    return Crops(hr=hr.contiguous(), lr=lr.contiguous())
+
+
+class Drawer:
+    """A model and one stream of random numbers; its methods are the paper's operations."""
+
+    def __init__(self, model: SRVAE, drawing: Drawing) -> None:
+        self.model, self.drawing = model, drawing
+        self.generator = torch.Generator().manual_seed(drawing.seed)
+        self.device = next(model.parameters()).device
+
+    def generate(self, count: int) -> Crops:
+        """Pictures out of nothing: lr first, then hr given it."""
+        noise = self._noise(count, self.model.config.hr_size)
+        choice = torch.rand(count, generator=self.generator).to(self.device)
+        temperature = self.drawing.temperature
+        lr, parameters = self.model.generate(noise, choice, temperature, self._pixels)
+        return Crops(hr=self._picture(parameters), lr=_to_levels(lr))
+
+    def super_resolve(self, crops: Crops) -> Tensor:
+        """hr from lr alone: (N, 3, S, S) uint8."""
+        noise, lr = self._noise(len(crops.lr), crops.hr.shape[3]), self._unit(crops.lr)
+        return self._picture(self.model.super_resolve(lr, noise, self.drawing.temperature))
+
+    def reconstruct(self, crops: Crops) -> Tensor:
+        """hr from its own code z and its lr: (N, 3, S, S) uint8."""
+        noise, lr = self._noise(len(crops.lr), crops.hr.shape[3]), self._unit(crops.lr)
+        hr = self._unit(crops.hr)
+        return self._picture(self.model.reconstruct(hr, lr, noise, self.drawing.temperature))
+
+    def reconstruct_generatively(self, crops: Crops) -> Tensor:
+        """hr from the code u of lr, lr itself being drawn again: (N, 3, S, S) uint8."""
+        noise, lr = self._noise(len(crops.lr), crops.hr.shape[3]), self._unit(crops.lr)
+        temperature = self.drawing.temperature
+        drawn = self.model.reconstruct_generatively(lr, noise, temperature, self._pixels)
+        return self._picture(drawn[1])
+
+    def bound(self, crops: Crops) -> Bound:
+        """The ELBO's parts at one draw of u and z."""
+        noise = self._noise(len(crops.lr), crops.hr.shape[3])
+        return self.model.bound(self._unit(crops.hr), self._unit(crops.lr), noise)
+
+    def _unit(self, pixels: Tensor) -> Tensor:
+        return to_unit_range(pixels.to(self.device))
+
+    def _noise(self, batch: int, size_px: int) -> NoiseSource:
+        def draw(shape: LatentShape) -> Tensor:
+            side = size_px // shape.cell
+            drawn = torch.randn(batch, shape.channels, side, side, generator=self.generator)
+            return drawn.to(self.device)
+
+        return draw
+
+    def _pixels(self, parameters: Tensor) -> Tensor:
+        """A picture in [-1, 1] from a likelihood's parameters."""
+        if not self.drawing.is_sampled:
+            return dmol_mean(parameters)
+        batch, channels, height, width = parameters.shape
+
+        def uniform(count: int) -> Tensor:
+            drawn = torch.rand(batch, count, height, width, generator=self.generator)
+            return drawn.to(self.device)
+
+        return dmol_sample(parameters, uniform(channels // CHANNELS_PER_COMPONENT), uniform(3))
+
+    def _picture(self, parameters: Tensor) -> Tensor:
+        return _to_levels((self._pixels(parameters) + 1) / 2)
+
+
+Operation = Callable[[Drawer, Crops], Tensor]
+
+OPERATIONS: Mapping[str, Operation] = {
+    "super-resolution": Drawer.super_resolve,
+    "reconstruction": Drawer.reconstruct,
+    "generative reconstruction": Drawer.reconstruct_generatively,
+}
+"""What is done to given pictures, by name."""
+
+
+@torch.inference_mode()
+def draw_generated(model: SRVAE, drawing: Drawing, *, count: int) -> NDArray[np.uint8]:
+    """A sheet of pictures out of nothing, each beside its lr: (H, W, 3) uint8."""
+    made = Drawer(model, drawing).generate(count)
+    entries = [
+        _entry(label, picture)
+        for pair in zip(made.lr, made.hr, strict=True)
+        for label, picture in zip(("LR", "HR"), pair, strict=True)
+    ]
+    across = 2 * max(1, round(math.sqrt(count / 2)))
+    rows = [entries[start : start + across] for start in range(0, len(entries), across)]
+    return contact_sheet(rows, title=f"srVAE: generated at temperature {drawing.temperature:g}")
+
+
+@torch.inference_mode()
+def draw_operation(
+    model: SRVAE, crops: Crops, name: str, drawing: Drawing, *, samples: int
+) -> NDArray[np.uint8]:
+    """A sheet with a row a crop: hr, lr, bicubic, the operation at its mean, and ``samples`` draws.
+
+    The labels tell the PSNR of the luma against hr.
+    """
+    operation, drawer = OPERATIONS[name], Drawer(model, drawing)
+    columns = {
+        "bicubic": _bicubic(crops),
+        "at the mean": operation(Drawer(model, AT_THE_MEAN), crops),
+        **{f"sample {i + 1}": operation(drawer, crops) for i in range(samples)},
+    }
+    rows = [
+        [_entry("HR", crops.hr[row]), _entry("LR", crops.lr[row])]
+        + [
+            _entry(f"{label} {_psnr(pictures[row], crops.hr[row]):.1f}", pictures[row])
+            for label, pictures in columns.items()
+        ]
+        for row in range(len(crops.hr))
+    ]
+    return contact_sheet(rows, title=f"srVAE: {name}, samples at {drawing.temperature:g}, dB")
+
+
+@torch.inference_mode()
+def score_srvae(
+    model: SRVAE, crops: Crops, drawing: Drawing, *, weights: int = 0
+) -> dict[str, Any]:
+    """PSNR of the luma (mean over crops, dB, shaved by 2) and the likelihood of held-out crops.
+
+    Args:
+        crops: the pictures.
+        drawing: of the sampled figures.
+        weights: importance weights a crop for the likelihood; 0 for the ELBO alone.
+
+    Returns:
+        ``crops``; ``psnr`` of ``bicubic``, ``super_resolution`` at its mean and as a ``sample``,
+        and ``reconstruction`` at its mean; ``better_than_bicubic``, the share of crops on which
+        the mean is; ``nats`` a crop of the ELBO's parts; ``elbo_bits`` and, with weights,
+        ``iw_bits``, in bits a dimension of hr.
+    """
+    psnr: dict[str, list[float]] = {}
+    nats: dict[str, list[Tensor]] = {}
+    log_weights = []
+    mean, drawer = Drawer(model, AT_THE_MEAN), Drawer(model, drawing)
+    for batch in crops.batches():
+        made = {
+            "bicubic": _bicubic(batch),
+            "super_resolution": mean.super_resolve(batch),
+            "sample": drawer.super_resolve(batch),
+            "reconstruction": mean.reconstruct(batch),
+        }
+        for name, pictures in made.items():
+            pairs = zip(pictures, batch.hr, strict=True)
+            psnr.setdefault(name, []).extend(_psnr(picture, hr) for picture, hr in pairs)
+        bound = drawer.bound(batch)
+        for name in ("nll_x", "nll_y", "kl_z", "kl_u"):
+            nats.setdefault(name, []).append(getattr(bound, name))
+        drawn = [drawer.bound(batch).log_weight for _ in range(weights)]
+        log_weights += [importance_weighted_nll(torch.stack(drawn))] if drawn else []
+    in_bits = 1 / (crops.hr[0].numel() * math.log(2))
+    means = {name: float(torch.cat(parts).mean()) for name, parts in nats.items()}
+    better = sum(a > b for a, b in zip(psnr["super_resolution"], psnr["bicubic"], strict=True))
+    figures: dict[str, Any] = {
+        "crops": len(crops.hr),
+        "psnr": {name: sum(values) / len(values) for name, values in psnr.items()},
+        "better_than_bicubic": better / len(crops.hr),
+        "nats": means,
+        "elbo_bits": sum(means.values()) * in_bits,
+    }
+    if log_weights:
+        figures["iw_bits"] = float(torch.cat(log_weights).mean()) * in_bits
+    return figures
+
+
+def _bicubic(crops: Crops) -> Tensor:
+    return torch.stack([bicubic(lr, SCALE) for lr in crops.lr])
+
+
+def _psnr(picture: Tensor, hr: Tensor) -> float:
+    return min(psnr_y(picture, hr, shave=SCALE), PSNR_CAP)
+
+
+def _entry(label: str, picture: Tensor) -> Entry:
+    rgb = picture.permute(1, 2, 0).numpy()
+    return Entry(label=label, rgb=enlarged(rgb, _SHOWN_PX, _SHOWN_PX))
+
+
+def _to_levels(unit: Tensor) -> Tensor:
+    """[0, 1] -> uint8 on the CPU, rounded."""
+    return unit.mul(255).round().clamp(0, 255).to(torch.uint8).cpu()
