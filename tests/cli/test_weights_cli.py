@@ -74,6 +74,12 @@ def test_info_of_a_model():
     assert facts["path"] is None
 
 
+def test_info_shows_the_model_card():
+    out = run("info", "vdvae-sr-x4")
+    for part in ("# vdvae-sr-x4", "## Scores", "## Training", "## Data", "## Limits"):
+        assert part in out.splitlines()
+
+
 def test_info_of_a_file(bundled):
     facts = json.loads(run("info", str(bundled), "--json"))
     assert facts["architecture"] == "vdvae-sr"

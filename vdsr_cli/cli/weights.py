@@ -66,7 +66,7 @@ def info(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show every fact about a model or a weights file.
+    """Show every fact about a model or a weights file, and the model card beside it.
 
     Example: vdsr weights info vdvae-sr-x4
     """
@@ -81,6 +81,9 @@ def info(
                 typer.echo(f"    {score['command']}")
         elif value is not None:
             typer.echo(f"{key}: {value if isinstance(value, str) else json.dumps(value)}")
+    card = Path(facts["path"]).with_suffix(".md") if facts.get("path") else None
+    if card is not None and card.is_file():
+        typer.echo("\n" + card.read_text(encoding="utf-8").rstrip())
 
 
 @app.command()

@@ -76,8 +76,8 @@ def project_within(
 class ClippedStripProjection:
     """:func:`project_within` [0, 1] for a picture that arrives in strips of rows.
 
-    It has the interface of :class:`StripProjection`, with which it starts. The steps that follow touch
-    only what lies near cells that clipping made unfaithful, fewer in each step.
+    It has the interface of :class:`StripProjection`, with which it starts. The steps that follow
+    touch only what lies near cells that clipping made unfaithful, fewer in each step.
 
     Args:
         lr: (3, h, w), what the result must degrade to.
