@@ -82,14 +82,15 @@ def test_failures_leave_the_old_file_and_nothing_else(
         assert "\n" not in str(caught.value)
 
 
-def test_an_interrupt_while_encoding_leaves_no_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("writer", "name"), [("write_png", "a.png"), ("_encoded", "a.webp")])
+def test_an_interrupt_while_encoding_leaves_no_file(tmp_path, monkeypatch, writer, name):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     canvas = sample_canvas()
-    monkeypatch.setattr(Image.Image, "save", interrupt)
+    monkeypatch.setattr(f"vdsr_cli.images.encode.{writer}", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        canvas.save(tmp_path / "a.png")
+        canvas.save(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,7 +14,8 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
     metadata.py   EXIF, XMP, ICC and resolution: read, cleaned, fitted to the output
     canvas.py     the output picture, filled row by row
     encode.py     levels -> a file of each format
-    png16.py, tiff.py   the two writers that Pillow lacks for 16 bits a colour
+    png.py        PNG, faster than Pillow's and with 16 bits a colour
+    tiff.py       TIFF, with 16 bits a colour, which Pillow's lacks
     atomic.py     files that appear whole or not at all
 """
 

@@ -1,6 +1,5 @@
 """Levels -> a file of each format, with what the format can hold and a note on what it cannot."""
 
-import zlib
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -8,13 +7,13 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, features
+from PIL import Image, features
 
 from vdsr_cli.errors import OutputError, UsageError
 from vdsr_cli.images.atomic import atomic_write, writing_to
 from vdsr_cli.images.metadata import profile_space, sized_exif
 from vdsr_cli.images.picture import Metadata
-from vdsr_cli.images.png16 import PNG_COMPRESSION, write_png16
+from vdsr_cli.images.png import write_png
 from vdsr_cli.images.tiff import write_tiff
 from vdsr_cli.paths import output_format
 
@@ -119,8 +118,8 @@ def encode_levels(
     with writing_to(name):
         if spec.name == "TIFF":
             write_tiff(stream, fitted, metadata)
-        elif fitted.dtype == np.uint16:
-            write_png16(stream, fitted, metadata)
+        elif spec.name == "PNG":
+            write_png(stream, fitted, metadata)
         else:
             stream.write(_encoded(fitted, metadata, spec, quality, name))
         stream.flush()
@@ -212,7 +211,7 @@ def _encoded(
 ) -> memoryview:
     """An 8-bit picture as Pillow writes it."""
     image = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
-    options = _metadata_options(metadata, spec) | _coding_options(spec, quality)
+    options = _metadata_options(metadata) | _coding_options(spec, quality)
     encoded = BytesIO()
     try:
         image.save(encoded, spec.name, **options)
@@ -221,18 +220,13 @@ def _encoded(
     return encoded.getbuffer()
 
 
-def _metadata_options(metadata: Metadata, spec: _Format) -> dict[str, Any]:
+def _metadata_options(metadata: Metadata) -> dict[str, Any]:
     blocks: dict[str, Any] = {
         "icc_profile": metadata.icc_profile,
         "exif": metadata.exif,
         "dpi": metadata.dpi,
+        "xmp": metadata.xmp,
     }
-    if metadata.xmp is not None and spec.name == "PNG":
-        chunks = PngImagePlugin.PngInfo()
-        chunks.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"))
-        blocks["pnginfo"] = chunks
-    elif spec.name != "PNG":
-        blocks["xmp"] = metadata.xmp
     return {key: block for key, block in blocks.items() if block is not None}
 
 
@@ -243,6 +237,4 @@ def _coding_options(spec: _Format, quality: int) -> dict[str, Any]:
         return {"quality": quality, "lossless": quality >= 100, "method": 4}
     if spec.name == "AVIF":
         return {"quality": quality, "subsampling": "4:4:4" if quality >= 90 else "4:2:0"}
-    if spec.name == "PNG":
-        return {"compress_level": PNG_COMPRESSION, "compress_type": zlib.Z_RLE}
     return {}
