@@ -91,9 +91,7 @@ def main() -> None:
     print(
         f"{options.model}, {runtime.device.type} {runtime.dtype}, temperature {options.temperature}"
     )
-    print(
-        f"{width}x{height} -> {megapixels:.2f} megapixels, {result.tiles} tiles of {options.tile}"
-    )
+    print(f"{width}x{height} -> {megapixels:.2f} megapixels, {result.tiles} tiles")
     print(
         f"seconds per megapixel: median {statistics.median(each):.3f}, "
         f"min {each[0]:.3f}, max {each[-1]:.3f}"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdsr_cli.errors import UsageError
-from vdsr_cli.tiling import plan_axis, plan_padding
+from vdsr_cli.tiling import plan_axis, plan_padding, taller_tile
 
 
 @st.composite
@@ -147,3 +147,19 @@ def test_a_wrapped_picture_is_padded_by_its_own_other_side(rows, columns, margin
 def test_a_wrapped_picture_must_hold_whole_cells():
     with pytest.raises(UsageError, match="multiples of 4 pixels, not 10x8"):
         plan_padding(8, 10, cell=4, margin=16, wrap=True)
+
+
+@given(
+    length=st.integers(1, 300).map(lambda cells: 4 * cells),
+    tile=st.sampled_from([16, 32, 64]),
+    together=st.integers(1, 9),
+)
+def test_taller_tiles_cover_no_more_than_asked_for(length, tile, together):
+    overlap = tile // 4
+    taller = taller_tile(length, tile=tile, overlap=overlap, cell=4, together=together)
+    longest = tile + (together - 1) * (tile - overlap)
+    plan = plan_axis(length, tile=taller, overlap=overlap, cell=4)
+    assert plan.tile <= longest and (taller or length <= longest)
+    separate = plan_axis(length, tile=tile, overlap=overlap, cell=4)
+    assert len(plan.starts) * plan.tile <= len(separate.starts) * separate.tile
+    assert len(plan.starts) >= len(separate.starts) / together

@@ -28,11 +28,6 @@ class Runtime:
         # nn.Module.to has no overload that takes all three.
         return model.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
-    @property
-    def default_batch(self) -> int:
-        """Tiles a batch where the user names none; halved while memory runs out."""
-        return 8 if self.device.type == "cpu" else 32
-
 
 def choose_runtime(device: str = "auto", dtype: str = "auto") -> Runtime:
     """Resolves ``auto``.

@@ -91,6 +91,19 @@ def plan_axis(length: int, *, tile: int, overlap: int, cell: int) -> AxisPlan:
     return AxisPlan(length=length, tile=tile, overlap=overlap, starts=starts)
 
 
+def taller_tile(length: int, *, tile: int, overlap: int, cell: int, together: int) -> int:
+    """Side along an axis of tiles that stand for ``together`` of :func:`plan_axis` each.
+
+    Evened out, so that the last one shares no more with its neighbour than the others do but for
+    the rounding up to the cell; 0 where one tile is the whole axis.
+    """
+    longest = tile + (together - 1) * (tile - overlap)
+    if longest >= length:
+        return 0
+    count = math.ceil((length - overlap) / (longest - overlap))
+    return math.ceil((length + (count - 1) * overlap) / count / cell) * cell
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Padding:
     """How far a picture is padded, in LR pixels, and how."""

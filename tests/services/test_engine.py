@@ -200,7 +200,7 @@ def test_every_tile_is_told_once(tiny_model):
 def test_a_strip_leaves_before_the_next_row_of_tiles_is_drawn():
     """Memory is that of one row of tiles, not of the picture."""
     lr, told = picture(400, 24), []
-    chosen = SamplingSettings(tile=16, overlap=8, temperature=0.0)
+    chosen = SamplingSettings(tile=16, overlap=8, temperature=0.0, batch_size=2)
     plan = plan_picture(400, 24, cell=4, settings=chosen)
     columns = len(plan.columns.starts)
     strips = sample_strips(Bicubic(), lr, chosen, CPU, on_tiles=told.append)
@@ -289,8 +289,11 @@ def test_out_of_memory_halves_the_batch_and_goes_on(error, room):
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
 def test_out_of_memory_with_one_tile_is_a_device_error(error):
     with pytest.raises(DeviceError, match=r"16x16 .*does not fit into memory") as caught:
+        upscaled(Failing(0, error), picture(), batch_size=1)
+    assert caught.value.hint == "try --device cpu"
+    with pytest.raises(DeviceError, match=r"does not fit into memory") as caught:
         upscaled(Failing(0, error), picture())
-    assert caught.value.hint
+    assert caught.value.hint == "try --batch-size 1"
 
 
 @pytest.mark.parametrize("side", [40, 44, 68, 76, 200])

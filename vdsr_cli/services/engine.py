@@ -2,9 +2,10 @@
 
 The tiles of one row are sampled in batches of neighbours and blended into a band; when the next
 row of tiles no longer reaches a strip of the band, the strip is yielded. A batch is one connected
-piece of the picture, so that what its tiles share is computed once. Memory is that of a band,
-whatever the height of the picture. What comes out is a function of (lr, model, seed, sample,
-temperature): tile size and batch size only change the rounding and what reaches a batch's edge.
+piece of the picture, so that what its tiles share is computed once; where a row has fewer tiles
+than a batch, the rows are taller. Memory is that of a band, whatever the height of the picture.
+What comes out is a function of (lr, model, seed, sample, temperature): tile size and batch size
+only change the rounding and what reaches a batch's edge.
 """
 
 import math
@@ -19,10 +20,12 @@ from vdsr_cli.errors import DeviceError
 from vdsr_cli.models.compact import LatentShape, NoiseSource
 from vdsr_cli.noise import NoiseField
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.tiling import AxisPlan, Padding, plan_axis, plan_padding
+from vdsr_cli.tiling import AxisPlan, Padding, plan_axis, plan_padding, taller_tile
 
 PIXEL_LAYER = -1
 """The noise field's layer for the likelihood's own noise (``--output sample``)."""
+DEFAULT_BATCH = 24
+"""Tiles a batch where the user names none; halved while memory runs out."""
 _SAMPLES_A_PASS = 8
 """Samples drawn at once of a batch of tiles, for which its LR encoder runs once."""
 
@@ -67,7 +70,7 @@ class SamplingSettings:
         seed: of the noise field.
         samples: which samples to draw, by index.
         tile, overlap: LR pixels; tile 0 is the whole picture at once.
-        batch_size: most tiles a batch, or None for the runtime's default.
+        batch_size: most tiles a batch, or None for ``DEFAULT_BATCH``.
         output: the likelihood's mean, or a draw from it.
         wrap: the picture is periodic.
     """
@@ -102,17 +105,13 @@ def plan_picture(height: int, width: int, *, cell: int, settings: SamplingSettin
     """Plans an LR picture of ``height`` by ``width`` pixels."""
     tile, overlap = settings.tile, settings.overlap
     padding = plan_padding(height, width, cell=cell, margin=overlap, wrap=settings.wrap)
-    return PicturePlan(
-        height=height,
-        width=width,
-        padding=padding,
-        rows=plan_axis(
-            padding.top + height + padding.bottom, tile=tile, overlap=overlap, cell=cell
-        ),
-        columns=plan_axis(
-            padding.left + width + padding.right, tile=tile, overlap=overlap, cell=cell
-        ),
-    )
+    across, down = padding.left + width + padding.right, padding.top + height + padding.bottom
+    columns = plan_axis(across, tile=tile, overlap=overlap, cell=cell)
+    together = (settings.batch_size or DEFAULT_BATCH) // len(columns.starts)
+    if tile and together > 1:
+        tile = taller_tile(down, tile=tile, overlap=overlap, cell=cell, together=together)
+    rows = plan_axis(down, tile=tile, overlap=overlap, cell=cell)
+    return PicturePlan(height=height, width=width, padding=padding, rows=rows, columns=columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +223,7 @@ class _TileDrawer:
         self.model, self.padded, self.plan = model, padded, plan
         self.settings, self.runtime = settings, runtime
         self.fields = noises
-        self.batch = settings.batch_size or runtime.default_batch
+        self.batch = settings.batch_size or DEFAULT_BATCH
 
     def draw_row(self, row: int) -> Iterator[tuple[range, Tensor]]:
         """Batches of (column indices, pixels (samples, 3, T, width)) of one row of tiles."""
@@ -257,6 +256,8 @@ class _TileDrawer:
     def _smaller_tile(self) -> str:
         """What to try where one tile is too much: half the tile, if the overlap allows."""
         cell = self.model.lr_multiple
+        if 0 < self.settings.tile < self.plan.rows.tile:
+            return "try --batch-size 1"
         side = max(self.plan.columns.tile, self.plan.rows.tile)
         smaller = max(side // 2 // cell * cell, 2 * self.settings.overlap, cell)
         return f"try --tile {smaller}" if smaller < side else "try --device cpu"
