@@ -1,7 +1,8 @@
 """A benchmark set as phones and the web deliver it: reduced, noisy and compressed LR pictures.
 
     python benchmarks/degraded_set.py Set14/HR degraded [--noise 8] [--quality 50]
-    vdsr bench degraded --models vdvae-sr-x4,vdvae-sr-x4-real --no-consistency
+    vdsr bench degraded --models vdvae-sr-x4,vdvae-sr-x4-real --temperatures 0,0.8 \\
+        --no-consistency --no-verify
 
 Writes ``HR`` (cropped to multiples of 4) and ``LRx4``: reduced by antialiased bicubic, normal noise
 of the given standard deviation in grey levels added, JPEG at the given quality, kept as PNG.
