@@ -10,7 +10,8 @@ With ``--seams`` instead the seam ratio: the mean absolute gradient across the m
 overlaps, where the blending weights cross, over the mean gradient elsewhere. Any enlarged picture
 is steeper between the squares of two LR pixels than inside one, so elsewhere means between squares
 too; and so that a picture's own edges count on both sides, the picture is drawn again and again
-with the tiles shifted by four LR pixels, until every fourth line has been a seam once.
+with the tiles shifted by four LR pixels, until every fourth line has been a seam once. Batches of
+one tile have the most seams, so these are measured.
 """
 
 import argparse
@@ -39,18 +40,21 @@ CUTS = {
     "tile 0 (whole)": {"tile": 0},
 }
 
+SINGLE = SamplingSettings(batch_size=1)
+"""Tiles of the default size, each drawn by itself."""
+
 
 def seam_ratio(draw: Callable[[Tensor], Tensor], lr: Tensor, model: ConditionalSampler) -> float:
     """Gradient across seams over gradient across other lines between LR pixels' squares.
 
     Args:
-        draw: LR picture (3, h, w) -> result (3, H, W) of the default cut, on 0..255.
+        draw: LR picture (3, h, w) -> result (3, H, W), cut as by ``SINGLE``, on 0..255.
         lr: (3, h, w), both sides more than 112.
         model: for its scale and its tiles.
     """
-    stride = SamplingSettings().tile - SamplingSettings().overlap
+    stride = SINGLE.tile - SINGLE.overlap
     height, width = (side - stride for side in lr.shape[1:])
-    plan = plan_picture(height, width, cell=model.lr_multiple, settings=SamplingSettings())
+    plan = plan_picture(height, width, cell=model.lr_multiple, settings=SINGLE)
     sums = torch.zeros(2, dtype=torch.float64)
     for shift in range(0, stride, 4):
         sr = draw(lr[:, shift : shift + height, shift : shift + width]).clamp(0, 255)
@@ -91,7 +95,8 @@ def main() -> None:
 
             print(f"{path.name}, {lr.shape[2]}x{lr.shape[1]}, temperature {temperature:g}")
             if options.seams:
-                print(f"  seam ratio         {seam_ratio(lambda x: draw(lr=x), lr, model):.4f}")
+                ratio = seam_ratio(lambda x: draw(lr=x, batch_size=1), lr, model)
+                print(f"  seam ratio         {ratio:.4f}")
                 continue
             reference = draw()
             for name, changes in CUTS.items():
