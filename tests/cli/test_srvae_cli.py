@@ -10,9 +10,8 @@ from PIL import Image
 
 from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.srvae_config import DenseSpec, SRVAEConfig
-from vdsr_cli.weights import find_record, read_header
+from vdsr_cli.weights import read_header
 
-HELD_OUT = Path(__file__).parents[1] / "data"
 THIN, TWICE = DenseSpec(growth=4, steps=1), DenseSpec(growth=4, steps=1, depth=2)
 SMALL = SRVAEConfig(
     latent_channels=2,
@@ -126,29 +125,17 @@ def test_the_first_pass_initialises_a_new_run_alone(pictures, tmp_path, vdsr, sm
     assert set(before) == set(SRVAE(SMALL).state_dict())
 
 
-def test_the_bundled_model_beats_bicubic_on_held_out_crops(vdsr):
-    words = [HELD_OUT / "street.png", HELD_OUT / "roof.png", "-n", 64]
-    ended = vdsr("srvae", "score", *words, "--device", "cpu", "--json")
-    assert ended.code == 0, ended.err
-    figures = json.loads(ended.out)
-    assert figures["psnr"]["super_resolution"] > figures["psnr"]["bicubic"] + 0.5
-    assert figures["better_than_bicubic"] > 0.8
-    assert find_record("srvae-x2").bytes <= 8 << 20
-
-
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (["score", "NOWHERE"], 3, "nowhere"),
         (["score", "PICTURES", "-m", "vdvae-sr-x4"], 2, "not an srVAE"),
         (["score", "PICTURES", "-m", "nobody/nothing"], 4, "nobody/nothing"),
-        (["reconstruct", "PICTURES", "-o", "a.xyz"], 2, ".xyz"),
-        (["generate", "-o", "a.png", "--device", "cuda:99"], 5, ""),
+        (["reconstruct", "PICTURES", "-m", "x", "-o", "a.xyz"], 2, ".xyz"),
+        (["generate", "-m", "x", "-o", "a.png", "--device", "cuda:99"], 5, ""),
     ],
 )
-def test_bad_input_is_one_line(pictures, tmp_path, vdsr, words, code, told):
-    names = {"PICTURES": str(pictures), "NOWHERE": str(tmp_path / "nowhere")}
-    ended = vdsr("srvae", *(names.get(word, word) for word in words))
+def test_bad_input_is_one_line(pictures, vdsr, words, code, told):
+    ended = vdsr("srvae", *(str(pictures) if word == "PICTURES" else word for word in words))
     assert ended.code == code and told in ended.err, ended
     assert len(ended.lines) <= 2 and ended.lines[0].startswith("vdsr: ")
 

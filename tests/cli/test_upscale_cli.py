@@ -563,7 +563,7 @@ def terminal_output(*arguments: object) -> tuple[int, str]:
 
 def test_progress_on_a_terminal(tmp_path, save_picture, tiny_path):
     save_picture(tmp_path / "[bold]x.png", 120, 120)
-    code, shown = terminal_output("upscale", "-m", tiny_path, "[bold]x.png")
+    code, shown = terminal_output("upscale", "-m", tiny_path, "[bold]x.png", "--batch-size", "1")
     assert code == 0
     assert "9/9 tiles" in plain_text(shown).replace("\x1b", "")
     assert "[bold]x.png" in plain_text(shown), "a name is no markup"

@@ -12,7 +12,7 @@ from vdsr_cli.paths import output_format
 app = typer.Typer(
     name="srvae",
     help="srVAE, x2: generate, super-resolve and reconstruct small crops; scores. "
-    "Whole pictures: vdsr upscale --model srvae-x2 --scale 2.",
+    "Whole pictures: vdsr upscale --model RUN --scale 2.",
     no_args_is_help=True,
 )
 
@@ -52,14 +52,13 @@ Sampled = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Of the crops and of what is drawn.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps or a torch device.")]
-DEFAULT_MODEL = "srvae-x2"
 
 
 @app.command()
 def generate(
+    model: Model,
     output: Output,
     count: Annotated[int, typer.Option("-n", min=1, max=256, help="How many.")] = 16,
-    model: Model = DEFAULT_MODEL,
     temperature: Temperature = 0.8,
     sample_pixels: Sampled = False,
     seed: Seed = 0,
@@ -79,12 +78,12 @@ def generate(
 
 
 def _operate(
+    model: Model,
     context: typer.Context,
     pictures: Pictures,
     output: Output,
     count: Annotated[int, typer.Option("-n", min=1, max=256, help="How many crops.")] = 8,
     samples: Annotated[int, typer.Option(min=0, max=16, help="Samples of each crop.")] = 3,
-    model: Model = DEFAULT_MODEL,
     temperature: Temperature = 0.8,
     sample_pixels: Sampled = False,
     seed: Seed = 0,
@@ -108,12 +107,12 @@ for _command, (_, _help) in OPERATIONS.items():
 
 @app.command()
 def score(
+    model: Model,
     pictures: Pictures,
     count: Annotated[int, typer.Option("-n", min=1, help="How many crops.")] = 512,
     weights: Annotated[
         int, typer.Option(min=0, help="Importance weights a crop; 0 for the ELBO alone.")
     ] = 0,
-    model: Model = DEFAULT_MODEL,
     temperature: Temperature = 0.8,
     seed: Seed = 0,
     device: Device = "auto",

@@ -72,9 +72,7 @@ def load_srvae(name: str, device: str = "auto") -> SRVAE:
     runtime = choose_runtime(device, "float32")
     model = load_weights(name)
     if not isinstance(model, SRVAE):
-        raise UsageError(
-            f"{name} is not an srVAE", hint="srvae-x2 is one, and what vdsr train srvae makes"
-        )
+        raise UsageError(f"{name} is not an srVAE", hint="vdsr train srvae makes one")
     return model.eval().requires_grad_(False).to(runtime.device)
 
 
