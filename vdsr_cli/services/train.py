@@ -99,6 +99,7 @@ def train(request: TrainRequest) -> Trainer:
         trainer.run(_plan(request, validate, deadline))
         if world.is_first:
             _draw_curves(request.out)
+        world.wait()  # a process that leaves while others still talk can bring them down
     finally:
         leave_world()
     return trainer
