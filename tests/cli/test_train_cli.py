@@ -1,6 +1,7 @@
 """``vdsr train`` as a person uses it: three objectives, a file of options, a card, what is seen."""
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -121,7 +122,13 @@ def test_a_bad_file_of_options_is_a_usage_error(pictures, tmp_path, vdsr, text, 
         (["cvdvae", "PICTURES", "--prior", "TINY"], 2),
         (["vdvae-sr", "PICTURES", "--from", "nobody/nothing"], 4),
         (["vdvae-sr", "PICTURES", "--prior", "PICTURES"], 4),
-        (["vdvae-sr", "PICTURES", "--tensorboard", "--from", "TINY", "--lr-size", "8"], 2),
+        pytest.param(
+            ["vdvae-sr", "PICTURES", "--tensorboard", "--from", "TINY", "--lr-size", "8"],
+            2,
+            marks=pytest.mark.skipif(
+                find_spec("tensorboard") is not None, reason="tensorboard is installed"
+            ),
+        ),
     ],
 )
 def test_what_does_not_go_together(pictures, tiny_path, tmp_path, vdsr, words, code):
