@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vdsr_cli.config import DEFAULT_BATCH
+
 STARTED = time.perf_counter()
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "photo.png"
 
@@ -46,7 +48,7 @@ def main() -> None:
     parser.add_argument("--size", default="512x512", help="input height x width")
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--tile", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=None)
+    parser.add_argument("--batch-size", type=int, default=DEFAULT_BATCH)
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()

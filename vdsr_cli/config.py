@@ -1,4 +1,4 @@
-"""Ranges of what a user may ask for, checked before anything heavy is imported."""
+"""Ranges and defaults of what a user may ask for, checked before anything heavy is imported."""
 
 import math
 
@@ -6,6 +6,8 @@ from vdsr_cli.errors import UsageError
 
 SCALE_RANGE = (1.0, 16.0)
 TEMPERATURE_RANGE = (0.0, 2.0)
+DEFAULT_BATCH = 24
+"""Tiles a batch where the user names none; halved while memory runs out."""
 
 
 def check_scale(scale: float) -> None:

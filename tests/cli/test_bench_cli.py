@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from vdsr_cli.cli.bench import bench
-from vdsr_cli.cli.upscale import DEFAULT_MODEL
+from vdsr_cli.cli.options import DEFAULT_MODEL
 from vdsr_cli.errors import InputError, UsageError
 from vdsr_cli.weights import load_records
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vdsr_cli.cli.console import print_error
-from vdsr_cli.cli.upscale import DEFAULT_MODEL, Device, Dtype
+from vdsr_cli.cli.options import (
+    DEFAULT_MODEL,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    OverlapOption,
+)
 from vdsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -118,9 +125,9 @@ def bench(
         ),
     ] = None,
     tile: Annotated[int, typer.Option(min=0, help="Tile side in LR pixels; 0 for none.")] = 64,
-    overlap: Annotated[int, typer.Option(min=0, help="LR pixels that tiles share.")] = 16,
-    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.auto,
-    dtype: Annotated[Dtype, typer.Option(help="Precision of the convolutions.")] = Dtype.auto,
+    overlap: OverlapOption = 16,
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
     verify: Annotated[
         bool, typer.Option(help="Insist on the known figures of bicubic on the known sets.")
     ] = True,

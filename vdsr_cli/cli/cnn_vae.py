@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+from vdsr_cli.cli.options import (
+    INTERRUPTED,
+    LearnedModelOption,
+    LogEveryOption,
+    MinutesOption,
+    NoProgressOption,
+    SaveEveryOption,
+    TorchDeviceOption,
+)
 from vdsr_cli.paths import output_format
 
 app = typer.Typer(
@@ -15,7 +24,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-INTERRUPTED = 130
 Data = Annotated[
     Path,
     typer.Option(
@@ -25,7 +33,6 @@ Data = Annotated[
 ]
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DEFAULT_MODEL = "cnn-vae-x2"
-Model = Annotated[str, typer.Option("--model", "-m", help="A model's name, a file or a run.")]
 
 
 class Reading(StrEnum):
@@ -38,7 +45,7 @@ class Reading(StrEnum):
 @app.command()
 def score(
     data: Data = DEBIAN_FOLDER,
-    model: Model = DEFAULT_MODEL,
+    model: LearnedModelOption = DEFAULT_MODEL,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Score the first so many test pictures only.")
     ] = None,
@@ -64,7 +71,7 @@ def score(
 def figure(
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")],
     data: Data = DEBIAN_FOLDER,
-    model: Model = DEFAULT_MODEL,
+    model: LearnedModelOption = DEFAULT_MODEL,
     count: Annotated[int, typer.Option("-n", min=1, max=100, help="Test pictures.")] = 6,
     seed: Annotated[int, typer.Option(help="Which test pictures.")] = 0,
 ) -> None:
@@ -113,14 +120,12 @@ def train(
         float | None, typer.Option(min=0.0, max=1.0, help="Decay of the averaged weights.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, batches and noise.")] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.0, help="End this leg, saved, after so many minutes.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps or a torch device.")] = "auto",
+    minutes: MinutesOption = None,
+    device: TorchDeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
-    log_every: Annotated[int, typer.Option(min=1, help="Steps between rows of the log.")] = 50,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    save_every: SaveEveryOption = 500,
+    log_every: LogEveryOption = 50,
+    quiet: NoProgressOption = False,
 ) -> None:
     """Train CNN-VAE on Fashion-MNIST: 14x14 to 28x28.
 

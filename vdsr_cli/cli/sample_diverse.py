@@ -8,7 +8,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vdsr_cli.cli.console import tile_progress
-from vdsr_cli.cli.upscale import DEFAULT_MODEL, Device, Dtype, Format, Output
+from vdsr_cli.cli.options import (
+    DEFAULT_MODEL,
+    BatchOption,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    Format,
+    FormatOption,
+    MaxPixelsOption,
+    ModelOption,
+    Output,
+    OutputOption,
+    OverlapOption,
+    OverwriteOption,
+    QualityOption,
+    QuietOption,
+    SeedOption,
+    TileOption,
+    parse_batch,
+)
 from vdsr_cli.config import check_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import Source, expand_inputs, output_path, plan_naming, scale_tag
@@ -30,9 +50,7 @@ def sample_diverse(
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="Folder, or the name that outputs build on.")
     ] = None,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Model name, hf:// address or file.")
-    ] = DEFAULT_MODEL,
+    model: ModelOption = DEFAULT_MODEL,
     scale: Annotated[float, typer.Option("--scale", "-s", help="The model's own factor.")] = 4.0,
     temperature: Annotated[
         float, typer.Option("--temperature", "-t", help="How far samples may differ, 0 to 1.")
@@ -41,7 +59,7 @@ def sample_diverse(
         str | None,
         typer.Option(help="Several, such as 0.2,0.5,0.8: a set of samples each, one grid."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Which of the possible pictures.")] = 0,
+    seed: SeedOption = 0,
     pick: Annotated[
         str | None,
         typer.Option(
@@ -71,15 +89,11 @@ def sample_diverse(
     metric_weights: Annotated[
         Path | None, typer.Option(help="Folder with lpips_alex.safetensors, for APD-LPIPS.")
     ] = None,
-    tile: Annotated[
-        int, typer.Option(min=0, help="Tile side in LR pixels; 0 for the whole picture.")
-    ] = 64,
-    overlap: Annotated[int, typer.Option(min=0, help="LR pixels that tiles share.")] = 16,
-    batch_size: Annotated[
-        str, typer.Option(help="Tiles a batch, or auto; halved when memory runs out.")
-    ] = "auto",
-    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.auto,
-    dtype: Annotated[Dtype, typer.Option(help="Precision of the convolutions.")] = Dtype.auto,
+    tile: TileOption = 64,
+    overlap: OverlapOption = 16,
+    batch_size: BatchOption = "auto",
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
     consistency: Annotated[
         bool | None,
         typer.Option(
@@ -87,29 +101,15 @@ def sample_diverse(
             help="Make samples downscale to the input. [default: as the model was trained]",
         ),
     ] = None,
-    output: Annotated[
-        Output, typer.Option(help="Pixels: the likelihood's mean, or a draw.")
-    ] = Output.mean,
+    output: OutputOption = Output.mean,
     wrap: Annotated[bool, typer.Option("--wrap", help="The picture is periodic.")] = False,
-    format: Annotated[
-        Format | None, typer.Option("--format", "-f", help="Output format. [default: -o's, or png]")
-    ] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of lossy formats.")] = 95,
-    overwrite: Annotated[
-        bool | None,
-        typer.Option(
-            "--overwrite/--skip-existing",
-            help="What to do with outputs that exist. [default: refuse]",
-        ),
-    ] = None,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Refuse larger inputs (pixels).")
-    ] = 100_000_000,
+    format: FormatOption = None,
+    quality: QualityOption = 95,
+    overwrite: OverwriteOption = None,
+    max_pixels: MaxPixelsOption = 100_000_000,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, no result lines.")
-    ] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Draw several pictures that the input may come from, and show where they differ.
 
@@ -137,7 +137,7 @@ def sample_diverse(
             seed=seed,
             tile=tile,
             overlap=overlap,
-            batch_size=_parse_batch(batch_size),
+            batch_size=parse_batch(batch_size),
             output=output.value,
             wrap=wrap,
         ),
@@ -201,14 +201,6 @@ def _parse_temperatures(text: str) -> tuple[float, ...]:
         raise UsageError(
             f"--temperatures {text} is no list of numbers", hint="try 0.2,0.5,0.8"
         ) from None
-
-
-def _parse_batch(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--batch-size {text} is neither auto nor a positive number")
-    return int(text)
 
 
 def _show_plan(source: Source, outputs: list[Path], *, as_json: bool) -> None:

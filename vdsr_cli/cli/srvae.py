@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vdsr_cli.cli.options import LearnedModelOption, TorchDeviceOption
 from vdsr_cli.paths import output_format
 
 app = typer.Typer(
@@ -43,7 +44,6 @@ OPERATIONS: Mapping[str, tuple[str, str]] = {
 
 Pictures = Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The sheet of pictures to write.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="A model's name, a file or a run.")]
 Temperature = Annotated[
     float, typer.Option("--temperature", "-t", min=0.0, max=2.0, help="Factor on the latents.")
 ]
@@ -51,18 +51,17 @@ Sampled = Annotated[
     bool, typer.Option("--sample-pixels", help="Draw the pixels too, instead of their mean.")
 ]
 Seed = Annotated[int, typer.Option(help="Of the crops and of what is drawn.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps or a torch device.")]
 
 
 @app.command()
 def generate(
-    model: Model,
+    model: LearnedModelOption,
     output: Output,
     count: Annotated[int, typer.Option("-n", min=1, max=256, help="How many.")] = 16,
     temperature: Temperature = 0.8,
     sample_pixels: Sampled = False,
     seed: Seed = 0,
-    device: Device = "auto",
+    device: TorchDeviceOption = "auto",
 ) -> None:
     """Draw pictures out of nothing: u, lr given u, z given both, hr given lr and z.
 
@@ -78,7 +77,7 @@ def generate(
 
 
 def _operate(
-    model: Model,
+    model: LearnedModelOption,
     context: typer.Context,
     pictures: Pictures,
     output: Output,
@@ -87,7 +86,7 @@ def _operate(
     temperature: Temperature = 0.8,
     sample_pixels: Sampled = False,
     seed: Seed = 0,
-    device: Device = "auto",
+    device: TorchDeviceOption = "auto",
 ) -> None:
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import Drawing, draw_operation, load_srvae, take_crops
@@ -107,7 +106,7 @@ for _command, (_, _help) in OPERATIONS.items():
 
 @app.command()
 def score(
-    model: Model,
+    model: LearnedModelOption,
     pictures: Pictures,
     count: Annotated[int, typer.Option("-n", min=1, help="How many crops.")] = 512,
     weights: Annotated[
@@ -115,7 +114,7 @@ def score(
     ] = 0,
     temperature: Temperature = 0.8,
     seed: Seed = 0,
-    device: Device = "auto",
+    device: TorchDeviceOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a model on random crops: PSNR against bicubic, likelihood in bits per dimension.

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vdsr_cli.cli import cnn_vae
+from vdsr_cli.cli.options import (
+    INTERRUPTED,
+    LogEveryOption,
+    MinutesOption,
+    NoProgressOption,
+    SaveEveryOption,
+    TorchDeviceOption,
+)
 from vdsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from vdsr_cli.training.config import TrainConfig
 
-INTERRUPTED = 130
 
 OBJECTIVES: Mapping[str, str] = {
     "vdvae": """Train a prior: an unconditional VDVAE, by its ELBO.
@@ -80,12 +87,16 @@ def _train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Architecture of a new run: vdvae-sr-x4 (-tiny), vdvae-x4-prior, srvae-x2."
+            help="Architecture of a new run, e.g. vdvae-sr-x4, vdvae-sr-x2, vdvae-x4-prior."
         ),
     ] = None,
     start_from: Annotated[
         str | None,
-        typer.Option("--from", help="Fine-tune these weights: a model's name, a file or a run."),
+        typer.Option(
+            "--from",
+            help="Fine-tune these weights: a model's name, a file or a run. With --preset, a new"
+            " network takes those that fit.",
+        ),
     ] = None,
     prior: Annotated[
         str | None, typer.Option(help="Build on this pretrained prior: name, file or run.")
@@ -96,10 +107,7 @@ def _train(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Total steps, earlier legs included.")
     ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(min=0.0, help="End this leg, saved, after so many minutes; run it again."),
-    ] = None,
+    minutes: MinutesOption = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Crops a step and process.")] = None,
     lr_size: Annotated[int | None, typer.Option(min=8, help="Side of a crop in LR pixels.")] = None,
     learning_rate: Annotated[
@@ -159,19 +167,19 @@ def _train(
     metric_weights: Annotated[
         Path | None, typer.Option(help="Folder with lpips_alex.safetensors, to score LPIPS.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps or a torch device.")] = "auto",
+    device: TorchDeviceOption = "auto",
     dtype: Annotated[
         str, typer.Option(help="Of the convolutions: auto, float32 or bfloat16.")
     ] = "auto",
     compiled: Annotated[
         bool, typer.Option("--compile", help="Use torch.compile: slow to start, then faster.")
     ] = False,
-    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
-    log_every: Annotated[int, typer.Option(min=1, help="Steps between rows of the log.")] = 50,
+    save_every: SaveEveryOption = 500,
+    log_every: LogEveryOption = 50,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard's files too.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: NoProgressOption = False,
 ) -> None:
     from vdsr_cli.cli.train_progress import stop_on_signals, training_progress
     from vdsr_cli.services.train import TrainRequest, train

@@ -2,12 +2,31 @@
 
 import json
 import sys
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vdsr_cli.cli.console import print_error, tile_progress
+from vdsr_cli.cli.options import (
+    DEFAULT_MODEL,
+    BatchOption,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    FormatOption,
+    MaxPixelsOption,
+    ModelOption,
+    Output,
+    OutputOption,
+    OverlapOption,
+    OverwriteOption,
+    QualityOption,
+    QuietOption,
+    SeedOption,
+    TileOption,
+    parse_batch,
+)
 from vdsr_cli.config import check_scale, check_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import (
@@ -23,44 +42,6 @@ from vdsr_cli.paths import (
 if TYPE_CHECKING:
     from vdsr_cli.services.upscale import UpscaleResult
 
-DEFAULT_MODEL = "vdvae-sr-x4"
-
-
-class Format(StrEnum):
-    """Formats that ``--format`` takes."""
-
-    png = "png"
-    jpg = "jpg"
-    webp = "webp"
-    tiff = "tiff"
-    avif = "avif"
-    bmp = "bmp"
-
-
-class Device(StrEnum):
-    """Where to run."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
-class Dtype(StrEnum):
-    """Precision of the convolutions."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Output(StrEnum):
-    """What pixels are, given the latents."""
-
-    mean = "mean"
-    sample = "sample"
-
 
 def upscale(
     inputs: Annotated[
@@ -71,9 +52,7 @@ def upscale(
         str | None,
         typer.Option("--out", "-o", help="Output file, folder, or - for standard output."),
     ] = None,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Model name, hf:// address or file.")
-    ] = DEFAULT_MODEL,
+    model: ModelOption = DEFAULT_MODEL,
     scale: Annotated[float, typer.Option("--scale", "-s", help="Factor from 1 to 16.")] = 4.0,
     temperature: Annotated[
         float,
@@ -81,16 +60,12 @@ def upscale(
             "--temperature", "-t", help="0: one smooth answer; 0.8: texture; 1: all of it."
         ),
     ] = 0.8,
-    seed: Annotated[int, typer.Option(help="Which of the possible pictures.")] = 0,
-    tile: Annotated[
-        int, typer.Option(min=0, help="Tile side in LR pixels; 0 for the whole picture.")
-    ] = 64,
-    overlap: Annotated[int, typer.Option(min=0, help="LR pixels that tiles share.")] = 16,
-    batch_size: Annotated[
-        str, typer.Option(help="Tiles a batch, or auto; halved when memory runs out.")
-    ] = "auto",
-    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.auto,
-    dtype: Annotated[Dtype, typer.Option(help="Precision of the convolutions.")] = Dtype.auto,
+    seed: SeedOption = 0,
+    tile: TileOption = 64,
+    overlap: OverlapOption = 16,
+    batch_size: BatchOption = "auto",
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
     consistency: Annotated[
         bool | None,
         typer.Option(
@@ -98,36 +73,22 @@ def upscale(
             help="Make the result downscale to the input exactly. [default: as the model asks]",
         ),
     ] = None,
-    output: Annotated[
-        Output, typer.Option(help="Pixels: the likelihood's mean, or a draw.")
-    ] = Output.mean,
+    output: OutputOption = Output.mean,
     wrap: Annotated[
         bool, typer.Option("--wrap", help="The picture is periodic (a texture).")
     ] = False,
-    format: Annotated[
-        Format | None, typer.Option("--format", "-f", help="Output format. [default: -o's, or png]")
-    ] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of lossy formats.")] = 95,
+    format: FormatOption = None,
+    quality: QualityOption = 95,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Look below folders too.")
     ] = False,
-    overwrite: Annotated[
-        bool | None,
-        typer.Option(
-            "--overwrite/--skip-existing",
-            help="What to do with outputs that exist. [default: refuse]",
-        ),
-    ] = None,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Refuse larger inputs (pixels).")
-    ] = 100_000_000,
+    overwrite: OverwriteOption = None,
+    max_pixels: MaxPixelsOption = 100_000_000,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a picture on stdout.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, no result lines.")
-    ] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Upscale pictures.
 
@@ -161,7 +122,7 @@ def upscale(
             seed=seed,
             tile=tile,
             overlap=overlap,
-            batch_size=_parse_batch(batch_size),
+            batch_size=parse_batch(batch_size),
             output=output.value,
             wrap=wrap,
         ),
@@ -192,14 +153,6 @@ def upscale(
             worst = max(worst, result.exit_code)
             _show_result(result, as_json=as_json, quiet=quiet)
     raise typer.Exit(worst)
-
-
-def _parse_batch(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--batch-size {text} is neither auto nor a positive number")
-    return int(text)
 
 
 def _stream_format(naming: Naming) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vdsr_cli.cli.options import NoProgressOption
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.weights import (
     Header,
@@ -108,7 +109,7 @@ def download(
     offline: Annotated[
         bool, typer.Option("--offline", help="Make no request: succeed only if it is here.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: NoProgressOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Download models, verify them, and print where they are.

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from vdsr_cli.config import DEFAULT_BATCH
 from vdsr_cli.errors import DeviceError
 from vdsr_cli.models.compact import LatentShape, NoiseSource
 from vdsr_cli.noise import NoiseField
@@ -24,8 +25,6 @@ from vdsr_cli.tiling import AxisPlan, Padding, plan_axis, plan_padding, taller_t
 
 PIXEL_LAYER = -1
 """The noise field's layer for the likelihood's own noise (``--output sample``)."""
-DEFAULT_BATCH = 24
-"""Tiles a batch where the user names none; halved while memory runs out."""
 _SAMPLES_A_PASS = 8
 """Samples drawn at once of a batch of tiles, for which its LR encoder runs once."""
 
@@ -70,7 +69,7 @@ class SamplingSettings:
         seed: of the noise field.
         samples: which samples to draw, by index.
         tile, overlap: LR pixels; tile 0 is the whole picture at once.
-        batch_size: most tiles a batch, or None for ``DEFAULT_BATCH``.
+        batch_size: most tiles a batch.
         output: the likelihood's mean, or a draw from it.
         wrap: the picture is periodic.
     """
@@ -80,7 +79,7 @@ class SamplingSettings:
     samples: tuple[int, ...] = (0,)
     tile: int = 64
     overlap: int = 16
-    batch_size: int | None = None
+    batch_size: int = DEFAULT_BATCH
     output: Literal["mean", "sample"] = "mean"
     wrap: bool = False
 
@@ -107,7 +106,7 @@ def plan_picture(height: int, width: int, *, cell: int, settings: SamplingSettin
     padding = plan_padding(height, width, cell=cell, margin=overlap, wrap=settings.wrap)
     across, down = padding.left + width + padding.right, padding.top + height + padding.bottom
     columns = plan_axis(across, tile=tile, overlap=overlap, cell=cell)
-    together = (settings.batch_size or DEFAULT_BATCH) // len(columns.starts)
+    together = settings.batch_size // len(columns.starts)
     if tile and together > 1:
         tile = taller_tile(down, tile=tile, overlap=overlap, cell=cell, together=together)
     rows = plan_axis(down, tile=tile, overlap=overlap, cell=cell)
@@ -173,13 +172,12 @@ class _Band:
 
     def add(self, row: int, columns: range, pixels: Tensor) -> None:
         """Adds a batch of neighbouring tiles: pixels (samples, 3, T, width of the batch)."""
-        left = self.plan.columns.starts[columns.start] * self.scale
+        starts, tile = self.plan.columns.starts, self.plan.columns.tile * self.scale
+        left = starts[columns.start] * self.scale
         horizontal = torch.zeros(pixels.shape[-1], device=pixels.device)
         for column in columns:
-            offset = self.plan.columns.starts[column] * self.scale - left
-            horizontal[offset : offset + self.column_windows.shape[1]] += self.column_windows[
-                column
-            ]
+            offset = starts[column] * self.scale - left
+            horizontal[offset : offset + tile] += self.column_windows[column]
         window = self.row_windows[row].unsqueeze(1) * horizontal
         self.sum[..., left : left + pixels.shape[-1]].addcmul_(pixels, window)
 
@@ -223,11 +221,11 @@ class _TileDrawer:
         self.model, self.padded, self.plan = model, padded, plan
         self.settings, self.runtime = settings, runtime
         self.fields = noises
-        self.batch = settings.batch_size or DEFAULT_BATCH
+        self.batch = settings.batch_size
 
     def draw_row(self, row: int) -> Iterator[tuple[range, Tensor]]:
         """Batches of (column indices, pixels (samples, 3, T, width)) of one row of tiles."""
-        noise = self._row_noise(row) if self.settings.temperature > 0 else None
+        noise = _RowNoise(self, row) if self.settings.temperature > 0 else None
         column, count = 0, len(self.plan.columns.starts)
         while column < count:
             rest = count - column
@@ -292,9 +290,6 @@ class _TileDrawer:
         columns = self.positions(left, width, 1, vertical=False)
         noise = [self.fields[i].logistic(PIXEL_LAYER, rows, columns, 3) for i in chosen]
         return (pixels + log_scale.exp() * torch.stack(noise).permute(0, 3, 1, 2)).clamp(-1, 1)
-
-    def _row_noise(self, row: int) -> "_RowNoise":
-        return _RowNoise(self, row)
 
     def positions(self, start: int, length: int, cell: int, *, vertical: bool) -> Tensor:
         """Absolute cell positions of ``length`` LR pixels from padded position ``start``."""

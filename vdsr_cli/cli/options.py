@@ -1,0 +1,105 @@
+"""Options that several commands share: one wording, one range, one meaning."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from vdsr_cli.config import DEFAULT_BATCH
+from vdsr_cli.errors import UsageError
+
+DEFAULT_MODEL = "vdvae-sr-x4"
+INTERRUPTED = 130
+"""Exit code of a run that Ctrl-C ended."""
+
+
+class Format(StrEnum):
+    """Formats that ``--format`` takes."""
+
+    png = "png"
+    jpg = "jpg"
+    webp = "webp"
+    tiff = "tiff"
+    avif = "avif"
+    bmp = "bmp"
+
+
+class Device(StrEnum):
+    """Where to run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Dtype(StrEnum):
+    """Precision of the convolutions."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Output(StrEnum):
+    """What pixels are, given the latents."""
+
+    mean = "mean"
+    sample = "sample"
+
+
+# Of the commands that make pictures.
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="Model name, hf:// address or file.")
+]
+SeedOption = Annotated[int, typer.Option(help="Which of the possible pictures.")]
+TileOption = Annotated[
+    int, typer.Option(min=0, help="Tile side in LR pixels; 0 for the whole picture.")
+]
+OverlapOption = Annotated[int, typer.Option(min=0, help="LR pixels that tiles share.")]
+BatchOption = Annotated[
+    str, typer.Option(help="Tiles a batch, or auto; halved when memory runs out.")
+]
+DeviceOption = Annotated[Device, typer.Option(help="Where to run.")]
+DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the convolutions.")]
+OutputOption = Annotated[Output, typer.Option(help="Pixels: the likelihood's mean, or a draw.")]
+FormatOption = Annotated[
+    Format | None, typer.Option("--format", "-f", help="Output format. [default: -o's, or png]")
+]
+QualityOption = Annotated[int, typer.Option(min=1, max=100, help="Of lossy formats.")]
+OverwriteOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--overwrite/--skip-existing",
+        help="What to do with outputs that exist. [default: refuse]",
+    ),
+]
+MaxPixelsOption = Annotated[int, typer.Option(min=1, help="Refuse larger inputs (pixels).")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no result lines.")]
+
+# Of training, and of the small systems.
+TorchDeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, mps or a torch device.")]
+LearnedModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="A model's name, a file or a run.")
+]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="End this leg, saved, after so many minutes; run it again."),
+]
+SaveEveryOption = Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")]
+LogEveryOption = Annotated[int, typer.Option(min=1, help="Steps between rows of the log.")]
+NoProgressOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+def parse_batch(text: str) -> int:
+    """The value of ``--batch-size``.
+
+    Raises:
+        UsageError: neither auto nor a positive number.
+    """
+    if text == "auto":
+        return DEFAULT_BATCH
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--batch-size {text} is neither auto nor a positive number")
+    return int(text)
