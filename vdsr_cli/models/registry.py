@@ -88,6 +88,24 @@ PRESETS: Mapping[str, CompactConfig] = {
             Level(cell=2, width=16, blocks=1, latent_channels=4),
         ),
     ),
+    "vdvae-sr-x2": CompactConfig(
+        scale=2,
+        levels=(
+            Level(cell=8, width=64, blocks=2, latent_channels=8, lr_blocks=2),
+            Level(cell=4, width=64, blocks=3, latent_channels=8, lr_blocks=2),
+            Level(cell=2, width=64, blocks=4, latent_channels=8, lr_blocks=5),
+        ),
+    ),
+    "vdvae-sr-x8": CompactConfig(
+        scale=8,
+        levels=(
+            Level(cell=32, width=64, blocks=2, latent_channels=8, lr_blocks=2),
+            Level(cell=16, width=64, blocks=3, latent_channels=8, lr_blocks=2),
+            Level(cell=8, width=64, blocks=4, latent_channels=8, lr_blocks=6),
+            Level(cell=4, width=32, blocks=2, latent_channels=4),
+            Level(cell=2, width=32, blocks=1, latent_channels=4),
+        ),
+    ),
 }
 """Compact configurations of VDVAE-SR that ``vdsr train`` builds by name."""
 

@@ -64,13 +64,17 @@ def new_model(
         objective: "vdvae", "cvdvae", "vdvae-sr" or "srvae".
         preset: architecture of a network with fresh weights; None for the objective's default.
         prior: name or path of a pretrained prior to build on, or None.
-        start_from: name or path of finished weights to go on from, or None.
+        start_from: name or path of finished weights to go on from, or None. With a preset, the
+            preset's network takes those of its tensors whose names and shapes fit: a model of
+            another scale or size begins with what it has in common.
 
     Raises:
         UsageError: what is asked for does not go together.
         WeightsError: weights that are missing, damaged or do not fit.
     """
-    if start_from is not None:
+    if start_from is not None and preset is not None:
+        model = transferred(load_weights(start_from), model_of_preset(objective, preset))
+    elif start_from is not None:
         model = load_weights(start_from)
     elif prior is not None:
         model = model_on_prior(objective, load_weights(prior))
@@ -95,6 +99,22 @@ def model_of_preset(objective: str, preset: str) -> nn.Module:
         raise UsageError(f"unknown preset {preset!r}", hint=f"known: {', '.join(presets)}")
     networks: dict[str, Callable[[Any], nn.Module]] = {"vdvae": CompactVDVAE, "srvae": SRVAE}
     return networks.get(objective, CompactVDVAESR)(presets[preset])
+
+
+def transferred(source: nn.Module, model: nn.Module) -> nn.Module:
+    """``model`` with every tensor of ``source`` that fits it; raises UsageError where none does."""
+    own = model.state_dict()
+    fitting = {
+        name: value
+        for name, value in source.state_dict().items()
+        if name in own and own[name].shape == value.shape
+    }
+    if not fitting:
+        raise UsageError(
+            "--preset and --from have no tensor in common", hint="leave one of them out"
+        )
+    model.load_state_dict({**own, **fitting})
+    return model
 
 
 def model_on_prior(objective: str, prior: nn.Module) -> nn.Module:
