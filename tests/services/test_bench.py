@@ -373,14 +373,14 @@ def test_other_tools_pictures(photos, tmp_path):
         score(BenchRequest(paths=(photos,), against=(tmp_path / "absent",)))
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_a_model_is_scored_as_upscale_runs_it(tmp_path, save_picture, tiny, mode):
-    for folder in ("HR", "LRx4"):
+@pytest.mark.parametrize(("mode", "scale"), [("RGB", 4), ("L", 4), ("RGB", 2), ("RGB", 8)])
+def test_a_model_is_scored_as_upscale_runs_it(tmp_path, save_picture, tiny, mode, scale):
+    for folder in ("HR", f"LRx{scale}"):
         (tmp_path / folder).mkdir()
-    save_picture(tmp_path / "HR" / "a.png", 80, 48)
-    lr = save_picture(tmp_path / "LRx4" / "a.png", 20, 12, seed=9, mode=mode)
+    save_picture(tmp_path / "HR" / "a.png", 20 * scale, 12 * scale)
+    lr = save_picture(tmp_path / f"LRx{scale}" / "a.png", 20, 12, seed=9, mode=mode)
     settings = SamplingSettings(temperature=0.7, seed=5, tile=16, overlap=4)
-    upscale = UpscaleRequest(settings=settings)
+    upscale = UpscaleRequest(settings=settings, scale=scale)
     written = upscale_file(
         Source(path=lr),
         tmp_path / "out" / "a.png",
@@ -393,12 +393,16 @@ def test_a_model_is_scored_as_upscale_runs_it(tmp_path, save_picture, tiny, mode
     assert written.exit_code == 0
     request = BenchRequest(
         paths=(tmp_path,),
+        scale=scale,
         temperatures=(0.7,),
         seeds=(5,),
         upscale=upscale,
         against=(tmp_path / "out",),
     )
-    _, ours, theirs = score(request, tiny).rows()
+    report = score(request, tiny)
+    assert [note for note in report.notes if "is a model for scale 4" in note] == report.notes[1:]
+    assert len(report.notes) == 1 + (scale != 4)
+    _, ours, theirs = report.rows()
     for key in ("psnr_rgb", "ssim_y", "lr_psnr"):
         assert ours.scores[key] == theirs.scores[key]
 
@@ -415,7 +419,7 @@ def test_a_name_is_found_exactly_first(tmp_path):
 
 def test_what_the_request_refuses(photos, tiny):
     with pytest.raises(UsageError, match="for scale 4"):
-        score(BenchRequest(paths=(photos,), scale=2), tiny)
+        score(BenchRequest(paths=(photos,), scale=2, protocol=Protocol.diverse), tiny)
     with pytest.raises(WeightsError, match="metric weights"):
         score(BenchRequest(paths=(photos,), metric_weights=photos / "absent"))
     report = score(BenchRequest(paths=(photos,), metric_weights=photos))

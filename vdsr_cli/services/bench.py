@@ -46,7 +46,7 @@ class BenchRequest:
     Attributes:
         paths: pictures and folders; see :mod:`vdsr_cli.services.bench_data`.
         protocol: standard, paper or diverse.
-        scale: super-resolution factor, that of every model.
+        scale: super-resolution factor; a model of another one runs as ``vdsr upscale`` runs it.
         temperatures: each is a row of each model.
         seeds: of the noise; rows are means over them.
         samples: drawn of each picture under the diverse protocol.
@@ -101,16 +101,21 @@ def run_bench(
     raised.
 
     Raises:
-        UsageError: a model of another scale.
+        UsageError: a model of another scale under the diverse protocol.
         InputError: a path without pictures.
         DeviceError: a model that does not run.
     """
-    for loaded in models:
-        if loaded.model.scale != request.scale:
-            raise UsageError(f"{loaded.name} is a model for scale {loaded.model.scale}")
+    foreign = [loaded for loaded in models if loaded.model.scale != request.scale]
+    if foreign and request.protocol is Protocol.diverse:
+        raise UsageError(f"{foreign[0].name} is a model for scale {foreign[0].model.scale}")
     datasets = discover(request.paths, request.scale)
     methods = plan_methods(request, models, runtime)
     report = Report(protocol=request.protocol.value, scale=request.scale)
+    report.notes += [
+        f"{loaded.name} is a model for scale {loaded.model.scale}; its row is what "
+        f"vdsr upscale --scale {request.scale} makes of it"
+        for loaded in foreign
+    ]
     learned = load_learned(request.metrics, request.metric_weights, progress=events.on_download)
     _tell_missing(learned, request, report, events)
     judge = Judge(request.protocol, learned)

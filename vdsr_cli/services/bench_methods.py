@@ -146,7 +146,8 @@ class ModelMethod:
 
     def _likelihood(self, scene: Scene) -> dict[str, float]:
         model: object = self.loaded.model
-        if not (self.has_likelihood and isinstance(model, LikelihoodModel)):
+        is_native = self.loaded.model.scale == scene.scale
+        if not (self.has_likelihood and is_native and isinstance(model, LikelihoodModel)):
             return {}
         return elbo_bits(model, scene, seed=self.request.settings.seed, runtime=self.runtime)
 
