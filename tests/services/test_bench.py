@@ -377,8 +377,8 @@ def test_other_tools_pictures(photos, tmp_path):
 def test_a_model_is_scored_as_upscale_runs_it(tmp_path, save_picture, tiny, mode, scale):
     for folder in ("HR", f"LRx{scale}"):
         (tmp_path / folder).mkdir()
-    save_picture(tmp_path / "HR" / "a.png", 20 * scale, 12 * scale)
-    lr = save_picture(tmp_path / f"LRx{scale}" / "a.png", 20, 12, seed=9, mode=mode)
+    save_picture(tmp_path / "HR" / "a.png", 20 * scale, 16 * scale)
+    lr = save_picture(tmp_path / f"LRx{scale}" / "a.png", 20, 16, seed=9, mode=mode)
     settings = SamplingSettings(temperature=0.7, seed=5, tile=16, overlap=4)
     upscale = UpscaleRequest(settings=settings, scale=scale)
     written = upscale_file(
