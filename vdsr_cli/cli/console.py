@@ -58,8 +58,11 @@ class TileProgress:
 
 
 @contextmanager
-def tile_progress(pictures: int, *, quiet: bool) -> Iterator[TileProgress]:
-    """Progress for a run over ``pictures`` pictures; silent when quiet or off a terminal."""
+def tile_progress(pictures: int, *, quiet: bool, unit: str = "tiles") -> Iterator[TileProgress]:
+    """Progress for a run over ``pictures`` pictures; silent when quiet or off a terminal.
+
+    ``unit`` is what each of them is counted in.
+    """
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.description}", markup=False),
@@ -75,5 +78,5 @@ def tile_progress(pictures: int, *, quiet: bool) -> Iterator[TileProgress]:
         overall = progress.add_task(
             "pictures", total=pictures, visible=pictures > 1, unit="pictures"
         )
-        tiles = progress.add_task("", total=None, visible=False, unit="tiles")
+        tiles = progress.add_task("", total=None, visible=False, unit=unit)
         yield TileProgress(progress, overall, tiles)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from vdsr_cli.cli.options import NoProgressOption
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.weights import (
+    PUBLISHED_ARCHITECTURE,
     Header,
     WeightsRecord,
     check,
@@ -123,6 +125,7 @@ def download(
     for model in models:
         with _progress_bar(model, is_shown=not quiet) as progress:
             found = resolve(model, offline=True if offline else None, progress=progress).path
+        _tell_defect(model, read_header(found))
         rows.append({"model": model, "path": str(found)})
         if not as_json:
             typer.echo(found)
@@ -161,23 +164,32 @@ def verify(
 
 @app.command("convert")
 def convert_file(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="A .th, .pt or .pth pickle.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A published VDVAE: a .th, .pt or .pth pickle.")
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="OUT", help="The .safetensors file to write.")
     ],
     config: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Published configuration of the tensors: ffhq256, ..."),
-    ],
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Configuration that the tensors must be of, such as ffhq256. "
+            "[default: the published one that they fit]",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert a published pickle to safetensors, running nothing of what it contains.
 
-    Example: vdsr weights convert ffhq256-model-ema.th -o ffhq256.safetensors --config ffhq256
+    Options that take a model take the pickle itself too, and keep its conversion in the cache.
+
+    Example: vdsr weights convert ffhq256-iter-1700000-model-ema.th -o ffhq256.safetensors
     """
     if output.suffix != ".safetensors":
         raise UsageError(f"{output} does not end in .safetensors", hint="-o OUT.safetensors")
     header = convert(source, output, config)
+    _tell_defect(str(source), header)
     if as_json:
         _print_json({"path": str(output), **_header_facts(header)})
     else:
@@ -207,6 +219,16 @@ def _facts(model: str) -> dict[str, Any]:
     found_path = locate(record)
     facts = asdict(record) | {"path": str(found_path) if found_path else None}
     return facts | _header_facts(read_header(found_path)) if found_path else facts
+
+
+def _tell_defect(name: str, header: Header) -> None:
+    """Says on stderr what a published file lacks."""
+    if header.architecture != PUBLISHED_ARCHITECTURE:
+        return
+    from vdsr_cli.services.priors import defect_of
+
+    if (defect := defect_of(header)) is not None:
+        print(f"vdsr: {name}: {defect}", file=sys.stderr)
 
 
 def _header_facts(header: Header) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def load_weights(name: str) -> nn.Module:
     Raises:
         WeightsError: missing, damaged, or not of its own configuration.
     """
-    checkpoint = _read(name)
+    checkpoint = read_network(name)
     model = build_model(checkpoint.architecture, checkpoint.config)
     state = {key: value.float() for key, value in checkpoint.state.items()}
     try:
@@ -192,7 +192,12 @@ def load_weights(name: str) -> nn.Module:
     return model
 
 
-def _read(name: str) -> Checkpoint:
+def read_network(name: str) -> Checkpoint:
+    """The tensors and the configuration of a name, a weights file, a run folder or its ``last.pt``.
+
+    Raises:
+        WeightsError: missing or damaged.
+    """
     path = Path(name)
     if path.is_dir():
         found = find_checkpoint(path)
