@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import published_vdvae
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -87,6 +88,12 @@ def tiny_path(tmp_path_factory, tiny_model) -> Path:
         ),
     )
     return path
+
+
+@pytest.fixture
+def small_published(monkeypatch) -> None:
+    """The published table holds two small configurations, for this test."""
+    monkeypatch.setattr("vdsr_cli.models.vdvae_config.PUBLISHED", published_vdvae.TABLE)
 
 
 @pytest.fixture

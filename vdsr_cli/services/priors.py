@@ -262,12 +262,20 @@ def _check(name: str, model: nn.Module, state: dict[str, Tensor], published: str
 
 
 def noise_of(
-    fields: Sequence[NoiseField], size: tuple[int, int], device: torch.device
+    fields: Sequence[NoiseField],
+    size: tuple[int, int],
+    device: torch.device,
+    *,
+    origin: tuple[int, int] = (0, 0),
 ) -> NoiseSource:
-    """The latents' noise of some samples: (samples, channels, H / cell, W / cell) of each layer."""
+    """The latents' noise of some samples: (samples, channels, H / cell, W / cell) of each layer.
+
+    ``origin`` is where in a larger picture the pixels begin, row and column in whole cells.
+    """
 
     def draw(shape: LatentShape) -> Tensor:
-        rows, columns = _cells(size, shape.cell, device)
+        spans = zip(origin, size, strict=True)
+        rows, columns = (_cells(start, length, shape.cell, device) for start, length in spans)
         drawn = [field.normal(shape.layer, rows, columns, shape.channels) for field in fields]
         return torch.stack(drawn).permute(0, 3, 1, 2)
 
@@ -280,12 +288,13 @@ def logistic_of(
     """The pixels' noise of some samples."""
 
     def draw(layer: int, channels: int) -> Tensor:
-        rows, columns = _cells(size, 1, device)
+        rows, columns = (_cells(0, length, 1, device) for length in size)
         drawn = [field.logistic(layer, rows, columns, channels) for field in fields]
         return torch.stack(drawn).permute(0, 3, 1, 2)
 
     return draw
 
 
-def _cells(size: tuple[int, int], cell: int, device: torch.device) -> list[Tensor]:
-    return [torch.arange(side // cell, dtype=torch.int32, device=device) for side in size]
+def _cells(start: int, length: int, cell: int, device: torch.device) -> Tensor:
+    first = start // cell
+    return torch.arange(first, first + length // cell, dtype=torch.int32, device=device)
