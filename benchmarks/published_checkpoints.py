@@ -1,13 +1,13 @@
 """Files laid out exactly as OpenAI published its VDVAEs, from a server here to pictures.
 
     python benchmarks/published_checkpoints.py [ffhq256 imagenet64 imagenet32 cifar10 ffhq1024]
-        [--module] [--legacy] [--cut] [--count 4] [--out FOLDER]
+        [--module] [--legacy] [--cut] [--count 4] [--out FOLDER] [--pictures FOLDER]
 
 For want of the published numbers the tensors are random; their names, shapes and order are written
 out here from the published layer strings, by nothing of vdsr. Each file is served from this
 machine, which stands for OpenAI's (VDSR_OPENAI_ENDPOINT), and goes through the commands a user
-would type: download, info, generate. Then every tensor is compared with what was published, and
-loaded strictly. Disk: three times the largest file; memory: about twice.
+would type: download, generate and, where there are pictures, bench. Every tensor is compared with
+what was served, and loaded strictly. Disk: twice the largest file; memory: four times.
 """
 
 import argparse
@@ -235,6 +235,8 @@ def run(layout: Layout, root: Path, out: Path, options: argparse.Namespace) -> N
     command = ("generate", "--model", layout.model, "-n", options.count, "--overwrite", "-o", grid)
     told = vdsr(*command, "--json", environment=environment)
     print(f"{json.loads(told)['seconds'] / options.count:.2f} s a picture")
+    if options.pictures and not options.cut:
+        vdsr("bench", options.pictures, "--model", layout.model, environment=environment)
 
 
 def main() -> None:
@@ -250,6 +252,7 @@ def main() -> None:
     parser.add_argument("--cut", action="store_true", help="leave the last encoder blocks out")
     parser.add_argument("--count", type=int, default=4, help="pictures to generate")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the grids")
+    parser.add_argument("--pictures", type=Path, help="pictures to score too")
     options = parser.parse_args()
     names = [options.names] if isinstance(options.names, str) else options.names
     for name in names:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vdsr_cli.cli.console import print_error
+from vdsr_cli.cli.console import download_progress, print_error
 from vdsr_cli.cli.options import (
     DEFAULT_MODEL,
     Device,
@@ -255,7 +255,10 @@ def _score_priors(
     request = PriorBenchRequest(datasets=find_datasets(paths), seeds=seeds)
     precision = Dtype.float32 if dtype is Dtype.auto else dtype
     runtime = choose_runtime(device.value, precision.value)
-    priors = [load_prior(name, runtime, has_encoder=True) for name in names]
+    priors = []
+    for name in names:
+        with download_progress(name, quiet=quiet) as arriving:
+            priors.append(load_prior(name, runtime, has_encoder=True, progress=arriving))
     with BenchProgress(quiet=quiet) as progress:
         events = Events(on_start=progress.start, on_score=progress.score)
         return run_prior_bench(request, priors, runtime, events)

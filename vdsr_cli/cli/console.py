@@ -1,18 +1,21 @@
 """What a person sees while pictures are made: progress on stderr, and nothing off a terminal."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 from vdsr_cli.errors import VdsrError
@@ -80,3 +83,23 @@ def tile_progress(pictures: int, *, quiet: bool, unit: str = "tiles") -> Iterato
         )
         tiles = progress.add_task("", total=None, visible=False, unit=unit)
         yield TileProgress(progress, overall, tiles)
+
+
+@contextmanager
+def download_progress(
+    title: str, *, quiet: bool
+) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Shows bytes arriving, on stderr, where that is a terminal and once there are any."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        name = title.partition("#")[0].rpartition("/")[2]
+        task = bar.add_task(escape(name), total=None, visible=False)
+
+        def progress(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield progress

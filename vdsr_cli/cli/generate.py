@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vdsr_cli.cli.console import tile_progress
+from vdsr_cli.cli.console import download_progress, tile_progress
 from vdsr_cli.cli.options import (
     DEFAULT_PRIOR,
     Device,
@@ -108,7 +108,8 @@ def generate(
         quality=quality,
     )
     runtime = choose_runtime(device.value, dtype.value)
-    loaded = load_prior(model, runtime)
+    with download_progress(model, quiet=quiet) as progress:
+        loaded = load_prior(model, runtime, progress=progress)
     with tile_progress(1, quiet=quiet, unit="pictures") as bars:
         result = run(
             loaded,

@@ -1,15 +1,14 @@
 """``vdsr weights``: the table of models, their files on this disk, and conversions."""
 
-import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from vdsr_cli.cli.console import download_progress
 from vdsr_cli.cli.options import NoProgressOption
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.weights import (
@@ -123,7 +122,7 @@ def download(
     """
     rows = []
     for model in models:
-        with _progress_bar(model, is_shown=not quiet) as progress:
+        with download_progress(model, quiet=quiet) as progress:
             found = resolve(model, offline=True if offline else None, progress=progress).path
         _tell_defect(model, read_header(found))
         rows.append({"model": model, "path": str(found)})
@@ -247,27 +246,3 @@ def _megabytes(size_bytes: int | None) -> str:
 
 def _print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2))
-
-
-@contextlib.contextmanager
-def _progress_bar(
-    title: str, *, is_shown: bool
-) -> Iterator[Callable[[int, int | None], None] | None]:
-    """Show bytes arriving, on stderr, where that is a terminal and once there are any."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    if not (is_shown and console.is_terminal):
-        yield None
-        return
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        name = title.partition("#")[0].rpartition("/")[2]
-        task = bar.add_task(escape(name), total=None, visible=False)
-
-        def progress(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total, visible=True)
-
-        yield progress

@@ -110,6 +110,31 @@ def encoder_defect(lacking: Iterable[str]) -> str:
     )
 
 
+def check_state(
+    name: str, model: nn.Module, state: Mapping[str, Tensor], *, published: str | None = None
+) -> None:
+    """Refuses weights that do not fit; where a published encoder is all that fails, says so.
+
+    Args:
+        name: what the message calls the weights.
+        model: what they are for.
+        state: all of them.
+        published: the configuration's name, if it has one.
+
+    Raises:
+        WeightsError: a tensor is missing, unexpected or of another shape.
+    """
+    shapes = _shapes(state)
+    try:
+        check_fit(_shapes(model.state_dict()), shapes)
+    except WeightsError as error:
+        if published is not None and (lacking := check_published(published, shapes)):
+            raise WeightsError(
+                f"{name}: {encoder_defect(lacking)}", hint="vdsr generate can use it"
+            ) from error
+        raise WeightsError(f"{name}: {error}", hint=error.hint) from error
+
+
 def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Removes "module." (DistributedDataParallel) and "cvae." (Lightning) if all keys have it."""
     stripped = dict(state)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vdsr_cli.errors import UsageError, WeightsError
+from vdsr_cli.errors import UsageError
 from vdsr_cli.models.compact import Elbo, LatentShape, NoiseSource, negative_log_likelihood
 from vdsr_cli.models.compact_prior import CompactVDVAE
 from vdsr_cli.models.dmol import (
@@ -25,13 +25,14 @@ from vdsr_cli.models.dmol import (
     to_image,
 )
 from vdsr_cli.models.registry import build_model
-from vdsr_cli.models.upstream import ENCODER, check_fit, check_published, encoder_defect
+from vdsr_cli.models.upstream import ENCODER, check_published, check_state, encoder_defect
 from vdsr_cli.models.vdvae import VDVAE, distortion
 from vdsr_cli.noise import NoiseField
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.engine import PIXEL_LAYER
 from vdsr_cli.services.train_start import read_network
 from vdsr_cli.weights import PUBLISHED_ARCHITECTURE, Header, load_records, read_header
+from vdsr_cli.weights.fetch import Progress
 
 COMPONENT_LAYER = -2
 """The noise field's layer for the choice among a mixture's components (``--output sample``)."""
@@ -201,19 +202,22 @@ def is_prior(name: str) -> bool:
     return path.exists() and read_network(name).architecture in _ARCHITECTURES
 
 
-def load_prior(name: str, runtime: Runtime, *, has_encoder: bool = False) -> LoadedPrior:
+def load_prior(
+    name: str, runtime: Runtime, *, has_encoder: bool = False, progress: Progress | None = None
+) -> LoadedPrior:
     """The prior of a name, a weights file, a published pickle, a run folder or its checkpoint.
 
     Args:
         name: as the user gave it.
         runtime: where to place it.
         has_encoder: whether pictures will be encoded: without, a published encoder is not loaded.
+        progress: called while a download arrives.
 
     Raises:
         WeightsError: missing, damaged, or not of its own configuration.
         UsageError: another kind of network.
     """
-    checkpoint = read_network(name)
+    checkpoint = read_network(name, progress=progress)
     if checkpoint.architecture not in _ARCHITECTURES:
         raise UsageError(
             f"{name} is a {checkpoint.architecture}, not an unconditional prior",
@@ -225,7 +229,7 @@ def load_prior(name: str, runtime: Runtime, *, has_encoder: bool = False) -> Loa
     if isinstance(model, VDVAE) and not has_encoder:
         del model.encoder
         state = {key: value for key, value in state.items() if not key.startswith(ENCODER)}
-    _check(name, model, state, checkpoint.config.get("published"))
+    check_state(name, model, state, published=checkpoint.config.get("published"))
     model.load_state_dict(state, strict=True, assign=True)
     placed = runtime.place(model)
     if isinstance(placed, VDVAE):
@@ -245,20 +249,6 @@ def defect_of(header: Header) -> str | None:
     shapes = {key: facts.shape for key, facts in header.tensors.items()}
     lacking = check_published(published, shapes)
     return encoder_defect(lacking) if lacking else None
-
-
-def _check(name: str, model: nn.Module, state: dict[str, Tensor], published: str | None) -> None:
-    """Refuses a state that does not fit, in the words for a published defect where it is one."""
-    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    own = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    try:
-        check_fit(own, shapes)
-    except WeightsError as error:
-        if published is not None and (lacking := check_published(published, shapes)):
-            raise WeightsError(
-                f"{name}: {encoder_defect(lacking)}", hint="vdsr generate can use it"
-            ) from error
-        raise WeightsError(f"{name}: {error}", hint=error.hint) from error
 
 
 def noise_of(
