@@ -7,7 +7,7 @@ For want of the published numbers the tensors are random; their names, shapes an
 out here from the published layer strings, by nothing of vdsr. Each file is served from this
 machine, which stands for OpenAI's (VDSR_OPENAI_ENDPOINT), and goes through the commands a user
 would type: download, generate and, where there are pictures, bench. Every tensor is compared with
-what was served, and loaded strictly. Disk: twice the largest file; memory: four times.
+what was served, and loaded strictly. Disk: twice the largest file; memory: 3 GB.
 """
 
 import argparse

@@ -60,11 +60,11 @@ def generate(
         str | None,
         typer.Option(
             metavar="PX|WxH",
-            help="Of the pictures, where the model leaves a choice. [default: 256]",
+            help="Of the pictures, where the model leaves a choice; 256 unless told.",
         ),
     ] = None,
     columns: Annotated[
-        int | None, typer.Option(min=1, help="Of the grid. [default: about square]")
+        int | None, typer.Option(min=1, help="Of the grid, which is about square unless told.")
     ] = None,
     batch_size: Annotated[
         str, typer.Option(help="Pictures a batch, or auto; halved when memory runs out.")

@@ -173,8 +173,8 @@ def convert_file(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Configuration that the tensors must be of, such as ffhq256. "
-            "[default: the published one that they fit]",
+            help="Configuration that the tensors must be of, such as ffhq256; "
+            "the published one that they fit unless told.",
         ),
     ] = None,
     as_json: AsJson = False,
