@@ -106,10 +106,11 @@ def test_a_batch_is_halved_while_memory_runs_out(tiny_prior):
         drawn(Hungry(prior, most=0), range(2))
 
 
-def test_what_is_not_finite_is_refused(tiny_prior):
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_is_refused(tiny_prior, value):
     class Broken(Hungry):
         def sample(self, batch, *arguments):
-            return self.prior.sample(batch, *arguments) * torch.nan
+            return self.prior.sample(batch, *arguments) * value
 
     with pytest.raises(DeviceError, match="not finite") as caught:
         drawn(Broken(CompactPrior(model=tiny_prior), most=9), [0])

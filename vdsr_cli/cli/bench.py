@@ -148,8 +148,14 @@ def bench(
 
     names = _names(models or model)
     if _are_priors(names):
-        is_upscaled = protocol is not ProtocolName.standard
-        _refuse_with_priors(protocol=is_upscaled, against=against, crops=crops, plot=plot)
+        _refuse_with_priors(
+            protocol=protocol is not ProtocolName.standard,
+            temperatures=temperatures,
+            metrics=metrics,
+            against=against,
+            crops=crops,
+            plot=plot,
+        )
         numbers = tuple(range(seed, seed + seeds))
         report = _score_priors(names, paths or [], numbers, device, dtype, quiet=quiet)
         _show(report, worst=worst, as_json=as_json, markdown=markdown)

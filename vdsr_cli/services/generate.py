@@ -21,6 +21,7 @@ from vdsr_cli.images import encode_levels, refuse_impossible, save_levels
 from vdsr_cli.noise import NoiseField
 from vdsr_cli.paths import Naming, output_format
 from vdsr_cli.runtime import Runtime, is_out_of_memory
+from vdsr_cli.services.bench_data import to_pixels
 from vdsr_cli.services.priors import LOW_BIT_NOTE, LoadedPrior, Prior, logistic_of, noise_of
 
 DEFAULT_SIDE_PX = 256
@@ -213,7 +214,8 @@ def draw_pictures(
     Raises:
         DeviceError: one picture does not fit into memory, or is not finite.
     """
-    whole = tuple(-(-side // prior.cell_px) * prior.cell_px for side in size)
+    height, width = (-(-side // prior.cell_px) * prior.cell_px for side in size)
+    whole = (height, width)
     batch = request.batch_size or likely_batch(prior, whole, runtime)
     start = 0
     while start < len(indices):
@@ -228,37 +230,35 @@ def draw_pictures(
                     f"a picture of {size[1]}x{size[0]} does not fit into memory",
                     hint="try a smaller --size, or --device cpu",
                 ) from error
-            batch = max(1, batch // 2)
+            batch //= 2
             continue
         pictures = pictures[:, :, : size[0], : size[1]].permute(0, 2, 3, 1)
         yield from pictures.cpu().numpy()
         start += len(chosen)
 
 
-def likely_batch(prior: Prior, size: tuple[int, ...], runtime: Runtime) -> int:
+def likely_batch(prior: Prior, size: tuple[int, int], runtime: Runtime) -> int:
     """How many pictures at once are likely to fit into memory."""
     most = _WIDEST_AT_ONCE.get(runtime.device.type, _WIDEST_AT_ONCE["cpu"])
-    return max(1, min(DEFAULT_BATCH, most // prior.widest_map(*size[:2])))
+    return max(1, min(DEFAULT_BATCH, most // prior.widest_map(*size)))
 
 
 def _draw(
     prior: Prior,
     chosen: Sequence[int],
-    size: tuple[int, ...],
+    size: tuple[int, int],
     request: GenerateRequest,
     runtime: Runtime,
 ) -> Tensor:
     """Some samples at once: (B, 3, H, W) uint8."""
-    height, width = size
     fields = [NoiseField(seed=request.seed, sample=index) for index in chosen]
     is_random, is_drawn = request.temperature > 0, request.output == "sample"
-    noise = noise_of(fields, (height, width), runtime.device) if is_random else None
-    logistic = logistic_of(fields, (height, width), runtime.device) if is_drawn else None
-    parameters = prior.sample(len(chosen), (height, width), noise, request.temperature)
-    pixels = prior.pixels(parameters, logistic)
-    if not torch.isfinite(pixels.sum()):
+    noise = noise_of(fields, size, runtime.device) if is_random else None
+    logistic = logistic_of(fields, size, runtime.device) if is_drawn else None
+    parameters = prior.sample(len(chosen), size, noise, request.temperature)
+    if not torch.isfinite(parameters.sum()):
         raise DeviceError("a picture is not finite", hint="try --dtype float32")
-    return pixels.mul(255).round().to(torch.uint8)
+    return to_pixels(prior.pixels(parameters, logistic))
 
 
 def columns_of(request: GenerateRequest) -> int:
