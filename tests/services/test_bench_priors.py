@@ -8,13 +8,19 @@ import torch
 from PIL import Image
 from published_vdvae import TABLE, published_state
 
+from vdsr_cli.errors import DeviceError
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.noise import NoiseField
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.services import bench_priors
 from vdsr_cli.services.bench import Events
 from vdsr_cli.services.bench_data import resized_crop
-from vdsr_cli.services.bench_priors import PriorBenchRequest, find_datasets, run_prior_bench
+from vdsr_cli.services.bench_priors import (
+    PriorBenchRequest,
+    find_datasets,
+    run_prior_bench,
+    tally,
+)
 from vdsr_cli.services.priors import CompactPrior, LoadedPrior, PublishedPrior, noise_of
 
 RUNTIME = choose_runtime("cpu", "float32")
@@ -135,3 +141,14 @@ def test_pieces_of_a_large_picture_are_summed(compact, tmp_path, monkeypatch):
         elbo = compact.prior.model(piece, noise)
         nats += (elbo.distortion.sum() + elbo.rate.sum()).item()
     assert scored.scores["nats_per_dim"] == pytest.approx(nats / whole.numel(), rel=1e-6)
+
+
+def test_want_of_memory_is_one_line():
+    class Hungry:
+        cell_px = 16
+
+        def posterior(self, image, noise):
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(DeviceError, match="2 pictures at once do not fit"):
+        tally(Hungry(), torch.zeros(2, 3, 16, 16, dtype=torch.uint8), 0, RUNTIME)

@@ -6,9 +6,9 @@
     bits = (distortion + sum of rates) / (3 H W ln 2)
 
 **Fitting.** A published prior knows one size: the shorter side is resized to it by Pillow's
-bilinear filter and the centre cropped, as the data sets were made from larger pictures; a picture
-of that size is scored as it is, and one that would have to be enlarged is not scored. The compact
-prior takes a picture at its own size, cropped from the top left to whole cells.
+bilinear filter, as FFHQ-256 was made of larger pictures, and the centre cropped; a picture of that
+size is scored as it is, and one that would have to be enlarged is not scored. The compact prior
+takes a picture at its own size, cropped from the top left to whole cells.
 
 The posterior is drawn once, from the noise field of the seed, the same for every picture: a
 picture's figure does not depend on the set and the batch that it stands in.
@@ -23,10 +23,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vdsr_cli.errors import InputError, VdsrError
+from vdsr_cli.errors import DeviceError, InputError, VdsrError
 from vdsr_cli.models.compact import LatentShape
 from vdsr_cli.noise import NoiseField
-from vdsr_cli.runtime import Runtime
+from vdsr_cli.runtime import Runtime, is_out_of_memory
 from vdsr_cli.services.bench import Events, peak_memory_mib
 from vdsr_cli.services.bench_data import (
     Dataset,
@@ -110,7 +110,7 @@ def run_prior_bench(
     """Scores every picture; one that cannot be scored is a failure in the report.
 
     Raises:
-        DeviceError: a picture does not fit into memory.
+        DeviceError: a batch does not fit into memory.
     """
     report = Report(protocol=LIKELIHOOD, scale=None)
     for dataset in request.datasets:
@@ -160,7 +160,7 @@ def _run_prior(
     batch = 1 if side is None else likely_batch(loaded.prior, (side, side), runtime)
     for names, pictures in _batches(_fitted(dataset, loaded, fail), batch):
         for seed in seeds:
-            tallies = _tallies(loaded.prior, pictures, seed, runtime)
+            tallies = tally(loaded.prior, pictures, seed, runtime)
             for name, tally in zip(names, tallies, strict=True):
                 score = PictureScore(
                     dataset=dataset.name,
@@ -222,9 +222,20 @@ def _batches(
         yield list(names), torch.stack(tensors)
 
 
+def tally(prior: Prior, pictures: Tensor, seed: int, runtime: Runtime) -> list[Tally]:
+    """The sums of each picture of (B, 3, H, W) uint8; raises DeviceError for want of memory."""
+    try:
+        return _tallies(prior, pictures, seed, runtime)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"{len(pictures)} pictures at once do not fit into memory", hint="try --device cpu"
+        ) from error
+
+
 @torch.inference_mode()
 def _tallies(prior: Prior, pictures: Tensor, seed: int, runtime: Runtime) -> list[Tally]:
-    """One of each picture of (B, 3, H, W) uint8."""
     total: list[Tally] | None = None
     step = max(prior.cell_px, _TILE_PX // prior.cell_px * prior.cell_px)
     for top in range(0, pictures.shape[2], step):
