@@ -19,7 +19,7 @@ from vdsr_cli.services.bench_priors import (
     PriorBenchRequest,
     find_datasets,
     run_prior_bench,
-    tally,
+    score_batch,
 )
 from vdsr_cli.services.priors import CompactPrior, LoadedPrior, PublishedPrior, noise_of
 
@@ -151,4 +151,4 @@ def test_want_of_memory_is_one_line():
             raise torch.OutOfMemoryError
 
     with pytest.raises(DeviceError, match="2 pictures at once do not fit"):
-        tally(Hungry(), torch.zeros(2, 3, 16, 16, dtype=torch.uint8), 0, RUNTIME)
+        score_batch(Hungry(), torch.zeros(2, 3, 16, 16, dtype=torch.uint8), 0, RUNTIME)

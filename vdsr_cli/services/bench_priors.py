@@ -160,7 +160,7 @@ def _run_prior(
     batch = 1 if side is None else likely_batch(loaded.prior, (side, side), runtime)
     for names, pictures in _batches(_fitted(dataset, loaded, fail), batch):
         for seed in seeds:
-            tallies = tally(loaded.prior, pictures, seed, runtime)
+            tallies = score_batch(loaded.prior, pictures, seed, runtime)
             for name, tally in zip(names, tallies, strict=True):
                 score = PictureScore(
                     dataset=dataset.name,
@@ -222,7 +222,7 @@ def _batches(
         yield list(names), torch.stack(tensors)
 
 
-def tally(prior: Prior, pictures: Tensor, seed: int, runtime: Runtime) -> list[Tally]:
+def score_batch(prior: Prior, pictures: Tensor, seed: int, runtime: Runtime) -> list[Tally]:
     """The sums of each picture of (B, 3, H, W) uint8; raises DeviceError for want of memory."""
     try:
         return _tallies(prior, pictures, seed, runtime)
