@@ -9,12 +9,8 @@ from vdsr_cli.models.dmol import LOW_BIT_OFFSET, to_levels
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.noise import NoiseField
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.priors import (
-    PublishedPrior,
-    is_prior,
-    load_prior,
-    noise_of,
-)
+from vdsr_cli.services.priors import PublishedPrior, is_prior, load_prior, noise_of
+from vdsr_cli.services.train_start import load_weights, new_model
 from vdsr_cli.training.run_folder import write_checkpoint
 
 RUNTIME = choose_runtime("cpu", "float32")
@@ -57,6 +53,14 @@ def test_an_encoder_that_is_not_whole_generates_and_does_not_score(tmp_path):
     with pytest.raises(WeightsError, match=r"not whole \(encoder.enc_blocks.7\)") as caught:
         load_prior(str(source), RUNTIME, has_encoder=True)
     assert caught.value.hint == "vdsr generate can use it"
+    with pytest.raises(WeightsError, match="nor be trained on"):
+        load_weights(str(source))
+
+
+@pytest.mark.usefixtures("small_published")
+def test_a_run_builds_on_a_published_pickle(pickle_path):
+    model = new_model("vdvae-sr", preset=None, prior=str(pickle_path), start_from=None)
+    assert model.decoder.gain.equal(published_state()["decoder.gain"])
 
 
 def test_a_run_of_training_loads(tmp_path, tiny_prior):
