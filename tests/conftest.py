@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import published_vdvae
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-from vdsr_cli.models.compact import CompactConfig, CompactVDVAESR, Level
+from vdsr_cli.models.compact import CompactConfig, CompactHierarchy, CompactVDVAESR, Level
+from vdsr_cli.models.compact_prior import CompactVDVAE
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
 from vdsr_cli.weights import Checkpoint, write_safetensors
 
@@ -51,6 +53,12 @@ SMALL_FACTORS = {
 def build_tiny(*, seed: int = 0, config: CompactConfig = TINY_CONFIG) -> CompactVDVAESR:
     """A compact model whose every weight is random, so that no path hides behind a zero."""
     model = CompactVDVAESR(config)
+    randomise(model, seed=seed)
+    return model.eval().requires_grad_(False)
+
+
+def randomise(model: CompactHierarchy, *, seed: int) -> None:
+    """Gives every weight a random value that does not amplify, and opens every gate."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -58,7 +66,6 @@ def build_tiny(*, seed: int = 0, config: CompactConfig = TINY_CONFIG) -> Compact
             factor = next((f for end, f in SMALL_FACTORS.items() if name.endswith(end)), 1.0)
             value = torch.randn(parameter.shape, generator=generator) * factor / fan**0.5
             parameter.copy_(value.abs() + 0.5 if name.endswith("gate_param") else value)
-    return model.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +93,30 @@ def tiny_path(tmp_path_factory, tiny_model) -> Path:
             metadata={"degradation": "bicubic"},
         ),
     )
+    return path
+
+
+@pytest.fixture
+def small_published(monkeypatch) -> None:
+    """The published table holds two small configurations, for this test."""
+    monkeypatch.setattr("vdsr_cli.models.vdvae_config.PUBLISHED", published_vdvae.TABLE)
+
+
+@pytest.fixture(scope="session")
+def tiny_prior() -> CompactVDVAE:
+    """An unconditional compact model, coarsest cell 16: shared, so not to be changed."""
+    model = CompactVDVAE(TINY_CONFIG)
+    randomise(model, seed=0)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_prior_path(tmp_path_factory, tiny_prior) -> Path:
+    """Its checkpoint, for ``--model``."""
+    path = tmp_path_factory.mktemp("prior") / "tiny-prior.safetensors"
+    state = dict(tiny_prior.state_dict())
+    config = asdict(TINY_CONFIG)
+    write_safetensors(path, Checkpoint(architecture="compact-vdvae", config=config, state=state))
     return path
 
 

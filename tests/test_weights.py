@@ -10,18 +10,18 @@ import resource
 import subprocess
 import sys
 import time
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 from hub_server import COMMIT, Fault, serve_hub
+from published_vdvae import cut, pickled, published_state, write_published
 
 from vdsr_cli import weights
-from vdsr_cli.errors import OutputError, WeightsError
+from vdsr_cli.errors import OutputError, UsageError, WeightsError
 from vdsr_cli.weights import Checkpoint, WeightsRecord, cache, fetch
 from vdsr_cli.weights.fetch import Download
 from vdsr_cli.weights.records import did_you_mean
-from vdsr_cli.weights.sources import Bundled, Hub, Web, parse_source
+from vdsr_cli.weights.sources import PUBLISHER, Bundled, Hub, Web, mirrored, parse_source
 
 CLI = """
 import sys
@@ -70,30 +70,6 @@ def safetensors(seed: int = 0, numbers: int = 50_000) -> bytes:
     entry = {"dtype": "F32", "shape": [numbers], "data_offsets": [0, len(data)]}
     header = json.dumps({"__metadata__": {"vdsr": card}, "layer.weight": entry}).encode()
     return len(header).to_bytes(8, "little") + header + data
-
-
-def pickle_bytes(state: object, *, is_legacy: bool = True) -> bytes:
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(state, buffer, _use_new_zipfile_serialization=not is_legacy)
-    return buffer.getvalue()
-
-
-def published_state(prefix: str = ""):
-    """Names and shapes like those of the published files, in small."""
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    shapes = {
-        "encoder.in_conv.weight": (8, 3, 3, 3),
-        "encoder.in_conv.bias": (8,),
-        "decoder.gain": (1, 8, 1, 1),
-        "decoder.dec_blocks.0.prior.c4.weight": (12, 2, 1, 1),
-        "decoder.bias_xs.0": (1, 8, 1, 1),
-    }
-    pairs = ((prefix + name, torch.randn(s, generator=generator)) for name, s in shapes.items())
-    return OrderedDict(pairs)
 
 
 def left_in(folder: Path) -> list[str]:
@@ -474,26 +450,60 @@ class TestSafetensors:
             weights.read_safetensors(tmp_path / "none.safetensors")
 
 
+@pytest.mark.usefixtures("small_published")
 class TestConvert:
     @pytest.mark.parametrize("prefix", ["", "module."])
     @pytest.mark.parametrize("is_legacy", [True, False])
     def test_published_files_come_through_equal(self, tmp_path, prefix, is_legacy):
         source, target = tmp_path / "model-ema.th", tmp_path / "model.safetensors"
-        source.write_bytes(pickle_bytes(published_state(prefix), is_legacy=is_legacy))
+        source.write_bytes(pickled(published_state(prefix=prefix), is_legacy=is_legacy))
         header = weights.convert(source, target, "ffhq256")
         assert header == weights.read_header(target)
         checkpoint = weights.read_safetensors(target)
         assert checkpoint.architecture == "openai-vdvae"
         assert checkpoint.config == {"published": "ffhq256"}
+        assert weights.convert(source, target) == header
         wanted = published_state()
         assert set(checkpoint.state) == set(wanted)
         assert all(checkpoint.state[name].equal(tensor) for name, tensor in wanted.items())
+
+    @pytest.mark.parametrize(
+        ("lost", "problem"),
+        [
+            ("decoder.gain", "1 missing: decoder.gain"),
+            ("decoder.dec_blocks.5.", "5 stochastic layers"),
+            ("decoder.", "0 stochastic layers"),
+        ],
+    )
+    def test_a_decoder_that_is_not_whole_is_refused(self, tmp_path, lost, problem):
+        source = write_published(tmp_path / "a.th", cut(published_state(), lost))
+        with pytest.raises(WeightsError, match=problem):
+            weights.convert(source, tmp_path / "out.safetensors")
+        assert left_in(tmp_path) == ["a.th"]
+
+    def test_a_file_of_another_configuration_is_refused(self, tmp_path):
+        source = write_published(tmp_path / "a.th", published_state("imagenet64"))
+        with pytest.raises(WeightsError, match="do not fit"):
+            weights.convert(source, tmp_path / "out.safetensors", "ffhq256")
+        with pytest.raises(UsageError, match="no published configuration") as caught:
+            weights.convert(source, tmp_path / "out.safetensors", "ffhq64")
+        assert "imagenet64" in caught.value.hint
+        assert weights.convert(source, tmp_path / "b.safetensors").config == {
+            "published": "imagenet64"
+        }
+
+    @pytest.mark.parametrize("lost", ["encoder.enc_blocks.7.", "encoder."])
+    def test_an_encoder_may_lack_blocks(self, tmp_path, lost):
+        state = cut(published_state(), lost)
+        source = write_published(tmp_path / "a.th", state)
+        header = weights.convert(source, tmp_path / "out.safetensors")
+        assert header.tensors.keys() == state.keys()
 
     @pytest.mark.parametrize("is_legacy", [True, False])
     def test_code_is_refused_and_never_runs(self, tmp_path, is_legacy):
         marker, source = tmp_path / "marker", tmp_path / "evil.th"
         hostile = published_state() | {"decoder.gain": Marker(marker)}
-        source.write_bytes(pickle_bytes(hostile, is_legacy=is_legacy))
+        source.write_bytes(pickled(hostile, is_legacy=is_legacy))
         with pytest.raises(WeightsError, match="this file would run code"):
             weights.convert(source, tmp_path / "out.safetensors", "ffhq256")
         assert left_in(tmp_path) == ["evil.th"]
@@ -501,14 +511,14 @@ class TestConvert:
     def test_the_hostile_file_is_hostile(self, tmp_path):
         import torch
 
-        source = io.BytesIO(pickle_bytes({"a": Marker(tmp_path / "marker")}))
+        source = io.BytesIO(pickled({"a": Marker(tmp_path / "marker")}))
         torch.load(source, weights_only=False)
         assert (tmp_path / "marker").exists()
 
     def test_damage_is_one_line(self, tmp_path):
         source = tmp_path / "a.th"
         for is_legacy in (True, False):
-            whole = pickle_bytes(published_state(), is_legacy=is_legacy)
+            whole = pickled(published_state(), is_legacy=is_legacy)
             for size in range(0, len(whole), len(whole) // 40):
                 source.write_bytes(whole[:size])
                 with pytest.raises(WeightsError) as caught:
@@ -532,7 +542,7 @@ class TestConvert:
             {"a": torch.ones(1, device="meta")},
             {"a": one.expand(1_000_000)},
         ):
-            source.write_bytes(pickle_bytes(loaded))
+            source.write_bytes(pickled(loaded))
             with pytest.raises(WeightsError, match="not a file of weights"):
                 weights.convert(source, tmp_path / "out.safetensors", "ffhq256")
 
@@ -714,6 +724,7 @@ class TestWeb:
         assert len(hub.downloads) == 1
 
 
+@pytest.mark.usefixtures("small_published")
 class TestPublishedPickles:
     @pytest.fixture
     def publish(self, hub, register):
@@ -728,7 +739,7 @@ class TestPublishedPickles:
         return put
 
     def test_they_are_kept_as_safetensors(self, hub, home, publish):
-        record = publish(pickle_bytes(published_state("module.")))
+        record = publish(pickled(published_state(prefix="module.")))
         path = weights.resolve("test/model").path
         checkpoint = weights.read_safetensors(path)
         assert (checkpoint.architecture, checkpoint.config["published"]) == (
@@ -743,7 +754,7 @@ class TestPublishedPickles:
         assert left_in(home) == sorted([path.name, path.stem + ".json"])
 
     def test_the_first_download_is_trusted_ever_after(self, hub, home, publish):
-        first, second = pickle_bytes(published_state()), pickle_bytes(published_state("module."))
+        first, second = pickled(published_state()), pickled(published_state(prefix="module."))
         record = publish(first)
         path = weights.resolve("test/model").path
         converted = path.read_bytes()
@@ -756,16 +767,33 @@ class TestPublishedPickles:
         assert weights.resolve("test/model").path.read_bytes() == converted
 
     def test_code_is_refused_and_leaves_nothing(self, hub, home, tmp_path, publish):
-        publish(pickle_bytes({"a": Marker(tmp_path / "marker")}))
+        publish(pickled({"a": Marker(tmp_path / "marker")}))
         with pytest.raises(WeightsError, match="would run code"):
             weights.resolve("test/model")
         assert left_in(home) == []
         assert not (tmp_path / "marker").exists()
 
+    def test_a_mirror_stands_for_the_publisher(self, hub, home, register, monkeypatch):
+        monkeypatch.setenv("VDSR_OPENAI_ENDPOINT", f"{hub.url}/plain/")
+        hub.put("assets/a-ema.th", pickled(published_state(prefix="module.")))
+        facts = {"architecture": "openai-vdvae", "config": "ffhq256", "trust_on_first_use": True}
+        register(source=f"{PUBLISHER}/assets/a-ema.th", **facts)
+        path = weights.resolve("test/model").path
+        assert weights.read_safetensors(path).state.keys() == published_state().keys()
+        assert [seen.path for seen in hub.downloads] == ["/plain/assets/a-ema.th"]
+        monkeypatch.delenv("VDSR_OPENAI_ENDPOINT")
+        assert weights.resolve("test/model").path == path
+
+    @pytest.mark.parametrize("mirror", ["", "http://127.0.0.1:1"])
+    def test_no_other_address_is_mirrored(self, monkeypatch, mirror):
+        monkeypatch.setenv("VDSR_OPENAI_ENDPOINT", mirror)
+        for url in ("https://host.org/a.th", f"{PUBLISHER}.host.org/a.th"):
+            assert mirrored(url) == url
+        assert mirrored(f"{PUBLISHER}/a.th") == f"{mirror or PUBLISHER}/a.th"
+
     def test_without_a_row_a_pickle_is_not_fetched(self, hub, home, tmp_path):
         address = f"{hub.put('a.th', b'')}#sha256={'0' * 64}"
-        (tmp_path / "a.pth").touch()
-        for text in (address, f"hf://o/r@{COMMIT}/a.bin", str(tmp_path / "a.pth")):
+        for text in (address, f"hf://o/r@{COMMIT}/a.bin"):
             with pytest.raises(WeightsError, match="is a pickle") as caught:
                 weights.resolve(text)
             assert "vdsr weights convert" in caught.value.hint
@@ -852,7 +880,7 @@ class TestHub:
         assert left_in(hub_cache) == left_in(home) == []
 
     def test_a_full_cache_is_not_blamed_on_the_file(self, hub, repo, run_python):
-        data = pickle_bytes(published_state())
+        data = pickled(published_state())
         address = hub.publish(repo, "ema.th", data)
         out = run_python(
             f"""
@@ -960,12 +988,17 @@ except WeightsError as error:
         assert hub.downloads == []
 
     def test_a_published_pickle_of_the_hub_is_converted(self, hub, home, repo, run_python):
-        data = pickle_bytes(published_state("module."))
+        data = pickled(published_state(prefix="module."))
         address = hub.publish(repo, "ema.th", data)
         out = run_python(
             f"""
+import sys
+import vdsr_cli.models.vdvae_config as configs
 import vdsr_cli.weights.store as module
 from vdsr_cli.weights import WeightsRecord
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from published_vdvae import TABLE
+configs.PUBLISHED = TABLE
 record = WeightsRecord(name="m", architecture="openai-vdvae", summary="s", licence="MIT",
                        config="ffhq256", source={address!r}, sha256={sha256(data)!r})
 module.load_records = lambda: {{"m": record}}
@@ -982,6 +1015,29 @@ for offline in (False, True):
 
 
 class TestLocalFiles:
+    @pytest.mark.usefixtures("small_published")
+    def test_a_published_pickle_is_converted_once(self, home, tmp_path):
+        source = write_published(tmp_path / "my model.th", published_state(prefix="module."))
+        path = weights.resolve(str(source)).path
+        assert path.is_relative_to(home)
+        assert weights.read_header(path).config == {"published": "ffhq256"}
+        written = path.stat().st_mtime_ns
+        assert weights.resolve(str(source)).path == path
+        assert path.stat().st_mtime_ns == written
+        path.write_bytes(b"damaged")
+        assert weights.read_header(weights.resolve(str(source)).path).tensors
+        write_published(source, published_state("imagenet64"))
+        other = weights.resolve(str(source)).path
+        assert other != path
+        assert weights.read_header(other).config == {"published": "imagenet64"}
+
+    def test_a_pickle_that_would_run_code_is_refused(self, home, tmp_path):
+        source = write_published(tmp_path / "a.pth", {"a": Marker(tmp_path / "marker")})
+        with pytest.raises(WeightsError, match="would run code"):
+            weights.resolve(str(source))
+        assert left_in(home) == []
+        assert not (tmp_path / "marker").exists()
+
     def test_a_path_is_taken_as_it_is(self, tmp_path):
         path = tmp_path / "mine.safetensors"
         path.write_bytes(safetensors())

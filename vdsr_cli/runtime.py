@@ -51,6 +51,12 @@ def choose_runtime(device: str = "auto", dtype: str = "auto") -> Runtime:
     return Runtime(device=chosen, dtype=DTYPES[dtype])
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch raised it for want of memory, on whatever device."""
+    is_told = "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or is_told
+
+
 def _best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"

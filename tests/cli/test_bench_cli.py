@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from published_vdvae import cut, published_state, write_published
 from typer.testing import CliRunner
 
 from vdsr_cli.cli.bench import bench
@@ -152,3 +153,43 @@ def test_the_results_page_has_every_protocol_and_no_unknown_model():
             names = [line.split()[1] for line in ours]
             assert names[:2] == ["bicubic", DEFAULT_MODEL]
             assert set(names[1:]) <= set(load_records()), "run benchmarks/results.py again"
+
+
+# --- priors -------------------------------------------------------------------------------------
+
+
+def test_a_prior_is_scored_on_likelihood(photos, tiny_prior_path, tmp_path):
+    asked = (photos, "-m", tiny_prior_path, "--seeds", 2, "--csv", tmp_path / "a.csv", "--worst", 1)
+    result = run(*asked)
+    lines = result.stdout.splitlines()
+    assert lines[0] == "photos, protocol likelihood"
+    assert lines[2].split() == ["method", "PSNR", "recon.", "nats/dim", "bits/dim"]
+    assert "2 pictures\n" in result.stdout and "bicubic" not in result.stdout
+    assert "worst pictures in PSNR recon." in result.stdout
+    assert "bits per dimension = distortion" in result.stdout
+    document = json.loads(run(*asked[:3], "--json").stdout)
+    assert document["protocol"] == "likelihood" and document["scale"] is None
+    row = document["rows"][0]
+    assert row["nats_per_dim"] == pytest.approx(row["bits_per_dim"] * 0.693147, rel=1e-4)
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 1 + 4
+
+
+@pytest.mark.usefixtures("small_published")
+def test_an_encoder_that_is_not_whole_cannot_score(photos, tmp_path, vdsr):
+    state = cut(published_state(), "encoder.enc_blocks.7.")
+    ended = vdsr("bench", photos, "-m", write_published(tmp_path / "a.th", state))
+    assert ended.code == 4
+    assert "its encoder is not whole (encoder.enc_blocks.7)" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--protocol", "paper"], "--protocol is not for priors"),
+        (["--plot", "a.svg"], "--plot is not for priors"),
+        (["--models", f"vdvae-x4-prior,{DEFAULT_MODEL}"], "vdvae-x4-prior upscales nothing"),
+    ],
+)
+def test_priors_and_upscaling_do_not_mix(photos, tiny_prior_path, words, problem):
+    with pytest.raises(UsageError, match=problem):
+        run(photos, "-m", tiny_prior_path, *words)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from published_vdvae import cut, published_state, write_published
 from typer.testing import CliRunner
 
 from vdsr_cli.cli.weights import app
@@ -121,15 +122,28 @@ def test_verify(bundled, monkeypatch):
             run("verify", *arguments)
 
 
+@pytest.mark.usefixtures("small_published")
 def test_convert(tmp_path):
-    source, target = tmp_path / "a.th", tmp_path / "a.safetensors"
-    torch.save({"module.decoder.gain": torch.ones(1, 2, 1, 1)}, source)
-    arguments = ("convert", str(source), "-o", str(target), "--config", "ffhq256")
+    target = tmp_path / "a.safetensors"
+    source = write_published(tmp_path / "a.th", published_state(prefix="module."))
+    arguments = ("convert", str(source), "-o", str(target))
     assert run(*arguments) == f"{target}\n"
-    assert list(read_header(target).tensors) == ["decoder.gain"]
-    assert json.loads(run(*arguments, "--json"))["config_in_file"] == {"published": "ffhq256"}
+    assert read_header(target).tensors.keys() == published_state().keys()
+    facts = json.loads(run(*arguments, "--config", "ffhq256", "--json"))
+    assert facts["config_in_file"] == {"published": "ffhq256"}
     with pytest.raises(UsageError, match="safetensors"):
         run("convert", str(source), "-o", str(tmp_path / "a.bin"), "--config", "ffhq256")
+
+
+@pytest.mark.usefixtures("small_published")
+def test_an_encoder_that_is_not_whole_is_told(tmp_path, vdsr):
+    state = cut(published_state(), "encoder.enc_blocks.6.", "encoder.enc_blocks.7.")
+    source = write_published(tmp_path / "a.th", state)
+    for words in (["convert", source, "-o", tmp_path / "a.safetensors"], ["download", source]):
+        ended = vdsr("weights", *words)
+        assert ended.code == 0
+        assert "(encoder.enc_blocks.6, encoder.enc_blocks.7): it can generate" in ended.err
+        assert ended.out.endswith(b".safetensors\n")
 
 
 @pytest.mark.parametrize(

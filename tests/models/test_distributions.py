@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal
@@ -29,6 +30,23 @@ def test_kl_is_the_mean_log_ratio(mean_q, log_std_q, mean_p, log_std_p):
     ratio = q.log_prob(z) - p.log_prob(z)
     error = 5 * ratio.std().item() / draws**0.5 + 1e-6
     assert gaussian_kl(*values).item() == pytest.approx(ratio.mean().item(), abs=error)
+
+
+@pytest.mark.parametrize(
+    ("mean_q", "log_std_q", "mean_p", "log_std_p"),
+    [(0.5, -1.0, -0.2, 0.3), (1.0, 0.4, 0.0, 0.0), (-0.1, -2.0, 0.1, -1.5), (3.0, 0.0, -2.0, 0.7)],
+)
+def test_kl_is_the_integral(mean_q, log_std_q, mean_p, log_std_p):
+    """Numpy's double precision, from the definition: the integral of q (log q - log p)."""
+    std_q, std_p = math.exp(log_std_q), math.exp(log_std_p)
+    z = np.linspace(mean_q - 12 * std_q, mean_q + 12 * std_q, 20_001)
+    log_q, log_p = (
+        -0.5 * ((z - mean) / std) ** 2 - np.log(std) - 0.5 * np.log(2 * np.pi)
+        for mean, std in ((mean_q, std_q), (mean_p, std_p))
+    )
+    expected = np.trapezoid(np.exp(log_q) * (log_q - log_p), z)
+    values = (torch.tensor(v, dtype=torch.float64) for v in (mean_q, log_std_q, mean_p, log_std_p))
+    assert gaussian_kl(*values).item() == pytest.approx(expected, rel=1e-10)
 
 
 def test_kl_is_never_negative_and_zero_for_equals():

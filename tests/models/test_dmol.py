@@ -61,6 +61,75 @@ def test_levels_are_the_published_targets(golden, name):
     torch.testing.assert_close(levels, channels_first(vectors["target"]), rtol=1e-6, atol=1e-6)
 
 
+def nats_by_hand(grey, parameters, levels):
+    """-log p of one pixel, three grey levels, in Python's double precision: PixelCNN++'s formulas.
+
+    ``parameters`` are the 10 K numbers of the pixel, in the published order.
+    """
+    count = len(parameters) // 10
+    logits, rest = parameters[:count], parameters[count:]
+    red, green, blue = ((level - 127.5) / 127.5 for level in grey)
+    total = 0.0
+    for k in range(count):
+        mean, log_scale, coefficient = (
+            [rest[3 * count * colour + count * kind + k] for colour in range(3)]
+            for kind in range(3)
+        )
+        weights = [math.tanh(value) for value in coefficient]
+        centres = [
+            mean[0],
+            mean[1] + weights[0] * red,
+            mean[2] + weights[1] * red + weights[2] * green,
+        ]
+        likelihood = math.exp(logits[k]) / sum(math.exp(logit) for logit in logits)
+        for value, centre, log in zip((red, green, blue), centres, log_scale, strict=True):
+            likelihood *= mass_by_hand(value, centre, math.exp(max(log, -7.0)), levels)
+        total += likelihood
+    return -math.log(total)
+
+
+def mass_by_hand(value, centre, scale, levels):
+    """The logistic's mass in a bin of width 2 / (levels - 1); all beyond it at either end."""
+
+    def below(edge):
+        return 1 / (1 + math.exp((centre - edge) / scale))
+
+    half = 1 / (levels - 1)
+    if value < -0.999:
+        return below(value + half)
+    if value > 0.999:
+        return 1 - below(value - half)
+    mass = below(value + half) - below(value - half)
+    if mass > 1e-5:
+        return mass
+    return below(value) * (1 - below(value)) / scale * 2 * half
+
+
+GREYS = [(0, 0, 255), (255, 128, 0), (127, 128, 129), (8, 250, 77), (96, 96, 96), (200, 3, 0)]
+
+
+@pytest.mark.parametrize(("low_bit", "levels"), [(False, 256), (True, 32)])
+@pytest.mark.parametrize(("spread", "tolerance"), [(1.0, 1e-5), (8.0, 1e-3)])
+def test_one_pixel_equals_the_sums_by_hand(low_bit, levels, spread, tolerance):
+    """Near the components' centres; and far out, where single precision cancels a little."""
+    generator = torch.Generator().manual_seed(0)
+    for grey in GREYS:
+        seen = [level // 8 * 8 if low_bit else level for level in grey]
+        red, green, _ = values = [(level - 127.5) / 127.5 for level in seen]
+        logits, *rest = torch.randn(10, 3, generator=generator, dtype=torch.float64)
+        mean, log_scale, coefficient = torch.stack(rest).view(3, 3, 3).unbind(1)
+        log_scale = log_scale - 3
+        first, second, third = torch.tanh(coefficient)
+        shift = torch.stack([0 * first, first * red, second * red + third * green])
+        mean = torch.tensor(values)[:, None] - shift + spread * log_scale.exp() * mean
+        rest = torch.stack([mean, log_scale, coefficient], dim=1)
+        parameters = torch.cat([logits, rest.flatten()])
+        target = to_levels(torch.tensor(grey)[None, :, None, None] / 255, low_bit=low_bit)
+        nats = dmol_nll(target, parameters[None, :, None, None], low_bit=low_bit).item()
+        by_hand = nats_by_hand(seen, parameters.tolist(), levels)
+        assert nats == pytest.approx(by_hand, rel=tolerance, abs=tolerance)
+
+
 @pytest.mark.parametrize("log_scale", [-7.0, -5.0, -3.0, -1.0, 1.0])
 @pytest.mark.parametrize("location", [-1.3, -0.999, 0.0, 0.1, 0.7, 2.0])
 def test_one_colour_sums_to_one(location, log_scale):

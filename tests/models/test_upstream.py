@@ -1,12 +1,25 @@
 """Published state dicts: every known form loads strictly, everything else is refused."""
 
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from vdsr_cli.errors import WeightsError
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
-from vdsr_cli.models.upstream import adapt_vdvae_sr, load_published_state, strip_prefixes
-from vdsr_cli.models.vdvae import VDVAE, EncoderConfig
+from vdsr_cli.models.upstream import (
+    adapt_vdvae_sr,
+    check_published,
+    encoder_defect,
+    identify_published,
+    load_published_state,
+    published_layout,
+    strip_prefixes,
+)
+from vdsr_cli.models.vdvae import PUBLISHED, VDVAE, EncoderConfig
 from vdsr_cli.models.vdvae_sr import VDVAESR, VDVAESRConfig
 
 
@@ -33,6 +46,35 @@ def test_loads_both_published_forms(small, state, prefix):
     model = VDVAE(small)
     load_published_state(model, prefixed(state, prefix))
     assert_equal_states(model, state)
+
+
+@pytest.fixture(scope="module")
+def script():
+    """benchmarks/published_checkpoints.py, which writes the published layouts out by itself."""
+    path = Path(__file__).parents[2] / "benchmarks" / "published_checkpoints.py"
+    spec = importlib.util.spec_from_file_location("published_checkpoints", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_layout_name_for_name_in_its_order(script, name):
+    shapes = script.shapes_of(script.LAYOUTS[name])
+    assert list(published_layout(name).items()) == list(shapes.items())
+    assert identify_published(shapes) == name
+    assert check_published(name, shapes) == ()
+
+
+def test_the_published_ffhq1024_file_can_generate(script):
+    """openai/vdvae issue 3: the file lacks the encoder's blocks 68 and 69."""
+    is_cut = re.compile(r"encoder\.enc_blocks\.(68|69)\.").match
+    whole = script.shapes_of(script.LAYOUTS["ffhq1024"])
+    shapes = {key: shape for key, shape in whole.items() if not is_cut(key)}
+    lacking = check_published(identify_published(shapes), shapes)
+    assert len(lacking) == 16 and all(map(is_cut, lacking))
+    assert "(encoder.enc_blocks.68, encoder.enc_blocks.69)" in encoder_defect(lacking)
 
 
 def test_loads_into_a_model_without_memory(small, state):

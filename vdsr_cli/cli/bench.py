@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vdsr_cli.cli.console import print_error
+from vdsr_cli.cli.console import download_progress, print_error
 from vdsr_cli.cli.options import (
     DEFAULT_MODEL,
     Device,
@@ -135,6 +135,8 @@ def bench(
 ) -> None:
     """Score models on pictures whose ground truth is known.
 
+    An unconditional prior is scored on the likelihood of the pictures: nats and bits a dimension.
+
     Example: vdsr bench set5/ --temperatures 0,0.8 --seeds 3 --published
     """
     from vdsr_cli.cli.bench_render import print_known_sets
@@ -144,6 +146,22 @@ def bench(
         return
     _check_usage(paths, plot, as_json=as_json, markdown=markdown)
 
+    names = _names(models or model)
+    if _are_priors(names):
+        _refuse_with_priors(
+            protocol=protocol is not ProtocolName.standard,
+            temperatures=temperatures,
+            metrics=metrics,
+            against=against,
+            crops=crops,
+            plot=plot,
+        )
+        numbers = tuple(range(seed, seed + seeds))
+        report = _score_priors(names, paths or [], numbers, device, dtype, quiet=quiet)
+        _show(report, worst=worst, as_json=as_json, markdown=markdown)
+        _save(report, csv=csv, plot=None)
+        raise typer.Exit(report.exit_code)
+
     from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.services.bench import BenchRequest
     from vdsr_cli.services.bench_data import Protocol
@@ -152,7 +170,7 @@ def bench(
     from vdsr_cli.services.upscale import UpscaleRequest
 
     runtime = choose_runtime(device.value, dtype.value)
-    loaded = _load(models or model, runtime)
+    loaded = _load(names, runtime)
     settings = SamplingSettings(tile=tile, overlap=overlap)
     request = BenchRequest(
         paths=tuple(paths or ()),
@@ -172,7 +190,7 @@ def bench(
     )
     report = _run(request, loaded, runtime, quiet=quiet)
     # Shown first: a file that cannot be written does not take the result with it.
-    _show(report, request, as_json=as_json, markdown=markdown, published=published)
+    _show(report, worst=request.worst, as_json=as_json, markdown=markdown, published=published)
     _save(report, csv=csv, plot=plot)
     raise typer.Exit(report.exit_code)
 
@@ -193,11 +211,63 @@ def _check_usage(
         check_plot_path(plot)
 
 
-def _load(names: str, runtime: "Runtime") -> list["LoadedModel"]:
+def _names(text: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _load(names: list[str], runtime: "Runtime") -> list["LoadedModel"]:
     from vdsr_cli.services.loading import load_model
 
-    wanted = dict.fromkeys(name.strip() for name in names.split(",") if name.strip())
-    return [load_model(name, runtime) for name in wanted if name != BASELINE]
+    return [load_model(name, runtime) for name in names if name != BASELINE]
+
+
+def _are_priors(names: list[str]) -> bool:
+    """Whether all are unconditional priors; raises UsageError where only some are."""
+    from vdsr_cli.services.priors import is_prior
+
+    priors = [name for name in names if name != BASELINE and is_prior(name)]
+    if priors and len(priors) < len(names):
+        raise UsageError(
+            f"{priors[0]} upscales nothing: it is scored by itself, on the likelihood of pictures"
+        )
+    return bool(priors)
+
+
+def _refuse_with_priors(**given: object) -> None:
+    for name, value in given.items():
+        if value:
+            raise UsageError(
+                f"--{name} is not for priors, which upscale nothing",
+                hint="vdsr bench FOLDER --model vdvae-x4-prior",
+            )
+
+
+def _score_priors(
+    names: list[str],
+    paths: list[Path],
+    seeds: tuple[int, ...],
+    device: Device,
+    dtype: Dtype,
+    *,
+    quiet: bool,
+) -> "Report":
+    """Likelihoods, in float32 unless told otherwise: as those that others publish."""
+    from vdsr_cli.cli.bench_render import BenchProgress
+    from vdsr_cli.runtime import choose_runtime
+    from vdsr_cli.services.bench import Events
+    from vdsr_cli.services.bench_priors import PriorBenchRequest, find_datasets, run_prior_bench
+    from vdsr_cli.services.priors import load_prior
+
+    request = PriorBenchRequest(datasets=find_datasets(paths), seeds=seeds)
+    precision = Dtype.float32 if dtype is Dtype.auto else dtype
+    runtime = choose_runtime(device.value, precision.value)
+    priors = []
+    for name in names:
+        with download_progress(name, quiet=quiet) as arriving:
+            priors.append(load_prior(name, runtime, has_encoder=True, progress=arriving))
+    with BenchProgress(quiet=quiet) as progress:
+        events = Events(on_start=progress.start, on_score=progress.score)
+        return run_prior_bench(request, priors, runtime, events)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -234,7 +304,7 @@ def _save(report: "Report", *, csv: Path | None, plot: Path | None) -> None:
 
 
 def _show(
-    report: "Report", request: "BenchRequest", *, as_json: bool, markdown: bool, published: bool
+    report: "Report", *, worst: int, as_json: bool, markdown: bool, published: bool = False
 ) -> None:
     """The result on stdout; failures and notes on stderr."""
     from vdsr_cli.cli.bench_render import print_grids, report_grids, to_markdown
@@ -242,7 +312,7 @@ def _show(
     if as_json:
         print(json.dumps(report.as_json(), indent=2, allow_nan=False))
     else:
-        grids = report_grids(report, published=published, worst=request.worst)
+        grids = report_grids(report, published=published, worst=worst)
         if markdown:
             print(to_markdown(grids), end="")
         else:

@@ -92,6 +92,7 @@ def report_grids(report: Report, *, published: bool = False, worst: int = 0) -> 
         grids.append(_scores_grid(report, facts, published=published))
         if (
             published
+            and report.scale is not None
             and report.protocol == "standard"
             and (others := _unstated_grid(facts, report.scale))
         ):
@@ -103,9 +104,16 @@ def report_grids(report: Report, *, published: bool = False, worst: int = 0) -> 
 
 def _scores_grid(report: Report, facts: DatasetFacts, *, published: bool) -> Grid:
     rows, columns = report.rows(facts.name), report.columns()
-    notes = [caption(facts), *_exact_notes(rows), *_likelihood_notes(rows)]
-    others = published_rows(facts.known_as or facts.name, report.protocol, report.scale)
-    others = others if published else []
+    others: list[PublishedRow] = []
+    if report.scale is None:
+        title = f"{facts.name}, protocol {report.protocol}"
+        notes = [f"{facts.pictures} pictures", *_likelihood_notes(rows)]
+    else:
+        title = f"{facts.name}, x{report.scale}, protocol {report.protocol}"
+        notes = [caption(facts), *_exact_notes(rows), *_likelihood_notes(rows)]
+        if published:
+            name = facts.known_as or facts.name
+            others = published_rows(name, report.protocol, report.scale)
     ranks = {column.key: rank(rows, column) for column in columns}
     ours = tuple(
         (
@@ -122,7 +130,7 @@ def _scores_grid(report: Report, facts: DatasetFacts, *, published: bool) -> Gri
     )
     sections = (ours, _published_cells(others, columns)) if others else (ours,)
     return Grid(
-        title=f"{facts.name}, x{report.scale}, protocol {report.protocol}",
+        title=title,
         header=("method", *(column.title for column in columns)),
         sections=sections,
         footnotes=(*notes, *_sources(others)),

@@ -1,18 +1,21 @@
 """What a person sees while pictures are made: progress on stderr, and nothing off a terminal."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 from vdsr_cli.errors import VdsrError
@@ -58,8 +61,11 @@ class TileProgress:
 
 
 @contextmanager
-def tile_progress(pictures: int, *, quiet: bool) -> Iterator[TileProgress]:
-    """Progress for a run over ``pictures`` pictures; silent when quiet or off a terminal."""
+def tile_progress(pictures: int, *, quiet: bool, unit: str = "tiles") -> Iterator[TileProgress]:
+    """Progress for a run over ``pictures`` pictures; silent when quiet or off a terminal.
+
+    ``unit`` is what each of them is counted in.
+    """
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.description}", markup=False),
@@ -75,5 +81,25 @@ def tile_progress(pictures: int, *, quiet: bool) -> Iterator[TileProgress]:
         overall = progress.add_task(
             "pictures", total=pictures, visible=pictures > 1, unit="pictures"
         )
-        tiles = progress.add_task("", total=None, visible=False, unit="tiles")
+        tiles = progress.add_task("", total=None, visible=False, unit=unit)
         yield TileProgress(progress, overall, tiles)
+
+
+@contextmanager
+def download_progress(
+    title: str, *, quiet: bool
+) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Shows bytes arriving, on stderr, where that is a terminal and once there are any."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        name = title.partition("#")[0].rpartition("/")[2]
+        task = bar.add_task(escape(name), total=None, visible=False)
+
+        def progress(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield progress

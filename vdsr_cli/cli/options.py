@@ -9,6 +9,7 @@ from vdsr_cli.config import DEFAULT_BATCH
 from vdsr_cli.errors import UsageError
 
 DEFAULT_MODEL = "vdvae-sr-x4"
+DEFAULT_PRIOR = "vdvae-x4-prior"
 INTERRUPTED = 130
 """Exit code of a run that Ctrl-C ended."""
 

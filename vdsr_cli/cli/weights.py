@@ -1,17 +1,18 @@
 """``vdsr weights``: the table of models, their files on this disk, and conversions."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from vdsr_cli.cli.console import download_progress
 from vdsr_cli.cli.options import NoProgressOption
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.weights import (
+    PUBLISHED_ARCHITECTURE,
     Header,
     WeightsRecord,
     check,
@@ -121,8 +122,9 @@ def download(
     """
     rows = []
     for model in models:
-        with _progress_bar(model, is_shown=not quiet) as progress:
+        with download_progress(model, quiet=quiet) as progress:
             found = resolve(model, offline=True if offline else None, progress=progress).path
+        _tell_defect(model, read_header(found))
         rows.append({"model": model, "path": str(found)})
         if not as_json:
             typer.echo(found)
@@ -161,23 +163,32 @@ def verify(
 
 @app.command("convert")
 def convert_file(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="A .th, .pt or .pth pickle.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A published VDVAE: a .th, .pt or .pth pickle.")
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="OUT", help="The .safetensors file to write.")
     ],
     config: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Published configuration of the tensors: ffhq256, ..."),
-    ],
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Configuration that the tensors must be of, such as ffhq256; "
+            "the published one that they fit unless told.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert a published pickle to safetensors, running nothing of what it contains.
 
-    Example: vdsr weights convert ffhq256-model-ema.th -o ffhq256.safetensors --config ffhq256
+    Options that take a model take the pickle itself too, and keep its conversion in the cache.
+
+    Example: vdsr weights convert ffhq256-iter-1700000-model-ema.th -o ffhq256.safetensors
     """
     if output.suffix != ".safetensors":
         raise UsageError(f"{output} does not end in .safetensors", hint="-o OUT.safetensors")
     header = convert(source, output, config)
+    _tell_defect(str(source), header)
     if as_json:
         _print_json({"path": str(output), **_header_facts(header)})
     else:
@@ -209,6 +220,16 @@ def _facts(model: str) -> dict[str, Any]:
     return facts | _header_facts(read_header(found_path)) if found_path else facts
 
 
+def _tell_defect(name: str, header: Header) -> None:
+    """Says on stderr what a published file lacks."""
+    if header.architecture != PUBLISHED_ARCHITECTURE:
+        return
+    from vdsr_cli.services.priors import defect_of
+
+    if (defect := defect_of(header)) is not None:
+        print(f"vdsr: {name}: {defect}", file=sys.stderr)
+
+
 def _header_facts(header: Header) -> dict[str, Any]:
     return {
         "architecture": header.architecture,
@@ -225,27 +246,3 @@ def _megabytes(size_bytes: int | None) -> str:
 
 def _print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2))
-
-
-@contextlib.contextmanager
-def _progress_bar(
-    title: str, *, is_shown: bool
-) -> Iterator[Callable[[int, int | None], None] | None]:
-    """Show bytes arriving, on stderr, where that is a terminal and once there are any."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    if not (is_shown and console.is_terminal):
-        yield None
-        return
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        name = title.partition("#")[0].rpartition("/")[2]
-        task = bar.add_task(escape(name), total=None, visible=False)
-
-        def progress(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total, visible=True)
-
-        yield progress

@@ -44,13 +44,24 @@ class CompactVDVAE(CompactHierarchy):
     def forward(self, image: Tensor, noise: NoiseSource) -> Elbo:
         """One training pass: the parts of the negative ELBO, nats per picture.
 
+        Arguments as :meth:`posterior`.
+        """
+        parameters, rate = self.posterior(image, noise)
+        return Elbo(negative_log_likelihood(2 * image.float() - 1, parameters), rate)
+
+    def posterior(self, image: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor]:
+        """Draws latents from q(z | image); returns what the decoder makes of them, and their KL.
+
         Args:
             image: (B, 3, H, W) in [0, 1] on the 256 grey levels; sides multiples of the coarsest
                 cell.
-            noise: standard normals of each layer, for the posterior.
+            noise: standard normals of each layer.
+
+        Returns:
+            The likelihood's parameters (B, 6, H, W), float32, and the rate of each layer
+            (layers, B) in nats per picture.
         """
-        hr = 2 * image.float() - 1
-        activations = self.hr_encoder(hr)
+        activations = self.hr_encoder(2 * image.float() - 1)
         rates: list[Tensor] = []
 
         def infer(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
@@ -59,8 +70,7 @@ class CompactVDVAE(CompactHierarchy):
             return x
 
         top = torch.zeros_like(activations[self.config.levels[0].cell])
-        parameters = self._parameters_of(self._run(top, infer))
-        return Elbo(negative_log_likelihood(hr, parameters), torch.stack(rates))
+        return self._parameters_of(self._run(top, infer)), torch.stack(rates)
 
     def sample(
         self,

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from vdsr_cli.errors import WeightsError
+from vdsr_cli.models import vdvae_config
 from vdsr_cli.models.cnn_vae import CNNVAE, cnn_vae_from
 from vdsr_cli.models.compact import CompactConfig, CompactVDVAESR, Level
 from vdsr_cli.models.compact_prior import (
@@ -20,7 +21,7 @@ from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
 from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.srvae_config import SRVAEConfig
 from vdsr_cli.models.vdvae import VDVAE
-from vdsr_cli.models.vdvae_config import PUBLISHED, VDVAEConfig
+from vdsr_cli.models.vdvae_config import VDVAEConfig
 from vdsr_cli.models.vdvae_sr import VDVAESR, VDVAESRConfig
 
 COMPACT_VDVAE_SR = "compact-vdvae-sr"
@@ -33,7 +34,9 @@ def build_compact(config: Mapping[str, Any]) -> CompactVDVAESR:
 
 def _build_openai(config: Mapping[str, Any]) -> VDVAE:
     """A published model by its name, or any other by its whole configuration."""
-    return VDVAE(PUBLISHED[config["published"]] if "published" in config else VDVAEConfig(**config))
+    if "published" in config:
+        return VDVAE(vdvae_config.PUBLISHED[config["published"]])
+    return VDVAE(VDVAEConfig(**config))
 
 
 ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {

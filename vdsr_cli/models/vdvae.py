@@ -220,9 +220,21 @@ class VDVAE(nn.Module):
     def forward(self, image: Tensor, noise: NoiseSource) -> Elbo:
         """One training pass: the parts of the negative ELBO, in nats per picture.
 
+        Arguments as :meth:`posterior`.
+        """
+        parameters, rate = self.posterior(image, noise)
+        return Elbo(distortion(image, parameters, self.config), rate)
+
+    def posterior(self, image: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor]:
+        """Draws latents from q(z | image); returns what the decoder makes of them, and their KL.
+
         Args:
             image: (B, 3, S, S) in [0, 1].
-            noise: standard normals of each layer, for the posterior.
+            noise: standard normals of each layer.
+
+        Returns:
+            The likelihood's parameters (B, 10 K, S, S), float32, and the rate of each layer
+            (layers, B) in nats per picture.
         """
         activations = self.encoder(image)
         rates: list[Tensor] = []
@@ -233,7 +245,7 @@ class VDVAE(nn.Module):
             return x
 
         parameters = self.decoder.parameters_of(self.decoder.run(image.shape[0], infer))
-        return Elbo(distortion(image, parameters, self.config), torch.stack(rates))
+        return parameters, torch.stack(rates)
 
     def sample(
         self, batch: int, noise: NoiseSource | None, temperature: Temperature = 1.0

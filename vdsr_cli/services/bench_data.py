@@ -220,6 +220,11 @@ def _cropped(hr: Tensor, scale: int) -> Tensor:
     return hr[:, :height, :width].contiguous()
 
 
+def read_pixels(path: Path) -> Tensor:
+    """A file as uint8 (3, H, W); raises InputError."""
+    return _read(path)[0]
+
+
 def _read(path: Path) -> tuple[Tensor, bool]:
     """A file as uint8 (3, H, W), and whether it is grey."""
     picture = read_picture(path)
@@ -245,17 +250,25 @@ def _size(pixels: Tensor) -> str:
 
 def paper_pair(hr: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     """HR and LR as the VDVAE-SR paper's loader makes them from a uint8 (3, H, W) picture."""
+    cropped = resized_crop(hr, PAPER_SIDE)
+    size = (PAPER_SIDE // scale, PAPER_SIDE // scale)
+    return cropped, from_image(to_image(cropped).resize(size, Image.Resampling.BICUBIC))
+
+
+def resized_crop(hr: Tensor, side: int) -> Tensor:
+    """The shorter side resized to ``side`` by Pillow's bilinear filter, then the centre square.
+
+    uint8 (3, H, W) -> (3, side, side), as torchvision's Resize and CenterCrop do it.
+    """
     image = to_image(hr)
     width, height = image.size
     if width <= height:
-        size = (PAPER_SIDE, int(PAPER_SIDE * height / width))
+        size = (side, int(side * height / width))
     else:
-        size = (int(PAPER_SIDE * width / height), PAPER_SIDE)
+        size = (int(side * width / height), side)
     image = image.resize(size, Image.Resampling.BILINEAR)
-    left, top = (round((side - PAPER_SIDE) / 2) for side in size)
-    image = image.crop((left, top, left + PAPER_SIDE, top + PAPER_SIDE))
-    reduced = image.resize((PAPER_SIDE // scale,) * 2, Image.Resampling.BICUBIC)
-    return from_image(image), from_image(reduced)
+    left, top = (round((length - side) / 2) for length in size)
+    return from_image(image.crop((left, top, left + side, top + side)))
 
 
 def degraded(sr: Tensor, protocol: Protocol, scale: int) -> Tensor:

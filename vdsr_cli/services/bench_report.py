@@ -54,6 +54,8 @@ COLUMNS: tuple[Column, ...] = (
     Column(key="apd_mse", title="APD MSE e4", digits=1, better="higher"),
     Column(key="apd_lpips", title="APD LPIPS e3", digits=1, better="higher"),
     Column(key="diversity", title="diversity %", digits=2, better="higher"),
+    Column(key="psnr_reconstruction", title="PSNR recon.", digits=2, better="higher"),
+    Column(key="nats_per_dim", title="nats/dim", digits=4, better="lower"),
     Column(key="bits_per_dim", title="bits/dim", digits=4, better="lower"),
     Column(key=SPEED, title="s/MP", digits=2),
 )
@@ -163,7 +165,7 @@ class Report:
     """The result of one run.
 
     Attributes:
-        protocol, scale: how it was scored.
+        protocol, scale: how it was scored; the scale is None where nothing was upscaled.
         datasets: what was scored.
         pictures: every score of a picture.
         sets: every score of a dataset as a whole.
@@ -174,7 +176,7 @@ class Report:
     """
 
     protocol: str
-    scale: int
+    scale: int | None
     datasets: list[DatasetFacts] = field(default_factory=list)
     pictures: list[PictureScore] = field(default_factory=list)
     sets: list[SetScore] = field(default_factory=list)

@@ -20,7 +20,7 @@ from vdsr_cli.config import DEFAULT_BATCH
 from vdsr_cli.errors import DeviceError
 from vdsr_cli.models.compact import LatentShape, NoiseSource
 from vdsr_cli.noise import NoiseField
-from vdsr_cli.runtime import Runtime
+from vdsr_cli.runtime import Runtime, is_out_of_memory
 from vdsr_cli.tiling import AxisPlan, Padding, plan_axis, plan_padding, taller_tile
 
 PIXEL_LAYER = -1
@@ -239,10 +239,7 @@ class _TileDrawer:
             column = columns.stop
 
     def _halve(self, error: Exception) -> None:
-        is_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(
-            error
-        )
-        if not is_memory:
+        if not is_out_of_memory(error):
             raise error
         if self.batch == 1:
             raise DeviceError(

@@ -22,10 +22,12 @@ from vdsr_cli.models.registry import (
 )
 from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.srvae_config import SRVAE_PRESETS
+from vdsr_cli.models.upstream import check_state
 from vdsr_cli.models.vdvae import VDVAE, EncoderConfig, VDVAEConfig
 from vdsr_cli.models.vdvae_sr import VDVAESR
 from vdsr_cli.training.run_folder import find_checkpoint, read_checkpoint
 from vdsr_cli.weights import Checkpoint, read_safetensors, resolve
+from vdsr_cli.weights.fetch import Progress
 
 KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "vdvae": (CompactVDVAE,),
@@ -182,17 +184,22 @@ def load_weights(name: str) -> nn.Module:
     Raises:
         WeightsError: missing, damaged, or not of its own configuration.
     """
-    checkpoint = _read(name)
+    checkpoint = read_network(name)
     model = build_model(checkpoint.architecture, checkpoint.config)
     state = {key: value.float() for key, value in checkpoint.state.items()}
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise WeightsError(f"{name}: the weights do not fit their configuration") from error
+    check_state(name, model, state, published=checkpoint.config.get("published"))
+    model.load_state_dict(state, strict=True)
     return model
 
 
-def _read(name: str) -> Checkpoint:
+def read_network(name: str, *, progress: Progress | None = None) -> Checkpoint:
+    """The tensors and the configuration of a name, a weights file, a run folder or its ``last.pt``.
+
+    ``progress`` is called while a download arrives.
+
+    Raises:
+        WeightsError: missing or damaged.
+    """
     path = Path(name)
     if path.is_dir():
         found = find_checkpoint(path)
@@ -200,7 +207,7 @@ def _read(name: str) -> Checkpoint:
             raise WeightsError(f"{path} holds no run")
         path = found
     if path.suffix != ".pt":
-        return read_safetensors(resolve(name).path)
+        return read_safetensors(resolve(name, progress=progress).path)
     run = read_checkpoint(path)
     return Checkpoint(
         architecture=run.get("kind", COMPACT_VDVAE_SR),

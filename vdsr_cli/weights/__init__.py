@@ -16,11 +16,12 @@ from vdsr_cli.weights.files import (
     read_safetensors,
     write_safetensors,
 )
-from vdsr_cli.weights.pickles import convert
+from vdsr_cli.weights.pickles import PUBLISHED_ARCHITECTURE, convert
 from vdsr_cli.weights.records import Score, WeightsRecord, find_record, load_records
 from vdsr_cli.weights.store import ResolvedWeights, check, locate, resolve
 
 __all__ = [
+    "PUBLISHED_ARCHITECTURE",
     "Checkpoint",
     "Header",
     "ResolvedWeights",

@@ -127,10 +127,19 @@ def cache_home() -> Path:
 
 def entry_for(source: Hub | Web) -> CacheEntry:
     """The place in the cache of what comes from ``source``."""
-    name = PurePosixPath(source.filename).stem
+    return _entry(str(source), source.filename)
+
+
+def entry_of_conversion(path: Path, sha256: str) -> CacheEntry:
+    """The place in the cache of what a file on this disk, of that hash, is converted to."""
+    return _entry(f"sha256:{sha256}", path.name)
+
+
+def _entry(source: str, filename: str) -> CacheEntry:
+    name = PurePosixPath(filename).stem
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".")[:80] or "weights"
-    key = hashlib.sha256(str(source).encode()).hexdigest()[:12]
-    return CacheEntry(source=str(source), folder=cache_home() / "weights", stem=f"{safe}-{key}")
+    key = hashlib.sha256(source.encode()).hexdigest()[:12]
+    return CacheEntry(source=source, folder=cache_home() / "weights", stem=f"{safe}-{key}")
 
 
 def hash_file(path: Path) -> str:

@@ -43,18 +43,24 @@ _DAMAGE = (
 def convert(
     source: Path,
     destination: Path,
-    config_name: str,
+    config_name: str | None = None,
     *,
     architecture: str = PUBLISHED_ARCHITECTURE,
 ) -> Header:
     """Write the tensors of the pickle ``source`` to the safetensors file ``destination``.
 
-    ``config_name`` names the published configuration that the tensors are of; the header keeps
-    it, and the sha256 of ``source``. Returns the new header. Raises WeightsError for a file that
-    would run code, is damaged, or holds anything but tensors by name; OutputError where
+    ``config_name`` names the published configuration that the tensors are of; None finds it by
+    their names and shapes. The header keeps it, and the sha256 of ``source``. Returns the new
+    header. Raises WeightsError for a file that would run code, is damaged, holds anything but
+    tensors by name, or not those of its configuration's generative half; OutputError where
     ``destination`` cannot be written.
     """
+    from vdsr_cli.models.upstream import check_published, identify_published
+
     state = read_pickle(source)
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    config_name = config_name or identify_published(shapes)
+    check_published(config_name, shapes)
     checkpoint = Checkpoint(
         architecture=architecture,
         config={"published": config_name},

@@ -1,5 +1,6 @@
 """Where weights come from: beside the code, on the Hugging Face hub, or at a web address."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -8,6 +9,8 @@ from urllib.parse import unquote, urlsplit
 from vdsr_cli.errors import WeightsError
 
 PICKLE_SUFFIXES = frozenset({".th", ".pt", ".pth", ".ckpt", ".bin", ".pkl"})
+PUBLISHER = "https://openaipublic.blob.core.windows.net"
+"""Where OpenAI's files are published; VDSR_OPENAI_ENDPOINT names a mirror of it."""
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 _HUB = re.compile(
@@ -111,6 +114,13 @@ def check_url(url: str, *, allow_http: bool = False) -> None:
             f"{url!r} is refused: weights are fetched over https only",
             hint="use the https address, or download the file yourself and give its path",
         )
+
+
+def mirrored(url: str) -> str:
+    """The address on the mirror that VDSR_OPENAI_ENDPOINT names, for a file of ``PUBLISHER``."""
+    mirror = os.environ.get("VDSR_OPENAI_ENDPOINT", "").rstrip("/")
+    path = url.removeprefix(PUBLISHER)
+    return mirror + path if mirror and path.startswith("/") else url
 
 
 def _parse_hub(text: str) -> Hub:

@@ -13,6 +13,7 @@ from vdsr_cli.weights.cache import (
     cache_errors,
     cache_home,
     entry_for,
+    entry_of_conversion,
     hash_file,
     wrong_hash,
 )
@@ -21,7 +22,16 @@ from vdsr_cli.weights.files import read_header
 from vdsr_cli.weights.partial import discard
 from vdsr_cli.weights.pickles import convert
 from vdsr_cli.weights.records import WeightsRecord, did_you_mean, load_records
-from vdsr_cli.weights.sources import Bundled, Hub, Source, Web, is_address, is_pickle, parse_source
+from vdsr_cli.weights.sources import (
+    Bundled,
+    Hub,
+    Source,
+    Web,
+    is_address,
+    is_pickle,
+    mirrored,
+    parse_source,
+)
 
 State = Literal["ok", "absent", "damaged"]
 
@@ -57,7 +67,8 @@ def resolve(
 
     Args:
         name_or_path: a model of ``weights.toml``, a path, ``hf://owner/repo[@revision]/file`` or
-            ``https://host/file#sha256=...``. A model's name goes before a path of that name.
+            ``https://host/file#sha256=...``. A model's name goes before a path of that name. A
+            path may be that of a published pickle: what is returned is its conversion.
         offline: make no request; None is what HF_HUB_OFFLINE says.
         progress: called while bytes arrive.
 
@@ -129,16 +140,33 @@ def _local(text: str, records: dict[str, WeightsRecord]) -> Path:
         raise WeightsError(
             f"there is no model and no file named {text!r}", hint=did_you_mean(text, records)
         )
-    _refuse_pickle(text)
+    if is_pickle(text):
+        return _converted(path)
     read_header(path)
     return path
+
+
+def _converted(path: Path) -> Path:
+    """The conversion of a published pickle on this disk, kept in the cache by its hash."""
+    try:
+        sha256 = hash_file(path)
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
+    entry = entry_of_conversion(path, sha256)
+    with cache_errors(entry.folder):
+        if (cached := _intact(entry, sha256)) is not None:
+            return cached
+        with entry.locked():
+            convert(path, entry.file)
+            entry.write_receipt(source_sha256=sha256)
+    return entry.file
 
 
 def _refuse_pickle(name: str) -> None:
     if is_pickle(name):
         raise WeightsError(
             f"{name} is a pickle, which could run code",
-            hint="convert it once: vdsr weights convert FILE -o OUT.safetensors --config NAME",
+            hint="fetch and convert it once: vdsr weights convert FILE -o OUT.safetensors",
         )
 
 
@@ -240,7 +268,8 @@ def _download_into(entry: CacheEntry, source: Web, request: _Request) -> Path:
     """Download, verify, convert where needed; a file that fails leaves nothing behind."""
     entry.file.unlink(missing_ok=True)
     size_bytes = request.record.bytes if request.record else None
-    download = fetch.Download(url=source.url, size_bytes=size_bytes)
+    url = mirrored(source.url)
+    download = fetch.Download(url=url, size_bytes=size_bytes, allow_http=url != source.url)
     fetched = fetch.fetch(download, entry.part, progress=request.progress)
     receipt = entry.receipt()
     wanted = request.sha256 or (receipt.source_sha256 if receipt else None)

@@ -1,0 +1,55 @@
+"""Published VDVAEs in small, for tests: two configurations, and files laid out like OpenAI's."""
+
+import io
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vdsr_cli.models.vdvae import VDVAE
+from vdsr_cli.models.vdvae_config import VDVAEConfig
+
+EIGHT_BIT = VDVAEConfig(
+    image_size=16,
+    enc_blocks="16x2,16d2,8x2,8d2,4x1,4d4,1x2",
+    dec_blocks="1x1,4m1,4x1,8m4,8x2,16m8,16x1",
+    width=16,
+    zdim=4,
+    num_mixtures=2,
+    no_bias_above=8,
+    input_shift=-120.0,
+    input_scale=1 / 64,
+)
+LOW_BIT = replace(EIGHT_BIT, dec_blocks="1x1,4m1,8m4,8x1,16m8,16x1", low_bit=True)
+TABLE = {"imagenet64": EIGHT_BIT, "ffhq256": LOW_BIT}
+"""What stands for the published table."""
+
+
+def published_state(name: str = "ffhq256", *, prefix: str = "") -> "OrderedDict[str, Tensor]":
+    """Every tensor of one of ``TABLE``, random, under the names of a published file."""
+    generator = torch.Generator().manual_seed(0)
+    state = OrderedDict()
+    for key, like in VDVAE(TABLE[name]).state_dict().items():
+        fan = like[0].numel() if key.endswith(".weight") else 25
+        state[prefix + key] = torch.randn(like.shape, generator=generator) * 0.7 / fan**0.5
+    return state
+
+
+def cut(state: "OrderedDict[str, Tensor]", *names: str) -> "OrderedDict[str, Tensor]":
+    """A state without the tensors below these modules."""
+    return OrderedDict((k, v) for k, v in state.items() if not k.startswith(names))
+
+
+def pickled(state: object, *, is_legacy: bool = False) -> bytes:
+    """What ``torch.save`` writes, in its present or in its older format."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer, _use_new_zipfile_serialization=not is_legacy)
+    return buffer.getvalue()
+
+
+def write_published(path: Path, state: object) -> Path:
+    """A pickle on this disk."""
+    path.write_bytes(pickled(state))
+    return path

@@ -1,0 +1,149 @@
+"""``vdsr generate``."""
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vdsr_cli.cli.console import download_progress, tile_progress
+from vdsr_cli.cli.options import (
+    DEFAULT_PRIOR,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    FormatOption,
+    Output,
+    OutputOption,
+    OverwriteOption,
+    QualityOption,
+    QuietOption,
+    SeedOption,
+    parse_batch,
+)
+from vdsr_cli.config import check_temperature
+from vdsr_cli.errors import UsageError
+from vdsr_cli.paths import plan_naming
+
+if TYPE_CHECKING:
+    from vdsr_cli.services.generate import GenerateResult
+
+LONGEST_SIDE_PX = 4096
+
+
+def generate(
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="An unconditional prior: vdvae-x4-prior, openai/ffhq256 and the like, a weights "
+            "file (.safetensors, or .th as published), or a run of vdsr train vdvae.",
+        ),
+    ] = DEFAULT_PRIOR,
+    count: Annotated[int, typer.Option("-n", min=1, help="How many pictures.")] = 16,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="File for one grid, folder for one file a picture, or - for standard output.",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", "-t", help="0: the mean picture; 1: all there is.")
+    ] = 0.8,
+    seed: SeedOption = 0,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PX|WxH",
+            help="Of the pictures, where the model leaves a choice; 256 unless told.",
+        ),
+    ] = None,
+    columns: Annotated[
+        int | None, typer.Option(min=1, help="Of the grid, which is about square unless told.")
+    ] = None,
+    batch_size: Annotated[
+        str, typer.Option(help="Pictures a batch, or auto; halved when memory runs out.")
+    ] = "auto",
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
+    output: OutputOption = Output.mean,
+    format: FormatOption = None,
+    quality: QualityOption = 95,
+    overwrite: OverwriteOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw pictures out of nothing, from an unconditional prior.
+
+    Picture 3 of five is picture 3 of a hundred, whatever the batch.
+
+    Example: vdsr generate --model openai/ffhq256 -n 16 --temperature 0.8 -o grid.png
+    """
+    naming = plan_naming(out, tag=f"n{count}", format=format.value if format else None)
+    if naming.is_stdout and as_json:
+        raise UsageError("--json and a picture cannot share standard output", hint="give -o a file")
+    check_temperature(temperature)
+    batch = None if batch_size == "auto" else parse_batch(batch_size)
+    sides = None if size is None else _parse_size(size)
+
+    from vdsr_cli.runtime import choose_runtime
+    from vdsr_cli.services.generate import GenerateRequest
+    from vdsr_cli.services.generate import generate as run
+    from vdsr_cli.services.priors import load_prior
+
+    request = GenerateRequest(
+        count=count,
+        size=sides,
+        temperature=temperature,
+        seed=seed,
+        output=output.value,
+        batch_size=batch,
+        columns=columns,
+        overwrite=overwrite,
+        quality=quality,
+    )
+    runtime = choose_runtime(device.value, dtype.value)
+    with download_progress(model, quiet=quiet) as progress:
+        loaded = load_prior(model, runtime, progress=progress)
+    with tile_progress(1, quiet=quiet, unit="pictures") as bars:
+        result = run(
+            loaded,
+            naming,
+            request,
+            runtime,
+            stdout=sys.stdout.buffer,
+            on_start=lambda pictures: bars.start(model, pictures),
+            on_picture=bars.advance,
+        )
+    _show(result, is_to_stdout=naming.is_stdout, as_json=as_json, quiet=quiet)
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    """``256``, or ``384x256`` for width by height -> height and width; raises UsageError."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    width, height = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not (1 <= width <= LONGEST_SIDE_PX and 1 <= height <= LONGEST_SIDE_PX):
+        raise UsageError(
+            f"--size {text} is no size in 1 to {LONGEST_SIDE_PX}", hint="try 256, or 384x256"
+        )
+    return height, width
+
+
+def _show(result: "GenerateResult", *, is_to_stdout: bool, as_json: bool, quiet: bool) -> None:
+    """The result on stdout, notes on stderr."""
+    for note in result.notes:
+        print(f"vdsr: {result.model}: {note}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(result.as_json()))
+    elif not (quiet or is_to_stdout):
+        for path in result.outputs:
+            print(path)
+        size = f"{result.width}x{result.height}"
+        ended = "exist, skipped" if result.status == "skipped" else f"{result.seconds} s"
+        print(f"{result.count} pictures of {size}, {ended}")
+    sys.stdout.flush()
