@@ -166,12 +166,10 @@ def _frame(x_axis: _Axis, y_axis: _Axis, panel: Panel) -> list[Shape]:
 
 def _marks(x_axis: _Axis, y_axis: _Axis, panel: Panel) -> list[Shape]:
     shapes: list[Shape] = []
-    for value, text in panel.marks.items():
-        x = x_axis.place(value)
+    for index, (value, text) in enumerate(panel.marks.items()):
+        x, y = x_axis.place(value), y_axis.end + 8 + 11 * (index % 2)
         shapes.append(Stroke(points=((x, y_axis.start), (x, y_axis.end)), colour="#bbbbbb"))
-        shapes.append(
-            Label(at=(x + 2, y_axis.end + 8), text=text, anchor="start", colour="#888888")
-        )
+        shapes.append(Label(at=(x + 2, y), text=text, anchor="start", colour="#888888"))
     return shapes
 
 
