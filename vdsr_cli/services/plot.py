@@ -19,6 +19,7 @@ from vdsr_cli.images import atomic_write
 PLOT_SUFFIXES: Final = (".svg", ".png")
 _COLOURS: Final = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b")
 _PANEL_W, _PANEL_H, _MARGIN, _TICKS = 300, 220, 56, 5
+_TITLE_Y, _TOP, _TOP_BELOW_MARKS = 18, 28, 48
 
 Point = tuple[float, float]
 
@@ -62,7 +63,7 @@ class Panel:
         title, x_title: what the axes are.
         curves: points of each curve, by its name in the legend.
         is_log: whether the vertical axis is logarithmic; points at or below zero are left out.
-        marks: vertical lines, the text at the top of each by its place on the x axis.
+        marks: vertical lines, the text above each by its place on the x axis.
     """
 
     title: str
@@ -97,7 +98,8 @@ def _draw_panel(left: int, panel: Panel, colours: Mapping[str, str]) -> list[Sha
     curves = {name: _shown(points, panel) for name, points in panel.curves.items()}
     points = [point for curve in curves.values() for point in curve]
     x_axis = _Axis.over([x for x, _ in points], left + _MARGIN, left + _PANEL_W - 16)
-    y_axis = _Axis.over([y for _, y in points], _PANEL_H - 36, 28)
+    top = _TOP_BELOW_MARKS if panel.marks else _TOP
+    y_axis = _Axis.over([y for _, y in points], _PANEL_H - 36, top)
     shapes = [*_frame(x_axis, y_axis, panel), *_marks(x_axis, y_axis, panel)]
     for name, curve in curves.items():
         placed = tuple((x_axis.place(x), y_axis.place(y)) for x, y in curve)
@@ -151,7 +153,7 @@ def _frame(x_axis: _Axis, y_axis: _Axis, panel: Panel) -> list[Shape]:
     (left, right), (bottom, top) = (x_axis.start, x_axis.end), (y_axis.start, y_axis.end)
     corners = ((left, top), (left, bottom), (right, bottom))
     shapes: list[Shape] = [Stroke(points=corners, colour="#222222")]
-    shapes.append(Label(at=((left + right) / 2, top - 10), text=panel.title))
+    shapes.append(Label(at=((left + right) / 2, _TITLE_Y), text=panel.title))
     shapes.append(Label(at=((left + right) / 2, bottom + 30), text=panel.x_title))
     for value in x_axis.ticks():
         x = x_axis.place(value)
@@ -167,9 +169,9 @@ def _frame(x_axis: _Axis, y_axis: _Axis, panel: Panel) -> list[Shape]:
 def _marks(x_axis: _Axis, y_axis: _Axis, panel: Panel) -> list[Shape]:
     shapes: list[Shape] = []
     for index, (value, text) in enumerate(panel.marks.items()):
-        x, y = x_axis.place(value), y_axis.end + 8 + 11 * (index % 2)
+        x, y = x_axis.place(value), y_axis.end - 3 - 11 * (index % 2)
         shapes.append(Stroke(points=((x, y_axis.start), (x, y_axis.end)), colour="#bbbbbb"))
-        shapes.append(Label(at=(x + 2, y), text=text, anchor="start", colour="#888888"))
+        shapes.append(Label(at=(x, y), text=text, anchor="start", colour="#888888"))
     return shapes
 
 
