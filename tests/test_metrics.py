@@ -24,6 +24,7 @@ from vdsr_cli.metrics import (
     luma,
     mse_unit,
     ntire_diversity,
+    pairwise_rms,
     psnr_rgb,
     psnr_y,
     ssim_rgb,
@@ -220,6 +221,13 @@ def test_average_pairwise_distance():
     assert average_pairwise([1.0], lambda a, b: 1.0) == 0
     black, white = torch.zeros(3, 2, 2, dtype=torch.uint8), torch.full((3, 2, 2), 255)
     assert mse_unit(black, white.to(torch.uint8)) == 1
+
+
+def test_pairwise_rms_is_the_mean_over_pairs():
+    pictures = torch.rand(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
+    by_hand = average_pairwise(list(pictures), lambda a, b: (a - b).square().mean().sqrt().item())
+    assert pairwise_rms(pictures) == pytest.approx(by_hand, rel=1e-6)
+    assert pairwise_rms(pictures[:1].expand(3, -1, -1, -1)) == 0
 
 
 def test_ntire_diversity():

@@ -35,7 +35,7 @@ from vdsr_cli.services.bench_fid import SetFeatures
 from vdsr_cli.services.bench_judge import Judge
 from vdsr_cli.services.bench_methods import FolderMethod, ModelMethod, bicubic, row_names
 from vdsr_cli.services.bench_metrics import Learned, choose_metrics, load_learned
-from vdsr_cli.services.bench_plot import save_figure, temperature_figure
+from vdsr_cli.services.bench_plot import temperature_figure
 from vdsr_cli.services.bench_published import (
     BicubicFigure,
     KnownSet,
@@ -53,6 +53,7 @@ from vdsr_cli.services.bench_report import (
 )
 from vdsr_cli.services.engine import SamplingSettings
 from vdsr_cli.services.loading import load_model
+from vdsr_cli.services.plot import save_figure
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
 
 BENCH = Path(__file__).parents[3] / "shared" / "data" / "bench"

@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from vdsr_cli import __version__
-from vdsr_cli.cli import bench, cnn_vae, generate, sample_diverse, srvae, train, upscale, weights
+from vdsr_cli.cli import (
+    bench,
+    cnn_vae,
+    generate,
+    layers,
+    sample_diverse,
+    srvae,
+    train,
+    upscale,
+    weights,
+)
 from vdsr_cli.cli.console import print_vdsr_error
 from vdsr_cli.errors import VdsrError
 
@@ -21,6 +31,7 @@ app.command("upscale")(upscale.upscale)
 app.command("sample-diverse")(sample_diverse.sample_diverse)
 app.command("generate")(generate.generate)
 app.command("bench")(bench.bench)
+app.command("layers")(layers.layers)
 app.add_typer(train.app, name="train")
 app.add_typer(weights.app, name="weights")
 app.add_typer(cnn_vae.app, name="cnn-vae")

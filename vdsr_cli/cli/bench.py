@@ -199,7 +199,7 @@ def _check_usage(
     paths: list[Path] | None, plot: Path | None, *, as_json: bool, markdown: bool
 ) -> None:
     """Refuses what would fail after minutes of work."""
-    from vdsr_cli.services.bench_plot import check_plot_path
+    from vdsr_cli.services.plot import check_plot_path
 
     if not paths:
         raise UsageError(
@@ -294,8 +294,9 @@ def _run(
 
 
 def _save(report: "Report", *, csv: Path | None, plot: Path | None) -> None:
-    from vdsr_cli.services.bench_plot import save_figure, temperature_figure
+    from vdsr_cli.services.bench_plot import temperature_figure
     from vdsr_cli.services.bench_report import write_csv
+    from vdsr_cli.services.plot import save_figure
 
     if csv is not None:
         write_csv(report, csv)

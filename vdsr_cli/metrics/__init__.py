@@ -13,7 +13,12 @@ constructors that load weights.
 """
 
 from vdsr_cli.metrics.dists import DISTS
-from vdsr_cli.metrics.diversity import average_pairwise, mse_unit, ntire_diversity
+from vdsr_cli.metrics.diversity import (
+    average_pairwise,
+    mse_unit,
+    ntire_diversity,
+    pairwise_rms,
+)
 from vdsr_cli.metrics.fid import frechet_distance
 from vdsr_cli.metrics.fidelity import lr_psnr, luma, psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from vdsr_cli.metrics.inception import InceptionFeatures
@@ -32,6 +37,7 @@ __all__ = [
     "luma",
     "mse_unit",
     "ntire_diversity",
+    "pairwise_rms",
     "psnr_rgb",
     "psnr_y",
     "ssim_rgb",

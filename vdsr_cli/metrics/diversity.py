@@ -1,5 +1,6 @@
 """How far apart the samples of one picture are."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import TypeVar
@@ -19,6 +20,12 @@ def average_pairwise(items: Sequence[T], distance: Callable[[T, T], float]) -> f
 def mse_unit(one: Tensor, other: Tensor) -> float:
     """Mean squared difference of two uint8 pictures on the scale 0..1."""
     return (one.double() - other.double()).square().mean().item() / 255**2
+
+
+def pairwise_rms(pictures: Tensor) -> float:
+    """Mean over all pairs of pictures (n, ...), n > 1, of their root mean square difference."""
+    flat = pictures.flatten(1).cpu().double()
+    return torch.pdist(flat).mean().item() / math.sqrt(flat.shape[1])
 
 
 def ntire_diversity(maps: Sequence[Tensor]) -> float:
