@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vdsr_cli import __version__
-from vdsr_cli.cli import bench, cnn_vae, sample_diverse, srvae, train, upscale, weights
+from vdsr_cli.cli import bench, cnn_vae, sample_diverse, serve, srvae, train, upscale, weights
 from vdsr_cli.cli.console import print_vdsr_error
 from vdsr_cli.errors import VdsrError
 
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.command("upscale")(upscale.upscale)
 app.command("sample-diverse")(sample_diverse.sample_diverse)
+app.command("serve")(serve.serve)
 app.command("bench")(bench.bench)
 app.add_typer(train.app, name="train")
 app.add_typer(weights.app, name="weights")

@@ -96,11 +96,14 @@ def render(report: Report, *, page_bytes: int = PAGE_BYTES) -> str:
     for mark, kind in (("@STYLE@", "css"), ("@VIEWER@", "html"), ("@SCRIPT@", "js")):
         template = template.replace(mark, viewer_part(kind))
     room = page_bytes - len(template.encode()) - 50_000
-    data = _page_data(report, room)
-    # In a script element "<" could end the script; inside JSON strings it may be written so.
-    embedded = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     page = template.replace("@TITLE@", html.escape(report.title))
-    return page.replace("@DATA@", embedded)
+    return page.replace("@DATA@", embedded_json(_page_data(report, room)))
+
+
+def embedded_json(data: Any) -> str:
+    """JSON for a script element."""
+    # There "<" could end the script; inside JSON strings it may be written so.
+    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def viewer_part(kind: str) -> str:
