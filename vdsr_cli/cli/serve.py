@@ -61,7 +61,7 @@ def serve(
 
     from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.web.app import Limits, create_app
-    from vdsr_cli.web.server import address_of, is_loopback, listen, run, trusted_hosts
+    from vdsr_cli.web.server import address_of, is_loopback, listen, make_server, trusted_hosts
 
     limits = Limits(
         upload_bytes=round(max_upload * _MB),
@@ -81,7 +81,7 @@ def serve(
             )
         print(address_of(sock), flush=True)
         try:
-            run(app, sock)
+            make_server(app).run(sockets=[sock])
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 

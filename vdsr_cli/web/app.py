@@ -66,7 +66,7 @@ class UploadTooLargeError(InputError):
     """The upload has more bytes than are taken."""
 
 
-class ForeignOriginError(VdsrError):
+class ForeignOriginError(UsageError):
     """Another site's page sent the request."""
 
 

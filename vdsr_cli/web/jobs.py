@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-from vdsr_cli.errors import VdsrError
+from vdsr_cli.errors import DeviceError
 
 T = TypeVar("T")
 
 
-class QueueFullError(VdsrError):
+class QueueFullError(DeviceError):
     """There is no place in the queue. ``seconds``: when to ask again."""
 
     def __init__(self, seconds: int) -> None:

@@ -3,7 +3,6 @@
 import ipaddress
 import socket
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -50,24 +49,25 @@ def trusted_hosts(sock: socket.socket) -> tuple[str, ...]:
 
 
 class _Server(uvicorn.Server):
-    """On Ctrl-C the work ends with its batch; uvicorn alone would wait for its last."""
+    """On Ctrl-C the work ends with its batch; uvicorn alone would wait for all of it."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.config.app.state.queue.cancel_all()  # type: ignore[union-attr]
         super().handle_exit(sig, frame)
 
 
-def run(app: Starlette, sock: socket.socket) -> None:
-    """Serves until Ctrl-C, which it raises again as KeyboardInterrupt."""
-    options: dict[str, Any] = {"access_log": False, "log_level": "warning", "server_header": False}
+def make_server(app: Starlette) -> uvicorn.Server:
+    """Serves with ``run(sockets=[...])`` until Ctrl-C, which it raises as KeyboardInterrupt."""
     config = uvicorn.Config(
         app,
         http="h11",
         ws="none",
         loop="asyncio",
         lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=_SECONDS_TO_FINISH,
-        **options,
     )
-    _Server(config).run(sockets=[sock])
+    return _Server(config)
