@@ -31,7 +31,7 @@ def test_serves_until_it_is_interrupted(start_vdsr, tiny_path, tmp_path, save_pi
     with urllib.request.urlopen(f"{address}draw?n=2", data=body, timeout=60) as answer:
         last = json.loads(answer.read().splitlines()[-1])
     assert last["status"] == "done"
-    with urllib.request.urlopen(address + last["result"]["files"][0], timeout=60) as answer:
+    with urllib.request.urlopen(address + last["result"]["files"][0]["src"], timeout=60) as answer:
         assert answer.read(4) == b"\x89PNG"
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)

@@ -18,7 +18,8 @@ from starlette.testclient import TestClient
 from vdsr_cli.errors import DeviceError
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.services.loading import LoadedModel
-from vdsr_cli.web.app import Limits, create_app
+from vdsr_cli.web.app import create_app
+from vdsr_cli.web.endpoint import Limits
 
 RUNTIME = choose_runtime("cpu", "float32")
 LOCAL = {"base_url": "http://127.0.0.1:8000"}
@@ -81,7 +82,7 @@ def draw(client, body, **query):
 
 
 def files_of(client, result):
-    return {path.rpartition("/")[2]: client.get(path) for path in result["files"]}
+    return {file["name"]: client.get(file["src"]) for file in result["files"]}
 
 
 def test_draws_what_the_command_line_draws(client, face, tmp_path, tiny_path, vdsr):
@@ -93,10 +94,11 @@ def test_draws_what_the_command_line_draws(client, face, tmp_path, tiny_path, vd
     last = draw(client, face, n=3, seed=7, temperature=0.6, name="face.png")[-1]
     assert last["status"] == "done"
     files = files_of(client, last["result"])
-    assert set(files) == {"s0.png", "s1.png", "s2.png", "mean.png", "std.png"}
+    kinds = ("mean", "s0", "s1", "s2", "std")
+    assert sorted(files) == [f"face_x4_{kind}.png" for kind in kinds]
     for name, answer in files.items():
         assert answer.headers["content-type"] == "image/png"
-        assert answer.content == (tmp_path / f"face_x4_{name}").read_bytes(), name
+        assert answer.content == (tmp_path / name).read_bytes(), name
 
 
 def test_the_view_names_what_is_there(client, face):

@@ -8,7 +8,8 @@ pytest.importorskip("starlette", reason="needs the extra serve")
 
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.services.loading import LoadedModel
-from vdsr_cli.web.app import Limits, create_app
+from vdsr_cli.web.app import create_app
+from vdsr_cli.web.endpoint import Limits
 from vdsr_cli.web.server import address_of, listen, make_server, trusted_hosts
 
 
@@ -60,7 +61,7 @@ def test_a_dropped_picture_is_drawn_and_compared(page, picture):
     assert float(shown.rstrip("%")) == pytest.approx(20, abs=4)
     assert page.run("return $('map-image').naturalWidth") == 128
     saved = page.run("return [...$('downloads').children].map((link) => link.download)")
-    assert saved[0] == "a <b> face_s0.png"
+    assert saved[0] == "a <b> face_x4_s0.png"
     assert [name.rpartition("_")[2] for name in saved[1:]] == [
         *("s1.png", "s2.png", "mean.png", "std.png")
     ]

@@ -60,7 +60,8 @@ def serve(
         raise UsageError("vdsr serve needs its extra: pip install 'vdsr-cli[serve]'")
 
     from vdsr_cli.runtime import choose_runtime
-    from vdsr_cli.web.app import Limits, create_app
+    from vdsr_cli.web.app import create_app
+    from vdsr_cli.web.endpoint import Limits
     from vdsr_cli.web.server import address_of, is_loopback, listen, make_server, trusted_hosts
 
     limits = Limits(

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import PurePath
 from typing import Any
 
 from vdsr_cli.config import check_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.images import Canvas, Picture, encode_levels
 from vdsr_cli.noise import NoiseField
+from vdsr_cli.paths import scale_tag
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.diverse import enlarged_alpha
 from vdsr_cli.services.diverse_outputs import colour_full
@@ -100,27 +102,13 @@ def draw(
     )
     noises = [NoiseField(seed=request.seed, sample=i) for i in settings.samples]
     drawn = draw_set(loaded.model, subject, settings, noises, runtime, on_tiles=on_tiles)
-    canvases = {f"s{i}": canvas for i, canvas in enumerate(drawn.canvases)}
-    if request.samples > 1:
-        canvases["mean"] = drawn.mean
-    files = _encode(canvases | {"input": _bicubic(picture, loaded.model.scale)}, drawn)
-    seconds = time.perf_counter() - started
-    return Drawn(
-        files=files,
-        view={
-            "title": request.title,
-            "facts": _facts(drawn, loaded, request, subject, seconds),
-            "width": drawn.mean.width,
-            "height": drawn.mean.height,
-            "input": {"label": "input, bicubic", "src": f"{address}input.png"},
-            "results": [{"label": name, "src": f"{address}{name}.png"} for name in canvases],
-            "deviations": _deviations(drawn, f"{address}std.png") if "std.png" in files else [],
-            "figures": [_figures(drawn)],
-            "reduced": False,
-            "files": [f"{address}{name}" for name in files if name != "input.png"],
-            "notes": picture.notes,
-        },
-    )
+    files = _encode(drawn, _bicubic(picture, loaded.model.scale))
+    view = _view(drawn, files, loaded, request, address) | {"notes": picture.notes}
+    view["facts"] += [
+        ("faithful to the input", "projected" if subject.is_projected else "not projected"),
+        ("seconds", f"{time.perf_counter() - started:.1f}"),
+    ]
+    return Drawn(files=files, view=view)
 
 
 def _bicubic(picture: Picture, scale: int) -> Canvas:
@@ -132,17 +120,21 @@ def _bicubic(picture: Picture, scale: int) -> Canvas:
     return canvas
 
 
-def _encode(canvases: dict[str, Canvas], drawn: SampleSet) -> dict[str, bytes]:
-    """PNGs by file name; with several samples, their deviation in colours too."""
+def _encode(drawn: SampleSet, enlarged: Canvas) -> dict[str, bytes]:
+    """PNGs by name, the samples first; mean and deviation where there are several."""
+    canvases = {f"s{i}": canvas for i, canvas in enumerate(drawn.canvases)}
+    is_several = len(canvases) > 1
+    if is_several:
+        canvases["mean"] = drawn.mean
+    canvases["input"] = enlarged
     with ThreadPoolExecutor() as pool:
-        encoded = pool.map(_png, canvases.values())
-        files = {f"{name}.png": png for name, png in zip(canvases, encoded, strict=True)}
-    if len(drawn.canvases) > 1:
+        files = dict(zip(canvases, pool.map(_png, canvases.values()), strict=True))
+    if is_several:
         stream = BytesIO()
         colours = viridis(drawn.std.numpy(), largest=colour_full(drawn.std))
         encode_levels(stream, colours, format="png")
-        files["std.png"] = stream.getvalue()
-    return files
+        files["std"] = stream.getvalue()
+    return {f"{name}.png": data for name, data in files.items()}
 
 
 def _png(canvas: Canvas) -> bytes:
@@ -151,22 +143,41 @@ def _png(canvas: Canvas) -> bytes:
     return stream.getvalue()
 
 
-def _deviations(drawn: SampleSet, src: str) -> list[dict[str, str]]:
-    return [{"label": f"up to {255 * colour_full(drawn.std):.1f} of 255", "src": src}]
-
-
-def _facts(
-    drawn: SampleSet, loaded: LoadedModel, request: DrawRequest, subject: Subject, seconds: float
-) -> list[tuple[str, str]]:
-    return [
-        ("model", loaded.name),
-        ("scale", f"x{loaded.model.scale}"),
-        ("size", f"{drawn.mean.width} x {drawn.mean.height}"),
-        ("temperature", f"{request.temperature:g}"),
-        ("seed", str(request.seed)),
-        ("faithful to the input", "projected" if subject.is_projected else "not projected"),
-        ("seconds", f"{seconds:.1f}"),
-    ]
+def _view(
+    drawn: SampleSet,
+    files: dict[str, bytes],
+    loaded: LoadedModel,
+    request: DrawRequest,
+    address: str,
+) -> dict[str, Any]:
+    """What the viewer shows, and the files to download under the names of the command line."""
+    width, height, tag = drawn.mean.width, drawn.mean.height, scale_tag(loaded.model.scale)
+    shown = [name for name in files if name not in ("input.png", "std.png")]
+    deviation = f"up to {255 * colour_full(drawn.std):.1f} of 255"
+    return {
+        "title": request.title,
+        "facts": [
+            ("model", loaded.name),
+            ("scale", tag),
+            ("size", f"{width} x {height}"),
+            ("temperature", f"{request.temperature:g}"),
+            ("seed", str(request.seed)),
+        ],
+        "width": width,
+        "height": height,
+        "input": {"label": "input, bicubic", "src": f"{address}input.png"},
+        "results": [{"label": PurePath(name).stem, "src": address + name} for name in shown],
+        "deviations": [
+            {"label": deviation, "src": address + name} for name in files if name == "std.png"
+        ],
+        "figures": [_figures(drawn)],
+        "reduced": False,
+        "files": [
+            {"src": address + name, "name": f"{PurePath(request.title).stem}_{tag}_{name}"}
+            for name in files
+            if name != "input.png"
+        ],
+    }
 
 
 def _figures(drawn: SampleSet) -> dict[str, Any]:

@@ -66,15 +66,13 @@ async function draw(signal) {
 }
 function present(result) {
   show(result);
-  const stem = result.title.replace(/\.[^.]*$/, "");
   $("notes").replaceChildren();
   for (const note of result.notes) make("li", note, $("notes"));
   $("downloads").replaceChildren();
-  for (const file of result.files) {
-    const name = file.split("/").pop();
-    const link = make("a", name, $("downloads"));
-    link.href = file;
-    link.download = `${stem}_${name}`;
+  for (const { src, name } of result.files) {
+    const link = make("a", src.split("/").pop(), $("downloads"));
+    link.href = src;
+    link.download = name;
   }
   $("result").hidden = false;
   $("title").focus();
