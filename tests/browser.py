@@ -63,6 +63,8 @@ class Browser:
             return json.load(answer)["value"]
 
     def open(self, address):
+        """Load a page, and forget what was logged before it."""
+        self.log()
         self._send("POST", "/url", {"url": address})
 
     def run(self, script):

@@ -37,11 +37,11 @@ def serve(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; others than loopback reach this machine.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8000,
     max_upload: Annotated[float, typer.Option(min=0.001, help="Refuse larger files (MB).")] = 20.0,
-    max_pixels: MaxPixelsOption = 2_000_000,
+    max_pixels: MaxPixelsOption = 1_200_000,
     queue: Annotated[int, typer.Option(min=1, help="Pictures at a time; others must wait.")] = 8,
     keep: Annotated[
         float, typer.Option(min=0.0, help="Drop the oldest results beyond this (MB).")

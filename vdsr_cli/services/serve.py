@@ -30,6 +30,8 @@ from vdsr_cli.services.viridis import viridis
 MOST_SAMPLES = 16
 """Samples of one request: each is held in memory until the result is dropped."""
 
+_ROWS = 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawRequest:
@@ -116,7 +118,10 @@ def _bicubic(picture: Picture, scale: int) -> Canvas:
     size = (picture.height * scale, picture.width * scale)
     alpha = None if picture.alpha is None else resized(picture.alpha[0], size)
     canvas = Canvas(*size, like=picture.metadata, has_alpha=alpha is not None)
-    canvas.put_rows(0, resized(picture.rgb[0], size), alpha)
+    rgb = resized(picture.rgb[0], size)
+    for top in range(0, canvas.height, _ROWS):
+        rows = slice(top, top + _ROWS)
+        canvas.put_rows(top, rgb[:, rows], None if alpha is None else alpha[:, rows])
     return canvas
 
 

@@ -72,7 +72,7 @@ class Limits:
     """
 
     upload_bytes: int = 20_000_000
-    pixels: int = 2_000_000
+    pixels: int = 1_200_000
     jobs: int = 8
     kept_bytes: int = 1_000_000_000
     batch_size: int = 4
