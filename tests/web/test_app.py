@@ -13,11 +13,11 @@ from PIL import Image
 
 pytest.importorskip("starlette", reason="needs the extra serve")
 
+from gated_model import Gate, loaded
 from starlette.testclient import TestClient
 
 from vdsr_cli.errors import DeviceError
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.loading import LoadedModel
 from vdsr_cli.web.app import create_app
 from vdsr_cli.web.endpoint import Limits
 
@@ -25,31 +25,11 @@ RUNTIME = choose_runtime("cpu", "float32")
 LOCAL = {"base_url": "http://127.0.0.1:8000"}
 
 
-class Gate:
-    """A model that waits to be let through, and counts."""
-
-    def __init__(self, model):
-        self.scale, self.lr_multiple = model.scale, model.lr_multiple
-        self.latent_shapes, self.model = model.latent_shapes, model
-        self.is_reached, self.is_open, self.calls = threading.Event(), threading.Event(), 0
-
-    def sample(self, lr, noise, temperature, *, repeats=1):
-        self.calls += 1
-        self.is_reached.set()
-        assert self.is_open.wait(30)
-        return self.model.sample(lr, noise, temperature, repeats=repeats)
-
-
 class Broken(Gate):
     """A model whose device gives up."""
 
     def sample(self, lr, noise, temperature, *, repeats=1):
         raise DeviceError("the device is lost", hint="try --device cpu")
-
-
-def loaded(model, name="tiny"):
-    card = {"degradation": "bicubic"}
-    return LoadedModel(name=name, model=model, record=None, card=card, parameters=1)
 
 
 def app_of(model, **limits):

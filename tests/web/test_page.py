@@ -6,20 +6,29 @@ import pytest
 
 pytest.importorskip("starlette", reason="needs the extra serve")
 
+from gated_model import Gate, loaded
+
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.loading import LoadedModel
 from vdsr_cli.web.app import create_app
 from vdsr_cli.web.endpoint import Limits
 from vdsr_cli.web.server import address_of, listen, make_server, trusted_hosts
 
 
 @pytest.fixture(scope="module")
-def address(tiny_model):
-    """Where a server with the tiny model listens."""
+def gate(tiny_model):
+    made = Gate(tiny_model)
+    made.is_open.set()
+    return made
+
+
+@pytest.fixture(scope="module")
+def address(gate):
+    """Where a server with that model listens."""
     runtime = choose_runtime("cpu", "float32")
-    model = LoadedModel(name="tiny", model=tiny_model, record=None, card={}, parameters=1)
     with listen("127.0.0.1", 0) as sock:
-        app = create_app([model], runtime, Limits(upload_bytes=50_000), hosts=trusted_hosts(sock))
+        app = create_app(
+            [loaded(gate)], runtime, Limits(upload_bytes=50_000), hosts=trusted_hosts(sock)
+        )
         server = make_server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()
@@ -87,6 +96,30 @@ def test_what_is_refused_is_said(page, tmp_path):
         page.run("$('go').click()")
         page.wait("$('error').textContent")
         assert text(page, "#error") == said
+
+
+def test_a_picture_may_be_pasted(page):
+    page.run(
+        "const clipboardData = new DataTransfer();"
+        "clipboardData.items.add(new File(['no picture'], 'pasted.png'));"
+        "document.dispatchEvent(new ClipboardEvent('paste', {clipboardData, bubbles: true}))"
+    )
+    assert text(page, "#chosen") == "pasted.png, 1 kB"
+    assert not page.run("return $('go').disabled")
+
+
+def test_drawing_may_be_cancelled_and_begun_again(page, picture, gate):
+    gate.is_open.clear()
+    gate.is_reached.clear()
+    page.drop("#drop", picture)
+    page.run("$('go').click()")
+    assert gate.is_reached.wait(30)
+    page.run("$('stop').click()")
+    page.wait("$('status').textContent === 'Cancelled'")
+    assert page.run("return $('result').hidden && $('stop').hidden")
+    gate.is_open.set()
+    page.run("$('go').click()")
+    page.wait("!$('result').hidden")
 
 
 def test_fits_a_phone_and_every_control_has_a_name(page, picture):
