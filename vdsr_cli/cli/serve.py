@@ -33,7 +33,7 @@ def serve(
         typer.Option(
             "--model",
             "-m",
-            help="Model to offer; may be given again. [default: every bundled one that upscales]",
+            help="Offer this model, and others given so; else every bundled one.",
         ),
     ] = None,
     host: Annotated[
@@ -42,7 +42,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8000,
     max_upload: Annotated[float, typer.Option(min=0.001, help="Refuse larger files (MB).")] = 20.0,
     max_pixels: MaxPixelsOption = 1_200_000,
-    queue: Annotated[int, typer.Option(min=1, help="Pictures at a time; others must wait.")] = 8,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Pictures waiting or drawn; more are refused.")
+    ] = 8,
     keep: Annotated[
         float, typer.Option(min=0.0, help="Drop the oldest results beyond this (MB).")
     ] = 1000.0,
