@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 import published_vdvae
 import pytest
 import torch
+from browser import Browser, find_chromium
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
@@ -227,3 +228,14 @@ def run_vdsr(start_vdsr) -> Callable[..., Ended]:
         return Ended(child.returncode, out or b"", (err or b"").decode("utf-8", "replace"))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    """A real browser, shared by the tests of pages."""
+    found = find_chromium()
+    if found is None:
+        pytest.skip("needs chromium and chromedriver: apt-get install chromium chromium-driver")
+    started = Browser(*found, tmp_path_factory.mktemp("profile"))
+    yield started
+    started.close()

@@ -18,6 +18,7 @@ HEAVY = ("torch", "numpy", "PIL", "safetensors", "huggingface_hub", "tqdm")
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"web"},
     {"services"},
     {
         "models",
@@ -33,7 +34,10 @@ LAYERS = [
     {"paths", "files"},
     {"errors", "config"},
 ]
-"""Top-level modules from top to bottom; a module may import from layers below its own."""
+"""Top-level modules from top to bottom; a module may import from layers below its own.
+
+``web`` is to a browser what ``cli`` is to a terminal, and ``vdsr serve`` starts it.
+"""
 
 BETWEEN_NEIGHBOURS = {
     ("training", "models"),
@@ -46,6 +50,8 @@ BETWEEN_NEIGHBOURS = {
 registry that gives an architecture its module; what a range refuses with."""
 
 ONLY_CLI = {"typer", "rich"}
+ONLY_WEB = {"starlette", "uvicorn"}
+"""Of the extra ``serve``: the rest must work without."""
 
 
 def top_of(path: Path) -> str:
@@ -82,6 +88,7 @@ def test_imports_point_one_way(path):
         root, _, rest = name.partition(".")
         assert root != "click", "typer may bring its own: import from typer"
         assert root not in ONLY_CLI or here == "cli", f"only the command line imports {root}"
+        assert root not in ONLY_WEB or here == "web", f"only the web application imports {root}"
         there = rest.partition(".")[0]
         if root != "vdsr_cli" or there in (here, "__version__", ""):
             continue
@@ -114,6 +121,7 @@ WAITED_FOR = [
     ["--help"],
     ["--version"],
     ["upscale", "--help"],
+    ["serve", "--help"],
     ["train", "--help"],
     ["weights", "list"],
     ["upscale", "a.png", "--dry-run"],

@@ -2,12 +2,6 @@
 
 import json
 import re
-import shutil
-import socket
-import subprocess
-import time
-import urllib.request
-from base64 import b64decode
 
 import numpy as np
 import pytest
@@ -77,130 +71,11 @@ def test_the_largest_page_is_below_five_megabytes():
     assert PAGE_BYTES < 5_000_000
 
 
-class Browser:
-    """A headless Chromium, spoken to by the WebDriver protocol."""
-
-    def __init__(self, driver, chromium, profile, window=(1200, 900), dark=False):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.process = subprocess.Popen(
-            [driver, f"--port={self.port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        flags = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            f"--user-data-dir={profile}",
-            f"--window-size={window[0]},{window[1]}",
-        ]
-        if dark:
-            flags.append("--blink-settings=preferredColorScheme=0")
-        capabilities = {
-            "goog:chromeOptions": {"binary": chromium, "args": flags},
-            "goog:loggingPrefs": {"browser": "ALL"},
-        }
-        self.session = ""
-        self._wait_until_up()
-        body = {"capabilities": {"alwaysMatch": capabilities}}
-        self.session = "/session/" + self._send("POST", "/session", body)["sessionId"]
-
-    def _wait_until_up(self):
-        for _ in range(200):
-            try:
-                if self._send("GET", "/status")["ready"]:
-                    return
-            except OSError:
-                time.sleep(0.05)
-        raise TimeoutError("chromedriver does not answer")
-
-    def _send(self, method, path, body=None):
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{self.session}{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)["value"]
-
-    def open(self, path):
-        self._send("POST", "/url", {"url": path.as_uri()})
-
-    def run(self, script):
-        return self._send("POST", "/execute/sync", {"script": script, "args": []})
-
-    def log(self):
-        return self._send("POST", "/se/log", {"type": "browser"})
-
-    def keys(self, selector, *keys):
-        self.run(f"document.querySelector({selector!r}).focus()")
-        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
-        self._act({"type": "key", "id": "keys", "actions": actions})
-
-    def drag(self, selector, start, end):
-        """Press at one place and let go at another, both as shares of an element."""
-        box = self.run(
-            f"const e = document.querySelector({selector!r});"
-            "e.scrollIntoView({block: 'center'});"
-            "const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]"
-        )
-        places = [
-            {"x": round(box[0] + x * box[2]), "y": round(box[1] + y * box[3])}
-            for x, y in (start, end)
-        ]
-        self._act(
-            {
-                "type": "pointer",
-                "id": "mouse",
-                "parameters": {"pointerType": "mouse"},
-                "actions": [
-                    {"type": "pointerMove", "duration": 0, **places[0]},
-                    {"type": "pointerDown", "button": 0},
-                    {"type": "pointerMove", "duration": 50, **places[1]},
-                    {"type": "pointerUp", "button": 0},
-                ],
-            }
-        )
-
-    def _act(self, actions):
-        self._send("POST", "/actions", {"actions": [actions]})
-
-    def screenshot(self):
-        return b64decode(self._send("GET", "/screenshot"))
-
-    def close(self):
-        if self.session:
-            self._send("DELETE", "")
-        self.process.terminate()
-        self.process.wait(10)
-
-
-def find(*names):
-    return next(filter(None, map(shutil.which, names)), None)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    chromium = find("chromium", "chromium-browser", "google-chrome")
-    driver = find("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs chromium and chromedriver: apt-get install chromium chromium-driver")
-    started = Browser(driver, chromium, tmp_path_factory.mktemp("profile"))
-    yield started
-    started.close()
-
-
 @pytest.fixture
 def page(browser, tmp_path):
     path = tmp_path / "out.html"
     write_report(path, report_of())
-    browser.open(path)
+    browser.open(path.as_uri())
     return browser
 
 
@@ -262,12 +137,9 @@ def test_the_deviation_fades_by_keys(page):
 
 
 def test_nothing_is_wider_than_a_phone(page):
-    page._send("POST", "/window/rect", {"width": 390, "height": 800})
-    try:
-        inside = "return document.documentElement.scrollWidth <= window.innerWidth"
-        assert page.run(inside)
-    finally:
-        page._send("POST", "/window/rect", {"width": 1200, "height": 900})
+    with page.phone():
+        width, inner = page.run("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert width <= inner == 390
 
 
 def test_every_control_has_a_name(page):

@@ -13,6 +13,7 @@ from vdsr_cli.cli import (
     generate,
     layers,
     sample_diverse,
+    serve,
     srvae,
     train,
     upscale,
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command("upscale")(upscale.upscale)
 app.command("sample-diverse")(sample_diverse.sample_diverse)
 app.command("generate")(generate.generate)
+app.command("serve")(serve.serve)
 app.command("bench")(bench.bench)
 app.command("layers")(layers.layers)
 app.add_typer(train.app, name="train")

@@ -27,7 +27,12 @@ from vdsr_cli.services.diverse_records import (
     OutputNames,
     SetFiles,
 )
-from vdsr_cli.services.engine import SampleNoise, plan_picture, sample_strips
+from vdsr_cli.services.engine import (
+    SampleNoise,
+    SamplingSettings,
+    plan_picture,
+    sample_strips,
+)
 from vdsr_cli.services.latents import LatentGrid, latent_grid, save_latents
 from vdsr_cli.services.loading import LoadedModel
 from vdsr_cli.services.report import write_report
@@ -64,7 +69,7 @@ def sample_diverse(
     on_start(job.tiles)
     subject = Subject(
         lr=picture.rgb[0],
-        alpha=_enlarged_alpha(picture, loaded, request, runtime, on_tiles),
+        alpha=enlarged_alpha(picture, loaded, request.settings, runtime, on_tiles),
         metadata=picture.metadata,
         is_projected=loaded.is_bicubic if request.consistency is None else request.consistency,
         mask=job.mask,
@@ -136,17 +141,17 @@ def _is_all_there(outputs: Sequence[Path], request: DiverseRequest) -> bool:
     return request.overwrite is False and len(existing) == len(outputs)
 
 
-def _enlarged_alpha(
+def enlarged_alpha(
     picture: Picture,
     loaded: LoadedModel,
-    request: DiverseRequest,
+    settings: SamplingSettings,
     runtime: Runtime,
     on_tiles: Callable[[int], None],
 ) -> Tensor | None:
     """(1, H, W): by the same model at temperature 0, once for all samples."""
     if picture.alpha is None:
         return None
-    still = replace(request.settings, temperature=0.0, samples=(0,), output="mean")
+    still = replace(settings, temperature=0.0, samples=(0,), output="mean")
     grey = picture.alpha[0].expand(3, -1, -1)
     strips = sample_strips(loaded.model, grey, still, runtime, on_tiles=on_tiles)
     return torch.cat([strip.pixels[0] for strip in strips], dim=1).mean(0, keepdim=True)

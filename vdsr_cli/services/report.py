@@ -1,7 +1,8 @@
 """One self-contained HTML page of a run: pictures inside it as data, no network.
 
 Report (pictures as arrays, figures as text) ─► pictures as WebP data addresses, fitted to a
-size ─► JSON in the page's template (report.html), which draws everything itself
+size ─► JSON in the page's template (report.html), whose viewer (viewer.html, .css, .js) draws
+everything itself
 """
 
 import base64
@@ -91,13 +92,27 @@ def write_report(path: Path, report: Report) -> None:
 def render(report: Report, *, page_bytes: int = PAGE_BYTES) -> str:
     """The page's HTML. Pictures are reduced and compressed until it is below ``page_bytes``, or
     as small as they are ever made."""
-    template = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
+    template = _resource("report.html")
+    for mark, kind in (("@STYLE@", "css"), ("@VIEWER@", "html"), ("@SCRIPT@", "js")):
+        template = template.replace(mark, viewer_part(kind))
     room = page_bytes - len(template.encode()) - 50_000
-    data = _page_data(report, room)
-    # In a script element "<" could end the script; inside JSON strings it may be written so.
-    embedded = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     page = template.replace("@TITLE@", html.escape(report.title))
-    return page.replace("@DATA@", embedded)
+    return page.replace("@DATA@", embedded_json(_page_data(report, room)))
+
+
+def embedded_json(data: Any) -> str:
+    """JSON for a script element."""
+    # There "<" could end the script; inside JSON strings it may be written so.
+    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def viewer_part(kind: str) -> str:
+    """The viewer's ``css``, ``html`` or ``js``, which other pages that show results use too."""
+    return _resource(f"viewer.{kind}")
+
+
+def _resource(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _page_data(report: Report, room: int) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def _staged(
         if stage is stages[-1] and stage.size == native_size and len(stages) == 1:
             yield from rows
             return
-        lr = _resized(_whole(rows, native_size), stage.size)
+        lr = resized(_whole(rows, native_size), stage.size)
     if _is_projected(loaded, request) and _is_whole(request.scale):
         lr = project(lr.unsqueeze(0), original.unsqueeze(0), int(request.scale))[0]
     yield 0, lr
@@ -210,14 +210,14 @@ def _whole(rows: Iterator[Rows], size: tuple[int, int]) -> Tensor:
     return picture
 
 
-def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """Antialiased bicubic (a = -0.5): (3, h, w) -> (3, *size)."""
+def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """Antialiased bicubic (a = -0.5): (C, h, w) -> (C, *size)."""
     if picture.shape[1:] == size:
         return picture
-    resized = F.interpolate(
+    result = F.interpolate(
         picture.unsqueeze(0), size=size, mode="bicubic", antialias=True, align_corners=False
     )
-    return resized[0]
+    return result[0]
 
 
 def check_request(request: UpscaleRequest, loaded: LoadedModel) -> None:

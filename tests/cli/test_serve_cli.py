@@ -1,0 +1,96 @@
+"""``vdsr serve`` at the command line."""
+
+import importlib.util
+import json
+import signal
+import socket
+import urllib.request
+
+import pytest
+
+from vdsr_cli.cli import serve as command
+
+needs_extra = pytest.mark.skipif(
+    importlib.util.find_spec("starlette") is None, reason="needs the extra serve"
+)
+
+
+def test_without_its_extra_it_says_how_to_get_it(vdsr, monkeypatch):
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    ended = vdsr("serve")
+    assert ended.code == 2
+    assert ended.lines == ["vdsr: vdsr serve needs its extra: pip install 'vdsr-cli[serve]'"]
+
+
+@needs_extra
+def test_serves_until_it_is_interrupted(start_vdsr, tiny_path, tmp_path, save_picture):
+    child = start_vdsr("serve", "--port", 0, "--model", tiny_path, "--dtype", "float32")
+    address = child.stdout.readline().decode().strip()
+    assert address.startswith("http://127.0.0.1:")
+    body = save_picture(tmp_path / "a.png").read_bytes()
+    with urllib.request.urlopen(f"{address}draw?n=2", data=body, timeout=60) as answer:
+        last = json.loads(answer.read().splitlines()[-1])
+    assert last["status"] == "done"
+    with urllib.request.urlopen(address + last["result"]["files"][0]["src"], timeout=60) as answer:
+        assert answer.read(4) == b"\x89PNG"
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (130, b"")
+
+
+class Interrupted:
+    """A server whose visitor presses Ctrl-C at once."""
+
+    def __init__(self, app):
+        self.app = app
+
+    def run(self, sockets):
+        raise KeyboardInterrupt
+
+
+@needs_extra
+@pytest.mark.parametrize(("host", "warnings"), [("127.0.0.1", 0), ("0.0.0.0", 1)])
+def test_warns_where_others_can_reach_it(vdsr, monkeypatch, tiny_path, host, warnings):
+    monkeypatch.setattr("vdsr_cli.web.server.make_server", Interrupted)
+    ended = vdsr("serve", "--host", host, "--port", 0, "--model", tiny_path)
+    assert ended.code == 130
+    assert len(ended.lines) == warnings
+    assert all(line.startswith(f"vdsr: warning: listening on {host}") for line in ended.lines)
+
+
+@needs_extra
+def test_offers_every_bundled_model_that_upscales(vdsr, monkeypatch):
+    offered = []
+    monkeypatch.setattr("vdsr_cli.web.server.make_server", Interrupted)
+    monkeypatch.setattr(
+        "vdsr_cli.web.app.create_app", lambda models, *_, **__: offered.extend(models)
+    )
+    assert vdsr("serve", "--port", 0).code == 130
+    names = [loaded.name for loaded in offered]
+    assert names[0] == "vdvae-sr-x4"
+    assert {"vdvae-sr-x4-tiny", "cvdvae-x4"} <= set(names)
+    assert not {"vdvae-x4-prior", "cnn-vae-x2"} & set(names)
+
+
+@needs_extra
+def test_a_taken_port_is_one_line(vdsr):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = vdsr("serve", "--port", port)
+    assert ended.code == 2
+    assert ended.lines[0].startswith(f"vdsr: cannot listen on 127.0.0.1, port {port}: ")
+
+
+@needs_extra
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--host", "no.such.host.invalid"], 2),
+        (["--model", "no-such-model"], 4),
+        (["--batch-size", "none"], 2),
+        (["--queue", "0"], 2),
+        (["--port", "70000"], 2),
+    ],
+)
+def test_refusals(vdsr, arguments, code):
+    assert vdsr("serve", "--port", 0, *arguments).code == code

@@ -1,0 +1,107 @@
+"""``vdsr serve``."""
+
+import sys
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vdsr_cli.cli.options import (
+    DEFAULT_MODEL,
+    INTERRUPTED,
+    BatchOption,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    MaxPixelsOption,
+    parse_batch,
+)
+from vdsr_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from vdsr_cli.runtime import Runtime
+    from vdsr_cli.services.loading import LoadedModel
+
+_MB = 1_000_000
+
+
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Offer this model, and others given so; else every bundled one.",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8000,
+    max_upload: Annotated[float, typer.Option(min=0.001, help="Refuse larger files (MB).")] = 20.0,
+    max_pixels: MaxPixelsOption = 1_200_000,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Pictures waiting or drawn; more are refused.")
+    ] = 8,
+    keep: Annotated[
+        float, typer.Option(min=0.0, help="Drop the oldest results beyond this (MB).")
+    ] = 1000.0,
+    batch_size: BatchOption = "4",
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
+) -> None:
+    """Offer sampling in a browser, to this machine alone unless told otherwise.
+
+    Pictures and results stay in memory. Ctrl-C ends it.
+
+    Example: vdsr serve --port 8000
+    """
+    if not (find_spec("starlette") and find_spec("uvicorn")):
+        raise UsageError("vdsr serve needs its extra: pip install 'vdsr-cli[serve]'")
+
+    from vdsr_cli.runtime import choose_runtime
+    from vdsr_cli.web.app import create_app
+    from vdsr_cli.web.endpoint import Limits
+    from vdsr_cli.web.server import address_of, is_loopback, listen, make_server, trusted_hosts
+
+    limits = Limits(
+        upload_bytes=round(max_upload * _MB),
+        pixels=max_pixels,
+        jobs=queue,
+        kept_bytes=round(keep * _MB),
+        batch_size=parse_batch(batch_size),
+    )
+    with listen(host, port) as sock:
+        runtime = choose_runtime(device.value, dtype.value)
+        app = create_app(_load(model, runtime), runtime, limits, hosts=trusted_hosts(sock))
+        if not is_loopback(sock):
+            print(
+                f"vdsr: warning: listening on {host}: whoever reaches this machine can use it; "
+                "there is neither password nor encryption",
+                file=sys.stderr,
+            )
+        print(address_of(sock), flush=True)
+        try:
+            make_server(app).run(sockets=[sock])
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _load(names: list[str] | None, runtime: "Runtime") -> "list[LoadedModel]":
+    """The models named, or every bundled one that upscales, the default first."""
+    from vdsr_cli.services.loading import load_model
+    from vdsr_cli.weights import load_records
+    from vdsr_cli.weights.sources import Bundled
+
+    if names:
+        return [load_model(name, runtime) for name in names]
+    rows = load_records().values()
+    bundled = [row.name for row in rows if row.scale and isinstance(row.location, Bundled)]
+    loaded = []
+    for name in sorted(bundled, key=lambda name: name != DEFAULT_MODEL):
+        # Some systems of the papers have a scale but do not upscale whole pictures.
+        with suppress(UsageError):
+            loaded.append(load_model(name, runtime))
+    return loaded

@@ -1,0 +1,198 @@
+"""The use case of ``vdsr serve``: a picture in memory in, PNG files and what a page shows out.
+
+Picture ─► SampleSet ─► PNGs: the input enlarged, the samples, their mean, their deviation
+              └─► distances, LR-PSNR ─► the viewer's JSON
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import PurePath
+from typing import Any
+
+from vdsr_cli.config import check_temperature
+from vdsr_cli.errors import UsageError
+from vdsr_cli.images import Canvas, Picture, encode_levels
+from vdsr_cli.noise import NoiseField
+from vdsr_cli.paths import scale_tag
+from vdsr_cli.runtime import Runtime
+from vdsr_cli.services.diverse import enlarged_alpha
+from vdsr_cli.services.diverse_outputs import colour_full
+from vdsr_cli.services.engine import SamplingSettings, plan_picture
+from vdsr_cli.services.loading import LoadedModel
+from vdsr_cli.services.sample_set import SampleSet, Subject, draw_set
+from vdsr_cli.services.spread import mean_of_pairs
+from vdsr_cli.services.upscale import resized
+from vdsr_cli.services.viridis import viridis
+
+MOST_SAMPLES = 16
+"""Samples of one request: each is held in memory until the result is dropped."""
+
+_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawRequest:
+    """What a visitor asks of a picture.
+
+    Attributes:
+        title: what the picture is called.
+        samples: how many to draw, 1 to ``MOST_SAMPLES``.
+        temperature: factor on every latent's standard deviation.
+        seed: of the noise field.
+        batch_size: most tiles a batch: progress and cancelling wait for one.
+    """
+
+    title: str
+    samples: int = 5
+    temperature: float = 0.8
+    seed: int = 0
+    batch_size: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.samples <= MOST_SAMPLES:
+            raise UsageError(f"-n {self.samples} is outside 1 to {MOST_SAMPLES}")
+        check_temperature(self.temperature)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Drawn:
+    """PNG files by name, and what the viewer shows of them (see ``services/report.py``)."""
+
+    files: dict[str, bytes]
+    view: dict[str, Any]
+
+
+def draw(
+    picture: Picture,
+    loaded: LoadedModel,
+    request: DrawRequest,
+    runtime: Runtime,
+    *,
+    address: str,
+    on_start: Callable[[int], None] = lambda tiles: None,
+    on_tiles: Callable[[int], None] = lambda tiles: None,
+) -> Drawn:
+    """Draws the samples of one picture and encodes what a page shows of them.
+
+    Args:
+        address: where the page will find the files: the start of their names.
+        on_start: told how many tiles there will be.
+        on_tiles: told how many have just been finished; what it raises ends the work.
+
+    Raises:
+        VdsrError: anything that goes wrong.
+    """
+    started = time.perf_counter()
+    settings = SamplingSettings(
+        temperature=request.temperature,
+        seed=request.seed,
+        samples=tuple(range(request.samples)),
+        batch_size=request.batch_size,
+    )
+    plan = plan_picture(
+        picture.height, picture.width, cell=loaded.model.lr_multiple, settings=settings
+    )
+    on_start(plan.tiles * (1 if picture.alpha is None else 2))
+    subject = Subject(
+        lr=picture.rgb[0],
+        alpha=enlarged_alpha(picture, loaded, settings, runtime, on_tiles),
+        metadata=picture.metadata,
+        is_projected=loaded.is_bicubic,
+    )
+    noises = [NoiseField(seed=request.seed, sample=i) for i in settings.samples]
+    drawn = draw_set(loaded.model, subject, settings, noises, runtime, on_tiles=on_tiles)
+    files = _encode(drawn, _bicubic(picture, loaded.model.scale))
+    view = _view(drawn, files, loaded, request, address) | {"notes": picture.notes}
+    view["facts"] += [
+        ("faithful to the input", "projected" if subject.is_projected else "not projected"),
+        ("seconds", f"{time.perf_counter() - started:.1f}"),
+    ]
+    return Drawn(files=files, view=view)
+
+
+def _bicubic(picture: Picture, scale: int) -> Canvas:
+    """The input as a viewer without a model would enlarge it, in its own depth and colours."""
+    size = (picture.height * scale, picture.width * scale)
+    alpha = None if picture.alpha is None else resized(picture.alpha[0], size)
+    canvas = Canvas(*size, like=picture.metadata, has_alpha=alpha is not None)
+    rgb = resized(picture.rgb[0], size)
+    for top in range(0, canvas.height, _ROWS):
+        rows = slice(top, top + _ROWS)
+        canvas.put_rows(top, rgb[:, rows], None if alpha is None else alpha[:, rows])
+    return canvas
+
+
+def _encode(drawn: SampleSet, enlarged: Canvas) -> dict[str, bytes]:
+    """PNGs by name, the samples first; mean and deviation where there are several."""
+    canvases = {f"s{i}": canvas for i, canvas in enumerate(drawn.canvases)}
+    is_several = len(canvases) > 1
+    if is_several:
+        canvases["mean"] = drawn.mean
+    canvases["input"] = enlarged
+    with ThreadPoolExecutor() as pool:
+        files = dict(zip(canvases, pool.map(_png, canvases.values()), strict=True))
+    if is_several:
+        stream = BytesIO()
+        colours = viridis(drawn.std.numpy(), largest=colour_full(drawn.std))
+        encode_levels(stream, colours, format="png")
+        files["std"] = stream.getvalue()
+    return {f"{name}.png": data for name, data in files.items()}
+
+
+def _png(canvas: Canvas) -> bytes:
+    stream = BytesIO()
+    canvas.save_to(stream)
+    return stream.getvalue()
+
+
+def _view(
+    drawn: SampleSet,
+    files: dict[str, bytes],
+    loaded: LoadedModel,
+    request: DrawRequest,
+    address: str,
+) -> dict[str, Any]:
+    """What the viewer shows, and the files to download under the names of the command line."""
+    width, height, tag = drawn.mean.width, drawn.mean.height, scale_tag(loaded.model.scale)
+    shown = [name for name in files if name not in ("input.png", "std.png")]
+    deviation = f"up to {255 * colour_full(drawn.std):.1f} of 255"
+    return {
+        "title": request.title,
+        "facts": [
+            ("model", loaded.name),
+            ("scale", tag),
+            ("size", f"{width} x {height}"),
+            ("temperature", f"{request.temperature:g}"),
+            ("seed", str(request.seed)),
+        ],
+        "width": width,
+        "height": height,
+        "input": {"label": "input, bicubic", "src": f"{address}input.png"},
+        "results": [{"label": PurePath(name).stem, "src": address + name} for name in shown],
+        "deviations": [
+            {"label": deviation, "src": address + name} for name in files if name == "std.png"
+        ],
+        "figures": [_figures(drawn)],
+        "reduced": False,
+        "files": [
+            {"src": address + name, "name": f"{PurePath(request.title).stem}_{tag}_{name}"}
+            for name in files
+            if name != "input.png"
+        ],
+    }
+
+
+def _figures(drawn: SampleSet) -> dict[str, Any]:
+    rows = [(f"s{i}", f"{psnr:.1f}") for i, psnr in enumerate(drawn.lr_psnr)]
+    notes = []
+    if len(rows) > 1:
+        rows.append(("mean", f"{drawn.mean_lr_psnr:.1f}"))
+        notes = [
+            ("APD, mean squared", f"{mean_of_pairs(drawn.distances):.3e}"),
+            ("mean deviation", f"{255 * drawn.std.mean().item():.2f} of 255"),
+        ]
+    head = ("picture", "LR-PSNR before rounding, dB")
+    return {"title": "Faithfulness", "head": head, "rows": rows, "notes": notes}

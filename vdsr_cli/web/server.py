@@ -1,0 +1,73 @@
+"""The socket, and uvicorn on it."""
+
+import ipaddress
+import socket
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+
+from vdsr_cli.errors import UsageError
+
+_CONNECTIONS = 64
+_SECONDS_TO_FINISH = 10
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 is any free one.
+
+    Raises:
+        UsageError: there is no such address here, or it is taken.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host}, port {port}: {error.strerror}",
+            hint="--port 0 takes a free port",
+        ) from error
+
+
+def address_of(sock: socket.socket) -> str:
+    """Where a browser on this machine finds the server."""
+    host, port = sock.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def is_loopback(sock: socket.socket) -> bool:
+    """Whether only this machine can reach the socket."""
+    return ipaddress.ip_address(sock.getsockname()[0]).is_loopback
+
+
+def trusted_hosts(sock: socket.socket) -> tuple[str, ...]:
+    """What requests may call this server: on loopback only names of loopback."""
+    if not is_loopback(sock):
+        return ("*",)
+    return (*_LOCAL_NAMES, sock.getsockname()[0])
+
+
+class _Server(uvicorn.Server):
+    """On Ctrl-C the work ends with its batch; uvicorn alone would wait for all of it."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.config.app.state.queue.cancel_all()  # type: ignore[union-attr]
+        super().handle_exit(sig, frame)
+
+
+def make_server(app: Starlette) -> uvicorn.Server:
+    """Serves with ``run(sockets=[...])`` until Ctrl-C, which it raises as KeyboardInterrupt."""
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=_SECONDS_TO_FINISH,
+    )
+    return _Server(config)
