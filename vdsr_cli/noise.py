@@ -19,7 +19,7 @@ from torch import Tensor
 
 _MASK64 = (1 << 64) - 1
 _TABLE_BITS = 16
-_CHUNK_CELLS = 1 << 14
+_CHUNK_CELLS = 1 << 16
 """Cells hashed at a time, so that the intermediate integers stay in a core's cache."""
 
 
