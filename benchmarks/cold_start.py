@@ -53,7 +53,9 @@ def main() -> None:
         for _ in range(options.runs):
             for name, command in commands.items():
                 taken[name].append(seconds(command))
-    print(f"| {options.side}x{options.side}, {options.runs} runs | wall, median | wall, min | CPU |")
+    print(
+        f"| {options.side}x{options.side}, {options.runs} runs | wall, median | wall, min | CPU |"
+    )
     print("| --- | ---: | ---: | ---: |")
     beyond = [
         (wall - base_wall, cpu - base_cpu)
