@@ -4,8 +4,8 @@
                           └────────────────────────────────────────────────────────┘   pixel shuffle
 
 Hui et al. 2019, "Lightweight Image Super-Resolution with Information Multi-distillation Network"
-(arXiv 1909.11856): 64 channels, distillation rate 1/4, 715,176 parameters. Its speed does not depend
-on its weights, which here are random.
+(arXiv 1909.11856): 64 channels, distillation rate 1/4, 715,176 parameters. Its weights, on which
+its speed does not depend, are random here.
 """
 
 import torch
@@ -35,7 +35,7 @@ class ContrastAttention(nn.Module):
 
 
 class Distillation(nn.Module):
-    """IMDB: each of three convolutions gives a quarter of its channels away and passes on the rest."""
+    """IMDB: each of three convolutions gives a quarter of its channels away, the rest goes on."""
 
     def __init__(self) -> None:
         super().__init__()

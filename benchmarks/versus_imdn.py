@@ -66,7 +66,7 @@ def in_turns(rows: list[Timed], runs: int) -> None:
 
 
 def show(title: str, rows: list[Timed], megapixels: float) -> None:
-    """One table as Markdown, seconds per megapixel; the first row is what others are compared to."""
+    """One table as Markdown, seconds per megapixel; ratios are to the first row."""
     print(f"\n| {title} | wall, median | wall, min | CPU, min | wall ratio | CPU ratio |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     first = rows[0]
