@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+import torch
 
 from vdsr_cli.services.aside import aside
 
@@ -76,3 +77,17 @@ def test_where_the_giver_fails_what_waits_is_dropped():
         threading.Timer(0.05, gate.set).start()
         raise KeyboardInterrupt
     assert done == [0]
+
+
+def test_torch_keeps_to_one_thread_aside_and_to_its_number_elsewhere():
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        with aside(lambda: seen.append(torch.get_num_threads())) as give:
+            give()
+        later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+        assert [*seen, torch.get_num_threads()] == [1, 2, 2]
+    finally:
+        torch.set_num_threads(before)

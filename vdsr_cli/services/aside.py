@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from threading import Event
 from typing import ParamSpec
 
+import torch
+
 P = ParamSpec("P")
 
 
@@ -40,9 +42,20 @@ def aside(work: Callable[P, object], *, waiting: int = 1) -> Iterator[Callable[P
         given.append(thread.submit(do, *args, **kwargs))
 
     with ThreadPoolExecutor(1) as thread:
+        _keep_to_one_core(thread)
         try:
             yield give
             while given:
                 given.popleft().result()
         finally:
             thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _keep_to_one_core(thread: ThreadPoolExecutor) -> None:
+    """Lets torch not use more threads in this one, which would get in the way of the giver's."""
+    threads = torch.get_num_threads()
+    # A thread takes the common number when it first asks, and would take it after being set.
+    thread.submit(torch.get_num_threads).result()
+    thread.submit(torch.set_num_threads, 1).result()
+    # Setting it has set the common number too, with which threads that come later begin.
+    torch.set_num_threads(threads)
