@@ -1,6 +1,6 @@
 """Samples a second on a GPU, and what share of the card's matrix rate that is.
 
-    python benchmarks/gpu.py [--device cuda] [--dtype auto] [--batches 1,8,64] [--runs 5]
+    python benchmarks/gpu.py [--device cuda] [--dtype auto] [--batches 1,8,64] [--graph]
 
 The matrix rate is measured first: a square product in the same dtype. Then two models draw samples
 of 256x256 pixels, their noise at hand: the compact default, and a CVDVAE in the shape of the
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,6 +71,19 @@ def seconds(run: Callable[[], object], runtime: Runtime, runs: int) -> float:
     return statistics.median(once() for _ in range(runs))
 
 
+def graphed(run: Callable[[], object]) -> Callable[[], None]:
+    """The kernels that ``run`` launches, captured as a CUDA graph: launched all at once."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        run()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
 def matrix_rate(runtime: Runtime, side: int, runs: int) -> float:
     """Floating-point operations a second of a product of two (side, side) matrices."""
     matrix = torch.randn(side, side, device=runtime.device, dtype=runtime.dtype)
@@ -110,9 +124,12 @@ def show_samples(
     each = operations(model, side, runtime)
     for batch in map(int, options.batches.split(",")):
         lr, noise = inputs(model, batch, side, runtime)
-        taken = seconds(lambda: model.sample(lr, noise, 0.8), runtime, options.runs)  # noqa: B023
-        share = each * batch / taken / rate
-        print(f"| {name} | {each / 1e9:.0f} | {batch} | {batch / taken:.1f} | {share:.1%} |")
+        sample = partial(model.sample, lr, noise, 0.8)
+        runs = {name: sample} | ({f"{name}, graph": graphed(sample)} if options.graph else {})
+        for label, run in runs.items():
+            taken = seconds(run, runtime, options.runs)
+            rates = f"{batch / taken:.1f} | {each * batch / taken / rate:.1%}"
+            print(f"| {label} | {each / 1e9:.2f} | {batch} | {rates} |")
 
 
 def show_upscale(side: int, options: argparse.Namespace) -> None:
@@ -133,12 +150,14 @@ def show_upscale(side: int, options: argparse.Namespace) -> None:
 
         def file() -> None:
             streams = {"stdin": sys.stdin.buffer, "stdout": sys.stdout.buffer}
-            upscale_file(Source(path=source), output, loaded, request, runtime, **streams)
+            done = upscale_file(Source(path=source), output, loaded, request, runtime, **streams)
+            if done.error:
+                sys.exit(f"failed: {done.error}")
 
         print(f"\nvdvae-sr-x4 at {side}x{side}, {options.tiles} tiles a batch:")
         for name, run in (("engine", engine), ("file to file", file)):
             taken = seconds(run, runtime, options.runs)
-            print(f"{name}: {megapixels / taken:.1f} megapixels of output a second")
+            print(f"{name}: {megapixels / taken:.3g} megapixels of output a second")
 
 
 @torch.inference_mode()
@@ -153,6 +172,7 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, default=256, help="a batch, of the last measurement")
     parser.add_argument("--side", type=int, default=1024, help="of its input, in pixels")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--graph", action="store_true", help="also by CUDA graphs")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to try the program")
     options = parser.parse_args()
     if options.small:
