@@ -142,6 +142,30 @@ for arguments in {WAITED_FOR!r}:
     assert loaded_after(script) == set()
 
 
+NOT_FOR_A_BUNDLED_MODEL = ("huggingface_hub", "torch._dynamo", "torch._inductor", "sympy", "tqdm")
+
+
+def test_upscaling_with_a_bundled_model_imports_no_more_than_it_needs(tmp_path):
+    """Each of these takes as long to import as a small picture takes to upscale."""
+    source = Path(__file__).parent / "data" / "street.png"
+    arguments = ["vdsr", "upscale", str(source), "-o", str(tmp_path / "out.png"), "--quiet"]
+    script = f"""
+import sys
+import torch
+with_torch = set(sys.modules)
+from vdsr_cli.cli.app import main
+sys.argv = {[*arguments, "--model", "vdvae-sr-x4-tiny"]!r}
+try:
+    main()
+except SystemExit as stopped:
+    assert not stopped.code
+sys.stderr.write(repr(sorted(set({NOT_FOR_A_BUNDLED_MODEL!r}) & (set(sys.modules) - with_torch))))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "[]"
+
+
 def test_the_version_is_told(vdsr):
     assert vdsr("--version").out.decode() == f"vdsr {vdsr_cli.__version__}\n"
 

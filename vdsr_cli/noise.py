@@ -19,8 +19,8 @@ from torch import Tensor
 
 _MASK64 = (1 << 64) - 1
 _TABLE_BITS = 16
-_CHUNK_CELLS = 1 << 14
-"""Cells hashed at a time, so that the intermediate integers stay in a core's cache."""
+_CHUNK_CELLS = 1 << 16
+"""Cells hashed at a time on the CPU, so that the intermediate integers stay in its cache."""
 
 
 def _splitmix64(state: int) -> int:
@@ -105,7 +105,8 @@ class NoiseField:
         channel_hash = torch.arange(1, pairs + 1, dtype=torch.int32, device=rows.device)
         channel_hash *= _signed32(0xC2B2AE3D)
         out = torch.empty(len(rows), len(columns), 2 * pairs, device=rows.device)
-        step = max(1, _CHUNK_CELLS // max(1, len(columns) * pairs))
+        cells_each = _CHUNK_CELLS if rows.device.type == "cpu" else out.numel()
+        step = max(1, cells_each // max(1, len(columns) * pairs))
         for top in range(0, len(rows), step):
             cells = _mix_(row_hash[top : top + step, None] + column_hash)
             bits = _mix_(cells.unsqueeze(2) + channel_hash)

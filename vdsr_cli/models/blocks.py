@@ -170,9 +170,9 @@ class TopDownBlock(nn.Module):
         ``x + residual`` that the same network predicts."""
         hidden, last, moments = self.prior.hidden(x), self.prior.last, 2 * self.latent_channels
         bias = cast(Tensor, last.bias)
-        mean, log_std = F.conv2d(hidden, last.weight[:moments], bias[:moments]).chunk(2, dim=1)
+        mean, log_std = self._halves(F.conv2d(hidden, last.weight[:moments], bias[:moments]))
         state = conv_add(hidden, last.weight[moments:], bias[moments:], x, padding=0)
-        return mean.float(), self._bound(log_std.float()), state
+        return mean, log_std, state
 
     def posterior_moments(self, x: Tensor, activation: Tensor) -> tuple[Tensor, Tensor]:
         """q(z | x, hr): mean and log std (B, latent_channels, H, W) in float32."""
@@ -224,8 +224,10 @@ class TopDownBlock(nn.Module):
         return self.advance(state, gaussian_sample(mean, log_std, epsilon, temperature))
 
     def _moments(self, head: nn.Module, x: Tensor, activation: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = head(torch.cat([x, activation.to(x.dtype)], dim=1)).chunk(2, dim=1)
-        return mean.float(), self._bound(log_std.float())
+        return self._halves(head(torch.cat([x, activation.to(x.dtype)], dim=1)))
 
-    def _bound(self, log_std: Tensor) -> Tensor:
-        return log_std if self.log_std_range is None else log_std.clamp(*self.log_std_range)
+    def _halves(self, moments: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 2 * latent_channels, H, W) -> mean, and log std within its range, float32."""
+        # Converted whole: a half of the channels lies scattered, which takes several times as long.
+        mean, log_std = moments.float().chunk(2, dim=1)
+        return mean, log_std if self.log_std_range is None else log_std.clamp(*self.log_std_range)

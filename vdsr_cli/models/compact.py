@@ -186,8 +186,10 @@ class CompactVDVAESR(CompactHierarchy):
 
     def base(self, lr: Tensor) -> Tensor:
         """The bicubic picture (a = -0.5): lr (B, 3, h, w) in [0, 1] -> (B, 3, H, W) in [-1, 1]."""
+        # In the layout that pictures have, not that of feature maps: twice as fast.
+        planes = lr.float().contiguous()
         up = F.interpolate(
-            lr.float(), scale_factor=self.scale, mode="bicubic", antialias=True, align_corners=False
+            planes, scale_factor=self.scale, mode="bicubic", antialias=True, align_corners=False
         )
         return up.mul_(2).sub_(1)
 

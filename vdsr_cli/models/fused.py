@@ -48,10 +48,11 @@ def conv_add(
 
 
 def _is_fusible(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN's fused operators take these: bfloat16 on the CPU, without gradients."""
+    """Whether oneDNN's fused operators take these: on the CPU, without gradients."""
     return (
         _HAS_POINTWISE
         and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.bfloat16
+        and x.dtype == weight.dtype
+        and x.dtype in (torch.bfloat16, torch.float32)
         and not torch.is_grad_enabled()
     )

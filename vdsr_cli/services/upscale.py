@@ -21,6 +21,7 @@ from vdsr_cli.errors import DeviceError, OutputError, VdsrError
 from vdsr_cli.images import MAX_PIXELS, Canvas, Picture, read_picture, refuse_impossible
 from vdsr_cli.paths import Source, output_format
 from vdsr_cli.runtime import Runtime
+from vdsr_cli.services.aside import aside
 from vdsr_cli.services.engine import SamplingSettings, plan_picture, sample_strips
 from vdsr_cli.services.loading import LoadedModel
 from vdsr_cli.tiling import check_tiles
@@ -139,9 +140,11 @@ def upscale_picture(
         alpha = alpha.mean(0, keepdim=True)
     height, width = stages[-1].size
     canvas = Canvas(height, width, like=picture.metadata, has_alpha=alpha is not None)
-    for top, rows in _staged(picture.rgb[0], stages, loaded, request, runtime, on_tiles):
-        cover = None if alpha is None else alpha[:, top : top + rows.shape[1]]
-        canvas.put_rows(top, rows, cover)
+    # Rounding and encoding keep one core busy, while the convolutions of the next rows use all.
+    with aside(canvas.put_rows) as put_rows:
+        for top, rows in _staged(picture.rgb[0], stages, loaded, request, runtime, on_tiles):
+            cover = None if alpha is None else alpha[:, top : top + rows.shape[1]]
+            put_rows(top, rows, cover)
     return canvas
 
 
