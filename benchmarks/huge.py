@@ -1,6 +1,6 @@
 """One huge output: peak memory, and killed runs that go on and end with the same bytes.
 
-    python benchmarks/huge.py [--model vdvae-sr-x4-tiny] [--size 2500x2500] [--kills 3] [--format png]
+    python benchmarks/huge.py [--model vdvae-sr-x4-tiny] [--size 2500x2500] [--kills 3]
 
 The input is examples/photo.png, mirrored to the size asked for. `vdsr upscale` makes it four times
 as large, once without disturbance. Then the same command is killed (SIGKILL) at random moments of
@@ -21,11 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from speed import mirrored
 
+print = partial(print, flush=True)  # what is done is told before the next run ends
 ROOT = Path(__file__).resolve().parents[1]
 
 

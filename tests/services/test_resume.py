@@ -1,13 +1,7 @@
 """Outputs that are written while they are made: the same bytes, killed or not, whole or not."""
 
-import dataclasses
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from vdsr_cli.consistency import StripProjection, projected_by, replay_top
 from vdsr_cli.images import PictureFile, read_picture
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.services.engine import SamplingSettings, plan_picture, sample_strips
+from vdsr_cli.services.engine import SamplingSettings
 from vdsr_cli.services.loading import LoadedModel
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_file, upscale_picture
 
@@ -106,7 +99,7 @@ def test_interrupted_at_every_strip(
     while result is None:
         with monkeypatch.context() as patch:
             # The first put of a run that goes on is what a strip has left behind a segment's end.
-            interrupt_after(patch, puts=2 if rows else 1)
+            interrupt_after(patch, puts=3 if rows else 1)
             try:
                 result = run(source, parts, loaded, **options)
             except Killed:

@@ -28,7 +28,8 @@ _XMP: Final = 700
 _ICC: Final = 34675
 _LONG, _BYTE, _UNDEFINED, _LONG8 = 4, 1, 7, 16
 _LONGEST_FILE_BYTES: Final = 2**32 - 1
-_EXPANSION: Final = 1.01  # more than zlib makes of what it cannot compress
+_EXPANSION: Final = 1.01  # with some bytes a strip, more than zlib makes of noise
+_STRIP_BYTES: Final = 64
 
 
 class TiffCoder:
@@ -41,32 +42,27 @@ class TiffCoder:
         shape: (H, W, c); c = 1 grey, 2 with alpha, 3 RGB, 4 with alpha.
         dtype: uint8 or uint16; levels are not premultiplied.
         metadata: its ICC profile, EXIF, XMP and resolution are written.
-        longest_bytes: the largest file that is no BigTIFF.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, int, int],
-        dtype: np.dtype[Any],
-        metadata: Metadata,
-        *,
-        longest_bytes: int = _LONGEST_FILE_BYTES,
+        self, shape: tuple[int, int, int], dtype: np.dtype[Any], metadata: Metadata
     ) -> None:
         self._shape, self._dtype, self._metadata = shape, dtype, metadata
-        self._longest_bytes = longest_bytes
         height, width, channels = shape
         self.rows_each = min(height, rows_a_segment(width, channels, dtype))
         self.rows_done = 0
+        self._strips = -(-height // self.rows_each)
         self._sizes: list[int] = []
         head_bytes = len(self._head_of(_HEADER, 0))
         samples_bytes = height * width * channels * dtype.itemsize
-        if head_bytes + samples_bytes * _EXPANSION > longest_bytes:
+        most_bytes = samples_bytes * _EXPANSION + self._strips * _STRIP_BYTES
+        if head_bytes + most_bytes > _LONGEST_FILE_BYTES:
             head_bytes = len(self._head_of(_BIG_HEADER, 0))
         self._head_bytes = head_bytes
 
     def head(self) -> bytes:
         """Header and directory, of the strips so far."""
-        is_big = self._head_bytes + sum(self._sizes) > self._longest_bytes
+        is_big = self._head_bytes + sum(self._sizes) > _LONGEST_FILE_BYTES
         header = _BIG_HEADER if is_big else _HEADER
         room = self._head_bytes - len(self._head_of(header, 0))
         return self._head_of(header, room).ljust(self._head_bytes, b"\0")
@@ -99,8 +95,7 @@ class TiffCoder:
         directory[278] = self.rows_each
         directory.tagtype[_OFFSETS] = _LONG if header == _HEADER else _LONG8
         directory.tagtype[_COUNTS] = _LONG
-        missing = -(-self._shape[0] // self.rows_each) - len(self._sizes)
-        sizes = (*self._sizes, *[0] * missing)
+        sizes = (*self._sizes, *[0] * (self._strips - len(self._sizes)))
         # Pillow counts offsets from the end of the directory, when it packs the tags.
         directory[_OFFSETS] = tuple(accumulate(sizes[:-1], initial=room))
         directory[_COUNTS] = sizes

@@ -68,7 +68,7 @@ class StripSource:
         return replace(self, tops=tops, draw=draw)
 
 
-def cut_up(picture: Tensor, rows: int = 256) -> StripSource:
+def cut_up(picture: Tensor, rows: int = 64) -> StripSource:
     """A picture (C, H, W) that is here already, in strips of so many rows."""
     tops = (*range(0, picture.shape[1], rows), picture.shape[1])
     strips = torch.split(picture, rows, dim=1)
