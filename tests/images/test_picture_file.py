@@ -179,7 +179,7 @@ def test_an_interrupted_file_is_gone_on_with(tmp_path, small_segments, suffix, s
     with (tmp_path / f"a{suffix}.part").open("ab") as part:
         part.write(b"half a segment")
     file = write(path, LEVELS, Metadata(), CUTS)
-    assert file.notes == (f"gone on with from row {stop // 3 * 3} of 44",)
+    assert file.notes == (f"continued an earlier run from row {stop // 3 * 3} of 44",)
     assert path.read_bytes() == whole.read_bytes()
     assert {p.name for p in tmp_path.iterdir()} == {path.name, whole.name}
 
@@ -267,7 +267,7 @@ def test_a_full_disk_keeps_what_is_journaled(tmp_path, monkeypatch, small_segmen
     assert str(caught.value).startswith(f"{path}: cannot be written")
     assert "goes on" in (caught.value.hint or "")
     assert not path.exists()
-    assert write(path, LEVELS, Metadata(), CUTS).notes[0].startswith("gone on with")
+    assert write(path, LEVELS, Metadata(), CUTS).notes[0].startswith("continued")
 
 
 def test_rows_come_in_order_and_complete(tmp_path):

@@ -120,6 +120,8 @@ class Draft:
         self._file.seek(0)
         self._file.write(head)
         self._sync()
+        if sys.platform == "win32":
+            self._file.close()  # which must be for a new name there, and holds no lock
         self._part.replace(self._target)
         sync_folder(self._target.parent)
         self._journal.unlink(missing_ok=True)

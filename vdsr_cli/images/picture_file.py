@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from vdsr_cli.images.draft import Draft, open_draft
 from vdsr_cli.images.encode import fit_levels, open_coder
 from vdsr_cli.images.frame import Frame
 from vdsr_cli.images.segments import encoded_segments
+
+_GO_ON: Final = "what is done is kept: the same command goes on from there"
 
 
 @contextmanager
@@ -51,9 +53,6 @@ def open_picture_file(
                 raise
 
 
-_GO_ON = "what is done is kept: the same command goes on from there"
-
-
 class PictureFile:
     """A picture on its way into its file; rows are held until they fill a segment.
 
@@ -75,7 +74,8 @@ class PictureFile:
             draft.append(self._coder.head())
         else:
             self._coder.restore(draft.state)
-            self.notes += (f"gone on with from row {self._coder.rows_done} of {frame.height}",)
+            done = self._coder.rows_done
+            self.notes += (f"continued an earlier run from row {done} of {frame.height}",)
         self.next_row = self._coder.rows_done
 
     def put_rows(self, top: int, rgb: Tensor, alpha: Tensor | None = None) -> None:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -137,9 +138,8 @@ def upscale_picture(
     Alpha is upscaled by the same model at temperature 0, so that its edges lie where the colours'
     do; colours are premultiplied on the way.
     """
-    height, width = _final_size(picture, loaded, request)
-    has_alpha = picture.alpha is not None
-    canvas = Canvas(height, width, like=picture.metadata, has_alpha=has_alpha)
+    frame = _frame(picture, loaded, request)
+    canvas = Canvas(frame.height, frame.width, like=frame.like, has_alpha=frame.has_alpha)
     for rows in upscale_rows(picture, loaded, request, runtime, on_tiles=on_tiles):
         canvas.put_rows(*rows)
     return canvas
@@ -173,10 +173,13 @@ def upscale_rows(
         yield top, rgb, cover.mean(0, keepdim=True)
 
 
-def _final_size(picture: Picture, loaded: LoadedModel, request: UpscaleRequest) -> tuple[int, int]:
+def _frame(picture: Picture, loaded: LoadedModel, request: UpscaleRequest) -> Frame:
+    """What comes out."""
     native = loaded.model.scale
     stages = plan_stages(picture.height, picture.width, native=native, scale=request.scale)
-    return stages[-1].size
+    height, width = stages[-1].size
+    has_alpha = picture.alpha is not None
+    return Frame(height=height, width=width, like=picture.metadata, has_alpha=has_alpha)
 
 
 def _upscaled(
@@ -279,13 +282,12 @@ def upscale_file(
         )
         tiles = count_tiles(picture.height, picture.width, loaded, request)
         tiles *= 1 if picture.alpha is None else 2
-        _refuse_format(picture, output, loaded, request)
+        frame = _frame(picture, loaded, request)
+        _refuse_format(frame, output, request)
         on_start(tiles)
-        height, width = _final_size(picture, loaded, request)
-        work = _Work(
-            picture=picture, loaded=loaded, request=request, runtime=runtime, on_tiles=on_tiles
+        notes = picture.notes + _upscale_into(
+            output or stdout, picture, loaded, request, runtime, on_tiles
         )
-        notes = picture.notes + _write(work, output, stdout)
     except VdsrError as error:
         return _failed(named, error)
     except MemoryError:
@@ -297,8 +299,8 @@ def upscale_file(
         scale=request.scale,
         temperature=request.settings.temperature,
         seed=request.settings.seed,
-        width=width,
-        height=height,
+        width=frame.width,
+        height=frame.height,
         tiles=tiles,
         consistency=_is_projected(loaded, request) and _is_whole(request.scale),
         seconds=round(time.perf_counter() - started, 3),
@@ -306,13 +308,11 @@ def upscale_file(
     )
 
 
-def _refuse_format(
-    picture: Picture, output: Path | None, loaded: LoadedModel, request: UpscaleRequest
-) -> None:
+def _refuse_format(frame: Frame, output: Path | None, request: UpscaleRequest) -> None:
     """Refuses an output that its format cannot hold before any work is done on it."""
-    size = _final_size(picture, loaded, request)
     format = request.format if output is None else output_format(output)
-    refuse_impossible(format, *size, name=str(output or "standard output"))
+    name = str(output or "standard output")
+    refuse_impossible(format, frame.height, frame.width, name=name)
 
 
 def _failed(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
@@ -332,56 +332,40 @@ def _refuse_existing(output: Path | None, request: UpscaleRequest) -> None:
         raise OutputError(f"{output} exists already", hint="add --overwrite or --skip-existing")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """The arguments of :func:`upscale_rows`."""
-
-    picture: Picture
-    loaded: LoadedModel
-    request: UpscaleRequest
-    runtime: Runtime
-    on_tiles: Callable[[int], None]
-
-    def canvas(self) -> Canvas:
-        """All rows."""
-        return upscale_picture(
-            self.picture, self.loaded, self.request, self.runtime, on_tiles=self.on_tiles
-        )
-
-    def rows_from(self, row: int) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-        """The rows from one on."""
-        return upscale_rows(
-            self.picture,
-            self.loaded,
-            self.request,
-            self.runtime,
-            first_row=row,
-            on_tiles=self.on_tiles,
-        )
-
-    def identity(self) -> str:
-        """A hash of all that the rows depend on."""
-        request = self.request
-        settings = asdict(request.settings) | {
-            "scale": request.scale,
-            "consistency": _is_projected(self.loaded, request),
-        }
-        return identify(self.picture, self.loaded, self.runtime, settings)
-
-
-def _write(work: _Work, output: Path | None, stdout: BinaryIO) -> tuple[str, ...]:
-    """Does the work and writes the result; returns notes for the user."""
-    request = work.request
-    if output is None:
-        return work.canvas().save_to(stdout, request.format, quality=request.quality)
-    format = output_format(output)
-    is_special = os.path.exists(output) and not os.path.isfile(output)
-    if is_special or not is_segmented(format):
-        return work.canvas().save(output, quality=request.quality)
-    height, width = _final_size(work.picture, work.loaded, request)
-    has_alpha = work.picture.alpha is not None
-    frame = Frame(height=height, width=width, like=work.picture.metadata, has_alpha=has_alpha)
-    with open_picture_file(output, frame, format=format, identity=work.identity) as file:
-        for rows in work.rows_from(file.next_row):
+def _upscale_into(
+    output: Path | BinaryIO,
+    picture: Picture,
+    loaded: LoadedModel,
+    request: UpscaleRequest,
+    runtime: Runtime,
+    on_tiles: Callable[[int], None],
+) -> tuple[str, ...]:
+    """Upscales a picture into a file or a stream; returns notes for the user."""
+    if not isinstance(output, Path) or not _is_streamed(output):
+        canvas = upscale_picture(picture, loaded, request, runtime, on_tiles=on_tiles)
+        if isinstance(output, Path):
+            return canvas.save(output, quality=request.quality)
+        return canvas.save_to(output, request.format, quality=request.quality)
+    frame, format = _frame(picture, loaded, request), output_format(output)
+    identity = partial(_identify, picture, loaded, request, runtime)
+    with open_picture_file(output, frame, format=format, identity=identity) as file:
+        start = file.next_row
+        for rows in upscale_rows(
+            picture, loaded, request, runtime, first_row=start, on_tiles=on_tiles
+        ):
             file.put_rows(*rows)
     return file.notes
+
+
+def _is_streamed(output: Path) -> bool:
+    """Whether a file can be written row by row; pipes and devices get theirs at once."""
+    is_special = os.path.exists(output) and not os.path.isfile(output)
+    return is_segmented(output_format(output)) and not is_special
+
+
+def _identify(
+    picture: Picture, loaded: LoadedModel, request: UpscaleRequest, runtime: Runtime
+) -> str:
+    """A hash of all that the rows depend on."""
+    facts = {"scale": request.scale, "consistency": _is_projected(loaded, request)}
+    return identify(picture, loaded, runtime, asdict(request.settings) | facts)
