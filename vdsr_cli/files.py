@@ -25,7 +25,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(mode)
         sync_file(temporary)
         temporary.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -51,7 +51,7 @@ def _default_mode(path: Path) -> int:
     return mode
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Have a change of names in ``folder`` reach the disk, where the system offers that."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -115,10 +115,14 @@ class Padding:
     periodic: bool = False
 
     def apply(self, lr: Tensor) -> Tensor:
-        """(C, h, w) -> (C, top + h + bottom, left + w + right) by reflection or periodically."""
-        rows = _border_index(lr.shape[1], self.top, self.bottom, periodic=self.periodic)
-        columns = _border_index(lr.shape[2], self.left, self.right, periodic=self.periodic)
-        return lr[:, rows][:, :, columns]
+        """(C, h, w) -> (C, top + h + bottom, left + w + right) by reflection or periodically;
+        where there is nothing to pad, a view."""
+        if self.top or self.bottom:
+            lr = lr[:, _border_index(lr.shape[1], self.top, self.bottom, periodic=self.periodic)]
+        if self.left or self.right:
+            columns = _border_index(lr.shape[2], self.left, self.right, periodic=self.periodic)
+            lr = lr[:, :, columns]
+        return lr
 
 
 def plan_padding(

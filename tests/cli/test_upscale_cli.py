@@ -260,7 +260,7 @@ def test_5_no_memory_for_the_output(upscale, tmp_path, save_picture, monkeypatch
 
     monkeypatch.setattr("vdsr_cli.services.upscale.Canvas", canvas)
     save_picture(tmp_path / "a.png")
-    ended = upscale("a.png")
+    ended = upscale("a.png", "--format", "webp")
     assert ended.code == 5
     assert_one_clear_line(ended, "a.png", "memory")
 
@@ -302,26 +302,26 @@ def test_6_an_output_too_large_for_its_format(upscale, tmp_path, save_picture):
     assert files(tmp_path) == ["a.png"]
 
 
-def test_6_a_full_disk(upscale, tmp_path, save_picture, monkeypatch):
-    """The write fails half-way: the new file goes, the old one stays."""
-    import vdsr_cli.images.encode as encode
+@pytest.mark.parametrize(
+    ("format", "where"),
+    [("png", "draft.Draft.commit"), ("tiff", "draft.Draft.append"), ("webp", "encode._encoded")],
+)
+def test_6_a_full_disk(upscale, tmp_path, save_picture, monkeypatch, format, where):
+    """The write fails: the new file goes, the old one stays."""
 
-    real = encode.encode_levels
-
-    def full(stream, *arguments, **options):
-        stream.write(b"\x89PNG half of it")
+    def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
     save_picture(tmp_path / "a.png")
-    monkeypatch.setattr(encode, "encode_levels", full)
-    ended = upscale("a.png", "-o", "b.png")
-    assert ended.code == 6 and real is not full
-    assert_one_clear_line(ended, "b.png", "no space is left")
+    monkeypatch.setattr(f"vdsr_cli.images.{where}", full)
+    ended = upscale("a.png", "-o", f"b.{format}")
+    assert ended.code == 6
+    assert_one_clear_line(ended, f"b.{format}", "no space is left")
     assert files(tmp_path) == ["a.png"]
-    (tmp_path / "b.png").write_bytes(b"old")
-    assert upscale("a.png", "-o", "b.png", "--overwrite").code == 6
-    assert (tmp_path / "b.png").read_bytes() == b"old"
-    assert files(tmp_path) == ["a.png", "b.png"]
+    (tmp_path / f"b.{format}").write_bytes(b"old")
+    assert upscale("a.png", "-o", f"b.{format}", "--overwrite").code == 6
+    assert (tmp_path / f"b.{format}").read_bytes() == b"old"
+    assert files(tmp_path) == ["a.png", f"b.{format}"]
 
 
 # Several pictures
@@ -526,16 +526,19 @@ def test_130_an_interrupt_in_the_middle(start_vdsr, tmp_path, save_picture, tiny
     assert files(tmp_path) == ["1.png", "2.png", "out/1_x4.png"]
 
 
-def test_130_an_interrupt_while_a_file_is_written(upscale, tmp_path, save_picture, monkeypatch):
-    import vdsr_cli.images.encode as encode
-
-    def interrupted(stream, *arguments, **options):
-        stream.write(b"\x89PNG half of it")
+@pytest.mark.parametrize(
+    ("format", "where"),
+    [("png", "draft.Draft.commit"), ("tiff", "draft.Draft.append"), ("webp", "encode._encoded")],
+)
+def test_130_an_interrupt_while_a_file_is_written(
+    upscale, tmp_path, save_picture, monkeypatch, format, where
+):
+    def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     save_picture(tmp_path / "a.png")
-    monkeypatch.setattr(encode, "encode_levels", interrupted)
-    ended = upscale("a.png")
+    monkeypatch.setattr(f"vdsr_cli.images.{where}", interrupted)
+    ended = upscale("a.png", "--format", format)
     assert ended.code == 130 and "Traceback" not in ended.err
     assert files(tmp_path) == ["a.png"]
 

@@ -22,7 +22,12 @@ from vdsr_cli.consistency.degradation import (
     solve_gram_nearly,
 )
 from vdsr_cli.consistency.rounding import round_cells
-from vdsr_cli.consistency.strips import StripDegradation, StripProjection
+from vdsr_cli.consistency.strips import (
+    StripDegradation,
+    StripProjection,
+    projected_by,
+    replay_top,
+)
 
 __all__ = [
     "ClippedStripProjection",
@@ -34,7 +39,9 @@ __all__ = [
     "degrade_adjoint",
     "project",
     "project_within",
+    "projected_by",
     "reduction_taps",
+    "replay_top",
     "round_cells",
     "solve_gram",
     "solve_gram_nearly",

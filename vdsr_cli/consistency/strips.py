@@ -4,6 +4,7 @@ Each stage knows its rows up to some frontier and needs a few rows beyond those 
 stage needs any more is let go. Memory is that of some strips, whatever the height.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -49,6 +50,11 @@ class Rows:
         self.height, self.per_row = height, per_row
         self.first = self.end = 0
         self._held: Tensor | None = None
+
+    def begin(self, first: int, rows: Tensor) -> None:
+        """Has some rows, from ``first`` on, as if others had been there before."""
+        self.first = self.end = first
+        self.append(rows)
 
     def append(self, rows: Tensor) -> None:
         """Takes the next rows."""
@@ -112,13 +118,25 @@ class StripProjection:
     Args:
         lr: (3, h, w), what the result must degrade to.
         scale: of the degradation.
+        top: the LR row that the first strip begins with. What comes out near it is wrong, for lack
+            of what lies above; see :func:`replay_top`.
     """
 
-    def __init__(self, lr: Tensor, scale: int) -> None:
+    def __init__(self, lr: Tensor, scale: int, *, top: int = 0) -> None:
         self.lr, self.scale = lr, scale
         self.rows = Rows(lr.shape[1], scale)
         self.residual = Rows(lr.shape[1])
-        self.emitted = 0
+        self.emitted = projected_by(top, lr.shape[1])
+        if top:
+            self._begin(top)
+
+    def _begin(self, top: int) -> None:
+        """Holds as many rows, of nothing, as would be held had the strips above been pushed."""
+        width, measured = self.lr.shape[2], max(0, top - REACH)
+        held = (top - self.emitted) * self.scale
+        self.rows.begin(self.emitted, self.lr.new_zeros(3, held, width * self.scale))
+        low = max(0, self.emitted - REACH - HALO)
+        self.residual.begin(low, self.lr.new_zeros(3, measured - low, width))
 
     def push(self, strip: Tensor) -> Tensor:
         """Takes the next rows (3, rows, W), a multiple of the scale; returns the projected rows
@@ -147,3 +165,26 @@ class StripProjection:
         solved = solve_gram(residual, self.scale)[:, low:high]
         spread = degrade_adjoint(solved, self.scale)
         return spread[:, (own.start - low) * self.scale : (own.stop - low) * self.scale]
+
+
+def projected_by(pushed: int, height: int) -> int:
+    """How many of ``height`` LR rows :class:`StripProjection` has returned after it was given so
+    many."""
+    return height if pushed == height else max(0, pushed - 2 * REACH - HALO)
+
+
+def replay_top(tops: Sequence[int], top: int) -> int:
+    """Where a projection must begin for its pushes from ``top`` on to return what they would have
+    returned had it begun at 0, bit for bit.
+
+    Each push works on all that is held. So what is held must be made of rows of the picture alone:
+    first the rows, then the residuals, which reach up from the push by as much as this.
+
+    Args:
+        tops: the LR rows that strips begin with.
+        top: one of them.
+    """
+    for _ in range(2):
+        reach = 2 * (REACH + HALO)
+        top = max((start for start in tops if start <= top - reach), default=0)
+    return top

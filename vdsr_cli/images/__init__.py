@@ -3,6 +3,7 @@
     file --read_picture--> Picture: rgb (1, 3, h, w) float32 in [0, 1], alpha, Metadata
                                               |  the models' work
     file <--Canvas.save--- Canvas:  levels (H, W, C) uint8 or uint16 <--put_rows-- rgb rows
+    file <--segments------ PictureFile:  no more than some rows      <--put_rows-- rgb rows
 
 Between the two, colours are premultiplied by alpha, so that nothing invisible leaks into what is
 visible when pictures are resized. Values stay in the picture's own colour space: its ICC profile
@@ -12,26 +13,36 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
     decode.py     what a file is, whether it may be read, and reading it
     samples.py    every pixel mode of Pillow -> one array of levels, at full depth
     metadata.py   EXIF, XMP, ICC and resolution: read, cleaned, fitted to the output
+    frame.py      size and integers of an output picture
     canvas.py     the output picture, filled row by row
+    picture_file.py  the output picture, written while its rows arrive
     encode.py     levels -> a file of each format
+    segments.py   what PNG and TIFF have in common: segments that are encoded by themselves
     png.py        PNG, faster than Pillow's and with 16 bits a colour
     tiff.py       TIFF, with 16 bits a colour, which Pillow's lacks
     atomic.py     files that appear whole or not at all
+    draft.py      files that take long, which a later run goes on with
 """
 
 from vdsr_cli.images.atomic import atomic_write, writing_to
 from vdsr_cli.images.canvas import Canvas
 from vdsr_cli.images.decode import MAX_PIXELS, read_picture
-from vdsr_cli.images.encode import encode_levels, refuse_impossible, save_levels
+from vdsr_cli.images.encode import encode_levels, is_segmented, refuse_impossible, save_levels
+from vdsr_cli.images.frame import Frame
 from vdsr_cli.images.picture import Metadata, Picture
+from vdsr_cli.images.picture_file import PictureFile, open_picture_file
 
 __all__ = [
     "MAX_PIXELS",
     "Canvas",
+    "Frame",
     "Metadata",
     "Picture",
+    "PictureFile",
     "atomic_write",
     "encode_levels",
+    "is_segmented",
+    "open_picture_file",
     "read_picture",
     "refuse_impossible",
     "save_levels",

@@ -50,7 +50,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def writing_to(name: str) -> Iterator[None]:
+def writing_to(name: str, *, hint: str | None = None) -> Iterator[None]:
     """Turn an ``OSError`` of the body into one line about the output called ``name``.
 
     Raises:
@@ -60,4 +60,4 @@ def writing_to(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
-        raise OutputError(f"{name}: cannot be written: {reason}") from error
+        raise OutputError(f"{name}: cannot be written: {reason}", hint=hint) from error

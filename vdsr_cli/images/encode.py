@@ -1,5 +1,6 @@
 """Levels -> a file of each format, with what the format can hold and a note on what it cannot."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -11,10 +12,12 @@ from PIL import Image, features
 
 from vdsr_cli.errors import OutputError, UsageError
 from vdsr_cli.images.atomic import atomic_write, writing_to
+from vdsr_cli.images.frame import Frame
 from vdsr_cli.images.metadata import profile_space, sized_exif
 from vdsr_cli.images.picture import Metadata
-from vdsr_cli.images.png import write_png
-from vdsr_cli.images.tiff import write_tiff
+from vdsr_cli.images.png import PngCoder, write_png
+from vdsr_cli.images.segments import SegmentCoder
+from vdsr_cli.images.tiff import TiffCoder, write_tiff
 from vdsr_cli.paths import output_format
 
 _JPEG_SEGMENT_BYTES: Final = 65_500
@@ -43,6 +46,8 @@ _FORMATS: Final = {
     "avif": _Format(name="AVIF", channels=(1, 3, 4), longest_px=65_536, codec="avif"),
     "bmp": _Format(name="BMP", channels=(1, 3), longest_px=2**31 - 1, has_metadata=False),
 }
+
+_CODERS: Final[dict[str, Callable[..., SegmentCoder]]] = {"png": PngCoder, "tiff": TiffCoder}
 
 
 def save_levels(
@@ -114,7 +119,7 @@ def encode_levels(
     refuse_impossible(format, levels.shape[0], levels.shape[1], name=name)
     notes: list[str] = []
     fitted = _fitted(levels, spec, notes)
-    metadata = _fitted_metadata(like or Metadata(), fitted, spec, notes)
+    metadata = _fitted_metadata(like or Metadata(), fitted.shape, spec, notes)
     with writing_to(name):
         if spec.name == "TIFF":
             write_tiff(stream, fitted, metadata)
@@ -124,6 +129,30 @@ def encode_levels(
             stream.write(_encoded(fitted, metadata, spec, quality, name))
         stream.flush()
     return tuple(notes)
+
+
+def is_segmented(format: str) -> bool:
+    """Whether a picture of this format can be written while its rows arrive."""
+    return format in _CODERS
+
+
+def fit_levels(levels: NDArray[Any], format: str) -> NDArray[Any]:
+    """Rows (rows, W, c) as a segmented format holds them; it holds all that they say."""
+    return _fitted(levels, _FORMATS[format], [])
+
+
+def open_coder(format: str, frame: Frame) -> tuple[SegmentCoder, tuple[str, ...]]:
+    """What encodes the rows of a picture, made to fit, in a segmented format.
+
+    Returns:
+        The coder, and notes on what of the metadata the format could not hold.
+    """
+    spec = _FORMATS[format]
+    pixel = fit_levels(np.zeros((1, 1, frame.shape[2]), frame.dtype), format)
+    shape = frame.height, frame.width, pixel.shape[2]
+    notes: list[str] = []
+    metadata = _fitted_metadata(frame.like, shape, spec, notes)
+    return _CODERS[format](shape, pixel.dtype, metadata), tuple(notes)
 
 
 def refuse_impossible(format: str, height: int, width: int, *, name: str) -> None:
@@ -180,15 +209,15 @@ def flattened(levels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _fitted_metadata(
-    like: Metadata, levels: NDArray[Any], spec: _Format, notes: list[str]
+    like: Metadata, shape: tuple[int, ...], spec: _Format, notes: list[str]
 ) -> Metadata:
-    """The metadata that a format holds beside these levels, its EXIF with their dimensions."""
+    """The metadata that a format holds beside levels (H, W, c), its EXIF with their dimensions."""
     if not spec.has_metadata:
         if like.icc_profile or like.exif or like.xmp:
             notes.append(f"{spec.name} holds no metadata: the colours may look different")
         return replace(like, icc_profile=None, exif=None, xmp=None)
     icc, exif, xmp = like.icc_profile, like.exif, like.xmp
-    height, width, channels = levels.shape
+    height, width, channels = shape
     if icc is not None and profile_space(icc) != ("grey" if channels < 3 else "RGB"):
         notes.append(f"the {profile_space(icc)} profile does not fit {spec.name} and was left out")
         icc = None

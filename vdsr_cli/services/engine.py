@@ -99,6 +99,23 @@ class PicturePlan:
         """How many tiles will be sampled."""
         return len(self.rows.starts) * len(self.columns.starts)
 
+    def finished_by(self, row: int) -> range:
+        """The LR rows of the picture that no tile below this row of tiles reaches, and tiles
+        above it do not finish: perhaps none, where it lies in the padding."""
+        starts, before = self.rows.starts, self.padding.top
+        end = starts[row + 1] if row + 1 < len(starts) else self.rows.length
+        return range(max(starts[row] - before, 0), min(end - before, self.height))
+
+    @property
+    def strip_rows(self) -> tuple[int, ...]:
+        """The rows of tiles that finish a strip."""
+        return tuple(row for row in range(len(self.rows.starts)) if self.finished_by(row))
+
+    def first_reaching(self, row: int) -> int:
+        """The first row of tiles that shares pixels with this one, or is it."""
+        starts, tile = self.rows.starts, self.rows.tile
+        return next(other for other in range(row + 1) if starts[other] + tile > starts[row])
+
 
 def plan_picture(height: int, width: int, *, cell: int, settings: SamplingSettings) -> PicturePlan:
     """Plans an LR picture of ``height`` by ``width`` pixels."""
@@ -130,9 +147,13 @@ def sample_strips(
     runtime: Runtime,
     *,
     noises: Sequence[SampleNoise] | None = None,
+    first: int = 0,
     on_tiles: Callable[[int], None] = lambda tiles: None,
 ) -> Iterator[Strip]:
     """Samples a picture and yields its strips from top to bottom.
+
+    Those that begin with a later one are the same, bit for bit: the rows of tiles that reach into
+    it are sampled again.
 
     Args:
         model: placed by the runtime.
@@ -140,7 +161,8 @@ def sample_strips(
         settings: how.
         runtime: device and dtype.
         noises: one a sample; None for the noise fields of the settings' seed and samples.
-        on_tiles: told how many tiles have just been finished.
+        first: the strip to begin with, one of the plan's ``strip_rows`` by its index.
+        on_tiles: told how many tiles have just been finished, or need not be sampled.
 
     Raises:
         DeviceError: one tile does not fit into memory, or a tile is not finite.
@@ -150,12 +172,14 @@ def sample_strips(
         noises = [NoiseField(seed=settings.seed, sample=i) for i in settings.samples]
     band = _Band(plan, model.scale, len(noises), runtime.device)
     drawer = _TileDrawer(model, plan.padding.apply(lr), plan, settings, runtime, noises)
-    for row in range(len(plan.rows.starts)):
+    begin = plan.first_reaching(plan.strip_rows[first]) if first else 0
+    on_tiles(begin * len(plan.columns.starts))
+    for row in range(begin, len(plan.rows.starts)):
         for columns, pixels in drawer.draw_row(row):
             band.add(row, columns, pixels)
             on_tiles(len(columns))
         strip = band.finish(row)
-        if strip is not None:
+        if strip is not None and row >= plan.strip_rows[first]:
             yield strip
 
 
@@ -186,24 +210,23 @@ class _Band:
         starts, scale = self.plan.rows.starts, self.scale
         last = row == len(starts) - 1
         done = self.sum.shape[2] if last else (starts[row + 1] - starts[row]) * scale
-        strip = self._cropped(starts[row] * scale, done)
+        strip = self._cropped(row)
         if not last:
             rest = self.sum[:, :, done:].clone()
             self.sum.zero_()
             self.sum[:, :, : rest.shape[2]] = rest
         return strip
 
-    def _cropped(self, top: int, rows: int) -> Strip | None:
-        """The first ``rows`` rows of the band, of which those inside the picture."""
-        padding, scale = self.plan.padding, self.scale
-        first = padding.top * scale
-        end = first + self.plan.height * scale
-        low, high = max(top, first), min(top + rows, end)
-        if high <= low:
+    def _cropped(self, row: int) -> Strip | None:
+        """What a row of tiles has finished of the picture."""
+        padding, scale, rows = self.plan.padding, self.scale, self.plan.finished_by(row)
+        if not rows:
             return None
+        top = (rows.start + padding.top - self.plan.rows.starts[row]) * scale
         left = padding.left * scale
-        pixels = self.sum[:, :, low - top : high - top, left : left + self.plan.width * scale]
-        return Strip(low - first, pixels.add(1).mul_(0.5).cpu())
+        width = self.plan.width * scale
+        pixels = self.sum[:, :, top : top + len(rows) * scale, left : left + width]
+        return Strip(rows.start * scale, pixels.add(1).mul_(0.5).cpu())
 
 
 class _TileDrawer:

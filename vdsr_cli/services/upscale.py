@@ -1,13 +1,15 @@
 """The use case of ``vdsr upscale``: pictures in, larger pictures out.
 
-Picture ─► stages of the model (x4, or x4 twice for more) ─► strips
-             └─► consistency projection ─► Canvas ─► file
+Picture ─► passes of the model (x4, or x4 twice for more) ─► strips ─► consistency projection
+    ─► PictureFile, which writes PNG and TIFF as rows are finished
+    ─► Canvas ─► file of another format, or a stream
 """
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,14 +18,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vdsr_cli.config import check_scale, check_temperature
-from vdsr_cli.consistency import StripProjection, project
 from vdsr_cli.errors import DeviceError, OutputError, VdsrError
-from vdsr_cli.images import MAX_PIXELS, Canvas, Picture, read_picture, refuse_impossible
+from vdsr_cli.images import (
+    MAX_PIXELS,
+    Canvas,
+    Frame,
+    Picture,
+    is_segmented,
+    open_picture_file,
+    read_picture,
+    refuse_impossible,
+)
 from vdsr_cli.paths import Source, output_format
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.aside import aside
-from vdsr_cli.services.engine import SamplingSettings, plan_picture, sample_strips
+from vdsr_cli.services.engine import SamplingSettings, plan_picture
+from vdsr_cli.services.identity import identify
 from vdsr_cli.services.loading import LoadedModel
+from vdsr_cli.services.strips import StripSource, cut_up, projected_strips, sampled_strips
 from vdsr_cli.tiling import check_tiles
 
 
@@ -127,74 +139,87 @@ def upscale_picture(
     Alpha is upscaled by the same model at temperature 0, so that its edges lie where the colours'
     do; colours are premultiplied on the way.
     """
-    native = loaded.model.scale
-    stages = plan_stages(picture.height, picture.width, native=native, scale=request.scale)
-    alpha = None
-    if picture.alpha is not None:
-        still = replace(request.settings, temperature=0.0, samples=(0,), output="mean")
-        grey = picture.alpha[0].expand(3, -1, -1)
-        alpha_request = replace(request, settings=still, consistency=False)
-        alpha = _whole(
-            _staged(grey, stages, loaded, alpha_request, runtime, on_tiles), stages[-1].size
-        )
-        alpha = alpha.mean(0, keepdim=True)
-    height, width = stages[-1].size
-    canvas = Canvas(height, width, like=picture.metadata, has_alpha=alpha is not None)
-    # Rounding and encoding keep one core busy, while the convolutions of the next rows use all.
+    frame = _frame(picture, loaded, request)
+    canvas = Canvas(frame.height, frame.width, like=frame.like, has_alpha=frame.has_alpha)
+    # Rounding keeps one core busy, while the convolutions of the next rows use all.
     with aside(canvas.put_rows) as put_rows:
-        for top, rows in _staged(picture.rgb[0], stages, loaded, request, runtime, on_tiles):
-            cover = None if alpha is None else alpha[:, top : top + rows.shape[1]]
-            put_rows(top, rows, cover)
+        for rows in upscale_rows(picture, loaded, request, runtime, on_tiles=on_tiles):
+            put_rows(*rows)
     return canvas
 
 
-Rows = tuple[int, Tensor]
-"""First row, and (3, rows, W) nominally in [0, 1]."""
-
-
-def _staged(
-    lr: Tensor,
-    stages: Sequence[Stage],
+def upscale_rows(
+    picture: Picture,
     loaded: LoadedModel,
     request: UpscaleRequest,
     runtime: Runtime,
-    on_tiles: Callable[[int], None],
-) -> Iterator[Rows]:
-    """Runs the stages; all but the last, and resized ones, are held whole."""
-    native = loaded.model.scale
-    original = lr
-    for stage in stages:
-        rows = _native_rows(lr, loaded, request, runtime, on_tiles)
-        native_size = (lr.shape[1] * native, lr.shape[2] * native)
-        if stage is stages[-1] and stage.size == native_size and len(stages) == 1:
-            yield from rows
-            return
-        lr = resized(_whole(rows, native_size), stage.size)
-    if _is_projected(loaded, request) and _is_whole(request.scale):
-        lr = project(lr.unsqueeze(0), original.unsqueeze(0), int(request.scale))[0]
-    yield 0, lr
+    *,
+    first_row: int = 0,
+    on_tiles: Callable[[int], None] = lambda tiles: None,
+) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+    """What :func:`upscale_picture` puts on its canvas, from a row on, as it is finished.
 
-
-def _native_rows(
-    lr: Tensor,
-    loaded: LoadedModel,
-    request: UpscaleRequest,
-    runtime: Runtime,
-    on_tiles: Callable[[int], None],
-) -> Iterator[Rows]:
-    """One pass of the model, projected strip by strip where that is asked for."""
-    strips = sample_strips(loaded.model, lr, request.settings, runtime, on_tiles=on_tiles)
-    if not _is_projected(loaded, request):
-        for strip in strips:
-            yield strip.top, strip.pixels[0]
+    Yields:
+        The first row, (3, rows, W) premultiplied by alpha, and alpha (1, rows, W) or None.
+    """
+    colours = _upscaled(picture.rgb[0], loaded, request, runtime, on_tiles)
+    if picture.alpha is None:
+        for top, rgb in colours.rows_from(first_row):
+            yield top, rgb, None
         return
-    projection = StripProjection(lr, loaded.model.scale)
-    top = 0
-    for strip in strips:
-        done = projection.push(strip.pixels[0])
-        if done.shape[1]:
-            yield top, done
-            top += done.shape[1]
+    still = replace(request.settings, temperature=0.0, samples=(0,), output="mean")
+    grey = picture.alpha[0].expand(3, -1, -1)
+    alpha_request = replace(request, settings=still, consistency=False)
+    covers = _upscaled(grey, loaded, alpha_request, runtime, on_tiles).recut(colours.tops)
+    pairs = zip(colours.rows_from(first_row), covers.rows_from(first_row), strict=True)
+    for (top, rgb), (_, cover) in pairs:
+        yield top, rgb, cover.mean(0, keepdim=True)
+
+
+def _frame(picture: Picture, loaded: LoadedModel, request: UpscaleRequest) -> Frame:
+    """What comes out."""
+    native = loaded.model.scale
+    stages = plan_stages(picture.height, picture.width, native=native, scale=request.scale)
+    height, width = stages[-1].size
+    has_alpha = picture.alpha is not None
+    return Frame(height=height, width=width, like=picture.metadata, has_alpha=has_alpha)
+
+
+def _upscaled(
+    lr: Tensor,
+    loaded: LoadedModel,
+    request: UpscaleRequest,
+    runtime: Runtime,
+    on_tiles: Callable[[int], None],
+) -> StripSource:
+    """All stages of (3, h, w). What is resized is held whole, the first of two passes always."""
+    native, original = loaded.model.scale, lr
+    stages = plan_stages(lr.shape[1], lr.shape[2], native=native, scale=request.scale)
+    source = _one_pass(lr, loaded, request, runtime, on_tiles)
+    for stage in stages[:-1]:
+        lr = resized(_whole(source, native * lr.shape[2]), stage.size)
+        source = _one_pass(lr, loaded, request, runtime, on_tiles)
+    if stages[-1].size != (native * lr.shape[1], native * lr.shape[2]):
+        source = cut_up(resized(_whole(source, native * lr.shape[2]), stages[-1].size))
+    elif len(stages) == 1:
+        return source
+    if _is_projected(loaded, request) and _is_whole(request.scale):
+        source = projected_strips(source, original, int(request.scale))
+    return source
+
+
+def _one_pass(
+    lr: Tensor,
+    loaded: LoadedModel,
+    request: UpscaleRequest,
+    runtime: Runtime,
+    on_tiles: Callable[[int], None],
+) -> StripSource:
+    """One pass of the model, projected where that is asked for."""
+    source = sampled_strips(loaded.model, lr, request.settings, runtime, on_tiles)
+    if _is_projected(loaded, request):
+        source = projected_strips(source, lr, loaded.model.scale)
+    return source
 
 
 def _is_whole(scale: float) -> bool:
@@ -206,21 +231,21 @@ def _is_projected(loaded: LoadedModel, request: UpscaleRequest) -> bool:
     return loaded.is_bicubic if request.consistency is None else request.consistency
 
 
-def _whole(rows: Iterator[Rows], size: tuple[int, int]) -> Tensor:
-    picture = torch.empty(3, *size)
-    for top, part in rows:
-        picture[:, top : top + part.shape[1]] = part
+def _whole(source: StripSource, width: int) -> Tensor:
+    picture = torch.empty(3, source.height, width)
+    for top, rows in source.rows_from(0):
+        picture[:, top : top + rows.shape[1]] = rows
     return picture
 
 
 def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """Antialiased bicubic (a = -0.5): (C, h, w) -> (C, *size)."""
+    """Antialiased bicubic (a = -0.5): (3, h, w) -> (3, *size)."""
     if picture.shape[1:] == size:
         return picture
-    result = F.interpolate(
+    enlarged = F.interpolate(
         picture.unsqueeze(0), size=size, mode="bicubic", antialias=True, align_corners=False
     )
-    return result[0]
+    return enlarged[0]
 
 
 def check_request(request: UpscaleRequest, loaded: LoadedModel) -> None:
@@ -260,10 +285,12 @@ def upscale_file(
         )
         tiles = count_tiles(picture.height, picture.width, loaded, request)
         tiles *= 1 if picture.alpha is None else 2
-        _refuse_format(picture, output, loaded, request)
+        frame = _frame(picture, loaded, request)
+        _refuse_format(frame, output, request)
         on_start(tiles)
-        canvas = upscale_picture(picture, loaded, request, runtime, on_tiles=on_tiles)
-        notes = picture.notes + _write(canvas, output, request, stdout)
+        notes = picture.notes + _upscale_into(
+            output or stdout, picture, loaded, request, runtime, on_tiles
+        )
     except VdsrError as error:
         return _failed(named, error)
     except MemoryError:
@@ -275,8 +302,8 @@ def upscale_file(
         scale=request.scale,
         temperature=request.settings.temperature,
         seed=request.settings.seed,
-        width=canvas.width,
-        height=canvas.height,
+        width=frame.width,
+        height=frame.height,
         tiles=tiles,
         consistency=_is_projected(loaded, request) and _is_whole(request.scale),
         seconds=round(time.perf_counter() - started, 3),
@@ -284,15 +311,11 @@ def upscale_file(
     )
 
 
-def _refuse_format(
-    picture: Picture, output: Path | None, loaded: LoadedModel, request: UpscaleRequest
-) -> None:
+def _refuse_format(frame: Frame, output: Path | None, request: UpscaleRequest) -> None:
     """Refuses an output that its format cannot hold before any work is done on it."""
-    stages = plan_stages(
-        picture.height, picture.width, native=loaded.model.scale, scale=request.scale
-    )
     format = request.format if output is None else output_format(output)
-    refuse_impossible(format, *stages[-1].size, name=str(output or "standard output"))
+    name = str(output or "standard output")
+    refuse_impossible(format, frame.height, frame.width, name=name)
 
 
 def _failed(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
@@ -312,9 +335,42 @@ def _refuse_existing(output: Path | None, request: UpscaleRequest) -> None:
         raise OutputError(f"{output} exists already", hint="add --overwrite or --skip-existing")
 
 
-def _write(
-    canvas: Canvas, output: Path | None, request: UpscaleRequest, stdout: BinaryIO
+def _upscale_into(
+    output: Path | BinaryIO,
+    picture: Picture,
+    loaded: LoadedModel,
+    request: UpscaleRequest,
+    runtime: Runtime,
+    on_tiles: Callable[[int], None],
 ) -> tuple[str, ...]:
-    if output is None:
-        return canvas.save_to(stdout, request.format, quality=request.quality)
-    return canvas.save(output, quality=request.quality)
+    """Upscales a picture into a file or a stream; returns notes for the user."""
+    if not isinstance(output, Path) or not _is_streamed(output):
+        canvas = upscale_picture(picture, loaded, request, runtime, on_tiles=on_tiles)
+        if isinstance(output, Path):
+            return canvas.save(output, quality=request.quality)
+        return canvas.save_to(output, request.format, quality=request.quality)
+    frame, format = _frame(picture, loaded, request), output_format(output)
+    identity = partial(_identify, picture, loaded, request, runtime)
+    with (
+        open_picture_file(output, frame, format=format, identity=identity) as file,
+        aside(file.put_rows) as put_rows,
+    ):
+        for rows in upscale_rows(
+            picture, loaded, request, runtime, first_row=file.next_row, on_tiles=on_tiles
+        ):
+            put_rows(*rows)
+    return file.notes
+
+
+def _is_streamed(output: Path) -> bool:
+    """Whether a file can be written row by row; pipes and devices get theirs at once."""
+    is_special = os.path.exists(output) and not os.path.isfile(output)
+    return is_segmented(output_format(output)) and not is_special
+
+
+def _identify(
+    picture: Picture, loaded: LoadedModel, request: UpscaleRequest, runtime: Runtime
+) -> str:
+    """A hash of all that the rows depend on."""
+    facts = {"scale": request.scale, "consistency": _is_projected(loaded, request)}
+    return identify(picture, loaded, runtime, asdict(request.settings) | facts)

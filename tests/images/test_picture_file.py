@@ -1,0 +1,315 @@
+"""Pictures that are written while their rows arrive: formats, cuts, journals, failures."""
+
+import io
+import json
+import os
+import stat
+import struct
+import zlib
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from picture_files import EXIF_IFD, GPS_IFD, LENS, SRGB, exif_block, random_levels, read
+from PIL import Image
+
+from vdsr_cli.errors import OutputError
+from vdsr_cli.images import Frame, Metadata, encode_levels, open_picture_file, read_picture
+from vdsr_cli.images.draft import open_draft
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
+KINDS = [(c, d) for c in (1, 2, 3, 4) for d in (np.uint8, np.uint16)]
+
+
+def full_metadata(channels: int, dtype) -> Metadata:
+    return Metadata(
+        bit_depth=8 * np.dtype(dtype).itemsize,
+        is_grey=channels < 3,
+        icc_profile=SRGB if channels > 2 else None,
+        exif=exif_block().tobytes(),
+        xmp=XMP,
+        dpi=(300.0, 200.0),
+    )
+
+
+def frame_of(levels, like: Metadata) -> Frame:
+    height, width, channels = levels.shape
+    return Frame(height=height, width=width, like=like, has_alpha=channels in (2, 4))
+
+
+def rows_of(levels, top: int, bottom: int):
+    """Some rows as ``put_rows`` takes them, which come out as they were."""
+    values = torch.from_numpy(levels[top:bottom].astype(np.float64) / np.iinfo(levels.dtype).max)
+    planes = values.permute(2, 0, 1)
+    if levels.shape[2] in (1, 3):
+        return top, planes.expand(3, -1, -1)
+    cover = planes[-1:]
+    return top, (planes[:-1] * cover).expand(3, -1, -1), cover
+
+
+def write(path: Path, levels, like: Metadata, cuts=(), *, identity="same", every_s=1e9, stop=None):
+    """Writes levels, cut at some rows; from row ``stop`` on it fails."""
+    format = {".png": "png", ".tif": "tiff"}[path.suffix]
+    options = {"format": format, "identity": lambda: identity, "every_s": every_s}
+    with open_picture_file(path, frame_of(levels, like), **options) as file:
+        edges = [file.next_row, *(c for c in cuts if c > file.next_row), levels.shape[0]]
+        for top, bottom in pairwise(edges):
+            if stop is not None and top >= stop:
+                raise KeyboardInterrupt
+            file.put_rows(*rows_of(levels, top, bottom))
+    return file
+
+
+@pytest.fixture(params=[1, 700, 1 << 20])
+def segment_bytes(request, monkeypatch):
+    monkeypatch.setattr("vdsr_cli.images.segments._SEGMENT_BYTES", request.param)
+
+
+@pytest.mark.parametrize(("channels", "dtype"), KINDS)
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_however_rows_arrive_the_file_is_the_same(tmp_path, channels, dtype, suffix, segment_bytes):
+    levels = random_levels(channels, dtype)
+    like = full_metadata(channels, dtype)
+    at_once = io.BytesIO()
+    encode_levels(at_once, levels, format={".png": "png", ".tif": "tiff"}[suffix], like=like)
+    for index, cuts in enumerate([(), (1,), (3, 4, 10), range(11)]):
+        path = tmp_path / f"{index}{suffix}"
+        assert write(path, levels, like, cuts).notes == ()
+        assert path.read_bytes() == at_once.getvalue()
+    again = read_picture(path)
+    assert again.metadata.exif is not None and again.metadata.xmp == XMP
+    assert again.metadata.icc_profile == like.icc_profile
+    assert again.metadata.dpi == pytest.approx((300, 200), abs=0.02)
+    full = np.iinfo(dtype).max
+    rgb = again.rgb[0].permute(1, 2, 0).numpy() * full
+    cover = levels[:, :, -1:] / full if channels in (2, 4) else 1.0
+    assert np.abs(rgb - levels[:, :, : channels - (channels in (2, 4))] * cover).max() < 0.02
+
+
+def test_segments_of_a_png_are_one_stream(tmp_path, monkeypatch):
+    """Read without Pillow: the chunks in order, their checksums, one zlib stream of all rows."""
+    monkeypatch.setattr("vdsr_cli.images.segments._SEGMENT_BYTES", 200)
+    levels = random_levels(3)
+    write(tmp_path / "a.png", levels, Metadata())
+    data, kinds, stream = (tmp_path / "a.png").read_bytes()[8:], [], b""
+    while data:
+        (size,) = struct.unpack(">I", data[:4])
+        kind, body = data[4:8], data[8 : 8 + size]
+        assert struct.unpack(">I", data[8 + size : 12 + size]) == (zlib.crc32(kind + body),)
+        kinds.append(kind)
+        stream += body if kind == b"IDAT" else b""
+        data = data[12 + size :]
+    assert kinds == [b"IHDR", *[b"IDAT"] * (1 + 4 + 1), b"IEND"]
+    rows = np.frombuffer(zlib.decompress(stream), np.uint8).reshape(11, 1 + 17 * 3)
+    assert (rows[:, 0] == [1, 3, 3, 1, 3, 3, 1, 3, 3, 1, 3]).all()
+
+
+def test_cutting_a_photograph_costs_next_to_nothing(monkeypatch):
+    with Image.open(Path(__file__).parents[2] / "examples" / "photo.png") as photo:
+        levels = np.asarray(photo.convert("RGB"))
+
+    def size(segment_bytes: int, format: str) -> int:
+        monkeypatch.setattr("vdsr_cli.images.segments._SEGMENT_BYTES", segment_bytes)
+        stream = io.BytesIO()
+        encode_levels(stream, levels, format=format)
+        return stream.tell()
+
+    for format in ("png", "tiff"):
+        assert size(levels.nbytes // 10, format) < 1.01 * size(1 << 30, format)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_no_tiff_holds_becomes_a_bigtiff(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr("vdsr_cli.images.segments._SEGMENT_BYTES", 300)
+    levels, like = random_levels(3, dtype, (40, 60)), full_metadata(3, dtype)
+    write(tmp_path / "small.tif", levels, like)
+    small = (tmp_path / "small.tif").stat().st_size
+    headers = {}
+    for longest in (small - 1, small, 2 * small):
+        monkeypatch.setattr("vdsr_cli.images.tiff._LONGEST_FILE_BYTES", longest)
+        path = tmp_path / f"{longest}.tif"
+        write(path, levels, like)
+        headers[longest] = path.read_bytes()[:4]
+        picture = read_picture(path)
+        assert np.array_equal(
+            (picture.rgb[0].permute(1, 2, 0).numpy() * np.iinfo(dtype).max).round(), levels
+        )
+        assert picture.metadata.icc_profile == SRGB and picture.metadata.xmp == XMP
+        with Image.open(path) as image:
+            image.load()
+            assert image.getexif().get_ifd(EXIF_IFD)[LENS] == "Lens 50"
+            assert image.getexif().get_ifd(GPS_IFD)[1] == "N"
+    assert headers[small - 1] == b"II+\0" and headers[2 * small] == b"II*\0"
+
+
+def test_a_tiff_that_deflates_below_the_limit_is_no_bigtiff(tmp_path, monkeypatch):
+    monkeypatch.setattr("vdsr_cli.images.tiff._LONGEST_FILE_BYTES", 5000)
+    write(tmp_path / "flat.tif", np.zeros((100, 100, 3), np.uint8), Metadata())
+    assert (tmp_path / "flat.tif").read_bytes()[:4] == b"II*\0"
+    assert not read_picture(tmp_path / "flat.tif").rgb.any()
+
+
+# Journals
+
+CUTS = range(0, 44, 4)
+LEVELS = random_levels(3, np.uint8, (44, 68))
+
+
+@pytest.fixture
+def small_segments(monkeypatch):
+    monkeypatch.setattr("vdsr_cli.images.segments._SEGMENT_BYTES", 68 * 3 * 3)
+
+
+def interrupted(path: Path, stop: int, **options) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        write(path, LEVELS, Metadata(), CUTS, stop=stop, every_s=0, **options)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("stop", [4, 20, 40])
+def test_an_interrupted_file_is_gone_on_with(tmp_path, small_segments, suffix, stop):
+    path, whole = tmp_path / f"a{suffix}", tmp_path / f"whole{suffix}"
+    write(whole, LEVELS, Metadata())
+    interrupted(path, stop)
+    names = {f"a{suffix}.part", f"a{suffix}.part.json", whole.name}
+    assert {p.name for p in tmp_path.iterdir()} == names
+    # Bytes behind those that the journal vouches for, as a kill leaves them.
+    with (tmp_path / f"a{suffix}.part").open("ab") as part:
+        part.write(b"half a segment")
+    file = write(path, LEVELS, Metadata(), CUTS)
+    assert file.notes == (f"continued an earlier run from row {stop // 3 * 3} of 44",)
+    assert path.read_bytes() == whole.read_bytes()
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, whole.name}
+
+
+def test_what_is_done_soon_leaves_nothing_behind(tmp_path, small_segments):
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a.png", LEVELS, Metadata(), CUTS, stop=20, every_s=60)
+    assert list(tmp_path.iterdir()) == []
+
+
+def spoil_journal(tmp_path):
+    (tmp_path / "a.png.part.json").write_text("{")
+
+
+def spoil_part(tmp_path):
+    part = tmp_path / "a.png.part"
+    part.write_bytes(part.read_bytes()[:100])
+
+
+def lose_part(tmp_path):
+    (tmp_path / "a.png.part").unlink()
+
+
+@pytest.mark.parametrize("spoil", [spoil_journal, spoil_part, lose_part, None])
+def test_what_cannot_be_gone_on_with_is_discarded(tmp_path, small_segments, spoil):
+    path = tmp_path / "a.png"
+    interrupted(path, 20)
+    if spoil is not None:
+        spoil(tmp_path)
+    file = write(path, LEVELS[::-1], Metadata(), CUTS, identity="same" if spoil else "other")
+    assert len(file.notes) == 1 and "discarded" in file.notes[0]
+    with Image.open(path) as image:
+        assert np.array_equal(np.asarray(image), LEVELS[::-1])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_journal_vouches_for_bytes_that_are_on_the_disk(tmp_path, monkeypatch, small_segments):
+    """Every journal is written behind an fsync of all that it counts."""
+    events = []
+    real_fsync, real_replace = os.fsync, Path.replace
+
+    def fsync(descriptor):
+        real_fsync(descriptor)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            events.append(os.fstat(descriptor).st_size)
+
+    def replace(self, target):
+        if target.name.endswith(".json"):
+            events.append(json.loads(self.read_text())["bytes"])
+            assert events[-1] == events[-3], "part synced, journal synced, journal renamed"
+        return real_replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    write(tmp_path / "a.png", LEVELS, Metadata(), CUTS, every_s=0)
+    assert len(events) > 20
+
+
+def test_two_runs_do_not_write_one_output(tmp_path, small_segments):
+    pytest.importorskip("fcntl")
+    frame = frame_of(LEVELS, Metadata())
+    path, same = tmp_path / "a.png", {"format": "png", "identity": lambda: "same"}
+    with open_picture_file(path, frame, **same) as file:
+        with (
+            pytest.raises(OutputError, match=r"a\.png: another run is writing it"),
+            open_picture_file(path, frame, **same),
+        ):
+            pass
+        file.put_rows(*rows_of(LEVELS, 0, 44))
+    with Image.open(path) as image:
+        assert np.array_equal(np.asarray(image), LEVELS)
+
+
+def test_a_full_disk_keeps_what_is_journaled(tmp_path, monkeypatch, small_segments):
+    path = tmp_path / "a.png"
+    interrupted(path, 20)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vdsr_cli.images.draft.Draft.append", full)
+        with pytest.raises(OutputError, match="no space is left") as caught:
+            write(path, LEVELS, Metadata(), CUTS)
+    assert str(caught.value).startswith(f"{path}: cannot be written")
+    assert "goes on" in (caught.value.hint or "")
+    assert not path.exists()
+    assert write(path, LEVELS, Metadata(), CUTS).notes[0].startswith("continued")
+
+
+def test_rows_come_in_order_and_complete(tmp_path):
+    for puts in ([(0, 4), (8, 12)], [(4, 8)], [(0, 4), (0, 4)], [(0, 43)]):
+        with (
+            pytest.raises(ValueError, match=r"next|never put"),
+            open_picture_file(
+                tmp_path / "a.png",
+                frame_of(LEVELS, Metadata()),
+                format="png",
+                identity=lambda: "same",
+            ) as file,
+        ):
+            for top, bottom in puts:
+                file.put_rows(*rows_of(LEVELS, top, bottom))
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_links_modes_and_folders(tmp_path):
+    target, link = tmp_path / "target.png", tmp_path / "link.png"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    before = os.umask(0o027)
+    try:
+        write(link, LEVELS, Metadata())
+    finally:
+        os.umask(before)
+    assert link.is_symlink() and read(target.read_bytes()).width == 68
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(OutputError, match="it is a folder"):
+        write(tmp_path / "folder.png", LEVELS, Metadata())
+    write(tmp_path / "new" / "er" / "a.png", LEVELS, Metadata())
+    assert (tmp_path / "new" / "er" / "a.png").is_file()
+
+
+def test_an_identity_is_not_asked_for_in_vain(tmp_path):
+    def identity():
+        raise AssertionError
+
+    with open_draft(tmp_path / "a", identity) as draft:
+        draft.append(b"all")
+        draft.checkpoint(dict)
+        draft.commit(b"")
+    assert (tmp_path / "a").read_bytes() == b"all"

@@ -1,0 +1,180 @@
+"""An output that is not complete yet, and the journal by which a later run goes on with it.
+
+    photo_x4.png.part         the bytes so far
+    photo_x4.png.part.json    of what they are, how many are on the disk, what goes on behind them
+
+The journal is written once in a while, always behind the bytes that it vouches for, so that it is
+true whenever the process or the machine ends. What took less than that while leaves nothing.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from vdsr_cli.errors import OutputError
+from vdsr_cli.files import sync_folder, write_text_atomic
+
+if sys.platform != "win32":
+    import fcntl
+
+JOURNAL_EVERY_S: Final = 10.0
+"""Seconds of work that may be lost; what is done sooner is not journaled."""
+
+
+@contextmanager
+def open_draft(
+    path: Path, identity: Callable[[], str], *, every_s: float | None = None
+) -> Iterator["Draft"]:
+    """Opens the draft of an output for writing.
+
+    Where the block fails, what the journal vouches for is kept and the rest removed.
+
+    Args:
+        path: of the output; where it is a link, of what it points to. Missing folders are made.
+        identity: gives a hash of all that the bytes depend on; asked when a journal is read or
+            written.
+        every_s: seconds between two journals.
+
+    Raises:
+        OSError: the disk fails.
+        OutputError: another process is writing the same output.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    with _open_alone(part) as file:
+        draft = Draft(file, part, target, identity, JOURNAL_EVERY_S if every_s is None else every_s)
+        try:
+            draft.recover()
+            yield draft
+        except BaseException:
+            if not draft.is_kept:
+                with contextlib.suppress(OSError):
+                    part.unlink()
+            raise
+
+
+class Draft:
+    """The bytes of an output, which takes its name when they are complete.
+
+    Attributes:
+        state: what :meth:`checkpoint` was last given by an earlier run of the same identity,
+            whose bytes are here; None to start anew.
+        is_kept: whether a later run can go on.
+        is_discarded: whether there was an earlier run of another identity.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        part: Path,
+        target: Path,
+        identity: Callable[[], str],
+        every_s: float,
+    ) -> None:
+        self.state: dict[str, Any] | None = None
+        self.is_kept = self.is_discarded = False
+        self._file, self._part, self._target = file, part, target
+        self._journal = part.with_name(f"{part.name}.json")
+        self._identity = cache(identity)
+        self._every_s, self._saved_at = every_s, time.monotonic()
+
+    def recover(self) -> None:
+        """Takes over what an earlier run left, or clears it away."""
+        size = 0
+        facts = self._read_journal()
+        if facts is not None and self._is_good(facts):
+            size, self.state, self.is_kept = facts["bytes"], facts["state"], True
+        elif facts is not None:
+            self._journal.unlink()
+            self.is_discarded = True
+        self._file.truncate(size)
+        self._file.seek(size)
+
+    def append(self, data: bytes) -> None:
+        """Adds the bytes that come next."""
+        self._file.write(data)
+
+    def checkpoint(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Journals the bytes so far, and what is needed to go on behind them, if it is time to."""
+        if time.monotonic() - self._saved_at < self._every_s:
+            return
+        self._sync()
+        facts = {"of": self._identity(), "bytes": self._file.tell(), "state": state()}
+        write_text_atomic(self._journal, json.dumps(facts))
+        self.is_kept = True
+        self._saved_at = time.monotonic()
+
+    def commit(self, head: bytes) -> None:
+        """Writes the final head over the first one and gives the file its name."""
+        self._file.seek(0)
+        self._file.write(head)
+        self._sync()
+        if sys.platform == "win32":
+            self._file.close()  # which must be for a new name there, and holds no lock
+        self._part.replace(self._target)
+        sync_folder(self._target.parent)
+        self._journal.unlink(missing_ok=True)
+
+    def _sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _read_journal(self) -> dict[str, Any] | None:
+        """What the journal says, empty where it makes no sense; None where there is none."""
+        try:
+            facts = json.loads(self._journal.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return {}
+        return facts if isinstance(facts, dict) else {}
+
+    def _is_good(self, facts: dict[str, Any]) -> bool:
+        """Whether the journal is of this identity, and the bytes that it vouches for are here."""
+        size = os.fstat(self._file.fileno()).st_size
+        return facts.get("of") == self._identity() and facts["bytes"] <= size
+
+
+def _open_alone(path: Path) -> BinaryIO:
+    """Opens a file to read and write it, made where there is none, that no other process has.
+
+    Raises:
+        OutputError: another process has it.
+    """
+    while True:
+        with contextlib.ExitStack() as closing:
+            file = closing.enter_context(open(path, "r+b", opener=_making_it))
+            _lock(file, path)
+            # The other process may have given it its name between the opening and the locking.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                closing.pop_all()
+                return file
+
+
+def _making_it(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT, 0o666)
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Locks a file until it is closed, where the system and its disk offer that."""
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        name = path.with_suffix("")
+        raise OutputError(f"{name}: another run is writing it", hint="wait for that one") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+            raise

@@ -1,0 +1,53 @@
+"""Picture files written in segments of whole rows, each of which is encoded by itself.
+
+    head | segment | segment | ... | tail
+
+No segment refers to another, so that a file can be gone on with behind any of them, and where the
+cuts lie depends on the size of the picture alone: however its rows arrive, the bytes are the same.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SEGMENT_BYTES: Final = 1 << 20
+
+
+class SegmentCoder(Protocol):
+    """One picture on its way into a file of some format.
+
+    Attributes:
+        rows_each: the rows of every segment but the last, which has what is left.
+        rows_done: the rows that are encoded.
+    """
+
+    rows_each: int
+    rows_done: int
+
+    def head(self) -> bytes:
+        """What stands before the segments: final after the last of them, always as long."""
+
+    def segment(self, levels: NDArray[Any]) -> bytes:
+        """The next rows (rows_each, W, c), encoded."""
+
+    def tail(self) -> bytes:
+        """What stands behind the last segment."""
+
+    def state(self) -> dict[str, Any]:
+        """What another coder of the same picture needs to go on, fit for JSON."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on behind the segments of the coder whose state this is."""
+
+
+def rows_a_segment(width: int, channels: int, dtype: np.dtype[Any]) -> int:
+    """How many rows make about a mebibyte, one at least."""
+    return max(1, _SEGMENT_BYTES // (width * channels * dtype.itemsize))
+
+
+def encoded_segments(coder: SegmentCoder, levels: NDArray[Any]) -> Iterator[bytes]:
+    """All segments of a picture that is here whole."""
+    for top in range(0, levels.shape[0], coder.rows_each):
+        yield coder.segment(levels[top : top + coder.rows_each])
