@@ -251,7 +251,7 @@ def test_the_command(vdsr, prior_path, prior, tmp_path):
     asked = ["layers", "-m", prior_path, "--scales", "1,4", "-n", 2, "--draws", 3, "--size", 16]
     asked += ["--device", "cpu", "--dtype", "float32"]
     ended = vdsr(*asked, "--json", "--plot", tmp_path / "curve.svg")
-    assert ended.code == 0, ended.err
+    assert (ended.code, ended.err) == (0, "")
     document = json.loads(ended.out)
     request = LayersRequest(scales=(1, 4), codes=2, draws=3, size_px=16)
     curve = measured(prior, request).curve(4)
