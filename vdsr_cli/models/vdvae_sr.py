@@ -31,8 +31,9 @@ import torch
 from torch import Tensor, nn
 
 from vdsr_cli.models.blocks import TopDownBlock
-from vdsr_cli.models.compact import Elbo, LatentShape, NoiseSource
+from vdsr_cli.models.compact_parts import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.distributions import gaussian_kl, gaussian_sample
+from vdsr_cli.models.sampling import FixedSizeSampling, repeated
 from vdsr_cli.models.vdvae import (
     VDVAE,
     Decoder,
@@ -132,7 +133,7 @@ class TopPrior(nn.Module):
         return block.advance(block.prior_moments(g)[2], z)
 
 
-class VDVAESR(nn.Module):
+class VDVAESR(FixedSizeSampling, nn.Module):
     """p(hr | lr) with its posterior; see the module's diagram.
 
     Pictures are in [0, 1]: hr (B, 3, S, S), lr (B, 3, S / scale, S / scale).
@@ -167,9 +168,9 @@ class VDVAESR(nn.Module):
         return model
 
     @property
-    def latent_shapes(self) -> list[LatentShape]:
-        """Every stochastic layer in the order of drawing, coarse to fine."""
-        return self.config.prior.latent_shapes
+    def hr_config(self) -> VDVAEConfig:
+        """Of the network that makes the HR picture."""
+        return self.config.prior
 
     def select_trainable(
         self, *, encoder: bool = False, decoder: bool = True, lr_encoder: bool = True
@@ -210,20 +211,27 @@ class VDVAESR(nn.Module):
         return Elbo(distortion(hr, parameters, self.config.prior), torch.stack(rates))
 
     def sample(
-        self, lr: Tensor, noise: NoiseSource | None, temperature: Temperature = 1.0
+        self,
+        lr: Tensor,
+        noise: NoiseSource | None,
+        temperature: Temperature = 1.0,
+        *,
+        repeats: int = 1,
     ) -> Tensor:
         """Draws latents from the conditional prior; returns the likelihood's parameters.
 
         Args:
             lr: (B, 3, S / scale, S / scale) in [0, 1].
-            noise: standard normals of each layer; None for the mean path.
+            noise: standard normals of each layer for B * repeats pictures; None for the mean path.
             temperature: of all blocks or of each; at 0 no noise is asked for. (The released code
                 has no temperature, though its papers' tables vary it.)
+            repeats: samples drawn of each picture; the LR encoder runs once for all of them.
 
         Returns:
-            (B, 10 K, S, S) float32, as :meth:`VDVAE.sample <vdsr_cli.models.vdvae.VDVAE.sample>`.
+            (B * repeats, 10 K, S, S) float32, the samples of one picture side by side; see
+            :meth:`pixels`.
         """
-        lr_activations = self.lr_encoder(lr)
+        lr_activations = repeated(self.lr_encoder(lr), repeats)
 
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
             g, factor = lr_activations.get(x.shape[-1]), temperature_at(temperature, shape)
@@ -232,4 +240,4 @@ class VDVAESR(nn.Module):
                 return self.top_prior.generate(block, g, epsilon, factor)
             return block.generate(block.condition(x, g), epsilon, factor)
 
-        return self.decoder.parameters_of(self.decoder.run(lr.shape[0], generate))
+        return self.decoder.parameters_of(self.decoder.run(lr.shape[0] * repeats, generate))

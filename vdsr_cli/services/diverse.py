@@ -27,7 +27,7 @@ from vdsr_cli.services.diverse_records import (
     OutputNames,
     SetFiles,
 )
-from vdsr_cli.services.engine import SampleNoise, plan_picture, sample_strips
+from vdsr_cli.services.engine import SampleNoise, limits_of, plan_for, sample_strips
 from vdsr_cli.services.latents import LatentGrid, latent_grid, save_latents
 from vdsr_cli.services.loading import LoadedModel
 from vdsr_cli.services.report import write_report
@@ -84,7 +84,7 @@ def sample_diverse(
         sheet=_text(job.sheet),
         report=_text(request.report),
         latents=_text(request.save_latents),
-        notes=(*picture.notes, *notes),
+        notes=(*picture.notes, *job.notes, *notes),
     )
     _write_extras(result, done, job, subject, request)
     return replace(result, seconds=round(time.perf_counter() - started, 3))
@@ -101,6 +101,7 @@ class _Job:
     sheet: Path | None
     outputs: Sequence[Path]
     tiles: int
+    notes: tuple[str, ...]
 
 
 def _plan(
@@ -114,7 +115,7 @@ def _plan(
     if request.pick and request.pick.count > len(noises):
         raise UsageError(f"there are {len(noises)} samples, too few for that --pick")
     files = [names.of_set(request, t, len(noises)) for t in request.temperatures]
-    tiles = plan_picture(height, width, cell=model.lr_multiple, settings=settings).tiles
+    plan = plan_for(model, height, width, settings)
     return _Job(
         grid=grid,
         mask=mask,
@@ -122,7 +123,8 @@ def _plan(
         files=files,
         sheet=names.sheet(request),
         outputs=names.all_of(request, len(noises)),
-        tiles=tiles * (len(files) + (picture.alpha is not None)),
+        tiles=plan.tiles * (len(files) + (picture.alpha is not None)),
+        notes=limits_of(model, plan),
     )
 
 

@@ -21,9 +21,9 @@ from vdsr_cli.errors import DeviceError, OutputError, VdsrError
 from vdsr_cli.images import MAX_PIXELS, Canvas, Picture, read_picture, refuse_impossible
 from vdsr_cli.paths import Source, output_format
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.services.engine import SamplingSettings, plan_picture, sample_strips
+from vdsr_cli.services.engine import SamplingSettings, limits_of, plan_for, sample_strips
 from vdsr_cli.services.loading import LoadedModel
-from vdsr_cli.tiling import check_tiles
+from vdsr_cli.tiling import check_tiles, tiles_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,7 @@ def count_tiles(height: int, width: int, loaded: LoadedModel, request: UpscaleRe
     """How many tiles :func:`upscale_picture` will sample for an opaque picture of this size."""
     total = 0
     for stage in plan_stages(height, width, native=loaded.model.scale, scale=request.scale):
-        plan = plan_picture(height, width, cell=loaded.model.lr_multiple, settings=request.settings)
+        plan = plan_for(loaded.model, height, width, request.settings)
         total += plan.tiles
         height, width = stage.size
     return total
@@ -222,8 +222,10 @@ def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
 
 def check_request(request: UpscaleRequest, loaded: LoadedModel) -> None:
     """Refuses, before any picture is read, what the model cannot do. Raises UsageError."""
-    settings = request.settings
-    check_tiles(tile=settings.tile, overlap=settings.overlap, cell=loaded.model.lr_multiple)
+    settings, cell = request.settings, loaded.model.lr_multiple
+    fixed = loaded.model.fixed_tile
+    tile, overlap = tiles_for(settings.tile, settings.overlap, cell=cell, fixed_tile=fixed)
+    check_tiles(tile=tile, overlap=overlap, cell=cell)
 
 
 def upscale_file(
@@ -260,7 +262,9 @@ def upscale_file(
         _refuse_format(picture, output, loaded, request)
         on_start(tiles)
         canvas = upscale_picture(picture, loaded, request, runtime, on_tiles=on_tiles)
-        notes = picture.notes + _write(canvas, output, request, stdout)
+        plan = plan_for(loaded.model, picture.height, picture.width, request.settings)
+        limits = limits_of(loaded.model, plan)
+        notes = picture.notes + limits + _write(canvas, output, request, stdout)
     except VdsrError as error:
         return _failed(named, error)
     except MemoryError:
