@@ -103,16 +103,21 @@ class Encoder(nn.Module):
 
 
 class OutNet(nn.Module):
-    """State (B, width, S, S) -> parameters of the mixture (B, 10 K, S, S), always float32."""
+    """State (B, width, S, S) -> parameters of the mixture (B, 10 K, S, S), always float32.
+
+    In half precision they would be off by half a grey level.
+    """
 
     def __init__(self, width: int, num_mixtures: int) -> None:
         super().__init__()
         self.out_conv = nn.Conv2d(width, CHANNELS_PER_COMPONENT * num_mixtures, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        bias = cast(Tensor, self.out_conv.bias)
+    def forward(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        """Of ``x * gain + bias``, both (1, width, 1, 1), which the convolution takes in."""
         with torch.autocast(x.device.type, enabled=False):
-            return F.conv2d(x.float(), self.out_conv.weight.float(), bias.float())
+            weight, own_bias = self.out_conv.weight.float(), cast(Tensor, self.out_conv.bias)
+            moved = own_bias.float() + F.conv2d(bias.float(), weight).flatten()
+            return F.conv2d(x.float(), weight * gain.float(), moved)
 
 
 class Decoder(nn.Module):
@@ -184,7 +189,7 @@ class Decoder(nn.Module):
 
     def parameters_of(self, x: Tensor) -> Tensor:
         """Last state (B, width, S, S) -> the likelihood's parameters (B, 10 K, S, S), float32."""
-        parameters: Tensor = self.out_net(torch.addcmul(self.bias, x, self.gain))
+        parameters: Tensor = self.out_net(x, self.gain, self.bias)
         return parameters
 
     def _enter(self, states: Mapping[int, Tensor], layer: Layer, batch: int) -> Tensor:
