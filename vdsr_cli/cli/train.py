@@ -54,6 +54,14 @@ class Degradation(StrEnum):
     real = "real"
 
 
+class Symmetries(StrEnum):
+    """What crops undergo."""
+
+    all = "all"
+    mirror = "mirror"
+    none = "none"
+
+
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Makes a TOML file's entries the defaults of the options of the same names."""
     if path is None:
@@ -149,6 +157,10 @@ def _train(
     degradation: Annotated[
         Degradation | None,
         typer.Option(help="LR by antialiased bicubic, or blurred, noisy and compressed."),
+    ] = None,
+    symmetries: Annotated[
+        Symmetries | None,
+        typer.Option(help="Crops flipped and turned, mirrored alone (faces), or as they are."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of crops and noise.")] = None,
     rescale: Annotated[

@@ -213,7 +213,12 @@ def _validator(request: TrainRequest, trainer: Trainer, runtime: Runtime) -> Val
     batch = config.batch if is_large else max(config.batch, 4)
     return Validator(
         store,
-        CropSpec(batch=batch, lr_size=config.lr_size, scale=store.scale),
+        CropSpec(
+            batch=batch,
+            lr_size=config.lr_size,
+            scale=store.scale,
+            symmetries=config.symmetries,
+        ),
         request.out,
         device=runtime.device,
         compute=runtime.dtype,

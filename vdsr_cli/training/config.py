@@ -35,6 +35,7 @@ class TrainConfig:
         ema_decay: decay of the averaged weights, the ones that are used and shipped.
         weight_decay, beta2: AdamW's.
         degradation: how LR pictures are made: "bicubic", the product's own, or "real".
+        symmetries: what crops undergo: "all" flips and transposes, "mirror" or "none".
         seed: of crops and posterior noise.
     """
 
@@ -54,6 +55,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     beta2: float = 0.98
     degradation: str = "bicubic"
+    symmetries: str = "all"
     seed: int = 0
 
 

@@ -176,7 +176,12 @@ class Trainer:
     def _pairs(self, random: StepRandom) -> tuple[Tensor, Tensor]:
         """hr and lr of this step, uint8, channels last."""
         config = self.config
-        spec = CropSpec(batch=config.batch, lr_size=config.lr_size, scale=self.store.scale)
+        spec = CropSpec(
+            batch=config.batch,
+            lr_size=config.lr_size,
+            scale=self.store.scale,
+            symmetries=config.symmetries,
+        )
         hr, lr = self.store.batch(spec, random.cpu, self.world)
         if self._real is not None:
             lr = self._real(hr, random, self.world)

@@ -6,8 +6,9 @@
                 100,000 steps; clipping and skipping of the prior's own training
                 (released code of paper 000; its text has 5e-4)
 
-Published norms are those of nats, ours of bits per dimension, so they are divided by ln 2. The
-ELBO and the KL are the whole loss: the mean path's L1 is ours and off unless asked for.
+Published norms are those of nats, ours of bits per dimension, so they are divided by ln 2. The ELBO
+and the KL are the whole loss: the mean path's L1 is ours and off unless asked for. The priors know
+upright pictures, so crops are mirrored at most.
 """
 
 import math
@@ -46,7 +47,7 @@ Values = dict[str, float | int | str]
 def published_defaults(objective: str, shape: PublishedShape) -> Values:
     """The entries of a :class:`~vdsr_cli.training.config.TrainConfig` that the papers decide."""
     common: Values = {"lr_size": shape.lr_size, "mean_weight": 0.0, "weight_decay": 0.01}
-    common |= {"warmup": 100, "cooldown": 0, "steps": 100_000}
+    common |= {"warmup": 100, "cooldown": 0, "steps": 100_000, "symmetries": "mirror"}
     if objective == "cvdvae":
         own: Values = {"batch": 4, "learning_rate": 1e-4, "beta2": 0.999, "ema_decay": 0.9999}
         return common | own | {"grad_clip": math.inf}
