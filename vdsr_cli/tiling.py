@@ -52,6 +52,41 @@ class AxisPlan:
         return raw.float()
 
 
+DEFAULT_TILE, DEFAULT_OVERLAP = 64, 16
+
+
+def tiles_for(
+    tile: int | None, overlap: int | None, *, cell: int, fixed_tile: int | None = None
+) -> tuple[int, int]:
+    """The tile and overlap that a model is given, None standing for its own.
+
+    Args:
+        tile, overlap: as asked for, LR pixels.
+        cell: side of the model's coarsest latent's cell in LR pixels.
+        fixed_tile: the only tile of a model of one picture size; a quarter of it is its overlap.
+
+    Raises:
+        UsageError: the model does not take them.
+    """
+    if fixed_tile is None:
+        tile = DEFAULT_TILE if tile is None else tile
+        return tile, DEFAULT_OVERLAP if overlap is None else overlap
+    if tile not in (None, fixed_tile):
+        raise UsageError(
+            f"this model takes tiles of {fixed_tile} LR pixels, not of {tile}",
+            hint="leave --tile out",
+        )
+    quarter = max(cell, fixed_tile // 4 // cell * cell)
+    overlap = quarter if overlap is None else overlap
+    if overlap % cell or 2 * overlap > fixed_tile:
+        raise UsageError(
+            f"--overlap {overlap} must be a multiple of {cell} and at most half of the model's"
+            f" tile, {fixed_tile // 2}",
+            hint="leave --overlap out",
+        )
+    return fixed_tile, overlap
+
+
 def check_tiles(*, tile: int, overlap: int, cell: int) -> None:
     """Refuses a tile and overlap that no picture could be cut by; see :func:`plan_axis`.
 
@@ -126,9 +161,17 @@ class Padding:
 
 
 def plan_padding(
-    height: int, width: int, *, cell: int, margin: int = 0, wrap: bool = False
+    height: int,
+    width: int,
+    *,
+    cell: int,
+    margin: int = 0,
+    wrap: bool = False,
+    least: int = 0,
 ) -> Padding:
     """Pads to multiples of the cell; a wrapped picture also by ``margin`` LR pixels all around.
+
+    No side ends up below ``least``, a multiple of the cell.
 
     Models are trained on crops with zero padding, so at a picture's border more reflection than
     the cell asks for would not help: it cost 1.6 dB in the outermost 4 HR pixels of Set5 and Set14.
@@ -143,8 +186,10 @@ def plan_padding(
                 f"--wrap needs sides that are multiples of {cell} pixels, not {width}x{height}",
                 hint="crop or resize the texture first",
             )
-        return Padding(top=margin, bottom=margin, left=margin, right=margin, periodic=True)
-    return Padding(top=0, bottom=-height % cell, left=0, right=-width % cell)
+        down, across = (max(margin, least - margin - side) for side in (height, width))
+        return Padding(top=margin, bottom=down, left=margin, right=across, periodic=True)
+    down, across = (max(-side % cell, least - side) for side in (height, width))
+    return Padding(top=0, bottom=down, left=0, right=across)
 
 
 def _border_index(length: int, before: int, after: int, *, periodic: bool) -> Tensor:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.models.compact import LatentShape
+from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.noise import NoiseField
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.engine import (
@@ -35,7 +36,7 @@ def upscaled(model, lr: torch.Tensor, runtime: Runtime = CPU, **options) -> torc
     return torch.cat([s.pixels for s in sample_strips(model, lr, chosen, runtime)], dim=2)
 
 
-class Bicubic:
+class Bicubic(AnySizeSampling):
     """A model without latents: the bicubic picture, whose reach is two LR pixels."""
 
     scale = 4

@@ -15,6 +15,7 @@ from PIL import Image
 from vdsr_cli.consistency import degrade
 from vdsr_cli.errors import UsageError
 from vdsr_cli.images import Metadata, Picture, read_picture
+from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.paths import STDIN, Source
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.engine import SamplingSettings
@@ -195,7 +196,7 @@ def test_alpha_is_upscaled_and_colours_have_no_fringe(loaded):
     assert np.abs(levels[visible][:, :3] / 255 - [0.4, 0.6, 0.5]).max() < 0.03
 
 
-class BaseOnly:
+class BaseOnly(AnySizeSampling):
     """The tests' model reduced to its bicubic picture."""
 
     def __init__(self, model) -> None:

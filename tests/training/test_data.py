@@ -55,12 +55,14 @@ def test_crops_match_their_lr(paths, scale):
     assert (again - lr[:, :, 2:-2, 2:-2]).abs().mean() < 0.5
 
 
-def test_every_symmetry_is_drawn_and_is_the_same_for_both(tmp_path):
+@pytest.mark.parametrize(("symmetries", "count"), [("all", SYMMETRIES), ("mirror", 2), ("none", 1)])
+def test_every_symmetry_is_drawn_and_is_the_same_for_both(tmp_path, symmetries, count):
     """One crop is the whole picture, so only its symmetry is left to chance."""
     pixels = smooth(32, 32)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     store = PictureStore([tmp_path / "a.png"], scale=4, min_lr_size=8)
-    hr, lr = store.batch(CropSpec(batch=200, lr_size=8, scale=4), generator())
+    spec = CropSpec(batch=200, lr_size=8, scale=4, symmetries=symmetries)
+    hr, lr = store.batch(spec, generator())
     whole = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     small = degrade_8bit(whole[None], 4)[0]
     seen = set()
@@ -72,7 +74,9 @@ def test_every_symmetry_is_drawn_and_is_the_same_for_both(tmp_path):
         ]
         assert len(matching) == 1
         seen.update(matching)
-    assert len(seen) == SYMMETRIES
+    assert len(seen) == count
+    if symmetries == "mirror":
+        assert any(torch.equal(picture, whole.flip(2)) for picture in hr)
 
 
 def symmetry(pixels: torch.Tensor, which: int) -> torch.Tensor:

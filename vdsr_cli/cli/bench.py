@@ -16,6 +16,7 @@ from vdsr_cli.cli.options import (
     Dtype,
     DtypeOption,
     OverlapOption,
+    TileOption,
 )
 from vdsr_cli.errors import UsageError
 
@@ -124,8 +125,8 @@ def bench(
             help="As for vdsr upscale. [default: as the model asks]",
         ),
     ] = None,
-    tile: Annotated[int, typer.Option(min=0, help="Tile side in LR pixels; 0 for none.")] = 64,
-    overlap: OverlapOption = 16,
+    tile: TileOption = None,
+    overlap: OverlapOption = None,
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Dtype.auto,
     verify: Annotated[

@@ -56,9 +56,18 @@ ModelOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(help="Which of the possible pictures.")]
 TileOption = Annotated[
-    int, typer.Option(min=0, help="Tile side in LR pixels; 0 for the whole picture.")
+    int | None,
+    typer.Option(
+        min=0,
+        help="Tile side in LR pixels; 0 for the whole picture. [default: 64, or the model's own]",
+    ),
 ]
-OverlapOption = Annotated[int, typer.Option(min=0, help="LR pixels that tiles share.")]
+OverlapOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="LR pixels that tiles share. [default: 16, or a quarter of the model's own]"
+    ),
+]
 BatchOption = Annotated[
     str, typer.Option(help="Tiles a batch, or auto; halved when memory runs out.")
 ]

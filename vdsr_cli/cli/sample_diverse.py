@@ -89,8 +89,8 @@ def sample_diverse(
     metric_weights: Annotated[
         Path | None, typer.Option(help="Folder with lpips_alex.safetensors, for APD-LPIPS.")
     ] = None,
-    tile: TileOption = 64,
-    overlap: OverlapOption = 16,
+    tile: TileOption = None,
+    overlap: OverlapOption = None,
     batch_size: BatchOption = "auto",
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Dtype.auto,

@@ -54,6 +54,14 @@ class Degradation(StrEnum):
     real = "real"
 
 
+class Symmetries(StrEnum):
+    """What crops undergo."""
+
+    all = "all"
+    mirror = "mirror"
+    none = "none"
+
+
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Makes a TOML file's entries the defaults of the options of the same names."""
     if path is None:
@@ -101,6 +109,10 @@ def _train(
     prior: Annotated[
         str | None, typer.Option(help="Build on this pretrained prior: name, file or run.")
     ] = None,
+    scale: Annotated[
+        int | None,
+        typer.Option(min=2, help="Factor of a new model on an openai/ prior. [default: 4]"),
+    ] = None,
     branch_from: Annotated[
         Path | None, typer.Option(help="Another run's last.pt to go on from, steps counted on.")
     ] = None,
@@ -146,6 +158,10 @@ def _train(
         Degradation | None,
         typer.Option(help="LR by antialiased bicubic, or blurred, noisy and compressed."),
     ] = None,
+    symmetries: Annotated[
+        Symmetries | None,
+        typer.Option(help="Crops flipped and turned, mirrored alone (faces), or as they are."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of crops and noise.")] = None,
     rescale: Annotated[
         list[float] | None,
@@ -174,6 +190,14 @@ def _train(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Use torch.compile: slow to start, then faster.")
     ] = False,
+    recompute: Annotated[
+        bool | None,
+        typer.Option(
+            "--recompute/--no-recompute",
+            help="VDVAE-SR of the published shape: less memory, a third more time."
+            " [default: on the CPU]",
+        ),
+    ] = None,
     save_every: SaveEveryOption = 500,
     log_every: LogEveryOption = 50,
     tensorboard: Annotated[
@@ -198,6 +222,7 @@ def _train(
                 preset=preset,
                 prior=prior,
                 start_from=start_from,
+                scale=scale,
                 branch_from=branch_from,
                 rescales=tuple(rescale) if rescale else (1.0, 0.65),
                 store=store,
@@ -208,6 +233,7 @@ def _train(
                 device=device,
                 dtype=dtype,
                 compiled=compiled,
+                recompute=recompute,
                 minutes=minutes,
                 workers=workers,
                 save_every=save_every,
@@ -228,6 +254,7 @@ for _objective, _help in OBJECTIVES.items():
 
 def _hyper_parameters(context: typer.Context) -> "TrainConfig":
     """What was given of :class:`TrainConfig`, in front of the objective's defaults."""
+    from vdsr_cli.services.train_shape import published_shape
     from vdsr_cli.training.config import TrainConfig, config_for
 
     given: dict[str, Any] = {}
@@ -240,6 +267,12 @@ def _hyper_parameters(context: typer.Context) -> "TrainConfig":
         given,
         on_prior=context.params["prior"] is not None,
         fine_tuning=context.params["start_from"] is not None,
+        shape=published_shape(
+            context.params["out"],
+            start_from=context.params["start_from"],
+            prior=context.params["prior"],
+            scale=context.params["scale"],
+        ),
     )
 
 

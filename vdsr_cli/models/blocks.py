@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdsr_cli.models.distributions import gaussian_kl, gaussian_sample
-from vdsr_cli.models.fused import conv_add, conv_relu
+from vdsr_cli.models.fused import conv_add, conv_gelu, conv_relu
 
 
 class Bottleneck(nn.Module):
@@ -45,14 +45,15 @@ class Bottleneck(nn.Module):
 
     def hidden(self, x: Tensor) -> Tensor:
         """What :attr:`last` is applied to."""
-        h: Tensor = self.c1(F.gelu(x))
-        h = self.c2(F.gelu(h))
-        h = self.c3(F.gelu(h))
-        return F.gelu(h)
+        h = conv_gelu(self.c1, F.gelu(x))
+        return conv_gelu(self.c3, conv_gelu(self.c2, h))
 
     def forward(self, x: Tensor) -> Tensor:
-        h: Tensor = self.c4(self.hidden(x))
-        return x + h if self.residual else h
+        h = self.hidden(x)
+        if self.residual:
+            return conv_add(h, self.c4.weight, self.c4.bias, x, padding=0)
+        last: Tensor = self.c4(h)
+        return last
 
 
 class Plain(nn.Module):
@@ -171,8 +172,13 @@ class TopDownBlock(nn.Module):
         hidden, last, moments = self.prior.hidden(x), self.prior.last, 2 * self.latent_channels
         bias = cast(Tensor, last.bias)
         mean, log_std = self._halves(F.conv2d(hidden, last.weight[:moments], bias[:moments]))
-        state = conv_add(hidden, last.weight[moments:], bias[moments:], x, padding=0)
-        return mean, log_std, state
+        return mean, log_std, self._prior_state(hidden, x)
+
+    def _prior_state(self, hidden: Tensor, x: Tensor) -> Tensor:
+        """``x + residual``, of the prior's last hidden maps."""
+        last, moments = self.prior.last, 2 * self.latent_channels
+        bias = cast(Tensor, last.bias)
+        return conv_add(hidden, last.weight[moments:], bias[moments:], x, padding=0)
 
     def posterior_moments(self, x: Tensor, activation: Tensor) -> tuple[Tensor, Tensor]:
         """q(z | x, hr): mean and log std (B, latent_channels, H, W) in float32."""
@@ -211,7 +217,7 @@ class TopDownBlock(nn.Module):
         """
         mean, log_std = self.posterior_moments(x, activation)
         mean_lr, log_std_lr = self.lr_posterior_moments(x, lr_activation)
-        state = self.prior_moments(x)[2]
+        state = self._prior_state(self.prior.hidden(x), x)
         z = gaussian_sample(mean, log_std, epsilon)
         return self.advance(state, z), gaussian_kl(mean, log_std, mean_lr, log_std_lr)
 
@@ -220,7 +226,7 @@ class TopDownBlock(nn.Module):
     ) -> Tensor:
         """CVDVAE's sampling pass: z from q(z | x, lr) at a temperature; else as ``generate``."""
         mean, log_std = self.lr_posterior_moments(x, lr_activation)
-        state = self.prior_moments(x)[2]
+        state = self._prior_state(self.prior.hidden(x), x)
         return self.advance(state, gaussian_sample(mean, log_std, epsilon, temperature))
 
     def _moments(self, head: nn.Module, x: Tensor, activation: Tensor) -> tuple[Tensor, Tensor]:

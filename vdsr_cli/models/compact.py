@@ -38,6 +38,7 @@ from vdsr_cli.models.compact_parts import (
     Upsample,
 )
 from vdsr_cli.models.distributions import discretized_logistic_log_prob
+from vdsr_cli.models.sampling import AnySizeSampling
 
 __all__ = [
     "RESIDUAL_SCALE",
@@ -160,7 +161,7 @@ class CompactHierarchy(nn.Module):
         return parameters
 
 
-class CompactVDVAESR(CompactHierarchy):
+class CompactVDVAESR(AnySizeSampling, CompactHierarchy):
     """p(hr | lr) with its posterior; see the module's diagram."""
 
     output_scale = RESIDUAL_SCALE

@@ -78,11 +78,15 @@ class CompactConfig:
 
 @dataclass(frozen=True, slots=True)
 class LatentShape:
-    """One stochastic layer: its index, channels, and the side of its cell in HR pixels."""
+    """One stochastic layer: its index, channels, and the side of its cell in HR pixels.
+
+    A global one has a single cell, a whole tile, which stands for no place in the picture.
+    """
 
     layer: int
     channels: int
     cell: int
+    is_global: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from vdsr_cli.models.compact import (
     negative_log_likelihood,
 )
 from vdsr_cli.models.cvdvae import LatentKL
+from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.models.vdvae import set_trainable
 
 
@@ -173,7 +174,7 @@ class CompactCVDVAEConfig:
         return self.hierarchy.scale
 
 
-class CompactCVDVAE(CompactHierarchy):
+class CompactCVDVAE(AnySizeSampling, CompactHierarchy):
     """q(z_<k | lr) on a frozen prior; only ``lr_encoder`` and the heads ``enc_y`` train."""
 
     def __init__(self, config: CompactCVDVAEConfig) -> None:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from vdsr_cli.models.blocks import TopDownBlock
-from vdsr_cli.models.compact import LatentShape, NoiseSource
+from vdsr_cli.models.compact_parts import LatentShape, NoiseSource
+from vdsr_cli.models.sampling import FixedSizeSampling, repeated
 from vdsr_cli.models.vdvae import (
     VDVAE,
     Decoder,
@@ -116,7 +117,7 @@ class LatentKL:
         return (self.kl / self.dimensions.to(self.kl)[:, None]).sum(dim=0)
 
 
-class CVDVAE(nn.Module):
+class CVDVAE(FixedSizeSampling, nn.Module):
     """q(z_<k | lr) on top of a frozen VDVAE; see the module's diagram.
 
     Pictures are in [0, 1]: hr (B, 3, S, S), lr (B, 3, S / scale, S / scale).
@@ -141,9 +142,9 @@ class CVDVAE(nn.Module):
         return model
 
     @property
-    def latent_shapes(self) -> list[LatentShape]:
-        """Every stochastic layer in the order of drawing, coarse to fine."""
-        return self.config.prior.latent_shapes
+    def hr_config(self) -> VDVAEConfig:
+        """Of the network that makes the HR picture."""
+        return self.config.prior
 
     def select_trainable(self) -> int:
         """Freezes all but ``encoder_y`` and ``enc_y``; returns how many values train."""
@@ -180,20 +181,23 @@ class CVDVAE(nn.Module):
         temperature: Temperature = 1.0,
         *,
         conditional_temperature: float | None = None,
+        repeats: int = 1,
     ) -> Tensor:
         """Draws z_<k from q(z | lr), the rest from the prior; returns the likelihood's parameters.
 
         Args:
             lr: (B, 3, S / scale, S / scale) in [0, 1].
-            noise: standard normals of each layer; None for the mean path.
+            noise: standard normals of each layer for B * repeats pictures; None for the mean path.
             temperature: of all blocks or of each; at 0 no noise is asked for.
             conditional_temperature: that of the k conditioned blocks, instead of ``temperature``.
                 The released code never tempers q(z | lr): 1.0 is what it does.
+            repeats: samples drawn of each picture; the LR encoder runs once for all of them.
 
         Returns:
-            (B, 10 K, S, S) float32, as :meth:`VDVAE.sample <vdsr_cli.models.vdvae.VDVAE.sample>`.
+            (B * repeats, 10 K, S, S) float32, the samples of one picture side by side; see
+            :meth:`pixels`.
         """
-        lr_activations = self.encoder_y(lr)
+        lr_activations = repeated(self.encoder_y(lr), repeats)
 
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
             factor = temperature_at(temperature, shape)
@@ -204,4 +208,4 @@ class CVDVAE(nn.Module):
             epsilon = noise_at(noise, shape, factor)
             return block.generate_lr_posterior(x, lr_activations[x.shape[-1]], epsilon, factor)
 
-        return self.decoder.parameters_of(self.decoder.run(lr.shape[0], generate))
+        return self.decoder.parameters_of(self.decoder.run(lr.shape[0] * repeats, generate))

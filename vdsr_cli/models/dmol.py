@@ -187,6 +187,28 @@ def dmol_mean(parameters: Tensor) -> Tensor:
     return torch.stack(means, dim=1).clamp(-1, 1)
 
 
+def dmol_pixels(parameters: Tensor, noise: Tensor | None, *, low_bit: bool = False) -> Tensor:
+    """Pixels given the mixture: its mean, or a draw, in the middle of their bins.
+
+    A model of 5 bits is scored on the lower edges of its 32 bins, see :data:`LOW_BIT_OFFSET`; what
+    it says is moved up by that.
+
+    Args:
+        parameters: (B, 10 K, H, W).
+        noise: (B, 3 + K, H, W) standard logistic, or None for the mean.
+        low_bit: whether the model is one of 5 bits.
+
+    Returns:
+        (B, 3, H, W) float32 in [-1, 1].
+    """
+    if noise is None:
+        values = dmol_mean(parameters)
+    else:
+        uniform = torch.sigmoid(noise)
+        values = dmol_sample(parameters, uniform[:, 3:], uniform[:, :3])
+    return (values + 2 * LOW_BIT_OFFSET).clamp(max=1) if low_bit else values
+
+
 def clipped_logistic_mean(location: Tensor, log_scale: Tensor) -> Tensor:
     """E[clip(x, -1, 1)] for x logistic, elementwise: -1 + the integral of P(x > y) over [-1, 1]."""
     scale = torch.exp(log_scale)

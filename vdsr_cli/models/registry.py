@@ -32,11 +32,11 @@ def build_compact(config: Mapping[str, Any]) -> CompactVDVAESR:
     return CompactVDVAESR(compact_config_from(config))
 
 
-def _build_openai(config: Mapping[str, Any]) -> VDVAE:
-    """A published model by its name, or any other by its whole configuration."""
+def openai_config(config: Mapping[str, Any]) -> VDVAEConfig:
+    """A published configuration by its name, or any other from the plain values of its header."""
     if "published" in config:
-        return VDVAE(vdvae_config.PUBLISHED[config["published"]])
-    return VDVAE(VDVAEConfig(**config))
+        return vdvae_config.PUBLISHED[config["published"]]
+    return VDVAEConfig(**config)
 
 
 ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
@@ -44,7 +44,7 @@ ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "compact-vdvae": lambda config: CompactVDVAE(compact_config_from(config)),
     "compact-vdvae-sr-on-prior": lambda config: CompactVDVAESROnPrior(compact_config_from(config)),
     "compact-cvdvae": lambda config: CompactCVDVAE(CompactCVDVAEConfig.from_dict(config)),
-    "openai-vdvae": _build_openai,
+    "openai-vdvae": lambda config: VDVAE(openai_config(config)),
     "vdvae-sr": lambda config: VDVAESR(VDVAESRConfig.from_dict(config)),
     "cvdvae": lambda config: CVDVAE(CVDVAEConfig.from_dict(config)),
     "srvae": lambda config: SRVAE(SRVAEConfig.from_dict(config)),

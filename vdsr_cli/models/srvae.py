@@ -39,6 +39,7 @@ from vdsr_cli.models.realnvp import (
     StandardNormal,
     gaussian_log_prob,
 )
+from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.models.srvae_config import LATENT_CELL, SRVAEConfig
 from vdsr_cli.models.srvae_layers import dense_decoder, dense_encoder, dense_network
 
@@ -137,7 +138,7 @@ class _LikelihoodOfX(nn.Module):
         return y
 
 
-class SRVAE(nn.Module):
+class SRVAE(AnySizeSampling, nn.Module):
     """The model. Pictures are (B, 3, H, W) and (B, 3, H / 2, W / 2) in [0, 1]; for the prior of u
     H and W are multiples of 8, for super-resolution of 4."""
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from vdsr_cli.models.compact import LatentShape
+from vdsr_cli.models.compact_parts import LatentShape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +175,12 @@ class VDVAEConfig:
     def latent_shapes(self) -> list[LatentShape]:
         """Every stochastic layer in the order of drawing, coarse to fine."""
         return [
-            LatentShape(index, self.zdim, self.image_size // layer.resolution)
+            LatentShape(
+                index,
+                self.zdim,
+                self.image_size // layer.resolution,
+                is_global=layer.resolution == 1,
+            )
             for index, layer in enumerate(self.decoder_layers)
         ]
 

@@ -24,16 +24,19 @@ Three points where paper, thesis and released code differ, and what is done here
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from vdsr_cli.models.blocks import TopDownBlock
-from vdsr_cli.models.compact import Elbo, LatentShape, NoiseSource
+from vdsr_cli.models.compact_parts import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.distributions import gaussian_kl, gaussian_sample
+from vdsr_cli.models.sampling import FixedSizeSampling, repeated
 from vdsr_cli.models.vdvae import (
+    PUBLISHED,
     VDVAE,
     Decoder,
     Encoder,
@@ -43,10 +46,23 @@ from vdsr_cli.models.vdvae import (
     distortion,
     load_prior,
     noise_at,
+    run_block,
     set_trainable,
     temperature_at,
     zero_conv_biases,
 )
+
+PUBLISHED_LR_ENCODERS: Mapping[str, EncoderConfig] = MappingProxyType(
+    {
+        "ffhq256": PUBLISHED["imagenet64"].encoder,
+        "imagenet64": replace(
+            PUBLISHED["imagenet32"].encoder,
+            image_size=16,
+            enc_blocks="16x9,16d2,8x8,8d2,4x6,4d4,1x6",
+        ),
+    }
+)
+"""The LR encoders of the papers' two models, 64 to 256 and 16 to 64, by their prior."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,10 +148,11 @@ class TopPrior(nn.Module):
         return block.advance(block.prior_moments(g)[2], z)
 
 
-class VDVAESR(nn.Module):
+class VDVAESR(FixedSizeSampling, nn.Module):
     """p(hr | lr) with its posterior; see the module's diagram.
 
-    Pictures are in [0, 1]: hr (B, 3, S, S), lr (B, 3, S / scale, S / scale).
+    Pictures are in [0, 1]: hr (B, 3, S, S), lr (B, 3, S / scale, S / scale). With ``recompute``
+    set, training keeps less in memory; see :func:`~vdsr_cli.models.vdvae.run_block`.
     """
 
     def __init__(self, config: VDVAESRConfig) -> None:
@@ -146,6 +163,7 @@ class VDVAESR(nn.Module):
         self.encoder = Encoder(prior.encoder)
         self.decoder = Decoder(prior, gated=config.gated_resolutions)
         self.lr_encoder = Encoder(config.lr)
+        self.recompute = False
         top = prior.width_at(prior.decoder_layers[0].resolution)
         self.top_prior = TopPrior(top, prior.zdim) if config.conditional_top else None
 
@@ -167,9 +185,9 @@ class VDVAESR(nn.Module):
         return model
 
     @property
-    def latent_shapes(self) -> list[LatentShape]:
-        """Every stochastic layer in the order of drawing, coarse to fine."""
-        return self.config.prior.latent_shapes
+    def hr_config(self) -> VDVAEConfig:
+        """Of the network that makes the HR picture."""
+        return self.config.prior
 
     def select_trainable(
         self, *, encoder: bool = False, decoder: bool = True, lr_encoder: bool = True
@@ -202,7 +220,8 @@ class VDVAESR(nn.Module):
             if self.top_prior is not None and g is not None and shape.layer == 0:
                 x, kl = self.top_prior.infer(block, x, activation, g, noise(shape))
             else:
-                x, kl = block.infer(block.condition(x, g), activation, noise(shape))
+                inputs = block.condition(x, g), activation, noise(shape)
+                x, kl = run_block(block.infer, *inputs, recompute=self.recompute)
             rates.append(kl.sum(dim=(1, 2, 3)))
             return x
 
@@ -210,20 +229,27 @@ class VDVAESR(nn.Module):
         return Elbo(distortion(hr, parameters, self.config.prior), torch.stack(rates))
 
     def sample(
-        self, lr: Tensor, noise: NoiseSource | None, temperature: Temperature = 1.0
+        self,
+        lr: Tensor,
+        noise: NoiseSource | None,
+        temperature: Temperature = 1.0,
+        *,
+        repeats: int = 1,
     ) -> Tensor:
         """Draws latents from the conditional prior; returns the likelihood's parameters.
 
         Args:
             lr: (B, 3, S / scale, S / scale) in [0, 1].
-            noise: standard normals of each layer; None for the mean path.
+            noise: standard normals of each layer for B * repeats pictures; None for the mean path.
             temperature: of all blocks or of each; at 0 no noise is asked for. (The released code
                 has no temperature, though its papers' tables vary it.)
+            repeats: samples drawn of each picture; the LR encoder runs once for all of them.
 
         Returns:
-            (B, 10 K, S, S) float32, as :meth:`VDVAE.sample <vdsr_cli.models.vdvae.VDVAE.sample>`.
+            (B * repeats, 10 K, S, S) float32, the samples of one picture side by side; see
+            :meth:`pixels`.
         """
-        lr_activations = self.lr_encoder(lr)
+        lr_activations = repeated(self.lr_encoder(lr), repeats)
 
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
             g, factor = lr_activations.get(x.shape[-1]), temperature_at(temperature, shape)
@@ -232,4 +258,8 @@ class VDVAESR(nn.Module):
                 return self.top_prior.generate(block, g, epsilon, factor)
             return block.generate(block.condition(x, g), epsilon, factor)
 
-        return self.decoder.parameters_of(self.decoder.run(lr.shape[0], generate))
+        return self.decoder.parameters_of(self.decoder.run(lr.shape[0] * repeats, generate))
+
+    def mean_path(self, lr: Tensor) -> Tensor:
+        """The picture at the prior's means: (B, 3, S, S) float32 on [-1, 1]."""
+        return self.pixels(self.sample(lr, None, 0.0), None)

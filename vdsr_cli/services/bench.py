@@ -35,7 +35,7 @@ from vdsr_cli.services.bench_report import (
 )
 from vdsr_cli.services.bench_verify import dataset_facts
 from vdsr_cli.services.loading import LoadedModel
-from vdsr_cli.services.upscale import UpscaleRequest
+from vdsr_cli.services.upscale import UpscaleRequest, check_request
 from vdsr_cli.weights.fetch import Progress
 
 
@@ -108,6 +108,8 @@ def run_bench(
     foreign = [loaded for loaded in models if loaded.model.scale != request.scale]
     if foreign and request.protocol is Protocol.diverse:
         raise UsageError(f"{foreign[0].name} is a model for scale {foreign[0].model.scale}")
+    for loaded in models:
+        check_request(request.upscale, loaded)
     datasets = discover(request.paths, request.scale)
     methods = plan_methods(request, models, runtime)
     report = Report(protocol=request.protocol.value, scale=request.scale)

@@ -26,6 +26,7 @@ from vdsr_cli.services.bench_elbo import LikelihoodModel, elbo_bits
 from vdsr_cli.services.loading import LoadedModel
 from vdsr_cli.services.sample_set import Subject, draw_set
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
+from vdsr_cli.tiling import DEFAULT_TILE
 
 BICUBIC = "bicubic"
 _PAD_LR = 4
@@ -174,9 +175,10 @@ class ModelMethod:
 
     def warm_up(self) -> None:
         """One tile, so that what is set up on first use is not counted."""
-        lr = torch.zeros(3, 64, 64, dtype=torch.uint8)
+        side = self.loaded.model.fixed_tile or DEFAULT_TILE
+        lr = torch.zeros(3, side, side, dtype=torch.uint8)
         scale = self.loaded.model.scale
-        self._canvases(Scene(name="", hr=lr, lr=lr, scale=scale, source_size=(64, 64)))
+        self._canvases(Scene(name="", hr=lr, lr=lr, scale=scale, source_size=(side, side)))
 
 
 def _unit(scene: Scene) -> Tensor:

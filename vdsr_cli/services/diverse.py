@@ -30,7 +30,8 @@ from vdsr_cli.services.diverse_records import (
 from vdsr_cli.services.engine import (
     SampleNoise,
     SamplingSettings,
-    plan_picture,
+    limits_of,
+    plan_for,
     sample_strips,
 )
 from vdsr_cli.services.latents import LatentGrid, latent_grid, save_latents
@@ -89,7 +90,7 @@ def sample_diverse(
         sheet=_text(job.sheet),
         report=_text(request.report),
         latents=_text(request.save_latents),
-        notes=(*picture.notes, *notes),
+        notes=(*picture.notes, *job.notes, *notes),
     )
     _write_extras(result, done, job, subject, request)
     return replace(result, seconds=round(time.perf_counter() - started, 3))
@@ -106,6 +107,7 @@ class _Job:
     sheet: Path | None
     outputs: Sequence[Path]
     tiles: int
+    notes: tuple[str, ...]
 
 
 def _plan(
@@ -119,7 +121,7 @@ def _plan(
     if request.pick and request.pick.count > len(noises):
         raise UsageError(f"there are {len(noises)} samples, too few for that --pick")
     files = [names.of_set(request, t, len(noises)) for t in request.temperatures]
-    tiles = plan_picture(height, width, cell=model.lr_multiple, settings=settings).tiles
+    plan = plan_for(model, height, width, settings)
     return _Job(
         grid=grid,
         mask=mask,
@@ -127,7 +129,8 @@ def _plan(
         files=files,
         sheet=names.sheet(request),
         outputs=names.all_of(request, len(noises)),
-        tiles=tiles * (len(files) + (picture.alpha is not None)),
+        tiles=plan.tiles * (len(files) + (picture.alpha is not None)),
+        notes=limits_of(model, plan),
     )
 
 

@@ -3,7 +3,8 @@
 The tiles of one row are sampled in batches of neighbours and blended into a band; when the next
 row of tiles no longer reaches a strip of the band, the strip is yielded. A batch is one connected
 piece of the picture, so that what its tiles share is computed once; where a row has fewer tiles
-than a batch, the rows are taller. Memory is that of a band, whatever the height of the picture.
+than a batch, the rows are taller. A model of one picture size gets its tiles one by one instead.
+Memory is that of a band, whatever the height of the picture.
 What comes out is a function of (lr, model, seed, sample, temperature): tile size and batch size
 only change the rounding and what reaches a batch's edge.
 """
@@ -21,7 +22,14 @@ from vdsr_cli.errors import DeviceError
 from vdsr_cli.models.compact import LatentShape, NoiseSource
 from vdsr_cli.noise import NoiseField
 from vdsr_cli.runtime import Runtime, is_out_of_memory
-from vdsr_cli.tiling import AxisPlan, Padding, plan_axis, plan_padding, taller_tile
+from vdsr_cli.tiling import (
+    AxisPlan,
+    Padding,
+    plan_axis,
+    plan_padding,
+    taller_tile,
+    tiles_for,
+)
 
 PIXEL_LAYER = -1
 """The noise field's layer for the likelihood's own noise (``--output sample``)."""
@@ -44,10 +52,21 @@ class ConditionalSampler(Protocol):
     def latent_shapes(self) -> list[LatentShape]:
         """Every stochastic layer, coarse to fine."""
 
+    @property
+    def fixed_tile(self) -> int | None:
+        """The only side that LR inputs may have, or None."""
+
+    @property
+    def pixel_noise_channels(self) -> int:
+        """Channels of logistic noise that a draw of the pixels takes."""
+
     def sample(
         self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
     ) -> Tensor:
-        """(B, 3, h, w) in [0, 1] -> (B * repeats, 6, H, W): pixel means in [-1, 1], log scales."""
+        """(B, 3, h, w) in [0, 1] -> (B * repeats, C, H, W), the parameters of the likelihood."""
+
+    def pixels(self, parameters: Tensor, noise: Tensor | None) -> Tensor:
+        """Those parameters -> (B, 3, H, W) on [-1, 1]: the mean, or a draw by logistic noise."""
 
 
 class SampleNoise(Protocol):
@@ -68,7 +87,8 @@ class SamplingSettings:
         temperature: factor on every latent's standard deviation.
         seed: of the noise field.
         samples: which samples to draw, by index.
-        tile, overlap: LR pixels; tile 0 is the whole picture at once.
+        tile, overlap: LR pixels; tile 0 is the whole picture at once; None is the model's own
+            choice.
         batch_size: most tiles a batch.
         output: the likelihood's mean, or a draw from it.
         wrap: the picture is periodic.
@@ -77,8 +97,8 @@ class SamplingSettings:
     temperature: float = 0.8
     seed: int = 0
     samples: tuple[int, ...] = (0,)
-    tile: int = 64
-    overlap: int = 16
+    tile: int | None = None
+    overlap: int | None = None
     batch_size: int = DEFAULT_BATCH
     output: Literal["mean", "sample"] = "mean"
     wrap: bool = False
@@ -117,17 +137,53 @@ class PicturePlan:
         return next(other for other in range(row + 1) if starts[other] + tile > starts[row])
 
 
-def plan_picture(height: int, width: int, *, cell: int, settings: SamplingSettings) -> PicturePlan:
-    """Plans an LR picture of ``height`` by ``width`` pixels."""
-    tile, overlap = settings.tile, settings.overlap
-    padding = plan_padding(height, width, cell=cell, margin=overlap, wrap=settings.wrap)
+def plan_picture(
+    height: int,
+    width: int,
+    *,
+    cell: int,
+    settings: SamplingSettings,
+    fixed_tile: int | None = None,
+) -> PicturePlan:
+    """Plans an LR picture of ``height`` by ``width`` pixels for a model's cell and fixed tile.
+
+    Raises:
+        UsageError: tiles that the model does not take.
+    """
+    tile, overlap = tiles_for(settings.tile, settings.overlap, cell=cell, fixed_tile=fixed_tile)
+    padding = plan_padding(
+        height, width, cell=cell, margin=overlap, wrap=settings.wrap, least=fixed_tile or 0
+    )
     across, down = padding.left + width + padding.right, padding.top + height + padding.bottom
     columns = plan_axis(across, tile=tile, overlap=overlap, cell=cell)
     together = settings.batch_size // len(columns.starts)
-    if tile and together > 1:
+    if tile and together > 1 and not fixed_tile:
         tile = taller_tile(down, tile=tile, overlap=overlap, cell=cell, together=together)
     rows = plan_axis(down, tile=tile, overlap=overlap, cell=cell)
     return PicturePlan(height=height, width=width, padding=padding, rows=rows, columns=columns)
+
+
+def plan_for(
+    model: ConditionalSampler, height: int, width: int, settings: SamplingSettings
+) -> PicturePlan:
+    """:func:`plan_picture` for a model."""
+    return plan_picture(
+        height, width, cell=model.lr_multiple, settings=settings, fixed_tile=model.fixed_tile
+    )
+
+
+def limits_of(model: ConditionalSampler, plan: PicturePlan) -> tuple[str, ...]:
+    """What a model of one picture size cannot do for a picture: notes for the user."""
+    if model.fixed_tile is None:
+        return ()
+    side = model.fixed_tile
+    if plan.tiles == 1:
+        is_whole = plan.height == plan.width == side
+        return () if is_whole else (f"the model knows {side}x{side} pixels: padded to that",)
+    return (
+        f"the model knows {side}x{side} pixels: each of {plan.tiles} tiles is a picture of its own;"
+        " they share their noise where they overlap, but need not agree",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +223,7 @@ def sample_strips(
     Raises:
         DeviceError: one tile does not fit into memory, or a tile is not finite.
     """
-    plan = plan_picture(lr.shape[1], lr.shape[2], cell=model.lr_multiple, settings=settings)
+    plan = plan_for(model, lr.shape[1], lr.shape[2], settings)
     if noises is None:
         noises = [NoiseField(seed=settings.seed, sample=i) for i in settings.samples]
     band = _Band(plan, model.scale, len(noises), runtime.device)
@@ -244,7 +300,7 @@ class _TileDrawer:
         self.model, self.padded, self.plan = model, padded, plan
         self.settings, self.runtime = settings, runtime
         self.fields = noises
-        self.batch = settings.batch_size
+        self.batch = self._most_tiles()
 
     def draw_row(self, row: int) -> Iterator[tuple[range, Tensor]]:
         """Batches of (column indices, pixels (samples, 3, T, width)) of one row of tiles."""
@@ -254,12 +310,21 @@ class _TileDrawer:
             rest = count - column
             columns = range(column, column + math.ceil(rest / math.ceil(rest / self.batch)))
             try:
-                pixels = self._draw(row, columns, noise)
+                drawn = self._draw(row, columns, noise)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 self._halve(error)
                 continue
-            yield columns, pixels
+            yield from drawn
             column = columns.stop
+
+    def _most_tiles(self) -> int:
+        """Tiles a batch: of a model of fixed size each sample of each tile is a picture of its own,
+        and a processor is busy with one."""
+        if self.model.fixed_tile is None:
+            return self.settings.batch_size
+        if self.runtime.device.type == "cpu":
+            return 1
+        return max(1, self.settings.batch_size // min(len(self.fields), _SAMPLES_A_PASS))
 
     def _halve(self, error: Exception) -> None:
         if not is_out_of_memory(error):
@@ -273,43 +338,68 @@ class _TileDrawer:
 
     def _smaller_tile(self) -> str:
         """What to try where one tile is too much: half the tile, if the overlap allows."""
-        cell = self.model.lr_multiple
-        if 0 < self.settings.tile < self.plan.rows.tile:
+        cell, fixed = self.model.lr_multiple, self.model.fixed_tile
+        tile, overlap = tiles_for(
+            self.settings.tile, self.settings.overlap, cell=cell, fixed_tile=fixed
+        )
+        if 0 < tile < self.plan.rows.tile:
             return "try --batch-size 1"
         side = max(self.plan.columns.tile, self.plan.rows.tile)
-        smaller = max(side // 2 // cell * cell, 2 * self.settings.overlap, cell)
+        smaller = fixed or max(side // 2 // cell * cell, 2 * overlap, cell)
         return f"try --tile {smaller}" if smaller < side else "try --device cpu"
 
-    def _draw(self, row: int, columns: range, noise: "_RowNoise | None") -> Tensor:
-        plan = self.plan
-        top, left = plan.rows.starts[row], plan.columns.starts[columns.start]
-        width = plan.columns.starts[columns.stop - 1] + plan.columns.tile - left
-        lr = self.padded[None, :, top : top + plan.rows.tile, left : left + width]
+    def _draw(
+        self, row: int, columns: range, noise: "_RowNoise | None"
+    ) -> list[tuple[range, Tensor]]:
+        """A batch: its pieces with the tiles that they are made of."""
+        pieces = self._pieces(columns)
+        top, spans = self.plan.rows.starts[row], [self._span(piece) for piece in pieces]
+        height = self.plan.rows.tile
+        lr = torch.stack([self.padded[:, top : top + height, a:b] for a, b in spans])
         lr = lr.to(self.runtime.device, self.runtime.dtype, memory_format=torch.channels_last)
         drawn = []
         for first in range(0, len(self.fields), _SAMPLES_A_PASS):
             chosen = range(first, min(first + _SAMPLES_A_PASS, len(self.fields)))
-            source = None if noise is None else noise.source(chosen, left, width)
+            source = None if noise is None else noise.source(chosen, spans)
             temperature = self.settings.temperature
             parameters = self.model.sample(lr, source, temperature, repeats=len(chosen))
-            drawn.append(self._pixels(parameters, chosen, top, left))
-        pixels = torch.cat(drawn) if len(drawn) > 1 else drawn[0]
+            pixels = self.model.pixels(parameters, self._pixel_noise(chosen, top, spans))
+            drawn.append(pixels.view(len(pieces), len(chosen), *pixels.shape[1:]))
+        pixels = torch.cat(drawn, dim=1) if len(drawn) > 1 else drawn[0]
         if not torch.isfinite(pixels.sum()):
             raise DeviceError(
-                f"tile at row {top}, column {left} is not finite", hint="try --dtype float32"
+                f"tile at row {top}, column {spans[0][0]} is not finite",
+                hint="try --dtype float32",
             )
-        return pixels
+        return list(zip(pieces, pixels, strict=True))
 
-    def _pixels(self, parameters: Tensor, chosen: range, top: int, left: int) -> Tensor:
-        """The likelihood's parameters (samples, 6, H, W) -> pixels (samples, 3, H, W)."""
-        pixels, log_scale = parameters.chunk(2, dim=1)
+    def _pieces(self, columns: range) -> list[range]:
+        """Neighbouring tiles that the model sees as one piece of the picture."""
+        if self.model.fixed_tile is None:
+            return [columns]
+        return [range(column, column + 1) for column in columns]
+
+    def _span(self, columns: range) -> tuple[int, int]:
+        """The first LR column of a piece, and the one behind its last."""
+        starts = self.plan.columns.starts
+        return starts[columns.start], starts[columns.stop - 1] + self.plan.columns.tile
+
+    def _pixel_noise(
+        self, chosen: range, top: int, spans: Sequence[tuple[int, int]]
+    ) -> Tensor | None:
+        """The likelihood's own noise (pieces * samples, channels, H, W), if it is drawn from."""
         if self.settings.output == "mean":
-            return pixels
-        height, width = (side // self.model.scale for side in pixels.shape[2:])
-        rows = self.positions(top, height, 1, vertical=True)
-        columns = self.positions(left, width, 1, vertical=False)
-        noise = [self.fields[i].logistic(PIXEL_LAYER, rows, columns, 3) for i in chosen]
-        return (pixels + log_scale.exp() * torch.stack(noise).permute(0, 3, 1, 2)).clamp(-1, 1)
+            return None
+        channels = self.model.pixel_noise_channels
+        rows = self.positions(top, self.plan.rows.tile, 1, vertical=True)
+        noise = [
+            self.fields[i].logistic(
+                PIXEL_LAYER, rows, self.positions(a, b - a, 1, vertical=False), channels
+            )
+            for a, b in spans
+            for i in chosen
+        ]
+        return torch.stack(noise).permute(0, 3, 1, 2)
 
     def positions(self, start: int, length: int, cell: int, *, vertical: bool) -> Tensor:
         """Absolute cell positions of ``length`` LR pixels from padded position ``start``."""
@@ -327,25 +417,39 @@ class _RowNoise:
     """The noise of one row of tiles, drawn once at full width and shared by overlapping tiles."""
 
     def __init__(self, drawer: _TileDrawer, row: int) -> None:
-        plan = drawer.plan
+        self.drawer, self.row = drawer, row
         self.scale = drawer.model.scale
         self.layers: dict[int, list[Tensor]] = {}
         for shape in drawer.model.latent_shapes:
-            rows = drawer.positions(
-                plan.rows.starts[row], plan.rows.tile, shape.cell, vertical=True
-            )
-            columns = drawer.positions(0, plan.columns.length, shape.cell, vertical=False)
+            rows, columns = self._positions(shape)
             self.layers[shape.layer] = [
                 field.normal(shape.layer, rows, columns, shape.channels) for field in drawer.fields
             ]
 
-    def source(self, chosen: range, left: int, width: int) -> NoiseSource:
-        """The noise of some samples in ``width`` LR pixels of the row from ``left`` on."""
+    def _positions(self, shape: LatentShape) -> tuple[Tensor, Tensor]:
+        """Cells of the row of tiles; a global latent has one for all tiles."""
+        plan, positions = self.drawer.plan, self.drawer.positions
+        if shape.is_global:
+            first = torch.zeros(1, dtype=torch.int32, device=self.drawer.runtime.device)
+            return first, first
+        top = plan.rows.starts[self.row]
+        rows = positions(top, plan.rows.tile, shape.cell, vertical=True)
+        return rows, positions(0, plan.columns.length, shape.cell, vertical=False)
+
+    def source(self, chosen: range, spans: Sequence[tuple[int, int]]) -> NoiseSource:
+        """The noise of some samples in pieces of the row, from one LR column up to another."""
 
         def draw(shape: LatentShape) -> Tensor:
-            first = left * self.scale // shape.cell
-            columns = slice(first, first + width * self.scale // shape.cell)
-            cut = [self.layers[shape.layer][i][:, columns] for i in chosen]
+            cut = [
+                self.layers[shape.layer][i][:, self._columns(shape, span)]
+                for span in spans
+                for i in chosen
+            ]
             return torch.stack(cut).permute(0, 3, 1, 2)
 
         return draw
+
+    def _columns(self, shape: LatentShape, span: tuple[int, int]) -> slice:
+        if shape.is_global:
+            return slice(None)
+        return slice(*(side * self.scale // shape.cell for side in span))

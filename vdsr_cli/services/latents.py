@@ -24,7 +24,7 @@ from torch import Tensor
 from vdsr_cli.errors import InputError, OutputError
 from vdsr_cli.files import atomic_path
 from vdsr_cli.models.compact import LatentShape
-from vdsr_cli.services.engine import ConditionalSampler, SampleNoise, SamplingSettings, plan_picture
+from vdsr_cli.services.engine import ConditionalSampler, SampleNoise, SamplingSettings, plan_for
 
 _METADATA_KEY = "vdsr_latents"
 
@@ -44,8 +44,8 @@ class LatentGrid:
 
     def positions(self, shape: LatentShape) -> tuple[Tensor, Tensor]:
         """Cell positions of the rows and of the columns of a layer, int32, from 0."""
-        rows = torch.arange(self.height // shape.cell, dtype=torch.int32)
-        return rows, torch.arange(self.width // shape.cell, dtype=torch.int32)
+        rows, columns, _ = self.size(shape)
+        return torch.arange(rows, dtype=torch.int32), torch.arange(columns, dtype=torch.int32)
 
     def draw(self, noise: SampleNoise, shape: LatentShape) -> Tensor:
         """The noise of a whole layer: (rows, columns, channels)."""
@@ -53,6 +53,8 @@ class LatentGrid:
 
     def size(self, shape: LatentShape) -> tuple[int, int, int]:
         """What :meth:`draw` gives, as a shape."""
+        if shape.is_global:
+            return 1, 1, shape.channels
         return self.height // shape.cell, self.width // shape.cell, shape.channels
 
 
@@ -60,7 +62,7 @@ def latent_grid(
     model: ConditionalSampler, height: int, width: int, settings: SamplingSettings
 ) -> LatentGrid:
     """The grid of an LR picture of ``height`` by ``width`` pixels."""
-    padding = plan_picture(height, width, cell=model.lr_multiple, settings=settings).padding
+    padding = plan_for(model, height, width, settings).padding
     if not padding.periodic:
         height, width = height + padding.bottom, width + padding.right
     return LatentGrid(
@@ -100,7 +102,7 @@ class MaskedNoise:
         shapes: Sequence[LatentShape],
     ) -> None:
         self.inside, self.outside, self.mask = inside, outside, mask
-        self.cells = {shape.layer: _touched_cells(mask, shape.cell) for shape in shapes}
+        self.cells = {shape.layer: _touched_cells(mask, shape) for shape in shapes}
 
     def normal(self, layer: int, rows: Tensor, columns: Tensor, channels: int) -> Tensor:
         """Standard normals, as :meth:`NoiseField.normal`."""
@@ -122,9 +124,11 @@ class MaskedNoise:
         return cells[low_high[0]][:, low_high[1].clamp(0, cells.shape[1] - 1)].unsqueeze(2)
 
 
-def _touched_cells(mask: Tensor, cell: int) -> Tensor:
+def _touched_cells(mask: Tensor, shape: LatentShape) -> Tensor:
     """(H, W) bool -> (ceil(H / cell), ceil(W / cell)) bool: whether any pixel of a cell is set."""
-    pooled = F.max_pool2d(mask.float()[None, None], cell, ceil_mode=True)
+    if shape.is_global:
+        return mask.any()[None, None]
+    pooled = F.max_pool2d(mask.float()[None, None], shape.cell, ceil_mode=True)
     return pooled[0, 0] > 0
 
 

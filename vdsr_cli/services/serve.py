@@ -20,7 +20,7 @@ from vdsr_cli.paths import scale_tag
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.diverse import enlarged_alpha
 from vdsr_cli.services.diverse_outputs import colour_full
-from vdsr_cli.services.engine import SamplingSettings, plan_picture
+from vdsr_cli.services.engine import SamplingSettings, limits_of, plan_for
 from vdsr_cli.services.loading import LoadedModel
 from vdsr_cli.services.sample_set import SampleSet, Subject, draw_set
 from vdsr_cli.services.spread import mean_of_pairs
@@ -92,9 +92,7 @@ def draw(
         samples=tuple(range(request.samples)),
         batch_size=request.batch_size,
     )
-    plan = plan_picture(
-        picture.height, picture.width, cell=loaded.model.lr_multiple, settings=settings
-    )
+    plan = plan_for(loaded.model, picture.height, picture.width, settings)
     on_start(plan.tiles * (1 if picture.alpha is None else 2))
     subject = Subject(
         lr=picture.rgb[0],
@@ -105,7 +103,9 @@ def draw(
     noises = [NoiseField(seed=request.seed, sample=i) for i in settings.samples]
     drawn = draw_set(loaded.model, subject, settings, noises, runtime, on_tiles=on_tiles)
     files = _encode(drawn, _bicubic(picture, loaded.model.scale))
-    view = _view(drawn, files, loaded, request, address) | {"notes": picture.notes}
+    view = _view(drawn, files, loaded, request, address) | {
+        "notes": picture.notes + limits_of(loaded.model, plan)
+    }
     view["facts"] += [
         ("faithful to the input", "projected" if subject.is_projected else "not projected"),
         ("seconds", f"{time.perf_counter() - started:.1f}"),

@@ -18,7 +18,7 @@ from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.engine import (
     ConditionalSampler,
     SamplingSettings,
-    plan_picture,
+    plan_for,
     sample_strips,
 )
 
@@ -83,7 +83,7 @@ def sampled_strips(
     on_tiles: Callable[[int], None],
 ) -> StripSource:
     """One sample of a model for a picture (3, h, w) in [0, 1], at the model's scale."""
-    plan = plan_picture(lr.shape[1], lr.shape[2], cell=model.lr_multiple, settings=settings)
+    plan = plan_for(model, lr.shape[1], lr.shape[2], settings)
     tops = (*(plan.finished_by(row).start for row in plan.strip_rows), plan.height)
 
     def draw(first: int) -> Iterator[Tensor]:

@@ -12,10 +12,12 @@ from torch import nn
 from vdsr_cli.errors import DeviceError, OutputError, UsageError
 from vdsr_cli.files import write_text_atomic
 from vdsr_cli.metrics import LPIPS
+from vdsr_cli.models.cvdvae import CVDVAE
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
 from vdsr_cli.models.srvae import SRVAE
+from vdsr_cli.models.vdvae_sr import VDVAESR
 from vdsr_cli.runtime import Runtime, choose_runtime
-from vdsr_cli.services.train_start import model_of_run, new_model
+from vdsr_cli.services.train_start import check_scale_of, model_of_run, new_model
 from vdsr_cli.services.train_validation import Validator
 from vdsr_cli.training.cards import card_facts, command_line, hardware_of, markdown_card
 from vdsr_cli.training.config import Row, RunPlan, TrainConfig, check_crop
@@ -40,6 +42,7 @@ class TrainRequest:
         preset: architecture of a new run; None for the objective's default.
         prior: name or path of a pretrained prior that a new run is built on.
         start_from: name or path of finished weights that a new run fine-tunes.
+        scale: super-resolution factor of a new model on a prior of the published shape.
         branch_from: another run's ``last.pt`` to start this run from, its step counted on.
         rescales: sizes at which each picture is kept.
         store: file that keeps the decoded pictures from leg to leg; made where it is missing.
@@ -49,6 +52,8 @@ class TrainRequest:
         metric_weights: folder with ``lpips_alex.safetensors``, or None.
         device, dtype: as :func:`~vdsr_cli.runtime.choose_runtime` takes them.
         compiled: whether to use torch.compile.
+        recompute: whether the backward pass computes inner maps of the blocks again instead of
+            keeping them; None for where memory is the processor's. Of published shapes only.
         minutes: ends the leg with a checkpoint after so long, decoding included; None for never.
         workers: threads that decode pictures; None for one a processor.
         save_every, log_every: steps.
@@ -64,6 +69,7 @@ class TrainRequest:
     preset: str | None = None
     prior: str | None = None
     start_from: str | None = None
+    scale: int | None = None
     branch_from: Path | None = None
     rescales: tuple[float, ...] = (1.0, 0.65)
     store: Path | None = None
@@ -74,6 +80,7 @@ class TrainRequest:
     device: str = "cpu"
     dtype: str = "auto"
     compiled: bool = False
+    recompute: bool | None = None
     minutes: float | None = None
     workers: int | None = None
     save_every: int = 500
@@ -122,7 +129,12 @@ def _trainer(request: TrainRequest, world: World, runtime: Runtime) -> Trainer:
     start = find_checkpoint(request.out) or request.branch_from
     torch.manual_seed(request.config.seed)
     model = model_of_run(request.objective, start) if start else _new_model(request)
-    check_crop(request.config.lr_size, model.latent_shapes, model.scale)  # type: ignore[arg-type]
+    check_scale_of(model, request.scale)
+    fixed = getattr(model, "fixed_tile", None)
+    check_crop(request.config.lr_size, model.latent_shapes, model.scale, fixed)  # type: ignore[arg-type]
+    if isinstance(model, VDVAESR):
+        is_cpu = runtime.device.type == "cpu"
+        model.recompute = is_cpu if request.recompute is None else request.recompute
     store = _open_store(request, model, world)
     if isinstance(model, SRVAE) and not (start or request.start_from):
         initialise_from_data(model, store, request.config)
@@ -160,6 +172,7 @@ def _new_model(request: TrainRequest) -> nn.Module:
         preset=request.preset,
         prior=request.prior,
         start_from=request.start_from,
+        scale=request.scale,
     )
 
 
@@ -196,9 +209,16 @@ def _validator(request: TrainRequest, trainer: Trainer, runtime: Runtime) -> Val
     store = _decoded(request, request.val, trainer.model) if request.val else trainer.store
     weights = request.metric_weights and request.metric_weights / "lpips_alex.safetensors"
     config = request.config
+    is_large = isinstance(trainer.model, VDVAESR | CVDVAE)
+    batch = config.batch if is_large else max(config.batch, 4)
     return Validator(
         store,
-        CropSpec(batch=max(config.batch, 4), lr_size=config.lr_size, scale=store.scale),
+        CropSpec(
+            batch=batch,
+            lr_size=config.lr_size,
+            scale=store.scale,
+            symmetries=config.symmetries,
+        ),
         request.out,
         device=runtime.device,
         compute=runtime.dtype,

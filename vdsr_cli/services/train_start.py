@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from vdsr_cli.config import SCALE_RANGE
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.models.cnn_vae import CNNVAE
 from vdsr_cli.models.compact import CompactVDVAESR
@@ -24,8 +25,9 @@ from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.srvae_config import SRVAE_PRESETS
 from vdsr_cli.models.upstream import check_state
 from vdsr_cli.models.vdvae import VDVAE, EncoderConfig, VDVAEConfig
-from vdsr_cli.models.vdvae_sr import VDVAESR
-from vdsr_cli.training.run_folder import find_checkpoint, read_checkpoint
+from vdsr_cli.models.vdvae_config import PUBLISHED
+from vdsr_cli.models.vdvae_sr import PUBLISHED_LR_ENCODERS, VDVAESR
+from vdsr_cli.training.run_folder import find_checkpoint, read_architecture, read_checkpoint
 from vdsr_cli.weights import Checkpoint, read_safetensors, resolve
 from vdsr_cli.weights.fetch import Progress
 
@@ -40,7 +42,7 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
 
 DEFAULT_PRESETS = {"vdvae": "vdvae-x4-prior", "vdvae-sr": "vdvae-sr-x4", "srvae": "srvae-x2"}
 PUBLISHED_SCALE = 4
-"""Super-resolution factor put on a prior of the published shape."""
+"""Super-resolution factor put on a prior of the published shape where none is asked for."""
 
 
 def model_of_run(objective: str, checkpoint: Path) -> nn.Module:
@@ -50,15 +52,18 @@ def model_of_run(objective: str, checkpoint: Path) -> nn.Module:
         WeightsError: no checkpoint of a run.
         UsageError: a run of another objective.
     """
-    state = read_checkpoint(checkpoint)
-    config = json.loads(json.dumps(state["architecture"]))
-    model = build_model(state.get("kind", COMPACT_VDVAE_SR), config)
+    model = build_model(*read_architecture(checkpoint))
     _check_kind(objective, model, str(checkpoint))
     return prepared(model)
 
 
 def new_model(
-    objective: str, *, preset: str | None, prior: str | None, start_from: str | None
+    objective: str,
+    *,
+    preset: str | None,
+    prior: str | None,
+    start_from: str | None,
+    scale: int | None = None,
 ) -> nn.Module:
     """The network of a new run, frozen where its objective freezes.
 
@@ -69,6 +74,7 @@ def new_model(
         start_from: name or path of finished weights to go on from, or None. With a preset, the
             preset's network takes those of its tensors whose names and shapes fit: a model of
             another scale or size begins with what it has in common.
+        scale: super-resolution factor of a model on a prior of the published shape, or None.
 
     Raises:
         UsageError: what is asked for does not go together.
@@ -79,7 +85,7 @@ def new_model(
     elif start_from is not None:
         model = load_weights(start_from)
     elif prior is not None:
-        model = model_on_prior(objective, load_weights(prior))
+        model = model_on_prior(objective, load_weights(prior), scale)
     else:
         model = model_of_preset(objective, preset or DEFAULT_PRESETS.get(objective, ""))
     _check_kind(objective, model, str(start_from))
@@ -119,8 +125,20 @@ def transferred(source: nn.Module, model: nn.Module) -> nn.Module:
     return model
 
 
-def model_on_prior(objective: str, prior: nn.Module) -> nn.Module:
-    """A conditional network around a pretrained prior; raises UsageError."""
+def check_scale_of(model: nn.Module, scale: int | None) -> None:
+    """Raises UsageError where a model's super-resolution factor is not the one asked for."""
+    if scale not in (None, model.scale):
+        raise UsageError(
+            f"--scale {scale}, but the model to be trained makes x{model.scale}",
+            hint="only a new model on a prior of the published shape can choose its scale",
+        )
+
+
+def model_on_prior(objective: str, prior: nn.Module, scale: int | None = None) -> nn.Module:
+    """A conditional network around a pretrained prior; raises UsageError.
+
+    ``scale`` is that of a model on a prior of the published shape; a compact prior has its own.
+    """
     if objective in ("vdvae", "srvae"):
         raise UsageError(f"vdsr train {objective} builds on no prior", hint="leave --prior out")
     if isinstance(prior, CompactVDVAE):
@@ -131,15 +149,35 @@ def model_on_prior(objective: str, prior: nn.Module) -> nn.Module:
             f"a {architecture_of(prior)} is not an unconditional prior",
             hint="vdvae-x4-prior and the openai/ models are",
         )
-    lr = lr_encoder_for(prior.config, PUBLISHED_SCALE)
+    scale = scale or PUBLISHED_SCALE
     if objective == "vdvae-sr":
-        return VDVAESR.from_prior(prior, lr)
+        return VDVAESR.from_prior(prior, _vdvae_sr_encoder(prior.config, scale))
+    lr = lr_encoder_for(prior.config, scale)
     return CVDVAE.from_prior(prior, _cvdvae_config(prior.config, lr))
 
 
+def _vdvae_sr_encoder(prior: VDVAEConfig, scale: int) -> EncoderConfig:
+    """The papers' LR encoder where they have one for this prior and scale."""
+    for name, encoder in PUBLISHED_LR_ENCODERS.items():
+        if PUBLISHED[name] == prior and encoder.image_size * scale == prior.image_size:
+            return encoder
+    return lr_encoder_for(prior, scale)
+
+
 def lr_encoder_for(prior: VDVAEConfig, scale: int) -> EncoderConfig:
-    """The prior's encoder from the LR picture's resolution down, with the same widths."""
+    """The prior's encoder from the LR picture's resolution down, with the same widths.
+
+    Raises:
+        UsageError: the prior has no such resolution.
+    """
     size = prior.image_size // scale
+    if size * scale != prior.image_size or size not in prior.encoder.resolutions or scale == 1:
+        whole = sorted(prior.image_size // r for r in prior.encoder.resolutions)
+        known = ", ".join(str(factor) for factor in whole if 1 < factor <= SCALE_RANGE[1])
+        raise UsageError(
+            f"--scale {scale} does not suit a prior of {prior.image_size}x{prior.image_size}",
+            hint=f"try one of {known}",
+        )
     items = prior.enc_blocks.split(",")
     kept = [item for item, layer in zip(items, _first_layers(items), strict=True) if layer <= size]
     resolutions = sorted(r for r in prior.encoder.resolutions if r <= size)

@@ -18,6 +18,8 @@ from vdsr_cli.files import atomic_path
 from vdsr_cli.metrics import LPIPS, psnr_y
 from vdsr_cli.models.compact import LatentShape
 from vdsr_cli.models.compact_prior import CompactVDVAE
+from vdsr_cli.runtime import Runtime
+from vdsr_cli.services.engine import SamplingSettings, sample_strips
 from vdsr_cli.training.config import Row
 from vdsr_cli.training.data import CropSpec, PictureStore
 from vdsr_cli.training.objectives import objective_of, to_unit_range
@@ -108,7 +110,13 @@ class Validator:
         return {**row, "val_lpips": sum(lpips) / len(lpips)} if lpips else row
 
     def upscaled(self, model: Any, lr: Tensor, temperature: float) -> Tensor:
-        """A whole picture at once: (3, h, w) uint8 -> (3, H, W) uint8 on the CPU."""
+        """A whole picture at once, or tile by tile where the model knows one size: (3, h, w) uint8
+        -> (3, H, W) uint8 on the CPU."""
+        if model.fixed_tile is not None:
+            settings = SamplingSettings(temperature=temperature)
+            runtime = Runtime(device=self.device, dtype=torch.float32)
+            strips = sample_strips(model, to_unit_range(lr), settings, runtime)
+            return to_levels(torch.cat([strip.pixels[0] for strip in strips], dim=1) * 2 - 1)
         height, width = lr.shape[1:]
         bottom, right = -height % model.lr_multiple, -width % model.lr_multiple
         padded = F.pad(to_unit_range(lr).unsqueeze(0), (0, right, 0, bottom), mode="replicate")
@@ -131,7 +139,8 @@ class Validator:
             lr_unit = to_unit_range(lr)
             drawn = [(None, 0.0), (noise, SAMPLE_TEMPERATURE)]
             columns = [F.interpolate(lr, size=size, mode="nearest")]
-            columns += [to_levels(model.sample(lr_unit, n, t)[:, :3]) for n, t in drawn]
+            drawn_parameters = (model.sample(lr_unit, n, t) for n, t in drawn)
+            columns += [to_levels(model.pixels(p, None)) for p in drawn_parameters]
         return [list(row) for row in zip(*columns, hr, strict=True)]
 
     def _noise(self, batch: int) -> Callable[[LatentShape], Tensor]:
@@ -139,7 +148,7 @@ class Validator:
 
 
 def model_draws(model: nn.Module) -> bool:
-    """Whether the model makes pictures of any size: the compact ones do."""
+    """Whether there is something to draw: the model upscales, or is a compact prior."""
     return hasattr(model, "lr_multiple") or isinstance(model, CompactVDVAE)
 
 

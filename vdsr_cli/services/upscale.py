@@ -32,11 +32,11 @@ from vdsr_cli.images import (
 from vdsr_cli.paths import Source, output_format
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.aside import aside
-from vdsr_cli.services.engine import SamplingSettings, plan_picture
+from vdsr_cli.services.engine import SamplingSettings, limits_of, plan_for
 from vdsr_cli.services.identity import identify
 from vdsr_cli.services.loading import LoadedModel
 from vdsr_cli.services.strips import StripSource, cut_up, projected_strips, sampled_strips
-from vdsr_cli.tiling import check_tiles
+from vdsr_cli.tiling import check_tiles, tiles_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,7 @@ def count_tiles(height: int, width: int, loaded: LoadedModel, request: UpscaleRe
     """How many tiles :func:`upscale_picture` will sample for an opaque picture of this size."""
     total = 0
     for stage in plan_stages(height, width, native=loaded.model.scale, scale=request.scale):
-        plan = plan_picture(height, width, cell=loaded.model.lr_multiple, settings=request.settings)
+        plan = plan_for(loaded.model, height, width, request.settings)
         total += plan.tiles
         height, width = stage.size
     return total
@@ -250,8 +250,10 @@ def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
 
 def check_request(request: UpscaleRequest, loaded: LoadedModel) -> None:
     """Refuses, before any picture is read, what the model cannot do. Raises UsageError."""
-    settings = request.settings
-    check_tiles(tile=settings.tile, overlap=settings.overlap, cell=loaded.model.lr_multiple)
+    settings, cell = request.settings, loaded.model.lr_multiple
+    fixed = loaded.model.fixed_tile
+    tile, overlap = tiles_for(settings.tile, settings.overlap, cell=cell, fixed_tile=fixed)
+    check_tiles(tile=tile, overlap=overlap, cell=cell)
 
 
 def upscale_file(
@@ -288,8 +290,12 @@ def upscale_file(
         frame = _frame(picture, loaded, request)
         _refuse_format(frame, output, request)
         on_start(tiles)
-        notes = picture.notes + _upscale_into(
-            output or stdout, picture, loaded, request, runtime, on_tiles
+        plan = plan_for(loaded.model, picture.height, picture.width, request.settings)
+        limits = limits_of(loaded.model, plan)
+        notes = (
+            picture.notes
+            + limits
+            + _upscale_into(output or stdout, picture, loaded, request, runtime, on_tiles)
         )
     except VdsrError as error:
         return _failed(named, error)

@@ -8,6 +8,7 @@ from torch import nn
 
 from vdsr_cli.errors import UsageError
 from vdsr_cli.models.compact import LatentShape
+from vdsr_cli.training.published import PublishedShape, published_defaults
 
 Row = dict[str, float]
 
@@ -34,6 +35,7 @@ class TrainConfig:
         ema_decay: decay of the averaged weights, the ones that are used and shipped.
         weight_decay, beta2: AdamW's.
         degradation: how LR pictures are made: "bicubic", the product's own, or "real".
+        symmetries: what crops undergo: "all" flips and transposes, "mirror" or "none".
         seed: of crops and posterior noise.
     """
 
@@ -53,6 +55,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     beta2: float = 0.98
     degradation: str = "bicubic"
+    symmetries: str = "all"
     seed: int = 0
 
 
@@ -110,8 +113,16 @@ def config_for(
     *,
     on_prior: bool = False,
     fine_tuning: bool = False,
+    shape: PublishedShape | None = None,
 ) -> TrainConfig:
     """The hyper-parameters of a run: what was given, else its objective's defaults.
+
+    Args:
+        objective: name of the objective.
+        given: what was asked for.
+        on_prior: whether a new model is built on a pretrained prior.
+        fine_tuning: whether the run begins with finished weights.
+        shape: of a model of the published shape, whose papers then decide; else None.
 
     Raises:
         UsageError: an unknown objective.
@@ -121,11 +132,19 @@ def config_for(
     values = dict(DEFAULTS[objective])
     values |= ON_PRIOR if on_prior and objective == "vdvae-sr" else {}
     values |= FINE_TUNING if fine_tuning else {}
+    values |= {} if shape is None else published_defaults(objective, shape)
     return TrainConfig(**{**values, **given})  # type: ignore[arg-type]
 
 
-def check_crop(lr_size: int, shapes: Sequence[LatentShape], scale: int) -> None:
-    """Raises UsageError where the coarsest of a model's latents does not divide a crop."""
+def check_crop(
+    lr_size: int, shapes: Sequence[LatentShape], scale: int, fixed: int | None = None
+) -> None:
+    """Raises UsageError where a crop is not of a model's ``fixed`` LR size, or the coarsest of its
+    latents does not divide it."""
+    if fixed not in (None, lr_size):
+        raise UsageError(
+            f"crops of {lr_size} LR pixels do not suit the model", hint=f"--lr-size must be {fixed}"
+        )
     coarsest = max(shape.cell for shape in shapes)
     if lr_size * scale % coarsest:
         raise UsageError(

@@ -2,14 +2,15 @@
 
 A picture and its LR are stored as rows of (pixels, 3), one after the other; a batch is one gather.
 The LR of the whole picture is made by the product's own degradation, so every crop's LR has its
-true surroundings. Crops are flipped and transposed, which the degradation commutes with.
+true surroundings. Crops may be flipped and transposed, which the degradation commutes with.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -26,13 +27,21 @@ from vdsr_cli.training.world import World
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
 
 
+SYMMETRIES: Mapping[str, tuple[bool, bool, bool]] = MappingProxyType(
+    {"all": (True, True, True), "mirror": (False, True, False), "none": (False, False, False)}
+)
+"""Which of turning upside down, mirroring and transposing a crop may undergo."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropSpec:
-    """What a batch is: ``batch`` squares of ``lr_size`` LR pixels at ``scale``."""
+    """What a batch is: ``batch`` squares of ``lr_size`` LR pixels at ``scale``, each under one of
+    the ``symmetries`` of :data:`SYMMETRIES`."""
 
     batch: int
     lr_size: int
     scale: int
+    symmetries: str = "all"
 
 
 def find_pictures(sources: Sequence[Path]) -> list[Path]:
@@ -158,6 +167,7 @@ class PictureStore:
         room = size - spec.lr_size + 1
         corner = (torch.rand(batch, 2, generator=generator) * room).long().minimum(room - 1)
         symmetry = torch.rand(batch, 3, generator=generator) < 0.5
+        symmetry &= torch.tensor(SYMMETRIES[spec.symmetries])
         columns = [self.offsets[index, None], size[:, 1:], corner, symmetry.long()]
         geometry = world.share(torch.cat(columns, dim=1))
         if self.hr.is_cuda:  # a pinned copy, which the processor need not wait for

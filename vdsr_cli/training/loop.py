@@ -71,8 +71,13 @@ class Trainer:
         self.store = store.to(device)
         self.config, self.folder, self.device, self.compute = config, folder, device, compute
         self.world, self.keep_previous = world or World(), keep_previous
-        check_crop(config.lr_size, self.shapes, store.scale)
-        self.ema = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        fixed = getattr(model, "fixed_tile", None)
+        check_crop(config.lr_size, self.shapes, store.scale, fixed)
+        # What is frozen is its own average: one copy in memory, one in the checkpoint.
+        self.ema = {
+            name: p.detach().clone() if p.requires_grad else p.detach()
+            for name, p in self.model.named_parameters()
+        }
         trained = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
         self._trained = [parameter for _, parameter in trained]
         self._averages = [self.ema[name] for name, _ in trained]
@@ -171,7 +176,12 @@ class Trainer:
     def _pairs(self, random: StepRandom) -> tuple[Tensor, Tensor]:
         """hr and lr of this step, uint8, channels last."""
         config = self.config
-        spec = CropSpec(batch=config.batch, lr_size=config.lr_size, scale=self.store.scale)
+        spec = CropSpec(
+            batch=config.batch,
+            lr_size=config.lr_size,
+            scale=self.store.scale,
+            symmetries=config.symmetries,
+        )
         hr, lr = self.store.batch(spec, random.cpu, self.world)
         if self._real is not None:
             lr = self._real(hr, random, self.world)

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from vdsr_cli.models.compact import CompactVDVAESR, Elbo, NoiseSource
 from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE
 from vdsr_cli.models.cvdvae import CVDVAE
-from vdsr_cli.models.dmol import dmol_mean
 from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.models.vdvae_sr import VDVAESR
@@ -82,10 +81,10 @@ def published_vdvae_sr_losses(
     hr_unit, lr_unit = to_unit_range(hr), to_unit_range(lr)
     target = hr_unit * 2 - 1
     if noise is None:
-        return _mean_path_only(dmol_mean(model.sample(lr_unit, None, 0.0)), target, mean_weight)
+        return _mean_path_only(model.mean_path(lr_unit), target, mean_weight)
     mean_l1 = target.new_zeros(())
     if mean_weight:
-        mean_l1 = (dmol_mean(model.sample(lr_unit, None, 0.0)) - target).abs().mean()
+        mean_l1 = (model.mean_path(lr_unit) - target).abs().mean()
     return _from_elbo(model(hr_unit, lr_unit, noise), target, mean_weight, mean_l1)
 
 

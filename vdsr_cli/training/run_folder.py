@@ -19,6 +19,7 @@ import torch
 
 from vdsr_cli.errors import OutputError, WeightsError
 from vdsr_cli.files import atomic_path, write_text_atomic
+from vdsr_cli.models.registry import COMPACT_VDVAE_SR
 
 LAST, PREVIOUS, LOG = "last.pt", "previous.pt", "log.jsonl"
 
@@ -29,14 +30,16 @@ def find_checkpoint(folder: Path) -> Path | None:
     return next((path for path in found if path.exists()), None)
 
 
-def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What :func:`write_checkpoint` wrote.
+def read_checkpoint(
+    path: Path, device: torch.device | str = "cpu", *, mmap: bool = False
+) -> dict[str, Any]:
+    """What :func:`write_checkpoint` wrote; with ``mmap`` tensors are read when they are looked at.
 
     Raises:
         WeightsError: no such file, or no checkpoint of a run.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
@@ -44,6 +47,16 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     if not isinstance(state, dict) or not {"model", "ema", "step"} <= state.keys():
         raise WeightsError(f"{path} is not the checkpoint of a run")
     return state
+
+
+def read_architecture(path: Path) -> tuple[str, dict[str, Any]]:
+    """The kind and configuration of a checkpoint's network, without reading its tensors.
+
+    Raises:
+        WeightsError: no such file, or no checkpoint of a run.
+    """
+    state = read_checkpoint(path, mmap=True)
+    return state.get("kind", COMPACT_VDVAE_SR), json.loads(json.dumps(state["architecture"]))
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any], *, keep_previous: bool) -> None:

@@ -1,0 +1,110 @@
+"""Models on a prior of the published shape, tiny: trained, resumed, exported, sampled with."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from PIL import Image
+
+from vdsr_cli.models.vdvae import VDVAE, VDVAEConfig
+from vdsr_cli.weights import Checkpoint, read_header, read_safetensors, write_safetensors
+
+PRIOR = VDVAEConfig(
+    image_size=32,
+    enc_blocks="32x1,32d2,16x1,16d2,8x1,8d2,4x1,4d4,1x1",
+    dec_blocks="1x1,4m1,8m4,16m8,32m16",
+    width=8,
+    zdim=2,
+    num_mixtures=2,
+    no_bias_above=16,
+    low_bit=True,
+    input_shift=-112.9,
+    input_scale=1 / 69.8,
+)
+RUN = ["--batch", 1, "--val-every", 2, "--log-every", 1, "--device", "cpu", "--dtype", "float32"]
+
+
+@pytest.fixture
+def prior(tmp_path):
+    """The file of a prior, its weights fresh."""
+    torch.manual_seed(0)
+    state = VDVAE(PRIOR).state_dict()
+    path = tmp_path / "prior.safetensors"
+    write_safetensors(
+        path,
+        Checkpoint(architecture="openai-vdvae", config=asdict(PRIOR), state=state, metadata={}),
+    )
+    return path
+
+
+@pytest.fixture
+def photo(tmp_path, save_picture):
+    return save_picture(tmp_path / "photo.png", 48, 40)
+
+
+def weights_of(run):
+    return torch.load(run / "last.pt")["model"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "words", "scale"),
+    [("cvdvae", ["--scale", 8], 8), ("vdvae-sr", [], 4), ("vdvae-sr", ["--no-recompute"], 4)],
+)
+def test_trained_resumed_exported_and_sampled_with(
+    objective, words, scale, prior, photo, tmp_path, vdsr, save_picture
+):
+    start = ["train", objective, photo, "--prior", prior, *words, *RUN]
+    for run, legs in (("legs", (1, 2)), ("whole", (2,))):
+        for steps in legs:
+            ended = vdsr(*start, "--out", tmp_path / run, "--steps", steps)
+            assert ended.code == 0, ended.err
+    legs, whole = weights_of(tmp_path / "legs"), weights_of(tmp_path / "whole")
+    assert all(torch.equal(value, whole[name]) for name, value in legs.items())
+    start_values = read_safetensors(prior).state
+    moved = {n.split(".")[0] for n, v in start_values.items() if not torch.equal(v, legs[n])}
+    assert moved == (set() if objective == "cvdvae" else {"decoder"}), "the rest is frozen"
+
+    ended = vdsr(*start[:3], *RUN, "--out", tmp_path / "legs", "--steps", 3)
+    assert ended.code == 0, "a resumed run knows its shape without --prior: " + ended.err
+    out = tmp_path / "mine.safetensors"
+    assert vdsr("train", "export", tmp_path / "legs", "-o", out).code == 0
+    assert read_header(out).metadata["train"]["lr_size"] == 32 // scale
+
+    lr = save_picture(tmp_path / "lr.png", 11, 9)
+    sampling = ["-m", out, "--scale", scale, "--dtype", "float32", "--overwrite"]
+    ended = vdsr("upscale", lr, "-o", tmp_path / "sr.png", *sampling, "--output", "sample")
+    assert ended.code == 0, ended.err
+    assert "tiles is a picture of its own" in ended.err
+    with Image.open(tmp_path / "sr.png") as sr:
+        assert sr.size == (11 * scale, 9 * scale)
+    words = ["sample-diverse", lr, "-n", 2, "-o", tmp_path / "set", "--json", *sampling]
+    ended = vdsr(*words)
+    assert ended.code == 0, ended.err
+    facts = json.loads(ended.out)
+    assert all(p["lr_psnr"] > 60 for p in facts["sets"][0]["pictures"]), "they are projected"
+    ended = vdsr("upscale", lr, "-o", tmp_path / "x.png", *sampling, "--tile", 64)
+    assert ended.code == 2
+    assert f"takes tiles of {32 // scale} LR pixels" in ended.err
+    assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--scale", 3], "--scale 3 does not suit a prior of 32x32"),
+        (["--scale", 16], "try one of 2, 4, 8"),
+        (["--lr-size", 16], "--lr-size must be 8"),
+    ],
+)
+def test_what_a_prior_cannot_be_trained_for(words, problem, prior, photo, tmp_path, vdsr):
+    run = ["--out", tmp_path / "run", "--steps", 1, *RUN]
+    ended = vdsr("train", "cvdvae", photo, "--prior", prior, *words, *run)
+    assert ended.code == 2 and problem in ended.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_with_a_scale_of_its_own_takes_no_other(photo, tiny_path, tmp_path, vdsr):
+    run = ["--out", tmp_path / "run", "--steps", 1, "--lr-size", 8, *RUN]
+    ended = vdsr("train", "vdvae-sr", photo, "--from", tiny_path, "--scale", 8, *run)
+    assert ended.code == 2 and "makes x4" in ended.err

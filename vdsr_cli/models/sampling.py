@@ -1,0 +1,86 @@
+"""What the sampling engine asks of a model besides ``sample``: which tiles, and which pixels.
+
+    AnySizeSampling     tiles of any size          logistic     (B, 6, H, W): means, log scales
+    FixedSizeSampling   one size, a 1x1 top        DMOL         (B, 10 K, H, W)
+
+Both turn the likelihood's parameters into pixels: its mean, or a draw by standard logistic noise.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from vdsr_cli.models.compact_parts import LatentShape
+from vdsr_cli.models.dmol import dmol_pixels
+from vdsr_cli.models.vdvae_config import VDVAEConfig
+
+
+class AnySizeSampling:
+    """Of a convolutional model with one logistic a colour."""
+
+    fixed_tile: int | None = None
+    """The only side that LR inputs may have; None where any multiple of ``lr_multiple`` will do."""
+    pixel_noise_channels = 3
+    """Channels of logistic noise that a draw of the pixels takes."""
+
+    def pixels(self, parameters: Tensor, noise: Tensor | None) -> Tensor:
+        """The likelihood's parameters (B, 6, H, W) -> pixels (B, 3, H, W) on [-1, 1].
+
+        Args:
+            parameters: means and log scales.
+            noise: (B, 3, H, W) standard logistic, or None for the mean, which is not clamped.
+        """
+        mean, log_scale = parameters.chunk(2, dim=1)
+        return mean if noise is None else (mean + log_scale.exp() * noise).clamp(-1, 1)
+
+
+class FixedSizeSampling:
+    """Of a model of the published shape: it knows one picture size and sees a tile as a picture.
+
+    Its maps of fixed size lie where they lie in each tile, and the latents of its 1x1 top are one
+    for a whole tile. Tiles start on the next coarsest latent's cells, whose noise they share.
+    """
+
+    scale: int
+
+    @property
+    def hr_config(self) -> VDVAEConfig:
+        """Of the network that makes the HR picture."""
+        raise NotImplementedError
+
+    @property
+    def latent_shapes(self) -> list[LatentShape]:
+        """Every stochastic layer in the order of drawing, coarse to fine."""
+        return self.hr_config.latent_shapes
+
+    @property
+    def fixed_tile(self) -> int:
+        """The side that LR inputs must have."""
+        return self.hr_config.image_size // self.scale
+
+    @property
+    def lr_multiple(self) -> int:
+        """Tiles start on multiples of it: the coarsest cell below the top, in LR pixels."""
+        cells = [shape.cell for shape in self.latent_shapes if not shape.is_global]
+        return max(1, *(cell // self.scale for cell in cells))
+
+    @property
+    def pixel_noise_channels(self) -> int:
+        """Channels of logistic noise that a draw of the pixels takes."""
+        return 3 + self.hr_config.num_mixtures
+
+    def pixels(self, parameters: Tensor, noise: Tensor | None) -> Tensor:
+        """The likelihood's parameters (B, 10 K, H, W) -> pixels (B, 3, H, W) on [-1, 1].
+
+        Args:
+            parameters: of the mixture.
+            noise: (B, 3 + K, H, W) standard logistic, or None for the mean.
+        """
+        return dmol_pixels(parameters, noise, low_bit=self.hr_config.low_bit)
+
+
+def repeated(activations: Mapping[int, Tensor], repeats: int) -> dict[int, Tensor]:
+    """Activations of B pictures -> of B * repeats, those of one picture side by side."""
+    if repeats == 1:
+        return dict(activations)
+    return {key: value.repeat_interleave(repeats, 0) for key, value in activations.items()}
