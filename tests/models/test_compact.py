@@ -18,7 +18,12 @@ from vdsr_cli.models.compact import (
 from vdsr_cli.models.distributions import discretized_logistic_log_prob, gaussian_kl
 from vdsr_cli.models.registry import PRESETS, build_compact, build_model, config_of
 
-SIZE_LIMITS = {"vdvae-sr-x4": 16 << 20, "vdvae-sr-x4-tiny": 3 << 20}
+SIZE_LIMITS = {
+    "vdvae-sr-x4": 16 << 20,
+    "vdvae-sr-x4-tiny": 3 << 20,
+    "vdvae-sr-x2": 16 << 20,
+    "vdvae-sr-x8": 16 << 20,
+}
 """Bytes of each preset's checkpoint in bfloat16."""
 
 
@@ -229,7 +234,7 @@ def test_presets_fit_their_size(name):
         model = CompactVDVAESR(PRESETS[name])
     size = 2 * sum(parameter.numel() for parameter in model.parameters())
     assert 0.2 * SIZE_LIMITS[name] < size < SIZE_LIMITS[name]
-    assert model.scale == 4
+    assert f"-x{model.scale}" in name
 
 
 def test_elbo_parts_are_the_sums_of_the_definition(make_tiny):
