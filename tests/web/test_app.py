@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 
 from vdsr_cli.errors import DeviceError
 from vdsr_cli.runtime import choose_runtime
+from vdsr_cli.services.loading import load_model
 from vdsr_cli.web.app import create_app
 from vdsr_cli.web.endpoint import Limits
 
@@ -38,9 +39,10 @@ def app_of(model, **limits):
 
 
 @pytest.fixture
-def client(tiny_model):
+def client(tiny_path):
+    model = load_model(str(tiny_path), RUNTIME).model
     app = create_app(
-        [loaded(tiny_model), loaded(tiny_model, "other")],
+        [loaded(model), loaded(model, "other")],
         RUNTIME,
         Limits(upload_bytes=2_000_000, pixels=30_000),
         hosts=("127.0.0.1",),
