@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from vdsr_cli.models.vdvae import VDVAE, VDVAEConfig
+from vdsr_cli.services.train_shape import published_shape
 from vdsr_cli.weights import Checkpoint, read_header, read_safetensors, write_safetensors
 
 PRIOR = VDVAEConfig(
@@ -67,6 +68,10 @@ def test_trained_resumed_exported_and_sampled_with(
 
     ended = vdsr(*start[:3], *RUN, "--out", tmp_path / "legs", "--steps", 3)
     assert ended.code == 0, "a resumed run knows its shape without --prior: " + ended.err
+    assert published_shape(tmp_path / "legs") == published_shape(
+        tmp_path / "new", branch_from=tmp_path / "legs" / "last.pt"
+    )
+    assert published_shape(tmp_path / "new") is None
     out = tmp_path / "mine.safetensors"
     assert vdsr("train", "export", tmp_path / "legs", "-o", out).code == 0
     assert read_header(out).metadata["train"]["lr_size"] == 32 // scale

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vdsr_cli.models.fused import conv_add, conv_relu
+from vdsr_cli.models.fused import conv_add, conv_gelu, conv_relu
 
 
 def inputs(kernel: int, dtype: torch.dtype) -> tuple[nn.Conv2d, torch.Tensor, torch.Tensor]:
@@ -27,10 +27,11 @@ def test_equal_to_the_separate_steps(kernel, dtype, is_training):
     tolerance = {"rtol": error, "atol": error}
     kept = x.clone(), other.clone()
     with torch.set_grad_enabled(is_training):
-        relu = conv_relu(layer, x)
+        relu, gelu = conv_relu(layer, x), conv_gelu(layer, x)
         summed = conv_add(x, layer.weight, layer.bias, other, padding=kernel // 2)
-    assert relu.dtype == summed.dtype == dtype
-    assert relu.requires_grad == summed.requires_grad == is_training
+    assert relu.dtype == gelu.dtype == summed.dtype == dtype
+    assert relu.requires_grad == gelu.requires_grad == summed.requires_grad == is_training
     torch.testing.assert_close(relu.double(), double.relu(), **tolerance)
+    torch.testing.assert_close(gelu.double(), nn.functional.gelu(double), **tolerance)
     torch.testing.assert_close(summed.double(), double + other.double(), **tolerance)
     assert torch.equal(x, kept[0]) and torch.equal(other, kept[1])

@@ -269,6 +269,7 @@ def _hyper_parameters(context: typer.Context) -> "TrainConfig":
         fine_tuning=context.params["start_from"] is not None,
         shape=published_shape(
             context.params["out"],
+            branch_from=context.params["branch_from"],
             start_from=context.params["start_from"],
             prior=context.params["prior"],
             scale=context.params["scale"],

@@ -62,7 +62,7 @@ class FixedSizeSampling:
     def lr_multiple(self) -> int:
         """Tiles start on multiples of it: the coarsest cell below the top, in LR pixels."""
         cells = [shape.cell for shape in self.latent_shapes if not shape.is_global]
-        return max(1, *(cell // self.scale for cell in cells))
+        return max(1, max(cells) // self.scale)
 
     @property
     def pixel_noise_channels(self) -> int:

@@ -14,16 +14,22 @@ from vdsr_cli.weights import read_header, resolve
 
 
 def published_shape(
-    out: Path, *, start_from: str | None, prior: str | None, scale: int | None
+    out: Path,
+    *,
+    branch_from: Path | None = None,
+    start_from: str | None = None,
+    prior: str | None = None,
+    scale: int | None = None,
 ) -> PublishedShape | None:
     """The shape of what a run in ``out`` trains; None for every other network.
 
-    A run that is there decides, then the weights to start from, then the prior.
+    A run that is there decides, then the one it branches from, the weights to start from, and the
+    prior, on which a new model of factor ``scale`` is built.
 
     Raises:
         WeightsError: none of its files can be read.
     """
-    run = find_checkpoint(out)
+    run = find_checkpoint(out) or branch_from
     source = str(run) if run else start_from or prior
     return None if source is None else _shape_of(*_architecture(source), scale or PUBLISHED_SCALE)
 
