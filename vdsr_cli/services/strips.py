@@ -1,19 +1,22 @@
-"""Pictures that come in strips of rows: sampled, projected, cut anew.
+"""Pictures that come in strips of rows: sampled, projected, resized, cut anew.
 
 A source can be drawn from any of its strips on, and that strip and all below it are then the same,
 bit for bit, as when it is drawn from the top. This is what lets a run go on where another stopped.
 
-    sampled_strips ─► projected_strips ─► recut ─► rows of a file
+    sampled_strips ─► projected_strips ─► resized_strips ─► rows of a file
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from vdsr_cli.consistency import StripProjection, projected_by, replay_top
+from vdsr_cli.consistency import StripProjection, cubic, projected_by, replay_top
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.engine import (
     ConditionalSampler,
@@ -21,6 +24,8 @@ from vdsr_cli.services.engine import (
     plan_for,
     sample_strips,
 )
+
+_RESIZED_ROWS: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +73,6 @@ class StripSource:
         return replace(self, tops=tops, draw=draw)
 
 
-def cut_up(picture: Tensor, rows: int = 64) -> StripSource:
-    """A picture (C, H, W) that is here already, in strips of so many rows."""
-    tops = (*range(0, picture.shape[1], rows), picture.shape[1])
-    strips = torch.split(picture, rows, dim=1)
-    return StripSource(tops=tops, draw=lambda first: iter(strips[first:]))
-
-
 def sampled_strips(
     model: ConditionalSampler,
     lr: Tensor,
@@ -111,3 +109,45 @@ def projected_strips(source: StripSource, lr: Tensor, scale: int) -> StripSource
 
     tops = (*(done[index] for index in returning), lr.shape[1])
     return StripSource(tops=tuple(top * scale for top in tops), draw=draw)
+
+
+def resized_strips(source: StripSource, height: int, width: int) -> StripSource:
+    """Antialiased bicubic (a = -0.5), as torch's ``interpolate``, to a size of any ratio."""
+    ratio = source.height / height
+    tops = (*range(0, height, _RESIZED_ROWS), height)
+
+    def draw(first: int) -> Iterator[Tensor]:
+        held, held_top = torch.empty(0), 0
+        pieces = source.rows_from(_seen(tops[first], height, ratio, source.height).start)
+        for top, bottom in pairwise(tops[first:]):
+            seen = _seen(top, bottom, ratio, source.height)
+            while held.numel() == 0 or held_top + held.shape[1] < seen.stop:
+                piece_top, piece = next(pieces)
+                held_top = held_top if held.numel() else piece_top
+                narrow = _resized_across(piece, width)
+                held = torch.cat([held, narrow], dim=1) if held.numel() else narrow
+            held, held_top = held[:, seen.start - held_top :], seen.start
+            yield _resampling(top, bottom, ratio, seen) @ held[:, : len(seen)]
+
+    return StripSource(tops=tops, draw=draw)
+
+
+def _seen(top: int, bottom: int, ratio: float, height: int) -> range:
+    """The rows of ``height`` that rows ``top`` to ``bottom`` of the resized picture are made of."""
+    reach = 2 * max(ratio, 1.0)
+    low, high = (top + 0.5) * ratio - reach, (bottom - 0.5) * ratio + reach
+    return range(max(0, math.floor(low)), min(height, math.ceil(high)))
+
+
+def _resampling(top: int, bottom: int, ratio: float, seen: range) -> Tensor:
+    """The weights of the rows seen, (bottom - top, len(seen)): a cubic as wide as a row that is
+    made, or is seen where that is wider."""
+    centres = (torch.arange(top, bottom, dtype=torch.float64) + 0.5) * ratio
+    positions = torch.arange(seen.start, seen.stop, dtype=torch.float64) + 0.5
+    weights = cubic((positions - centres.unsqueeze(1)) / max(ratio, 1.0))
+    return (weights / weights.sum(1, keepdim=True)).float()
+
+
+def _resized_across(rows: Tensor, width: int) -> Tensor:
+    size = rows.shape[1], width
+    return F.interpolate(rows.unsqueeze(0), size=size, mode="bicubic", antialias=True)[0]

@@ -35,7 +35,7 @@ from vdsr_cli.services.aside import aside
 from vdsr_cli.services.engine import SamplingSettings, limits_of, plan_for
 from vdsr_cli.services.identity import identify
 from vdsr_cli.services.loading import LoadedModel
-from vdsr_cli.services.strips import StripSource, cut_up, projected_strips, sampled_strips
+from vdsr_cli.services.strips import StripSource, projected_strips, resized_strips, sampled_strips
 from vdsr_cli.tiling import check_tiles, tiles_for
 
 
@@ -192,34 +192,35 @@ def _upscaled(
     runtime: Runtime,
     on_tiles: Callable[[int], None],
 ) -> StripSource:
-    """All stages of (3, h, w). What is resized is held whole, the first of two passes always."""
-    native, original = loaded.model.scale, lr
-    stages = plan_stages(lr.shape[1], lr.shape[2], native=native, scale=request.scale)
-    source = _one_pass(lr, loaded, request, runtime, on_tiles)
-    for stage in stages[:-1]:
-        lr = resized(_whole(source, native * lr.shape[2]), stage.size)
-        source = _one_pass(lr, loaded, request, runtime, on_tiles)
-    if stages[-1].size != (native * lr.shape[1], native * lr.shape[2]):
-        source = cut_up(resized(_whole(source, native * lr.shape[2]), stages[-1].size))
-    elif len(stages) == 1:
-        return source
-    if _is_projected(loaded, request) and _is_whole(request.scale):
-        source = projected_strips(source, original, int(request.scale))
+    """All stages of (3, h, w); what the second of two passes works on is held whole."""
+    native = loaded.model.scale
+    first, *more = plan_stages(lr.shape[1], lr.shape[2], native=native, scale=request.scale)
+    source, size = _one_stage(lr, first, loaded, request, runtime, on_tiles), first.size
+    for stage in more:
+        between = _whole(source, size[1])
+        source, size = _one_stage(between, stage, loaded, request, runtime, on_tiles), stage.size
+    is_faithful = _is_projected(loaded, request) and _is_whole(request.scale)
+    if is_faithful and request.scale != native:
+        source = projected_strips(source, lr, int(request.scale))
     return source
 
 
-def _one_pass(
+def _one_stage(
     lr: Tensor,
+    stage: Stage,
     loaded: LoadedModel,
     request: UpscaleRequest,
     runtime: Runtime,
     on_tiles: Callable[[int], None],
 ) -> StripSource:
-    """One pass of the model, projected where that is asked for."""
+    """One pass of the model, projected where that is asked for, brought to its size."""
+    native = loaded.model.scale
     source = sampled_strips(loaded.model, lr, request.settings, runtime, on_tiles)
     if _is_projected(loaded, request):
-        source = projected_strips(source, lr, loaded.model.scale)
-    return source
+        source = projected_strips(source, lr, native)
+    if stage.size == (native * lr.shape[1], native * lr.shape[2]):
+        return source
+    return resized_strips(source, *stage.size)
 
 
 def _is_whole(scale: float) -> bool:
