@@ -6,8 +6,16 @@ from vdsr_cli.errors import UsageError
 
 SCALE_RANGE = (1.0, 16.0)
 TEMPERATURE_RANGE = (0.0, 2.0)
+DEFAULT_MODEL = "vdvae-sr-x4"
+"""The bundled model for photographs."""
+_MODELS_UP_TO = ((2.0, "vdvae-sr-x2"), (4.0, DEFAULT_MODEL), (8.0, "vdvae-sr-x8"))
 DEFAULT_BATCH = 24
 """Tiles a batch where the user names none; halved while memory runs out."""
+
+
+def default_model(scale: float) -> str:
+    """The bundled model that makes a scale in one pass; beyond 8 the x4 model makes it in two."""
+    return next((name for most, name in _MODELS_UP_TO if scale <= most), DEFAULT_MODEL)
 
 
 def check_scale(scale: float) -> None:

@@ -11,7 +11,7 @@ from published_vdvae import cut, published_state, write_published
 from typer.testing import CliRunner
 
 from vdsr_cli.cli.bench import bench
-from vdsr_cli.cli.options import DEFAULT_MODEL
+from vdsr_cli.config import DEFAULT_MODEL
 from vdsr_cli.errors import InputError, UsageError
 from vdsr_cli.weights import load_records
 

@@ -10,7 +10,6 @@ import typer
 
 from vdsr_cli.cli.console import download_progress, print_error
 from vdsr_cli.cli.options import (
-    DEFAULT_MODEL,
     Device,
     DeviceOption,
     Dtype,
@@ -18,6 +17,7 @@ from vdsr_cli.cli.options import (
     OverlapOption,
     TileOption,
 )
+from vdsr_cli.config import DEFAULT_MODEL
 from vdsr_cli.errors import UsageError
 
 if TYPE_CHECKING:

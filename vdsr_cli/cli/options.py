@@ -8,7 +8,6 @@ import typer
 from vdsr_cli.config import DEFAULT_BATCH
 from vdsr_cli.errors import UsageError
 
-DEFAULT_MODEL = "vdvae-sr-x4"
 DEFAULT_PRIOR = "vdvae-x4-prior"
 INTERRUPTED = 130
 """Exit code of a run that Ctrl-C ended."""
@@ -52,7 +51,12 @@ class Output(StrEnum):
 
 # Of the commands that make pictures.
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="Model name, hf:// address or file.")
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Model name, hf:// address or file. [default: vdvae-sr-x2, -x4 or -x8, by --scale]",
+    ),
 ]
 SeedOption = Annotated[int, typer.Option(help="Which of the possible pictures.")]
 TileOption = Annotated[

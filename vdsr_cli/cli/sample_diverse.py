@@ -9,7 +9,6 @@ import typer
 
 from vdsr_cli.cli.console import tile_progress
 from vdsr_cli.cli.options import (
-    DEFAULT_MODEL,
     BatchOption,
     Device,
     DeviceOption,
@@ -29,7 +28,7 @@ from vdsr_cli.cli.options import (
     TileOption,
     parse_batch,
 )
-from vdsr_cli.config import check_temperature
+from vdsr_cli.config import check_temperature, default_model
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import Source, expand_inputs, output_path, plan_naming, scale_tag
 
@@ -50,7 +49,7 @@ def sample_diverse(
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="Folder, or the name that outputs build on.")
     ] = None,
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = None,
     scale: Annotated[float, typer.Option("--scale", "-s", help="The model's own factor.")] = 4.0,
     temperature: Annotated[
         float, typer.Option("--temperature", "-t", help="How far samples may differ, 0 to 1.")
@@ -158,10 +157,10 @@ def sample_diverse(
         _show_plan(source, names.all_of(request, count_samples(request)), as_json=as_json)
         return
     runtime = choose_runtime(device.value, dtype.value)
-    loaded = load_model(model, runtime)
+    loaded = load_model(model or default_model(scale), runtime)
     if scale != loaded.model.scale:
         raise UsageError(
-            f"{model} makes x{loaded.model.scale} and no other scale here",
+            f"{loaded.name} makes x{loaded.model.scale} and no other scale here",
             hint="vdsr upscale makes any scale",
         )
     with tile_progress(1, quiet=quiet) as bars:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vdsr_cli.cli.options import (
-    DEFAULT_MODEL,
     INTERRUPTED,
     BatchOption,
     Device,
@@ -18,6 +17,7 @@ from vdsr_cli.cli.options import (
     MaxPixelsOption,
     parse_batch,
 )
+from vdsr_cli.config import DEFAULT_MODEL
 from vdsr_cli.errors import UsageError
 
 if TYPE_CHECKING:

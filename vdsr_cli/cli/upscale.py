@@ -8,7 +8,6 @@ import typer
 
 from vdsr_cli.cli.console import print_error, tile_progress
 from vdsr_cli.cli.options import (
-    DEFAULT_MODEL,
     BatchOption,
     Device,
     DeviceOption,
@@ -27,7 +26,7 @@ from vdsr_cli.cli.options import (
     TileOption,
     parse_batch,
 )
-from vdsr_cli.config import check_scale, check_temperature
+from vdsr_cli.config import check_scale, check_temperature, default_model
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import (
     Naming,
@@ -52,7 +51,7 @@ def upscale(
         str | None,
         typer.Option("--out", "-o", help="Output file, folder, or - for standard output."),
     ] = None,
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = None,
     scale: Annotated[float, typer.Option("--scale", "-s", help="Factor from 1 to 16.")] = 4.0,
     temperature: Annotated[
         float,
@@ -133,7 +132,7 @@ def upscale(
         max_pixels=max_pixels,
     )
     runtime = choose_runtime(device.value, dtype.value)
-    loaded = load_model(model, runtime)
+    loaded = load_model(model or default_model(scale), runtime)
     check_request(request, loaded)
     worst = 0
     with tile_progress(len(sources), quiet=quiet) as bars:
