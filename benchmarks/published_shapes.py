@@ -5,9 +5,10 @@
 For each system a prior of the published shape is made with random weights, since those of OpenAI
 are a download of half a gigabyte; name one with --prior. Then `vdsr train` takes one step, is run
 again to resume for another, `vdsr train export` writes the weights, and `vdsr upscale` and
-`vdsr sample-diverse` sample with them. Random weights make pictures of noise: what this shows is
-that every shape fits, how large it is and how long it takes. A line of JSON a system goes to
-stdout, the commands to stderr.
+`vdsr sample-diverse` sample with them. Random weights make noise, of which the consistency
+projection makes the input with noise upon it: what this shows is not quality but that every shape
+fits, how large it is and how long it takes. A line of JSON a system goes to stdout, the commands to
+stderr.
 
 Seconds are wall time as the commands print them, without start-up; cpu_seconds are of the whole
 command, start-up included, and do not suffer from a busy machine.
