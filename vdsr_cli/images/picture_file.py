@@ -98,7 +98,8 @@ class PictureFile:
         whole = len(levels) // rows * rows
         self._encode(levels[:whole])
         self._waiting = levels[whole:].copy()
-        self._draft.checkpoint(self._coder.state)
+        if whole:
+            self._draft.checkpoint(self._coder.state)
 
     def _encode(self, levels: NDArray[Any]) -> None:
         for segment in encoded_segments(self._coder, levels):
