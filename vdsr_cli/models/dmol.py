@@ -228,12 +228,12 @@ def to_levels(image: Tensor, *, low_bit: bool = False) -> Tensor:
     return (grey - 127.5) / 127.5
 
 
-def to_image(values: Tensor, *, offset: float = 0.0) -> Tensor:
-    """[-1, 1] -> [0, 1], clamped, not rounded. Pass :data:`LOW_BIT_OFFSET` for 5-bit models.
+def to_image(values: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 1], clamped, not rounded.
 
     The published code truncates to 8 bits, which darkens by another half grey level.
     """
-    return ((values + 1) / 2 + offset).clamp(0, 1)
+    return ((values + 1) / 2).clamp(0, 1)
 
 
 def _keep_off_the_ends(uniform: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from vdsr_cli.errors import UsageError
 from vdsr_cli.metrics import pairwise_rms
 from vdsr_cli.models.compact import LatentShape, NoiseSource
 from vdsr_cli.models.compact_prior import CompactVDVAE
-from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_mean, dmol_sample
+from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_pixels
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.noise import NoiseField
 from vdsr_cli.runtime import Runtime
@@ -228,19 +228,16 @@ def _draw(
     draws, is_drawn = len(fields), request.output == "sample"
     if isinstance(prior, VDVAE):
         parameters = prior.sample(draws, noise, request.temperature)
-        pixels = _dmol_pixels(parameters, fields) if is_drawn else dmol_mean(parameters)
+        channels = 3 + parameters.shape[1] // CHANNELS_PER_COMPONENT
+        pixels = dmol_pixels(
+            parameters, _pixel_noise(fields, channels, parameters) if is_drawn else None
+        )
     else:
         parameters = prior.sample(draws, (size, size), noise, request.temperature)
         pixels, log_scale = parameters.chunk(2, dim=1)
         if is_drawn:
             pixels = pixels + log_scale.exp() * _pixel_noise(fields, 3, pixels)
     return (pixels.clamp(-1, 1) + 1) * 127.5
-
-
-def _dmol_pixels(parameters: Tensor, fields: Sequence[NoiseField]) -> Tensor:
-    components = parameters.shape[1] // CHANNELS_PER_COMPONENT
-    uniform = _pixel_noise(fields, components + 3, parameters).sigmoid()
-    return dmol_sample(parameters, uniform[:, :components], uniform[:, components:])
 
 
 def _pixel_noise(fields: Sequence[NoiseField], channels: int, like: Tensor) -> Tensor:

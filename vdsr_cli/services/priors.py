@@ -17,13 +17,7 @@ from torch import Tensor
 from vdsr_cli.errors import UsageError
 from vdsr_cli.models.compact import Elbo, LatentShape, NoiseSource, negative_log_likelihood
 from vdsr_cli.models.compact_prior import CompactVDVAE
-from vdsr_cli.models.dmol import (
-    CHANNELS_PER_COMPONENT,
-    LOW_BIT_OFFSET,
-    dmol_mean,
-    dmol_sample,
-    to_image,
-)
+from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_pixels, to_image
 from vdsr_cli.models.registry import build_model
 from vdsr_cli.models.upstream import ENCODER, check_published, check_state, encoder_defect
 from vdsr_cli.models.vdvae import VDVAE, distortion
@@ -121,15 +115,12 @@ class PublishedPrior:
 
     def pixels(self, parameters: Tensor, logistic: Logistic | None) -> Tensor:
         """As the published code, but for its truncation to 8 bits; of a 5-bit model centred."""
-        offset = LOW_BIT_OFFSET if self.is_low_bit else 0.0
-        if logistic is None:
-            return to_image(dmol_mean(parameters), offset=offset)
-        components = parameters.shape[1] // CHANNELS_PER_COMPONENT
-        uniform = (
-            torch.sigmoid(logistic(COMPONENT_LAYER, components)),
-            torch.sigmoid(logistic(PIXEL_LAYER, 3)),
-        )
-        return to_image(dmol_sample(parameters, *uniform), offset=offset)
+        noise = None
+        if logistic is not None:
+            components = parameters.shape[1] // CHANNELS_PER_COMPONENT
+            drawn = logistic(PIXEL_LAYER, 3), logistic(COMPONENT_LAYER, components)
+            noise = torch.cat(drawn, dim=1)
+        return to_image(dmol_pixels(parameters, noise, low_bit=self.is_low_bit))
 
     def posterior(self, image: Tensor, noise: NoiseSource) -> tuple[Elbo, Tensor]:
         """Of a 5-bit model, the likelihood of the floored picture."""
