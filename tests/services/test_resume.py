@@ -36,7 +36,7 @@ def loaded(tiny_model) -> LoadedModel:
 def often(monkeypatch):
     """A journal at every occasion, and many of them."""
     monkeypatch.setattr("vdsr_cli.images.draft.JOURNAL_EVERY_S", 0.0)
-    monkeypatch.setattr("vdsr_cli.images.segments._SEGMENT_BYTES", 3000)
+    monkeypatch.setattr("vdsr_cli.images.segments._SEGMENT_BYTES", 700)
 
 
 def save_input(path: Path, height: int, width: int, *, mode: str = "RGB") -> Path:
@@ -88,8 +88,8 @@ CASES = [
     (".png", {"scale": 4}, "RGB", 90),
     (".tif", {"scale": 4}, "RGBA", 70),
     (".png", {"scale": 4, "consistency": False}, "RGB", 60),
-    (".png", {"scale": 8}, "RGB", 45),
-    (".png", {"scale": 2}, "L", 90),
+    (".png", {"scale": 8}, "RGB", 70),
+    (".png", {"scale": 2}, "L", 120),
 ]
 
 
@@ -283,13 +283,13 @@ def test_another_job_is_not_gone_on_with(vdsr, tiny_path, tmp_path, monkeypatch,
 FULL = """
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (15000, 15000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000))
 """
 
 
 def test_6_a_disk_that_is_full_in_the_middle(tiny_path, tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "CHILD", FULL + CHILD)
-    source = save_input(tmp_path / "a.png", 80, 16)
+    source = save_input(tmp_path / "a.png", 160, 16)
     options = ["--model", tiny_path, "--tile", 16, "--overlap", 4, "--batch-size", 1]
     with start_child("upscale", source, *options, "-o", tmp_path / "b.png") as child:
         _, err = child.communicate(timeout=300)

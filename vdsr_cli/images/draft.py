@@ -58,9 +58,12 @@ def open_draft(
             draft.recover()
             yield draft
         except BaseException:
-            if not draft.is_kept:
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if not draft.is_kept:
                     part.unlink()
+            # A full disk has no room for what is held back either, but has said so already.
+            with contextlib.suppress(OSError):
+                file.close()
             raise
 
 
