@@ -25,7 +25,7 @@ SMALL = SRVAEConfig(
     p_z=THIN,
     p_x_z=TWICE,
     p_x=THIN,
-    is_residual=True,
+    residual_unit=0.1,
 )
 OPERATIONS = ["super-resolve", "reconstruct", "generative-reconstruct"]
 
@@ -69,6 +69,10 @@ def test_from_pictures_to_sheets_and_scores(pictures, small_preset, tmp_path, vd
         assert ended.code == 0, ended.err
         with Image.open(sheet) as drawn:
             assert drawn.width > 5 * 128 and drawn.height > 2 * 128
+    sheet = tmp_path / "figure.png"
+    assert vdsr("srvae", "figure", pictures, "-m", out, "-o", sheet, "-n", 2).code == 0
+    with Image.open(sheet) as drawn:
+        assert drawn.width > 7 * 128 and drawn.height > 3 * 128, "two crops and what is generated"
     for pixels in ([], ["--sample-pixels"]):
         words = ["srvae", "generate", "-m", run, "-o", tmp_path / "g.png", "-n", 3, *pixels]
         assert vdsr(*words).code == 0
