@@ -10,7 +10,9 @@ from PIL import Image
 
 from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.srvae_config import DenseSpec, SRVAEConfig
-from vdsr_cli.weights import read_header
+from vdsr_cli.weights import find_record, read_header
+
+STREET = Path(__file__).parents[1] / "data" / "street.png"
 
 THIN, TWICE = DenseSpec(growth=4, steps=1), DenseSpec(growth=4, steps=1, depth=2)
 SMALL = SRVAEConfig(
@@ -25,7 +27,7 @@ SMALL = SRVAEConfig(
     p_z=THIN,
     p_x_z=TWICE,
     p_x=THIN,
-    is_residual=True,
+    residual_unit=0.1,
 )
 OPERATIONS = ["super-resolve", "reconstruct", "generative-reconstruct"]
 
@@ -69,6 +71,10 @@ def test_from_pictures_to_sheets_and_scores(pictures, small_preset, tmp_path, vd
         assert ended.code == 0, ended.err
         with Image.open(sheet) as drawn:
             assert drawn.width > 5 * 128 and drawn.height > 2 * 128
+    sheet = tmp_path / "figure.png"
+    assert vdsr("srvae", "figure", pictures, "-m", out, "-o", sheet, "-n", 2).code == 0
+    with Image.open(sheet) as drawn:
+        assert drawn.width > 7 * 128 and drawn.height > 3 * 128, "two crops and what is generated"
     for pixels in ([], ["--sample-pixels"]):
         words = ["srvae", "generate", "-m", run, "-o", tmp_path / "g.png", "-n", 3, *pixels]
         assert vdsr(*words).code == 0
@@ -92,6 +98,16 @@ def test_from_pictures_to_sheets_and_scores(pictures, small_preset, tmp_path, vd
     assert ended.code == 0, ended.err
     with Image.open(tmp_path / "b.png") as large:
         assert large.size == (20, 12)
+
+
+def test_the_bundled_model_beats_bicubic(vdsr):
+    ended = vdsr("srvae", "score", STREET, "-n", 64, "--json")
+    assert ended.code == 0, ended.err
+    figures = json.loads(ended.out)
+    assert figures["model"] == "srvae-x2"
+    assert figures["psnr"]["super_resolution"] > figures["psnr"]["bicubic"] + 0.5
+    assert figures["better_than_bicubic"] >= 0.9
+    assert find_record("srvae-x2").bytes < 8 << 20
 
 
 def test_the_same_seed_gives_the_same_sheet(pictures, tmp_path, vdsr, small_preset):

@@ -104,7 +104,7 @@ def test_the_mixture_prior_has_the_published_tensors():
 
 @pytest.mark.parametrize("prior", ["realnvp", "mixture", "normal"])
 def test_a_strict_round_trip(prior):
-    model = make(prior=prior, is_residual=True)
+    model = make(prior=prior, residual_unit=0.1)
     again = build_model(architecture_of(model), config_of(model))
     again.load_state_dict(model.state_dict(), strict=True)
     _, lr = pictures(2)
@@ -220,6 +220,19 @@ def test_a_residual_likelihood_moves_with_its_base():
     assert torch.allclose(before, after, atol=1e-3)
     flat = to_dmol(torch.zeros(1, 20, 4, 4), base)
     assert torch.allclose(dmol_mean(flat), base, atol=1e-3), "zero says: the base itself"
+    bright = torch.zeros(1, 20, 4, 4)
+    bright[:, 2:8] = 0.4  # the means of two components
+    for unit in (0.1, 0.5):
+        moved = dmol_mean(to_dmol(bright, base, unit)) - base
+        assert torch.allclose(moved, torch.full_like(base, 0.8 * unit), atol=2e-2)
+
+
+def test_a_residual_likelihood_without_bounds_keeps_its_mean():
+    base = torch.tensor([-0.9, 0.0, 0.9]).view(1, 3, 1, 1)
+    parameters = torch.zeros(1, 10, 1, 1)
+    parameters[:, 4:7] = 500.0  # log scales, whose exponential is infinite
+    mean = dmol_mean(to_dmol(parameters, base)).flatten()
+    assert torch.isfinite(mean).all() and mean[0] < mean[1] < mean[2], mean
 
 
 def test_importance_weights_by_hand():
@@ -258,7 +271,7 @@ def test_a_gaussian_is_clamped_and_integrates_to_one():
 
 
 def test_super_resolution_at_zero_is_the_mean_path():
-    model = make(is_residual=True)
+    model = make(residual_unit=0.1)
     _, lr = pictures(2)
     assert torch.equal(
         dmol_mean(model.super_resolve(lr, noise_for(2, 1), 0.0)), model.mean_path(lr)

@@ -13,9 +13,11 @@ from vdsr_cli.paths import output_format
 app = typer.Typer(
     name="srvae",
     help="srVAE, x2: generate, super-resolve and reconstruct small crops; scores. "
-    "Whole pictures: vdsr upscale --model RUN --scale 2.",
+    "Whole pictures: vdsr upscale --model srvae-x2 --scale 2.",
     no_args_is_help=True,
 )
+
+DEFAULT_MODEL = "srvae-x2"
 
 OPERATIONS: Mapping[str, tuple[str, str]] = {
     "super-resolve": (
@@ -55,8 +57,8 @@ Seed = Annotated[int, typer.Option(help="Of the crops and of what is drawn.")]
 
 @app.command()
 def generate(
-    model: LearnedModelOption,
     output: Output,
+    model: LearnedModelOption = DEFAULT_MODEL,
     count: Annotated[int, typer.Option("-n", min=1, max=256, help="How many.")] = 16,
     temperature: Temperature = 0.8,
     sample_pixels: Sampled = False,
@@ -77,10 +79,10 @@ def generate(
 
 
 def _operate(
-    model: LearnedModelOption,
     context: typer.Context,
     pictures: Pictures,
     output: Output,
+    model: LearnedModelOption = DEFAULT_MODEL,
     count: Annotated[int, typer.Option("-n", min=1, max=256, help="How many crops.")] = 8,
     samples: Annotated[int, typer.Option(min=0, max=16, help="Samples of each crop.")] = 3,
     temperature: Temperature = 0.8,
@@ -105,9 +107,33 @@ for _command, (_, _help) in OPERATIONS.items():
 
 
 @app.command()
-def score(
-    model: LearnedModelOption,
+def figure(
     pictures: Pictures,
+    output: Output,
+    model: LearnedModelOption = DEFAULT_MODEL,
+    count: Annotated[int, typer.Option("-n", min=1, max=64, help="How many crops.")] = 3,
+    temperature: Temperature = 0.8,
+    seed: Seed = 0,
+    device: TorchDeviceOption = "auto",
+) -> None:
+    """Draw the four operations on one sheet.
+
+    Example: vdsr srvae figure photos/ -o srvae.png
+    """
+    from vdsr_cli.images import save_levels
+    from vdsr_cli.services.srvae import Drawing, draw_figure, load_srvae, take_crops
+
+    output_format(output)
+    network = load_srvae(model, device)
+    crops = take_crops(pictures, count=count, size_px=network.config.hr_size, seed=seed)
+    save_levels(output, draw_figure(network, crops, Drawing(temperature=temperature, seed=seed)))
+    typer.echo(output)
+
+
+@app.command()
+def score(
+    pictures: Pictures,
+    model: LearnedModelOption = DEFAULT_MODEL,
     count: Annotated[int, typer.Option("-n", min=1, help="How many crops.")] = 512,
     weights: Annotated[
         int, typer.Option(min=0, help="Importance weights a crop; 0 for the ELBO alone.")

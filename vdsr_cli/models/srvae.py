@@ -16,7 +16,7 @@ The networks are the published ones, with the published tensor names: the defaul
   less noise.
 - Training is that of the other models: AdamW, an average of the weights, and the L1 of the mean
   path; the paper's is Adamax at 2e-3 for 2,000 epochs.
-- ``is_residual`` lets the likelihood of hr describe what the bicubic picture lacks. No tensor
+- ``residual_unit`` lets the likelihood of hr describe what the bicubic picture lacks. No tensor
   changes; the small model starts at the bicubic picture instead of at grey.
 """
 
@@ -49,6 +49,10 @@ LOG_VARIANCE_BOUND = 7.0
 
 RESIDUAL_LOG_SCALE = -3.0
 """Log scale of a residual likelihood where the network says 0: a deviation of 23 grey levels."""
+
+MAX_RESIDUAL_LOG_SCALE = 2.0
+"""Upper bound of it. Beyond, a logistic is flat from black to white and its mean cancels in
+float32; the mean path alone does not keep a network from going there."""
 
 PixelDraw = Callable[[Tensor], Tensor]
 """From mixture parameters (B, 10 K, H, W) to a picture in [-1, 1]: its mean, or a draw."""
@@ -202,8 +206,10 @@ class SRVAE(AnySizeSampling, nn.Module):
 
     def hr_parameters(self, lr: Tensor, z: Tensor) -> Tensor:
         """Of p(hr | lr, z): (B, 10 K, H, W), as :mod:`vdsr_cli.models.dmol` takes them."""
-        base = enlarged(lr) if self.config.is_residual else None
-        return to_dmol(self.p_x(lr, z.to(lr.dtype)), base)
+        unit, parameters = self.config.residual_unit, self.p_x(lr, z.to(lr.dtype))
+        if unit is None:
+            return to_dmol(parameters)
+        return to_dmol(parameters, enlarged(lr), unit)
 
     def bound(self, hr: Tensor, lr: Tensor, noise: NoiseSource) -> Bound:
         """The ELBO's parts at one draw of u and z; hr and lr are on the 256 grey levels."""
@@ -305,19 +311,20 @@ def on_levels(unit: Tensor) -> Tensor:
     return unit.clamp(0, 1).mul(255).round() / 255
 
 
-def to_dmol(parameters: Tensor, base: Tensor | None = None) -> Tensor:
+def to_dmol(parameters: Tensor, base: Tensor | None = None, unit: float = 1.0) -> Tensor:
     """srVAE's mixture parameters -> those of :mod:`vdsr_cli.models.dmol`, float32.
 
     srVAE's pixels are in [0, 1], and its channels are K logits, then means, log scales and
     coefficients of 3 K channels each, (component, colour) with the colour fastest. On [-1, 1] a
     location m + c r of r in [0, 1] is (2 m - 1 + c) + c r'. With a ``base`` b in [-1, 1] all three
-    colours are differences from it: 2 m + b - c b of the colour depended on; the published
+    colours are differences from it: 2 unit m + b - c b of the colour depended on; the published
     likelihood is that of a base of -1, black. With a base the log scales start at
     :data:`RESIDUAL_LOG_SCALE`.
 
     Args:
         parameters: (B, 10 K, H, W).
         base: (B, 3, H, W) in [-1, 1], or None.
+        unit: factor on the means m.
     """
     parameters = parameters.float()
     components = parameters.shape[1] // CHANNELS_PER_COMPONENT
@@ -325,11 +332,12 @@ def to_dmol(parameters: Tensor, base: Tensor | None = None) -> Tensor:
     batch, _, height, width = parameters.shape
     parts = parameters[:, components:].reshape(batch, 3, components, 3, height, width)
     mean, log_scale, coefficient = parts.transpose(2, 3).unbind(1)
-    log_scale = log_scale if base is None else log_scale + RESIDUAL_LOG_SCALE
+    if base is not None:
+        log_scale = (log_scale + RESIDUAL_LOG_SCALE).clamp(max=MAX_RESIDUAL_LOG_SCALE)
     log_scale = log_scale.clamp(min=MIN_LOG_SCALE) + math.log(2)
     red, green, blue = (-1.0,) * 3 if base is None else base.unsqueeze(2).unbind(1)
     on_red, blue_on_red, blue_on_green = torch.tanh(coefficient).unbind(1)
-    location = 2 * mean + torch.stack(
+    location = 2 * unit * mean + torch.stack(
         [
             torch.zeros_like(on_red) + red,
             green - on_red * red,

@@ -42,7 +42,9 @@ class SRVAEConfig:
         q_u, p_y, q_z: encoder of lr, decoder of u, encoder of hr.
         p_z_y, p_z_u, p_z: lr's and u's parts in the prior of z, and what joins them.
         p_x_z, p_x: z's part in the likelihood of hr, and what joins it with lr.
-        is_residual: the likelihood of hr describes the difference from the bicubic picture.
+        residual_unit: what a 1 of the network for hr stands for, where it describes the difference
+            from the bicubic picture; 1 is black to white. None where it describes hr itself.
+        first_deviation: of every convolution's output on the batch that initialises it.
     """
 
     hr_size: int = 32
@@ -59,7 +61,8 @@ class SRVAEConfig:
     p_z: DenseSpec = DenseSpec(growth=64, steps=3, depth=3)
     p_x_z: DenseSpec = DenseSpec(growth=64, steps=8, depth=2)
     p_x: DenseSpec = DenseSpec(growth=64, steps=5, depth=3)
-    is_residual: bool = False
+    residual_unit: float | None = None
+    first_deviation: float = 0.01
 
     def __post_init__(self) -> None:
         if self.prior not in PRIORS:
@@ -81,16 +84,17 @@ SRVAE_PRESETS: Mapping[str, SRVAEConfig] = {
     "srvae-paper": SRVAEConfig(),
     "srvae-x2": SRVAEConfig(
         components=3,
-        flow=DenseSpec(growth=32, steps=1),
-        q_u=DenseSpec(growth=32, steps=2, depth=1),
-        p_y=DenseSpec(growth=32, steps=2, depth=1),
-        q_z=DenseSpec(growth=16, steps=2, depth=2),
-        p_z_y=DenseSpec(growth=32, steps=2, depth=1),
-        p_z_u=DenseSpec(growth=32, steps=1, depth=1),
-        p_z=DenseSpec(growth=32, steps=2, depth=1),
-        p_x_z=DenseSpec(growth=32, steps=2, depth=2),
+        flow=DenseSpec(growth=16, steps=1),
+        q_u=DenseSpec(growth=16, steps=1, depth=1),
+        p_y=DenseSpec(growth=32, steps=1, depth=1),
+        q_z=DenseSpec(growth=8, steps=1, depth=2),
+        p_z_y=DenseSpec(growth=16, steps=1, depth=1),
+        p_z_u=DenseSpec(growth=16, steps=1, depth=1),
+        p_z=DenseSpec(growth=16, steps=1, depth=1),
+        p_x_z=DenseSpec(growth=32, steps=1, depth=2),
         p_x=DenseSpec(growth=32, steps=3, depth=1),
-        is_residual=True,
+        residual_unit=0.1,
+        first_deviation=0.1,
     ),
 }
 """Configurations that ``vdsr train srvae`` builds by name."""

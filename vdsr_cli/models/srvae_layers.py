@@ -17,8 +17,6 @@ from vdsr_cli.models.srvae_config import DenseSpec
 ATTENTION_REDUCTION = 8
 BOTTLENECK = 4
 """A dense block's 1x1 convolution gives so many times its growth."""
-FIRST_DEVIATION = 0.01
-"""Standard deviation of every convolution's output on the batch that initialises it."""
 
 
 class NormedWeights(nn.Module):
@@ -87,9 +85,7 @@ class NormedConv(nn.Module):
 
 
 @contextmanager
-def data_dependent_initialisation(
-    model: nn.Module, deviation: float = FIRST_DEVIATION
-) -> Iterator[None]:
+def data_dependent_initialisation(model: nn.Module, deviation: float) -> Iterator[None]:
     """Within it every forward pass initialises the weight-normed convolutions that it meets.
 
     The published code does so at the first pass after construction, also where weights were loaded

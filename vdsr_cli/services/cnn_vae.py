@@ -160,7 +160,7 @@ def draw_figure(model: CNNVAE, data: Path, *, count: int, seed: int) -> NDArray[
     made = pictures_of(model, hr, lr)
     columns = {
         "HR": hr,
-        "whole network": made["reconstruction"],
+        "network": made["reconstruction"],
         "LR": lr,
         "SR": made["super_resolution"],
         "bicubic": made["bicubic"],

@@ -168,12 +168,7 @@ OPERATIONS: Mapping[str, Operation] = {
 @torch.inference_mode()
 def draw_generated(model: SRVAE, drawing: Drawing, *, count: int) -> NDArray[np.uint8]:
     """A sheet of pictures out of nothing, each beside its lr: (H, W, 3) uint8."""
-    made = Drawer(model, drawing).generate(count)
-    entries = [
-        _entry(label, picture)
-        for pair in zip(made.lr, made.hr, strict=True)
-        for label, picture in zip(("LR", "HR"), pair, strict=True)
-    ]
+    entries = _generated(Drawer(model, drawing), count)
     across = 2 * max(1, round(math.sqrt(count / 2)))
     rows = [entries[start : start + across] for start in range(0, len(entries), across)]
     return contact_sheet(rows, title=f"srVAE: generated at temperature {drawing.temperature:g}")
@@ -193,15 +188,29 @@ def draw_operation(
         "at the mean": operation(Drawer(model, AT_THE_MEAN), crops),
         **{f"sample {i + 1}": operation(drawer, crops) for i in range(samples)},
     }
-    rows = [
-        [_entry("HR", crops.hr[row]), _entry("LR", crops.lr[row])]
-        + [
-            _entry(f"{label} {_psnr(pictures[row], crops.hr[row]):.1f}", pictures[row])
-            for label, pictures in columns.items()
-        ]
-        for row in range(len(crops.hr))
-    ]
+    rows = [_row(crops, columns, row) for row in range(len(crops.hr))]
     return contact_sheet(rows, title=f"srVAE: {name}, samples at {drawing.temperature:g}, dB")
+
+
+@torch.inference_mode()
+def draw_figure(model: SRVAE, crops: Crops, drawing: Drawing) -> NDArray[np.uint8]:
+    """The four operations on one sheet: a row a crop with the three that start from it, and a row
+    of pictures out of nothing. The labels tell the PSNR of the luma against hr."""
+    drawer = Drawer(model, drawing)
+    columns = {
+        "bicubic": _bicubic(crops),
+        "SR, mean": Drawer(model, AT_THE_MEAN).super_resolve(crops),
+        "SR, sample": drawer.super_resolve(crops),
+        "reconstr.": drawer.reconstruct(crops),
+        "gen. rec.": drawer.reconstruct_generatively(crops),
+    }
+    rows = [_row(crops, columns, row) for row in range(len(crops.hr))]
+    rows.append(_generated(drawer, len(rows[0]) // 2))
+    return contact_sheet(
+        rows,
+        title=f"srVAE: super-resolution, reconstructions and, last, generation"
+        f" at temperature {drawing.temperature:g}; dB",
+    )
 
 
 @torch.inference_mode()
@@ -261,6 +270,23 @@ def _bicubic(crops: Crops) -> Tensor:
 
 def _psnr(picture: Tensor, hr: Tensor) -> float:
     return min(psnr_y(picture, hr, shave=SCALE), PSNR_CAP)
+
+
+def _row(crops: Crops, columns: Mapping[str, Tensor], row: int) -> list[Entry]:
+    """hr, lr, and what was made of them, with its PSNR."""
+    hr = crops.hr[row]
+    made = [
+        _entry(f"{label} {_psnr(pictures[row], hr):.1f}", pictures[row])
+        for label, pictures in columns.items()
+    ]
+    return [_entry("HR", hr), _entry("LR", crops.lr[row]), *made]
+
+
+def _generated(drawer: Drawer, count: int) -> list[Entry]:
+    """Pictures out of nothing: lr and hr in turn."""
+    made = drawer.generate(count)
+    pairs = zip(made.lr, made.hr, strict=True)
+    return [entry for lr, hr in pairs for entry in (_entry("LR", lr), _entry("HR", hr))]
 
 
 def _entry(label: str, picture: Tensor) -> Entry:

@@ -90,7 +90,7 @@ DEFAULTS: Mapping[str, Mapping[str, float | int | str]] = {
         "mean_weight": 0.0,
     },
     "vdvae-sr": {"steps": 20_000, "batch": 8},
-    "srvae": {"steps": 20_000, "batch": 16, "lr_size": 16, "learning_rate": 2e-3},
+    "srvae": {"steps": 20_000, "batch": 16, "lr_size": 16},
 }
 """What an objective's run begins with, where it is not :class:`TrainConfig`'s own."""
 

@@ -23,5 +23,5 @@ def initialise_from_data(model: SRVAE, store: PictureStore, config: TrainConfig)
         sides = (side // shape.cell for side in hr.shape[2:])
         return torch.randn(len(hr), shape.channels, *sides, generator=generator)
 
-    with data_dependent_initialisation(model):
+    with data_dependent_initialisation(model, model.config.first_deviation):
         model.bound(hr, lr, noise)
