@@ -58,8 +58,11 @@ class TileProgress:
 
 
 @contextmanager
-def tile_progress(pictures: int, *, quiet: bool) -> Iterator[TileProgress]:
-    """Progress for a run over ``pictures`` pictures; silent when quiet or off a terminal."""
+def tile_progress(pictures: int | None, *, quiet: bool) -> Iterator[TileProgress]:
+    """Progress for a run over ``pictures`` pictures, None for no one knows how many.
+
+    Silent when quiet or off a terminal.
+    """
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.description}", markup=False),
@@ -73,7 +76,7 @@ def tile_progress(pictures: int, *, quiet: bool) -> Iterator[TileProgress]:
     )
     with progress:
         overall = progress.add_task(
-            "pictures", total=pictures, visible=pictures > 1, unit="pictures"
+            "pictures", total=pictures, visible=pictures != 1, unit="pictures"
         )
         tiles = progress.add_task("", total=None, visible=False, unit="tiles")
         yield TileProgress(progress, overall, tiles)

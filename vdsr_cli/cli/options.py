@@ -1,6 +1,7 @@
 """Options that several commands share: one wording, one range, one meaning."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -77,6 +78,21 @@ OverwriteOption = Annotated[
 ]
 MaxPixelsOption = Annotated[int, typer.Option(min=1, help="Refuse larger inputs (pixels).")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no result lines.")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        help="Worker processes, which share cores and cards. [default: this process]",
+    ),
+]
+ManifestOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Record each picture as a JSON line. [default: of one folder, OUT/vdsr-manifest.jsonl]"
+    ),
+]
 
 # Of training, and of the small systems.
 TorchDeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, mps or a torch device.")]

@@ -1,12 +1,15 @@
 """``vdsr upscale``."""
 
 import json
+import os
 import sys
+from contextlib import nullcontext
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vdsr_cli.cli.console import print_error, tile_progress
+from vdsr_cli.cli.console import TileProgress, print_error, tile_progress
 from vdsr_cli.cli.options import (
     DEFAULT_MODEL,
     BatchOption,
@@ -15,6 +18,8 @@ from vdsr_cli.cli.options import (
     Dtype,
     DtypeOption,
     FormatOption,
+    JobsOption,
+    ManifestOption,
     MaxPixelsOption,
     ModelOption,
     Output,
@@ -31,16 +36,21 @@ from vdsr_cli.config import check_scale, check_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import (
     Naming,
-    Source,
     drop_own_outputs,
     expand_inputs,
     plan_naming,
     plan_outputs,
     scale_tag,
 )
+from vdsr_cli.services.listing import FolderListing, Work, work_on
 
 if TYPE_CHECKING:
+    from vdsr_cli.services.folder import Engine, Outcome
     from vdsr_cli.services.upscale import UpscaleResult
+    from vdsr_cli.services.workers import Job
+
+MANIFEST_NAME = "vdsr-manifest.jsonl"
+"""What the manifest of a run over one folder is called, in the folder of -o."""
 
 
 def upscale(
@@ -89,31 +99,36 @@ def upscale(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
     quiet: QuietOption = False,
+    jobs: JobsOption = None,
+    manifest: ManifestOption = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Only what the manifest says has failed.")
+    ] = False,
 ) -> None:
     """Upscale pictures.
 
     Example: vdsr upscale photo.png --scale 4 --temperature 0.8
     """
-    tag = scale_tag(scale)
-    naming = plan_naming(out, tag=tag, format=format.value if format else None)
-    sources, own = drop_own_outputs(expand_inputs(inputs, recursive=recursive), naming)
-    if own and not quiet:
-        print(f"vdsr: {len(own)} earlier outputs are not upscaled again", file=sys.stderr)
-    outputs = plan_outputs(sources, naming)
-    to_stdout = [path for path in outputs if path is None]
-    if to_stdout and as_json:
-        raise UsageError("--json and a picture cannot share standard output", hint="give -o a file")
+    naming = plan_naming(out, tag=scale_tag(scale), format=format.value if format else None)
+    works = _plan_works(inputs, naming, recursive=recursive, quiet=quiet)
+    if isinstance(works, list):
+        _refuse_streams(works, as_json=as_json, jobs=jobs)
+    elif manifest is None and naming.folder is not None:
+        manifest = naming.folder / MANIFEST_NAME
+    if retry_failed and manifest is None:
+        raise UsageError("--retry-failed needs a manifest", hint="give --manifest FILE")
     check_scale(scale)
     check_temperature(temperature)
     if dry_run:
-        for source, path in zip(sources, outputs, strict=True):
-            _show_plan(source, None if path is None else str(path), as_json=as_json)
+        for work in works:
+            _show_plan(work, as_json=as_json)
         return
 
-    from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.services.engine import SamplingSettings
-    from vdsr_cli.services.loading import load_model
-    from vdsr_cli.services.upscale import UpscaleRequest, check_request, upscale_file
+    from vdsr_cli.services.folder import only_failed, run_works
+    from vdsr_cli.services.manifest import Manifest
+    from vdsr_cli.services.upscale import UpscaleRequest
+    from vdsr_cli.services.workers import Job
 
     request = UpscaleRequest(
         scale=scale,
@@ -132,38 +147,88 @@ def upscale(
         quality=quality,
         max_pixels=max_pixels,
     )
-    runtime = choose_runtime(device.value, dtype.value)
-    loaded = load_model(model, runtime)
-    check_request(request, loaded)
+    job = Job(
+        model=model,
+        request=request,
+        device=device.value,
+        dtype=dtype.value,
+        is_hashed=manifest is not None,
+    )
     worst = 0
-    with tile_progress(len(sources), quiet=quiet) as bars:
-        for source, path in zip(sources, outputs, strict=True):
-            result = upscale_file(
-                source,
-                path,
-                loaded,
-                request,
-                runtime,
-                stdin=sys.stdin.buffer,
-                stdout=sys.stdout.buffer,
-                on_start=lambda tiles, source=source: bars.start(source.path.name, tiles),  # type: ignore[misc]
-                on_tiles=bars.advance,
-            )
+    total = len(works) if isinstance(works, list) else None
+    with (
+        nullcontext() if manifest is None else Manifest(manifest) as records,
+        tile_progress(total, quiet=quiet) as bars,
+    ):
+
+        def show(outcome: "Outcome") -> None:
+            nonlocal worst
+            worst = max(worst, outcome.result.exit_code)
             bars.finish()
-            worst = max(worst, result.exit_code)
-            _show_result(result, as_json=as_json, quiet=quiet)
+            _show_result(outcome.result, as_json=as_json, quiet=quiet)
+
+        run_works(
+            only_failed(works, records) if retry_failed and records is not None else works,
+            _choose_engine(job, jobs, bars),
+            request,
+            manifest=records,
+            on_outcome=show,
+        )
+    if isinstance(works, FolderListing):
+        _tell_own_outputs(works.own_outputs, quiet=quiet)
     raise typer.Exit(worst)
+
+
+def _plan_works(
+    inputs: list[str], naming: Naming, *, recursive: bool, quiet: bool
+) -> list[Work] | FolderListing:
+    """The pictures and their outputs: a stream for one folder, else a list."""
+    is_one_folder = len(inputs) == 1 and os.path.isdir(inputs[0])
+    if is_one_folder and naming.file is None and not naming.is_stdout:
+        return FolderListing(folder=Path(inputs[0]), naming=naming, recursive=recursive)
+    sources, own = drop_own_outputs(expand_inputs(inputs, recursive=recursive), naming)
+    _tell_own_outputs(len(own), quiet=quiet)
+    outputs = plan_outputs(sources, naming)
+    return [work_on(source, path) for source, path in zip(sources, outputs, strict=True)]
+
+
+def _tell_own_outputs(count: int, *, quiet: bool) -> None:
+    if count and not quiet:
+        print(f"vdsr: {count} earlier outputs are not upscaled again", file=sys.stderr)
+
+
+def _refuse_streams(works: list[Work], *, as_json: bool, jobs: int | None) -> None:
+    """Refuses standard streams where they have another use or another process."""
+    is_to_stdout = any(work.output is None for work in works)
+    if is_to_stdout and as_json:
+        raise UsageError("--json and a picture cannot share standard output", hint="give -o a file")
+    if jobs is not None and (is_to_stdout or any(work.is_stdin for work in works)):
+        raise UsageError("standard streams are for one process", hint="leave --jobs out")
+
+
+def _choose_engine(job: "Job", jobs: int | None, bars: TileProgress) -> "Engine":
+    from vdsr_cli.services.workers import InProcess, Upscaler, WorkerProcesses
+
+    if jobs is not None:
+        return WorkerProcesses(job=job, count=jobs)
+    return InProcess(
+        upscaler=Upscaler(job),
+        stdin=sys.stdin.buffer,
+        stdout=sys.stdout.buffer,
+        on_start=lambda work, tiles: bars.start(PurePath(work.input).name, tiles),
+        on_tiles=bars.advance,
+    )
 
 
 def _stream_format(naming: Naming) -> str:
     return naming.suffix.removeprefix(".")
 
 
-def _show_plan(source: Source, output: str | None, *, as_json: bool) -> None:
+def _show_plan(work: Work, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"input": str(source.path), "output": output, "status": "planned"}))
+        print(json.dumps({"input": work.input, "output": work.output, "status": "planned"}))
     else:
-        print(f"{source.path} -> {output or 'standard output'}")
+        print(f"{work.input} -> {work.output or 'standard output'}")
 
 
 def _show_result(result: "UpscaleResult", *, as_json: bool, quiet: bool) -> None:

@@ -251,7 +251,7 @@ def upscale_file(
     try:
         if output is not None and os.path.exists(output) and request.overwrite is False:
             return replace(named, status="skipped")
-        _refuse_existing(output, request)
+        refuse_existing(output, request)
         picture = read_picture(
             stdin if source.is_stdin else source.path, max_pixels=request.max_pixels
         )
@@ -262,10 +262,10 @@ def upscale_file(
         canvas = upscale_picture(picture, loaded, request, runtime, on_tiles=on_tiles)
         notes = picture.notes + _write(canvas, output, request, stdout)
     except VdsrError as error:
-        return _failed(named, error)
+        return failed_result(named, error)
     except MemoryError:
         reason = f"{named.input}: there is not enough memory for a picture that large"
-        return _failed(named, DeviceError(reason))
+        return failed_result(named, DeviceError(reason))
     return replace(
         named,
         model=loaded.name,
@@ -292,7 +292,8 @@ def _refuse_format(
     refuse_impossible(format, *stages[-1].size, name=str(output or "standard output"))
 
 
-def _failed(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
+def failed_result(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
+    """The result of a picture that an error ended."""
     return replace(
         named,
         output=None,
@@ -303,7 +304,8 @@ def _failed(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
     )
 
 
-def _refuse_existing(output: Path | None, request: UpscaleRequest) -> None:
+def refuse_existing(output: Path | None, request: UpscaleRequest) -> None:
+    """Refuses an output that is there and may neither be replaced nor skipped: OutputError."""
     # os.path answers no, where Path raises, for what may not be looked at: writing will tell.
     if output is not None and os.path.exists(output) and request.overwrite is None:
         raise OutputError(f"{output} exists already", hint="add --overwrite or --skip-existing")
