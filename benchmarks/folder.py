@@ -84,7 +84,7 @@ def check(options: argparse.Namespace) -> None:
     for record in records:
         content = Path(record["output"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == record["sha256"], record
-    rest = [path for path in (options.folder / "out").rglob(".vdsr-*")]
+    rest = list((options.folder / "out").rglob(".vdsr-*"))
     print(f"{len(outputs)} outputs, each as its one line says; {len(rest)} unfinished files left")
 
 

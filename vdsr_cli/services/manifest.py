@@ -59,8 +59,7 @@ class Manifest:
                 self._file = _open_at_line_end(self.path)
             start = os.fstat(self._file).st_size
             try:
-                if os.write(self._file, line) != len(line):
-                    os.write(self._file, line)  # A full disk says so only the second time.
+                _write_whole(self._file, line)
             except OSError:
                 os.ftruncate(self._file, start)
                 raise
@@ -129,6 +128,12 @@ def _open_at_line_end(path: Path) -> int:
         if end < size:
             file.truncate(end)
     return os.open(path, os.O_WRONLY | os.O_APPEND)
+
+
+def _write_whole(file: int, content: bytes) -> None:
+    """One write, unless the disk is full, which only the next one says. Raises OSError."""
+    while content:
+        content = content[os.write(file, content) :]
 
 
 def _byte_at(file: BinaryIO, place: int) -> bytes:
