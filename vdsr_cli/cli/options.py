@@ -50,6 +50,13 @@ class Output(StrEnum):
     sample = "sample"
 
 
+class Engine(StrEnum):
+    """Who works on the pictures of a run."""
+
+    local = "local"
+    ray = "ray"
+
+
 # Of the commands that make pictures.
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="Model name, hf:// address or file.")
@@ -84,8 +91,14 @@ JobsOption = Annotated[
         "--jobs",
         "-j",
         min=1,
-        help="Worker processes, which share cores and cards. [default: this process]",
+        help="Worker processes, which share cores and cards; with ray, pictures in work at once. "
+        "[default: this process; all of the cluster]",
     ),
+]
+EngineOption = Annotated[Engine, typer.Option(help="This machine, or a running Ray cluster.")]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(help="Head of the cluster. [default: RAY_ADDRESS, or that of this machine]"),
 ]
 ManifestOption = Annotated[
     Path | None,

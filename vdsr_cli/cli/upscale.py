@@ -17,6 +17,8 @@ from vdsr_cli.cli.options import (
     DeviceOption,
     Dtype,
     DtypeOption,
+    Engine,
+    EngineOption,
     FormatOption,
     JobsOption,
     ManifestOption,
@@ -28,6 +30,7 @@ from vdsr_cli.cli.options import (
     OverwriteOption,
     QualityOption,
     QuietOption,
+    RayAddressOption,
     SeedOption,
     TileOption,
     parse_batch,
@@ -42,12 +45,13 @@ from vdsr_cli.paths import (
     plan_outputs,
     scale_tag,
 )
-from vdsr_cli.services.listing import FolderListing, Work, work_on
+from vdsr_cli.services.listing import FolderListing, Work, is_url, joined, work_on
 
 if TYPE_CHECKING:
-    from vdsr_cli.services.folder import Engine, Outcome
+    from vdsr_cli.services.folder import Outcome
+    from vdsr_cli.services.store_listing import StoreListing
     from vdsr_cli.services.upscale import UpscaleResult
-    from vdsr_cli.services.workers import Job
+    from vdsr_cli.services.workers import InProcess, Job, WorkerProcesses
 
 MANIFEST_NAME = "vdsr-manifest.jsonl"
 """What the manifest of a run over one folder is called, in the folder of -o."""
@@ -100,6 +104,8 @@ def upscale(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
     quiet: QuietOption = False,
     jobs: JobsOption = None,
+    engine: EngineOption = Engine.local,
+    ray_address: RayAddressOption = None,
     manifest: ManifestOption = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Only what the manifest says has failed.")
@@ -109,11 +115,16 @@ def upscale(
 
     Example: vdsr upscale photo.png --scale 4 --temperature 0.8
     """
-    naming = plan_naming(out, tag=scale_tag(scale), format=format.value if format else None)
-    works = _plan_works(inputs, naming, recursive=recursive, quiet=quiet)
+    store = out.rstrip("/") if out is not None and is_url(out) else None
+    naming = plan_naming(
+        f"{store}/" if store else out,
+        tag=scale_tag(scale),
+        format=format.value if format else None,
+    )
+    works = _plan_works(inputs, naming, store, recursive=recursive, quiet=quiet)
     if isinstance(works, list):
-        _refuse_streams(works, as_json=as_json, jobs=jobs)
-    elif manifest is None and naming.folder is not None:
+        _refuse_streams(works, as_json=as_json, elsewhere=jobs is not None or engine != "local")
+    elif manifest is None and store is None and naming.folder is not None:
         manifest = naming.folder / MANIFEST_NAME
     if retry_failed and manifest is None:
         raise UsageError("--retry-failed needs a manifest", hint="give --manifest FILE")
@@ -124,6 +135,7 @@ def upscale(
             _show_plan(work, as_json=as_json)
         return
 
+    from vdsr_cli.services.cluster import RayCluster
     from vdsr_cli.services.engine import SamplingSettings
     from vdsr_cli.services.folder import only_failed, run_works
     from vdsr_cli.services.manifest import Manifest
@@ -155,7 +167,7 @@ def upscale(
         is_hashed=manifest is not None,
     )
     worst = 0
-    total = len(works) if isinstance(works, list) else None
+    total = len(works) if isinstance(works, list) and not retry_failed else None
     with (
         nullcontext() if manifest is None else Manifest(manifest) as records,
         tile_progress(total, quiet=quiet) as bars,
@@ -169,27 +181,44 @@ def upscale(
 
         run_works(
             only_failed(works, records) if retry_failed and records is not None else works,
-            _choose_engine(job, jobs, bars),
+            RayCluster(job=job, address=ray_address, limit=jobs)
+            if engine is Engine.ray
+            else _local_engine(job, jobs, bars),
             request,
             manifest=records,
             on_outcome=show,
         )
-    if isinstance(works, FolderListing):
+    if not isinstance(works, list):
         _tell_own_outputs(works.own_outputs, quiet=quiet)
     raise typer.Exit(worst)
 
 
 def _plan_works(
-    inputs: list[str], naming: Naming, *, recursive: bool, quiet: bool
-) -> list[Work] | FolderListing:
-    """The pictures and their outputs: a stream for one folder, else a list."""
-    is_one_folder = len(inputs) == 1 and os.path.isdir(inputs[0])
-    if is_one_folder and naming.file is None and not naming.is_stdout:
-        return FolderListing(folder=Path(inputs[0]), naming=naming, recursive=recursive)
+    inputs: list[str], naming: Naming, store: str | None, *, recursive: bool, quiet: bool
+) -> "list[Work] | FolderListing | StoreListing":
+    """The pictures and their outputs: a stream for one folder or URL, else a list."""
+
+    def address(output: Path) -> str:
+        if store is None or naming.folder is None:
+            return str(output)
+        return joined(store, output.relative_to(naming.folder).as_posix())
+
+    is_one = len(inputs) == 1 and naming.file is None and not naming.is_stdout
+    if any(map(is_url, inputs)):
+        if not is_one or naming.folder is None:
+            raise UsageError("a URL goes alone, to a folder or another URL", hint="give -o")
+        from vdsr_cli.services.store_listing import StoreListing
+
+        return StoreListing(
+            folder=inputs[0], naming=naming, address=address, out=store, recursive=recursive
+        )
+    if is_one and os.path.isdir(inputs[0]):
+        folder = Path(inputs[0])
+        return FolderListing(folder=folder, naming=naming, address=address, recursive=recursive)
     sources, own = drop_own_outputs(expand_inputs(inputs, recursive=recursive), naming)
     _tell_own_outputs(len(own), quiet=quiet)
     outputs = plan_outputs(sources, naming)
-    return [work_on(source, path) for source, path in zip(sources, outputs, strict=True)]
+    return [work_on(source, path, address) for source, path in zip(sources, outputs, strict=True)]
 
 
 def _tell_own_outputs(count: int, *, quiet: bool) -> None:
@@ -197,16 +226,20 @@ def _tell_own_outputs(count: int, *, quiet: bool) -> None:
         print(f"vdsr: {count} earlier outputs are not upscaled again", file=sys.stderr)
 
 
-def _refuse_streams(works: list[Work], *, as_json: bool, jobs: int | None) -> None:
-    """Refuses standard streams where they have another use or another process."""
+def _refuse_streams(works: list[Work], *, as_json: bool, elsewhere: bool) -> None:
+    """Refuses standard streams where they have another use, or the work is done elsewhere."""
     is_to_stdout = any(work.output is None for work in works)
     if is_to_stdout and as_json:
         raise UsageError("--json and a picture cannot share standard output", hint="give -o a file")
-    if jobs is not None and (is_to_stdout or any(work.is_stdin for work in works)):
-        raise UsageError("standard streams are for one process", hint="leave --jobs out")
+    if elsewhere and (is_to_stdout or any(work.is_stdin for work in works)):
+        raise UsageError(
+            "standard input and output are for one process", hint="leave --jobs and --engine out"
+        )
 
 
-def _choose_engine(job: "Job", jobs: int | None, bars: TileProgress) -> "Engine":
+def _local_engine(
+    job: "Job", jobs: int | None, bars: TileProgress
+) -> "InProcess | WorkerProcesses":
     from vdsr_cli.services.workers import InProcess, Upscaler, WorkerProcesses
 
     if jobs is not None:

@@ -7,18 +7,17 @@ import hashlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from vdsr_cli.errors import OutputError, VdsrError
-from vdsr_cli.services.listing import Work
+from vdsr_cli.errors import VdsrError
+from vdsr_cli.services.listing import Work, absolute, is_url
 from vdsr_cli.services.manifest import Manifest, Record
 from vdsr_cli.services.upscale import (
     UpscaleRequest,
     UpscaleResult,
+    existing_error,
     failed_result,
-    refuse_existing,
 )
 
 
@@ -58,8 +57,8 @@ def run_works(
 ) -> None:
     """Makes the pictures; each outcome is recorded, then told.
 
-    An output that exists is skipped or refused here, before any engine hears of it. What is
-    refused is not recorded: nothing was tried.
+    An output that exists on this machine is skipped or refused here, before any engine hears of
+    it. What is refused is not recorded: nothing was tried.
 
     Raises:
         VdsrError: of the works, the engine or the manifest; what is done stays done.
@@ -72,13 +71,13 @@ def run_works(
 
     def pending() -> Iterator[Work]:
         for work in works:
-            settled = _settled(work, request)
-            if settled is None:
+            known = settled(work, request, os.path.exists)
+            if known is None:
                 yield work
-            elif settled.result.status == "skipped":
-                finish(settled)
+            elif known.result.status == "skipped":
+                finish(known)
             else:
-                on_outcome(settled)
+                on_outcome(known)
 
     with closing(engine.run(pending())) as outcomes:
         for outcome in outcomes:
@@ -88,12 +87,24 @@ def run_works(
 def only_failed(works: Iterable[Work], manifest: Manifest) -> Iterator[Work]:
     """Yields the works whose last line in the manifest says failed. Raises InputError."""
     failed = manifest.failed()
-    return (work for work in works if os.path.abspath(work.input) in failed)
+    return (work for work in works if absolute(work.input) in failed)
 
 
 def failure(work: Work, error: VdsrError) -> Outcome:
     """The outcome of a picture that an error ended."""
     return Outcome(work=work, result=failed_result(UpscaleResult(input=work.input), error))
+
+
+def as_asked(outcome: Outcome, work: Work) -> Outcome:
+    """The outcome of work that was done under other addresses, in those that were asked for."""
+    result = outcome.result
+    error = result.error and result.error.replace(outcome.work.input, work.input)
+    if error and outcome.work.output and work.output:
+        error = error.replace(outcome.work.output, work.output)
+    output = result.output and work.output
+    return replace(
+        outcome, work=work, result=replace(result, input=work.input, output=output, error=error)
+    )
 
 
 def file_sha256(path: str) -> str:
@@ -102,32 +113,28 @@ def file_sha256(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _settled(work: Work, request: UpscaleRequest) -> Outcome | None:
-    """What is known without any work: the output exists."""
-    if work.output is None or request.overwrite or not os.path.exists(work.output):
+def settled(work: Work, request: UpscaleRequest, exists: Callable[[str], bool]) -> Outcome | None:
+    """What is known without any work: the output exists, and is skipped or refused."""
+    if work.output is None or work.is_retry or request.overwrite or not exists(work.output):
         return None
     if request.overwrite is False:
         result = UpscaleResult(input=work.input, output=work.output, status="skipped")
         return Outcome(work=work, result=result)
-    try:
-        refuse_existing(Path(work.output), request)
-    except OutputError as error:
-        return failure(work, error)
-    return None
+    return failure(work, existing_error(work.output))
 
 
 def _record(outcome: Outcome, manifest: Manifest) -> None:
     """Adds a line; for a skipped output only where a killed run left it without one."""
     work, result, sha256 = outcome.work, outcome.result, outcome.sha256
-    input = os.path.abspath(work.input)
+    input, output = absolute(work.input), work.output and absolute(work.output)
     if result.status == "skipped":
         if manifest.has(input):
             return
-        sha256 = None if work.output is None else file_sha256(work.output)
+        sha256 = None if output is None or is_url(output) else file_sha256(output)
     manifest.append(
         Record(
             input=input,
-            output=None if work.output is None else os.path.abspath(work.output),
+            output=output,
             status=result.status,
             seconds=result.seconds,
             sha256=sha256,

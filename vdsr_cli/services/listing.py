@@ -27,23 +27,45 @@ class Work:
     """One picture to make.
 
     Attributes:
-        input: path of what is read; what messages call it.
-        output: path of the result; None for standard output.
+        input: path or URL of what is read; what messages call it.
+        output: path or URL of the result; None for standard output.
         is_stdin: whether standard input is read instead of a file.
+        is_retry: whether an attempt that was cut off may have left the output, which is then
+            replaced.
     """
 
     input: str
     output: str | None
     is_stdin: bool = False
+    is_retry: bool = False
 
 
-def work_on(source: Source, output: Path | None) -> Work:
-    """The work that a planned source is."""
+def work_on(source: Source, output: Path | None, address: Callable[[Path], str] = str) -> Work:
+    """The work that a planned source is.
+
+    Args:
+        address: what an output's path stands for, such as a URL.
+    """
     return Work(
         input=str(source.path),
-        output=None if output is None else str(output),
+        output=None if output is None else address(output),
         is_stdin=source.is_stdin,
     )
+
+
+def is_url(address: str) -> bool:
+    """Whether this is the URL of a store rather than a path."""
+    return "://" in address
+
+
+def joined(url: str, name: str) -> str:
+    """A name below a URL."""
+    return f"{url.rstrip('/')}/{name}"
+
+
+def absolute(address: str) -> str:
+    """The address for whoever works in another folder; a URL is the same everywhere."""
+    return address if is_url(address) else os.path.abspath(address)
 
 
 def takes_extension(name: str, has: Callable[[str], bool]) -> bool:
@@ -81,12 +103,14 @@ class FolderListing:
     Attributes:
         folder: where to look.
         naming: how outputs are called; of a folder or beside the inputs.
+        address: what an output's path stands for, such as a URL.
         recursive: whether to look below it too, keeping its tree.
         own_outputs: how many earlier outputs have been left out so far.
     """
 
     folder: Path
     naming: Naming
+    address: Callable[[Path], str] = str
     recursive: bool = False
     own_outputs: int = field(default=0, init=False)
 
@@ -108,7 +132,7 @@ class FolderListing:
             source = Source(path=Path(entry.path), root=self.folder)
             output = output_path(source, self.naming, depth=int(takes_extension(entry.name, has)))
             self._refuse_replacing(output)
-            yield work_on(source, output)
+            yield work_on(source, output, self.address)
         for error in unread:
             reason = (error.strerror or str(error)).lower()
             raise InputError(f"{error.filename}: cannot be read: {reason}") from error

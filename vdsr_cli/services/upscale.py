@@ -251,7 +251,7 @@ def upscale_file(
     try:
         if output is not None and os.path.exists(output) and request.overwrite is False:
             return replace(named, status="skipped")
-        refuse_existing(output, request)
+        _refuse_existing(output, request)
         picture = read_picture(
             stdin if source.is_stdin else source.path, max_pixels=request.max_pixels
         )
@@ -304,11 +304,15 @@ def failed_result(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
     )
 
 
-def refuse_existing(output: Path | None, request: UpscaleRequest) -> None:
-    """Refuses an output that is there and may neither be replaced nor skipped: OutputError."""
+def _refuse_existing(output: Path | None, request: UpscaleRequest) -> None:
     # os.path answers no, where Path raises, for what may not be looked at: writing will tell.
     if output is not None and os.path.exists(output) and request.overwrite is None:
-        raise OutputError(f"{output} exists already", hint="add --overwrite or --skip-existing")
+        raise existing_error(str(output))
+
+
+def existing_error(output: str) -> OutputError:
+    """What is said of an output that is there and may neither be replaced nor skipped."""
+    return OutputError(f"{output} exists already", hint="add --overwrite or --skip-existing")
 
 
 def _write(

@@ -12,7 +12,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import BinaryIO, Final
 
@@ -21,9 +22,10 @@ import torch
 from vdsr_cli.errors import DeviceError, VdsrError
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.folder import Outcome, failure, file_sha256
-from vdsr_cli.services.listing import Work
+from vdsr_cli.services.folder import Outcome, as_asked, failure, file_sha256, settled
+from vdsr_cli.services.listing import Work, is_url
 from vdsr_cli.services.loading import load_model
+from vdsr_cli.services.storage import exists, fetch, put
 from vdsr_cli.services.upscale import UpscaleRequest, check_request, upscale_file
 
 _ATTEMPTS: Final = 2
@@ -77,20 +79,55 @@ class Upscaler:
         on_tiles: Callable[[int], None] = lambda tiles: None,
     ) -> Outcome:
         """Makes one picture; its failure is an outcome."""
-        result = upscale_file(
-            Source(path=Path(work.input), is_stdin=work.is_stdin),
-            None if work.output is None else Path(work.output),
-            self._loaded,
-            self._job.request,
-            self._runtime,
-            stdin=stdin or io.BytesIO(),
-            stdout=stdout or io.BytesIO(),
-            on_start=on_start,
-            on_tiles=on_tiles,
-        )
-        is_hashed = self._job.is_hashed and result.status == "done" and work.output is not None
-        sha256 = file_sha256(str(work.output)) if is_hashed else None
-        return Outcome(work=work, result=result, sha256=sha256)
+        request = self._job.request
+        if work.is_retry:
+            request = replace(request, overwrite=True)
+
+        def by_files(work: Work) -> Outcome:
+            output = None if work.output is None else Path(work.output)
+            result = upscale_file(
+                Source(path=Path(work.input), is_stdin=work.is_stdin),
+                output,
+                self._loaded,
+                request,
+                self._runtime,
+                stdin=stdin or io.BytesIO(),
+                stdout=stdout or io.BytesIO(),
+                on_start=on_start,
+                on_tiles=on_tiles,
+            )
+            is_hashed = self._job.is_hashed and result.status == "done" and output is not None
+            return Outcome(
+                work=work, result=result, sha256=file_sha256(str(output)) if is_hashed else None
+            )
+
+        if is_url(work.input) or is_url(work.output or ""):
+            return _by_way_of_files(work, request, by_files)
+        return by_files(work)
+
+
+def _by_way_of_files(
+    work: Work, request: UpscaleRequest, by_files: Callable[[Work], Outcome]
+) -> Outcome:
+    """Makes a picture whose input or output is in a store."""
+    is_stored = is_url(work.output or "")
+    try:
+        known = settled(work, request, exists) if is_stored else None
+        if known is not None:
+            return known
+        with TemporaryDirectory(prefix="vdsr-") as folder:
+            local = work
+            if is_url(work.input):
+                local = replace(local, input=str(fetch(work.input, Path(folder))))
+            if is_stored:
+                name = PurePosixPath(str(work.output)).name
+                local = replace(local, output=str(Path(folder, "out", name)))
+            outcome = by_files(local)
+            if is_stored and outcome.result.status == "done":
+                put(Path(str(local.output)), str(work.output))
+    except VdsrError as error:
+        return failure(work, error)
+    return as_asked(outcome, work)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -201,7 +238,7 @@ class WorkerProcesses:
             error = f"{work.input}: its worker process ended {_ATTEMPTS} times: {reason}"
             worker.work = None
             return failure(work, DeviceError(error, hint=_HINT))
-        worker.take(work, attempts=worker.attempts + was_ready)
+        worker.take(replace(work, is_retry=was_ready), attempts=worker.attempts + was_ready)
         return None
 
 
