@@ -171,6 +171,7 @@ def main() -> None:
         AWS_SECRET_ACCESS_KEY="none",
         AWS_DEFAULT_REGION="us-east-1",
         RAY_worker_niceness="0",
+        RAY_raylet_start_wait_time_s="300",  # Of a busy machine.
     )
     single = vdsr(
         "-r",
