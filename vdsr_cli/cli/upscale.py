@@ -3,9 +3,9 @@
 import json
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -123,7 +123,9 @@ def upscale(
     )
     works = _plan_works(inputs, naming, store, recursive=recursive, quiet=quiet)
     if isinstance(works, list):
-        _refuse_streams(works, as_json=as_json, elsewhere=jobs is not None or engine != "local")
+        _refuse_streams(
+            works, as_json=as_json, elsewhere=jobs is not None or engine is not Engine.local
+        )
     elif manifest is None and store is None and naming.folder is not None:
         manifest = naming.folder / MANIFEST_NAME
     if retry_failed and manifest is None:
@@ -172,22 +174,26 @@ def upscale(
         nullcontext() if manifest is None else Manifest(manifest) as records,
         tile_progress(total, quiet=quiet) as bars,
     ):
+        results = sys.stdout
 
         def show(outcome: "Outcome") -> None:
             nonlocal worst
             worst = max(worst, outcome.result.exit_code)
             bars.finish()
-            _show_result(outcome.result, as_json=as_json, quiet=quiet)
+            _show_result(outcome.result, results, as_json=as_json, quiet=quiet)
 
-        run_works(
-            only_failed(works, records) if retry_failed and records is not None else works,
-            RayCluster(job=job, address=ray_address, limit=jobs)
-            if engine is Engine.ray
-            else _local_engine(job, jobs, bars),
-            request,
-            manifest=records,
-            on_outcome=show,
-        )
+        on_ray = engine is Engine.ray
+        # Ray tells of dead workers on standard output, which is for results.
+        with redirect_stdout(sys.stderr) if on_ray else nullcontext():
+            run_works(
+                only_failed(works, records) if retry_failed and records is not None else works,
+                RayCluster(job=job, address=ray_address, limit=jobs)
+                if on_ray
+                else _local_engine(job, jobs, bars),
+                request,
+                manifest=records,
+                on_outcome=show,
+            )
     if not isinstance(works, list):
         _tell_own_outputs(works.own_outputs, quiet=quiet)
     raise typer.Exit(worst)
@@ -264,16 +270,16 @@ def _show_plan(work: Work, *, as_json: bool) -> None:
         print(f"{work.input} -> {work.output or 'standard output'}")
 
 
-def _show_result(result: "UpscaleResult", *, as_json: bool, quiet: bool) -> None:
+def _show_result(result: "UpscaleResult", stdout: TextIO, *, as_json: bool, quiet: bool) -> None:
     """The result on stdout; notes and failures on stderr."""
     if result.error:
         print_error(result.error, result.hint)
     for note in result.notes:
         print(f"vdsr: {result.input}: {note}", file=sys.stderr)
     if as_json:
-        print(json.dumps(result.as_json()))
+        print(json.dumps(result.as_json()), file=stdout)
     elif result.status == "done" and result.output and not quiet:
-        print(f"{result.output} ({result.width}x{result.height}, {result.seconds} s)")
+        print(f"{result.output} ({result.width}x{result.height}, {result.seconds} s)", file=stdout)
     elif result.status == "skipped" and not quiet:
-        print(f"{result.output} (exists, skipped)")
-    sys.stdout.flush()
+        print(f"{result.output} (exists, skipped)", file=stdout)
+    stdout.flush()
