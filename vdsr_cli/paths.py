@@ -317,9 +317,13 @@ def _plain_start(pattern: str) -> Path:
     return Path(*plain)
 
 
+def is_picture_name(name: str) -> bool:
+    """Whether a folder or pattern contributes a file of this name."""
+    return Path(name).suffix.lower() in INPUT_SUFFIXES and not name.startswith(".")
+
+
 def _is_picture(path: Path) -> bool:
-    is_named_so = path.suffix.lower() in INPUT_SUFFIXES and not path.name.startswith(".")
-    return is_named_so and os.path.isfile(path)
+    return is_picture_name(path.name) and os.path.isfile(path)
 
 
 def drop_own_outputs(

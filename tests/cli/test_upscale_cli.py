@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vdsr_cli.cli.upscale import MANIFEST_NAME
+
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path, monkeypatch):
@@ -354,9 +356,9 @@ def test_folders_patterns_and_trees(upscale, tmp_path, save_picture):
         save_picture(tmp_path / "shots" / name)
     (tmp_path / "shots" / "notes.txt").write_text("not a picture")
     assert upscale("shots", "-o", "flat").code == 0
-    assert files(tmp_path / "flat") == ["1_x4.png", "2_x4.png"]
+    assert files(tmp_path / "flat") == ["1_x4.png", "2_x4.png", MANIFEST_NAME]
     assert upscale("shots", "-r", "-o", "tree/").code == 0
-    assert files(tmp_path / "tree") == ["1_x4.png", "2_x4.png", "deep/3_x4.png"]
+    assert files(tmp_path / "tree") == ["1_x4.png", "2_x4.png", "deep/3_x4.png", MANIFEST_NAME]
     assert upscale("shots/*.png", "-o", "matched").code == 0
     assert files(tmp_path / "matched") == ["1_x4.png"]
     assert upscale("shots/**/*.png", "-o", "all").code == 0

@@ -61,10 +61,12 @@ class TileProgress:
 
 
 @contextmanager
-def tile_progress(pictures: int, *, quiet: bool, unit: str = "tiles") -> Iterator[TileProgress]:
-    """Progress for a run over ``pictures`` pictures; silent when quiet or off a terminal.
+def tile_progress(
+    pictures: int | None, *, quiet: bool, unit: str = "tiles"
+) -> Iterator[TileProgress]:
+    """Progress for a run over ``pictures`` pictures, None for no one knows how many.
 
-    ``unit`` is what each of them is counted in.
+    Silent when quiet or off a terminal; ``unit`` is what each of them is counted in.
     """
     console = Console(stderr=True)
     progress = Progress(
@@ -79,7 +81,7 @@ def tile_progress(pictures: int, *, quiet: bool, unit: str = "tiles") -> Iterato
     )
     with progress:
         overall = progress.add_task(
-            "pictures", total=pictures, visible=pictures > 1, unit="pictures"
+            "pictures", total=pictures, visible=pictures != 1, unit="pictures"
         )
         tiles = progress.add_task("", total=None, visible=False, unit=unit)
         yield TileProgress(progress, overall, tiles)

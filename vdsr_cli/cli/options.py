@@ -1,6 +1,7 @@
 """Options that several commands share: one wording, one range, one meaning."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -49,6 +50,13 @@ class Output(StrEnum):
     sample = "sample"
 
 
+class Engine(StrEnum):
+    """Who works on the pictures of a run."""
+
+    local = "local"
+    ray = "ray"
+
+
 # Of the commands that make pictures.
 ModelOption = Annotated[
     str | None,
@@ -91,6 +99,27 @@ OverwriteOption = Annotated[
 ]
 MaxPixelsOption = Annotated[int, typer.Option(min=1, help="Refuse larger inputs (pixels).")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no result lines.")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        help="Worker processes, which share cores and cards; with ray, pictures in work at once. "
+        "[default: this process; all of the cluster]",
+    ),
+]
+EngineOption = Annotated[Engine, typer.Option(help="This machine, or a running Ray cluster.")]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(help="Head of the cluster. [default: RAY_ADDRESS, or that of this machine]"),
+]
+ManifestOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Record each picture as a JSON line. [default: of one folder, OUT/vdsr-manifest.jsonl]"
+    ),
+]
 
 # Of training, and of the small systems.
 TorchDeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, mps or a torch device.")]

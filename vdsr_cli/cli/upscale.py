@@ -1,19 +1,26 @@
 """``vdsr upscale``."""
 
 import json
+import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from vdsr_cli.cli.console import print_error, tile_progress
+from vdsr_cli.cli.console import TileProgress, print_error, tile_progress
 from vdsr_cli.cli.options import (
     BatchOption,
     Device,
     DeviceOption,
     Dtype,
     DtypeOption,
+    Engine,
+    EngineOption,
     FormatOption,
+    JobsOption,
+    ManifestOption,
     MaxPixelsOption,
     ModelOption,
     Output,
@@ -22,6 +29,7 @@ from vdsr_cli.cli.options import (
     OverwriteOption,
     QualityOption,
     QuietOption,
+    RayAddressOption,
     SeedOption,
     TileOption,
     parse_batch,
@@ -30,16 +38,22 @@ from vdsr_cli.config import check_scale, check_temperature, default_model
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import (
     Naming,
-    Source,
     drop_own_outputs,
     expand_inputs,
     plan_naming,
     plan_outputs,
     scale_tag,
 )
+from vdsr_cli.services.listing import FolderListing, Work, is_url, joined, work_on
 
 if TYPE_CHECKING:
+    from vdsr_cli.services.folder import Outcome
+    from vdsr_cli.services.store_listing import StoreListing
     from vdsr_cli.services.upscale import UpscaleResult
+    from vdsr_cli.services.workers import InProcess, Job, WorkerProcesses
+
+MANIFEST_NAME = "vdsr-manifest.jsonl"
+"""What the manifest of a run over one folder is called, in the folder of -o."""
 
 
 def upscale(
@@ -88,31 +102,46 @@ def upscale(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
     quiet: QuietOption = False,
+    jobs: JobsOption = None,
+    engine: EngineOption = Engine.local,
+    ray_address: RayAddressOption = None,
+    manifest: ManifestOption = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Only what the manifest says has failed.")
+    ] = False,
 ) -> None:
     """Upscale pictures.
 
     Example: vdsr upscale photo.png --scale 4 --temperature 0.8
     """
-    tag = scale_tag(scale)
-    naming = plan_naming(out, tag=tag, format=format.value if format else None)
-    sources, own = drop_own_outputs(expand_inputs(inputs, recursive=recursive), naming)
-    if own and not quiet:
-        print(f"vdsr: {len(own)} earlier outputs are not upscaled again", file=sys.stderr)
-    outputs = plan_outputs(sources, naming)
-    to_stdout = [path for path in outputs if path is None]
-    if to_stdout and as_json:
-        raise UsageError("--json and a picture cannot share standard output", hint="give -o a file")
+    store = out.rstrip("/") if out is not None and is_url(out) else None
+    naming = plan_naming(
+        f"{store}/" if store else out,
+        tag=scale_tag(scale),
+        format=format.value if format else None,
+    )
+    works = _plan_works(inputs, naming, store, recursive=recursive, quiet=quiet)
+    if isinstance(works, list):
+        _refuse_streams(
+            works, as_json=as_json, elsewhere=jobs is not None or engine is not Engine.local
+        )
+    elif manifest is None and store is None and naming.folder is not None:
+        manifest = naming.folder / MANIFEST_NAME
+    if retry_failed and manifest is None:
+        raise UsageError("--retry-failed needs a manifest", hint="give --manifest FILE")
     check_scale(scale)
     check_temperature(temperature)
     if dry_run:
-        for source, path in zip(sources, outputs, strict=True):
-            _show_plan(source, None if path is None else str(path), as_json=as_json)
+        for work in works:
+            _show_plan(work, as_json=as_json)
         return
 
-    from vdsr_cli.runtime import choose_runtime
+    from vdsr_cli.services.cluster import RayCluster
     from vdsr_cli.services.engine import SamplingSettings
-    from vdsr_cli.services.loading import load_model
-    from vdsr_cli.services.upscale import UpscaleRequest, check_request, upscale_file
+    from vdsr_cli.services.folder import only_failed, run_works
+    from vdsr_cli.services.manifest import Manifest
+    from vdsr_cli.services.upscale import UpscaleRequest
+    from vdsr_cli.services.workers import Job
 
     request = UpscaleRequest(
         scale=scale,
@@ -131,50 +160,125 @@ def upscale(
         quality=quality,
         max_pixels=max_pixels,
     )
-    runtime = choose_runtime(device.value, dtype.value)
-    loaded = load_model(model or default_model(scale), runtime)
-    check_request(request, loaded)
+    job = Job(
+        model=model or default_model(scale),
+        request=request,
+        device=device.value,
+        dtype=dtype.value,
+        is_hashed=manifest is not None,
+    )
     worst = 0
-    with tile_progress(len(sources), quiet=quiet) as bars:
-        for source, path in zip(sources, outputs, strict=True):
-            result = upscale_file(
-                source,
-                path,
-                loaded,
-                request,
-                runtime,
-                stdin=sys.stdin.buffer,
-                stdout=sys.stdout.buffer,
-                on_start=lambda tiles, source=source: bars.start(source.path.name, tiles),  # type: ignore[misc]
-                on_tiles=bars.advance,
-            )
+    total = len(works) if isinstance(works, list) and not retry_failed else None
+    with (
+        nullcontext() if manifest is None else Manifest(manifest) as records,
+        tile_progress(total, quiet=quiet) as bars,
+    ):
+        results = sys.stdout
+
+        def show(outcome: "Outcome") -> None:
+            nonlocal worst
+            worst = max(worst, outcome.result.exit_code)
             bars.finish()
-            worst = max(worst, result.exit_code)
-            _show_result(result, as_json=as_json, quiet=quiet)
+            _show_result(outcome.result, results, as_json=as_json, quiet=quiet)
+
+        on_ray = engine is Engine.ray
+        # Ray tells of dead workers on standard output, which is for results.
+        with redirect_stdout(sys.stderr) if on_ray else nullcontext():
+            run_works(
+                only_failed(works, records) if retry_failed and records is not None else works,
+                RayCluster(job=job, address=ray_address, limit=jobs)
+                if on_ray
+                else _local_engine(job, jobs, bars),
+                request,
+                manifest=records,
+                on_outcome=show,
+            )
+    if not isinstance(works, list):
+        _tell_own_outputs(works.own_outputs, quiet=quiet)
     raise typer.Exit(worst)
+
+
+def _plan_works(
+    inputs: list[str], naming: Naming, store: str | None, *, recursive: bool, quiet: bool
+) -> "list[Work] | FolderListing | StoreListing":
+    """The pictures and their outputs: a stream for one folder or URL, else a list."""
+
+    def address(output: Path) -> str:
+        if store is None or naming.folder is None:
+            return str(output)
+        return joined(store, output.relative_to(naming.folder).as_posix())
+
+    is_one = len(inputs) == 1 and naming.file is None and not naming.is_stdout
+    if any(map(is_url, inputs)):
+        if not is_one or naming.folder is None:
+            raise UsageError("a URL goes alone, to a folder or another URL", hint="give -o")
+        from vdsr_cli.services.store_listing import StoreListing
+
+        return StoreListing(
+            folder=inputs[0], naming=naming, address=address, out=store, recursive=recursive
+        )
+    if is_one and os.path.isdir(inputs[0]):
+        folder = Path(inputs[0])
+        return FolderListing(folder=folder, naming=naming, address=address, recursive=recursive)
+    sources, own = drop_own_outputs(expand_inputs(inputs, recursive=recursive), naming)
+    _tell_own_outputs(len(own), quiet=quiet)
+    outputs = plan_outputs(sources, naming)
+    return [work_on(source, path, address) for source, path in zip(sources, outputs, strict=True)]
+
+
+def _tell_own_outputs(count: int, *, quiet: bool) -> None:
+    if count and not quiet:
+        print(f"vdsr: {count} earlier outputs are not upscaled again", file=sys.stderr)
+
+
+def _refuse_streams(works: list[Work], *, as_json: bool, elsewhere: bool) -> None:
+    """Refuses standard streams where they have another use, or the work is done elsewhere."""
+    is_to_stdout = any(work.output is None for work in works)
+    if is_to_stdout and as_json:
+        raise UsageError("--json and a picture cannot share standard output", hint="give -o a file")
+    if elsewhere and (is_to_stdout or any(work.is_stdin for work in works)):
+        raise UsageError(
+            "standard input and output are for one process", hint="leave --jobs and --engine out"
+        )
+
+
+def _local_engine(
+    job: "Job", jobs: int | None, bars: TileProgress
+) -> "InProcess | WorkerProcesses":
+    from vdsr_cli.services.workers import InProcess, Upscaler, WorkerProcesses
+
+    if jobs is not None:
+        return WorkerProcesses(job=job, count=jobs)
+    return InProcess(
+        upscaler=Upscaler(job),
+        stdin=sys.stdin.buffer,
+        stdout=sys.stdout.buffer,
+        on_start=lambda work, tiles: bars.start(PurePath(work.input).name, tiles),
+        on_tiles=bars.advance,
+    )
 
 
 def _stream_format(naming: Naming) -> str:
     return naming.suffix.removeprefix(".")
 
 
-def _show_plan(source: Source, output: str | None, *, as_json: bool) -> None:
+def _show_plan(work: Work, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"input": str(source.path), "output": output, "status": "planned"}))
+        print(json.dumps({"input": work.input, "output": work.output, "status": "planned"}))
     else:
-        print(f"{source.path} -> {output or 'standard output'}")
+        print(f"{work.input} -> {work.output or 'standard output'}")
 
 
-def _show_result(result: "UpscaleResult", *, as_json: bool, quiet: bool) -> None:
+def _show_result(result: "UpscaleResult", stdout: TextIO, *, as_json: bool, quiet: bool) -> None:
     """The result on stdout; notes and failures on stderr."""
     if result.error:
         print_error(result.error, result.hint)
     for note in result.notes:
         print(f"vdsr: {result.input}: {note}", file=sys.stderr)
     if as_json:
-        print(json.dumps(result.as_json()))
+        print(json.dumps(result.as_json()), file=stdout)
     elif result.status == "done" and result.output and not quiet:
-        print(f"{result.output} ({result.width}x{result.height}, {result.seconds} s)")
+        print(f"{result.output} ({result.width}x{result.height}, {result.seconds} s)", file=stdout)
     elif result.status == "skipped" and not quiet:
-        print(f"{result.output} (exists, skipped)")
-    sys.stdout.flush()
+        print(f"{result.output} (exists, skipped)", file=stdout)
+    stdout.flush()

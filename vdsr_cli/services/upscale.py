@@ -299,10 +299,10 @@ def upscale_file(
             + _upscale_into(output or stdout, picture, loaded, request, runtime, on_tiles)
         )
     except VdsrError as error:
-        return _failed(named, error)
+        return failed_result(named, error)
     except MemoryError:
         reason = f"{named.input}: there is not enough memory for a picture that large"
-        return _failed(named, DeviceError(reason))
+        return failed_result(named, DeviceError(reason))
     return replace(
         named,
         model=loaded.name,
@@ -325,7 +325,8 @@ def _refuse_format(frame: Frame, output: Path | None, request: UpscaleRequest) -
     refuse_impossible(format, frame.height, frame.width, name=name)
 
 
-def _failed(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
+def failed_result(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
+    """The result of a picture that an error ended."""
     return replace(
         named,
         output=None,
@@ -339,7 +340,12 @@ def _failed(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
 def _refuse_existing(output: Path | None, request: UpscaleRequest) -> None:
     # os.path answers no, where Path raises, for what may not be looked at: writing will tell.
     if output is not None and os.path.exists(output) and request.overwrite is None:
-        raise OutputError(f"{output} exists already", hint="add --overwrite or --skip-existing")
+        raise existing_error(str(output))
+
+
+def existing_error(output: str) -> OutputError:
+    """What is said of an output that is there and may neither be replaced nor skipped."""
+    return OutputError(f"{output} exists already", hint="add --overwrite or --skip-existing")
 
 
 def _upscale_into(

@@ -1,0 +1,115 @@
+"""`vdsr upscale` over a folder: the manifest, failures tried again, runs that are ended."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from vdsr_cli.cli.upscale import MANIFEST_NAME
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path, monkeypatch):
+    """An empty folder, an empty cache, no network."""
+    monkeypatch.setenv("VDSR_HOME", str(tmp_path.parent / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def upscale(vdsr, tiny_path):
+    """``upscale("shots", ...)`` with the tests' model."""
+    return lambda *arguments: vdsr("upscale", "--model", tiny_path, *arguments)
+
+
+@pytest.fixture
+def shots(save_picture) -> Path:
+    """A folder of three pictures, the second of them broken."""
+    Path("shots").mkdir()
+    for index, name in enumerate(("1.png", "2.png", "3.png")):
+        save_picture(Path("shots", name), seed=index)
+    Path("shots/2.png").write_bytes(b"broken")
+    return Path("shots")
+
+
+def lines(path: str = f"out/{MANIFEST_NAME}") -> list[tuple[str, str]]:
+    records = map(json.loads, Path(path).read_text().splitlines())
+    return [(Path(record["input"]).name, record["status"]) for record in records]
+
+
+def test_what_failed_is_recorded_and_tried_again(upscale, shots, save_picture):
+    assert upscale("shots", "-o", "out").code == 3
+    assert lines() == [("1.png", "done"), ("2.png", "failed"), ("3.png", "done")]
+    save_picture(shots / "2.png")
+    save_picture(shots / "4.png")
+    again = upscale("shots", "-o", "out", "--retry-failed", "--json")
+    assert again.code == 0
+    assert [json.loads(line)["input"] for line in again.out.splitlines()] == ["shots/2.png"]
+    assert lines()[3:] == [("2.png", "done")] and not Path("out/4_x4.png").exists()
+    assert upscale("shots", "-o", "out", "--retry-failed").out == b""
+
+
+def test_the_manifest_may_be_elsewhere(upscale, shots):
+    assert upscale("shots", "--manifest", "kept/here.jsonl").code == 3
+    assert len(lines("kept/here.jsonl")) == 3
+    assert not list(shots.glob("*.jsonl"))
+    assert upscale("shots/1.png", "-o", "1.png", "--manifest", "one.jsonl").code == 0
+    assert lines("one.jsonl") == [("1.png", "done")]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["shots", "--retry-failed"], "needs a manifest"),
+        (["-", "-o", "a.png", "--jobs", "2"], "one process"),
+        (["shots/1.png", "-o", "-", "--jobs", "2"], "one process"),
+    ],
+)
+def test_2_what_does_not_go_together(upscale, shots, options, words):
+    ended = upscale(*options)
+    assert ended.code == 2 and words in ended.lines[0] and len(ended.lines) == 2
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes are POSIX's")
+
+
+@pytest.fixture
+def started(start_vdsr, tiny_path, save_picture):
+    """A run with one worker that has made one picture and waits for the bytes of the next."""
+    save_picture(Path("1.png"))
+    os.mkfifo("2.png")
+    child = start_vdsr(
+        "upscale", "-m", tiny_path, "1.png", "2.png", "-o", "out", "--jobs", 1, "--json",
+        "--manifest", "m.jsonl", start_new_session=True,
+    )  # fmt: skip
+    assert json.loads(child.stdout.readline())["status"] == "done"
+    pipe = os.open("2.png", os.O_WRONLY)
+    yield child
+    os.close(pipe)
+
+
+@posix
+def test_130_an_interrupt_ends_the_workers(started):
+    os.killpg(started.pid, signal.SIGINT)
+    out, err = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert out == b"" and b"Traceback" not in err and len(err.splitlines()) <= 1, err
+    assert lines("m.jsonl") == [("1.png", "done")]
+    assert os.listdir("out") == ["1_x4.png"]
+
+
+@posix
+def test_a_killed_run_goes_on(started, upscale, save_picture):
+    os.kill(started.pid, signal.SIGKILL)
+    started.wait()
+    Path("2.png").unlink()
+    save_picture(Path("2.png"))
+    with Path("m.jsonl").open("a") as manifest:
+        manifest.write('{"input": "/torn')
+    options = ("1.png", "2.png", "-o", "out", "--manifest", "m.jsonl", "--skip-existing")
+    assert upscale(*options).code == 0
+    assert lines("m.jsonl") == [("1.png", "done"), ("2.png", "done")]
+    assert sorted(os.listdir("out")) == ["1_x4.png", "2_x4.png"]

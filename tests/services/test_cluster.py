@@ -1,0 +1,198 @@
+"""The Ray engine: its bookkeeping on a stand-in, and a real cluster of one node where Ray is."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from vdsr_cli.errors import DeviceError, UsageError, WeightsError
+from vdsr_cli.services import cluster
+from vdsr_cli.services.cluster import RayCluster
+from vdsr_cli.services.engine import SamplingSettings
+from vdsr_cli.services.folder import Outcome
+from vdsr_cli.services.listing import Work
+from vdsr_cli.services.upscale import UpscaleRequest, UpscaleResult
+from vdsr_cli.services.workers import Job, Upscaler
+
+
+def job(model: object = "model") -> Job:
+    settings = SamplingSettings(tile=16, overlap=4, seed=3)
+    return Job(model=str(model), request=UpscaleRequest(settings=settings), is_hashed=True)
+
+
+class RayError(Exception):
+    """As Ray's."""
+
+
+class Task:
+    """What stands for an outcome."""
+
+    def __init__(self, work: Work | None) -> None:
+        self.work = work
+
+
+class StandIn:
+    """As much of the ray module as the engine uses; tasks run when they are waited for."""
+
+    def __init__(self, deaths: dict[str, int], cpus: int = 2, start: object = None) -> None:
+        self.deaths, self.cpus, self.start = dict(deaths), cpus, start
+        self.given: list[Work] = []
+        self.cancelled: list[object] = []
+        self.most_flying, self.is_shut = 0, False
+        self.exceptions = SimpleNamespace(RayError=RayError)
+
+    def init(self, **_):
+        return None
+
+    def shutdown(self):
+        self.is_shut = True
+
+    def cluster_resources(self):
+        return {"CPU": float(self.cpus)}
+
+    def put(self, value):
+        return value
+
+    def remote(self, **options):
+        assert options == {"max_retries": 0, "num_cpus": 1}
+        return lambda function: SimpleNamespace(remote=lambda job, work: self._task(work))
+
+    def _task(self, work):
+        if work is not None:
+            self.given.append(work)
+        return Task(work)
+
+    def wait(self, tasks, *, num_returns, timeout=None):
+        self.most_flying = max(self.most_flying, len(tasks))
+        return tasks[-num_returns:], tasks[:-num_returns]
+
+    def get(self, task):
+        if task.work is None:
+            return self.start
+        name = Path(task.work.input).name
+        if self.deaths.get(name, 0):
+            self.deaths[name] -= 1
+            raise RayError("the worker died")
+        result = UpscaleResult(input=task.work.input, output=task.work.output)
+        return Outcome(work=task.work, result=result)
+
+    def cancel(self, task):
+        self.cancelled.append(task)
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """``ray(deaths)``: a cluster whose pictures die so often."""
+
+    def make(deaths=None, **options) -> StandIn:
+        module = StandIn(deaths or {}, **options)
+        monkeypatch.setitem(sys.modules, "ray", module)
+        return module
+
+    return make
+
+
+WORKS = [Work(input=f"{name}.png", output=f"{name}_x4.png") for name in "abcdefgh"]
+
+
+def test_pictures_of_a_dead_worker_are_given_to_others(ray, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = ray({"c.png": 2, "f.png": 3})
+    outcomes = list(RayCluster(job=job()).run(WORKS))
+    by_name = {outcome.work: outcome.result for outcome in outcomes}
+    assert set(by_name) == set(WORKS) and len(outcomes) == len(WORKS)
+    failed = by_name.pop(WORKS[5])
+    assert failed.exit_code == 5 and "ended 3 times" in str(failed.error)
+    assert {result.status for result in by_name.values()} == {"done"}
+    assert by_name[WORKS[2]].output == "c_x4.png", "addresses are those that were asked for"
+    again = [work for work in module.given if Path(work.input).name == "c.png"]
+    assert [work.is_retry for work in again] == [False, True, True]
+    assert again[0].input == str(tmp_path / "c.png"), "a node has another working folder"
+    assert module.most_flying == 4 and module.is_shut
+
+
+def test_jobs_limit_what_is_in_work(ray):
+    module = ray()
+    assert len(list(RayCluster(job=job(), limit=1).run(WORKS))) == len(WORKS)
+    assert module.most_flying == 1
+
+
+def test_a_run_that_ends_early_cancels_what_is_in_work(ray):
+    module = ray()
+    run = RayCluster(job=job()).run(iter(WORKS))
+    next(run)
+    run.close()
+    assert len(module.cancelled) == 3 and module.is_shut
+
+
+def test_what_the_cluster_cannot_do_is_told_first(ray):
+    ray(start=WeightsError("no such model"))
+    with pytest.raises(WeightsError, match="no such model"):
+        list(RayCluster(job=job()).run(WORKS))
+
+
+def test_there_is_no_ray(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match="not installed"):
+        list(RayCluster(job=job()).run(WORKS))
+
+
+def test_there_is_no_cluster(ray, monkeypatch):
+    def refuse(**_):
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(ray(), "init", refuse)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(DeviceError, match="no Ray cluster at auto"):
+        list(RayCluster(job=job()).run(WORKS))
+
+
+def test_a_node_keeps_its_model(tiny_path, tmp_path, save_picture, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_picture(Path("a.png"))
+    cluster._upscaler.cache_clear()
+    assert cluster._upscale(job(tiny_path), None) is None
+    outcome = cluster._upscale(job(tiny_path), Work(input="a.png", output="b.png"))
+    assert isinstance(outcome, Outcome) and outcome.result.status == "done"
+    assert cluster._upscaler.cache_info().misses == 1
+    assert isinstance(cluster._upscale(job("./none.safetensors"), None), WeightsError)
+    cluster._upscaler.cache_clear()
+
+
+@pytest.fixture
+def head(tmp_path):
+    """A Ray node of one CPU on this machine; its address."""
+    pytest.importorskip("ray", reason="needs vdsr-cli[ray]")
+    log, port = tmp_path / "ray.log", 20_000 + os.getpid() % 20_000
+    command = [
+        Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}",
+        "--num-cpus=1", "--object-store-memory=100000000", "--include-dashboard=false",
+        "--disable-usage-stats", "--node-ip-address=127.0.0.1", f"--temp-dir=/tmp/ray-{port}",
+    ]  # fmt: skip
+    with log.open("wb") as output:
+        started = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+    while "Ray runtime started" not in log.read_text():
+        if started.poll() is not None:
+            pytest.skip(f"Ray does not start here: {log.read_text()[-200:]}")
+        time.sleep(0.2)
+    yield f"127.0.0.1:{port}"
+    started.send_signal(signal.SIGTERM)
+    started.wait(60)
+
+
+def test_a_real_cluster_makes_the_same_bytes(head, tiny_path, tmp_path, save_picture, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    works = []
+    for seed in range(3):
+        save_picture(Path(f"{seed}.png"), 20 + seed, 30, seed=seed)
+        works.append(Work(input=f"{seed}.png", output=f"ray/{seed}.png"))
+    outcomes = list(RayCluster(job=job(tiny_path), address=head).run(works))
+    upscaler = Upscaler(job(tiny_path))
+    own = [Work(input=work.input, output=f"own/{Path(work.input).name}") for work in works]
+    expected = {work.input: upscaler(work).sha256 for work in own}
+    assert {outcome.work.input: outcome.sha256 for outcome in outcomes} == expected

@@ -1,0 +1,204 @@
+"""What a run works on: a stream of pictures with their outputs, never held whole.
+
+:func:`plan_outputs` of ``paths.py`` sees all sources and can settle any clash of names among them.
+A folder of a hundred thousand pictures is not looked at whole before the first one starts; here a
+name's output is decided by a few looks at the names beside it. :func:`takes_extension` is the
+rule, and no two names of a folder have the same output by it.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path, PurePath
+from typing import Final
+
+from vdsr_cli.errors import InputError, UsageError
+from vdsr_cli.paths import INPUT_SUFFIXES, Naming, Source, is_picture_name, output_path
+
+_BLOCK: Final = 10_000
+"""Names that are sorted together: small folders come out in order, large ones at once."""
+_SPELLINGS: Final = tuple(sorted({*INPUT_SUFFIXES, *(e.upper() for e in INPUT_SUFFIXES)}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One picture to make.
+
+    Attributes:
+        input: path or URL of what is read; what messages call it.
+        output: path or URL of the result; None for standard output.
+        is_stdin: whether standard input is read instead of a file.
+        is_retry: whether an attempt that was cut off may have left the output, which is then
+            replaced.
+    """
+
+    input: str
+    output: str | None
+    is_stdin: bool = False
+    is_retry: bool = False
+
+
+def work_on(source: Source, output: Path | None, address: Callable[[Path], str] = str) -> Work:
+    """The work that a planned source is.
+
+    Args:
+        address: what an output's path stands for, such as a URL.
+    """
+    return Work(
+        input=str(source.path),
+        output=None if output is None else address(output),
+        is_stdin=source.is_stdin,
+    )
+
+
+def is_url(address: str) -> bool:
+    """Whether this is the URL of a store rather than a path."""
+    return "://" in address
+
+
+def joined(url: str, name: str) -> str:
+    """A name below a URL."""
+    return f"{url.rstrip('/')}/{name}"
+
+
+def absolute(address: str) -> str:
+    """The address for whoever works in another folder; a URL is the same everywhere."""
+    return address if is_url(address) else os.path.abspath(address)
+
+
+def takes_extension(name: str, has: Callable[[str], bool]) -> bool:
+    """Whether the output of a picture carries its extension, as in ``a_jpg_x4.png``: pure.
+
+    Two outputs without it are the same where the stems are (``a.jpg``, ``a.png``); one with it is
+    the same as one without where that one's stem ends in it (``a.jpg``, ``a_jpg.png``). Two with
+    it never are, since no extension has an underscore.
+
+    Args:
+        name: of a picture.
+        has: whether its folder has another picture of the name asked for.
+    """
+    stem, suffix = PurePath(name).stem, PurePath(name).suffix
+    if suffix not in _SPELLINGS or any(has(stem + e) for e in _SPELLINGS if e != suffix):
+        return True
+    twin = _unlengthened(stem)
+    return twin is not None and has(twin) and takes_extension(twin, has)
+
+
+def _unlengthened(stem: str) -> str | None:
+    """``a.jpg`` for ``a_jpg``: the name whose lengthened output would be that of this stem."""
+    base, _, extension = stem.rpartition("_")
+    return f"{base}.{extension}" if base and f".{extension.lower()}" in INPUT_SUFFIXES else None
+
+
+@dataclass(slots=True, kw_only=True)
+class FolderListing:
+    """The pictures of one folder, each with its output, found while they are asked for.
+
+    Left out are what lies in the folder of -o, when that is inside this one, and earlier outputs
+    of this scale beside what they were made from, as by :func:`~vdsr_cli.paths.drop_own_outputs`.
+    Links to folders are not followed.
+
+    Attributes:
+        folder: where to look.
+        naming: how outputs are called; of a folder or beside the inputs.
+        address: what an output's path stands for, such as a URL.
+        recursive: whether to look below it too, keeping its tree.
+        own_outputs: how many earlier outputs have been left out so far.
+    """
+
+    folder: Path
+    naming: Naming
+    address: Callable[[Path], str] = str
+    recursive: bool = False
+    own_outputs: int = field(default=0, init=False)
+
+    def __iter__(self) -> Iterator[Work]:
+        """Yields every picture once.
+
+        Raises:
+            InputError: there is none, or, after all others, a folder that cannot be listed.
+            UsageError: an output would replace a picture of the folder.
+        """
+        unread: list[OSError] = []
+        is_empty = True
+        for entry in self._entries(self.folder, unread):
+            is_empty = False
+            has = _neighbours(entry)
+            if self._is_own_output(entry.name, has):
+                self.own_outputs += 1
+                continue
+            source = Source(path=Path(entry.path), root=self.folder)
+            output = output_path(source, self.naming, depth=int(takes_extension(entry.name, has)))
+            self._refuse_replacing(output)
+            yield work_on(source, output, self.address)
+        for error in unread:
+            reason = (error.strerror or str(error)).lower()
+            raise InputError(f"{error.filename}: cannot be read: {reason}") from error
+        if is_empty:
+            raise InputError(
+                f"{self.folder}: no pictures in this folder",
+                hint=None if self.recursive else "-r looks into the folders below it too",
+            )
+
+    def _entries(self, folder: Path, unread: list[OSError]) -> Iterator["os.DirEntry[str]"]:
+        """The pictures of a folder, then those of the folders below it."""
+        below: list[Path] = []
+        try:
+            with os.scandir(folder) as entries:
+                while block := list(islice(entries, _BLOCK)):
+                    for entry in sorted(block, key=lambda entry: entry.name):
+                        if self.recursive and entry.is_dir(follow_symlinks=False):
+                            below.append(Path(entry.path))
+                        elif is_picture_name(entry.name) and os.path.isfile(entry.path):
+                            yield entry
+        except OSError as error:
+            unread.append(error)
+        for path in sorted(below):
+            if not path.name.startswith(".") and not self._is_output_folder(path):
+                yield from self._entries(path, unread)
+
+    def _is_output_folder(self, path: Path) -> bool:
+        out = self.naming.folder
+        return out is not None and os.path.abspath(path) == os.path.abspath(out)
+
+    def _is_own_output(self, name: str, has: Callable[[str], bool]) -> bool:
+        stem = PurePath(name).stem
+        base = stem.removesuffix(f"_{self.naming.tag}")
+        if base == stem:
+            return False
+        twin = _unlengthened(base)
+        return any(has(base + e) for e in _SPELLINGS) or (twin is not None and has(twin))
+
+    def _refuse_replacing(self, output: Path | None) -> None:
+        """An output may lie among the inputs only where -o is a folder above theirs."""
+        if output is None or self.naming.folder is None:
+            return
+        out, root = Path(os.path.abspath(self.naming.folder)), Path(os.path.abspath(self.folder))
+        is_among = out in root.parents and Path(os.path.abspath(output)).is_relative_to(root)
+        if is_among and os.path.lexists(output):
+            raise UsageError(
+                f"{output} is an input of this run and would be replaced",
+                hint="give -o another name or folder",
+            )
+
+
+def _neighbours(entry: "os.DirEntry[str]") -> Callable[[str], bool]:
+    """Whether the folder of an entry has another file of a name.
+
+    On a disk that takes ``a.PNG`` for ``a.png``, the entry itself is no other file.
+    """
+    folder = os.path.dirname(entry.path)
+
+    def has(name: str) -> bool:
+        try:
+            found = os.lstat(os.path.join(folder, name))
+        except OSError:
+            return False
+        is_itself = found.st_nlink == 1 and os.path.samestat(
+            found, entry.stat(follow_symlinks=False)
+        )
+        return not is_itself and not stat.S_ISDIR(found.st_mode)
+
+    return has
