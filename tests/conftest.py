@@ -30,7 +30,13 @@ settings.register_profile(
     max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
 )
-settings.load_profile("vdsr")
+settings.register_profile(
+    "fuzz",
+    settings.get_profile("vdsr"),
+    derandomize=False,
+    max_examples=int(os.environ.get("VDSR_FUZZ_EXAMPLES", "1000")),
+)
+settings.load_profile("fuzz" if "VDSR_FUZZ_EXAMPLES" in os.environ else "vdsr")
 
 TINY_CONFIG = CompactConfig(
     scale=4,

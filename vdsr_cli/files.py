@@ -2,10 +2,30 @@
 
 import contextlib
 import os
+import pickle
 import secrets
 import stat
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+PICKLE_ERRORS: Final = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What torch.load raises on damaged files, next to OSError."""
 
 
 @contextlib.contextmanager
@@ -18,7 +38,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     ``path`` is a link, the file that it points to is replaced. Raises OSError.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".vdsr-{secrets.token_hex(8)}{target.suffix}")
+    temporary = target.with_name(f"{_mark(target)}{secrets.token_hex(4)}{target.suffix}")
     mode = _default_mode(temporary)
     try:
         yield temporary
@@ -29,6 +49,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed writers of ``path`` have left beside it.
+
+    For one who holds the lock against other writers: theirs would go too. Raises OSError.
+    """
+    target = Path(os.path.realpath(path))
+    for leftover in target.parent.glob(f"{_mark(target)}*"):
+        leftover.unlink(missing_ok=True)
+
+
+def _mark(target: Path) -> str:
+    """How the temporary names of a file begin; short, as its own name may be the longest."""
+    return f".vdsr-{zlib.crc32(os.fsencode(target.name)):08x}-"
 
 
 def write_text_atomic(path: Path, text: str) -> None:

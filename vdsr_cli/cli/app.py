@@ -1,5 +1,6 @@
 """The ``vdsr`` command: its sub-commands and the one error boundary."""
 
+import codecs
 import sys
 from io import TextIOWrapper
 from typing import Annotated
@@ -56,11 +57,22 @@ def options(
     """Super-resolution that samples."""
 
 
+def _bytes_or_escapes(error: UnicodeError) -> tuple[str | bytes, int]:
+    """File names come out as the bytes they are, also those that are no UTF-8; what else the
+    stream's encoding lacks, as an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    name, text, start, _, reason = error.args
+    one = UnicodeEncodeError(name, text, start, start + 1, reason)
+    is_byte = "\udc80" <= text[start] <= "\udcff"
+    return codecs.lookup_error("surrogateescape" if is_byte else "backslashreplace")(one)
+
+
 def main() -> None:
     """Runs the command line; a VdsrError becomes one line on stderr and its exit code."""
     if isinstance(sys.stdout, TextIOWrapper):
-        # File names come out as the bytes they are, also those that are no UTF-8.
-        sys.stdout.reconfigure(errors="surrogateescape")
+        codecs.register_error("vdsr", _bytes_or_escapes)
+        sys.stdout.reconfigure(errors="vdsr")
     try:
         app()
     except VdsrError as error:

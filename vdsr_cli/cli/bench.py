@@ -73,14 +73,15 @@ def bench(
         int, typer.Option(min=2, help="Of each picture, under --protocol diverse.")
     ] = 5,
     scale: Annotated[
-        int | None, typer.Option(min=2, max=16, help="[default: the model's, or 4]")
+        int | None,
+        typer.Option(min=2, max=16, help="Factor.", show_default="the model's, or 4"),
     ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
             help="Learned metrics with commas: lpips, lpips-squeeze, lpips-vgg, dists, brisque, "
-            "niqe, fid; or all, or none. Their weights are downloaded on first use. "
-            "[default: those whose weights are on this disk]",
+            "niqe, fid; or all, or none. Their weights are downloaded on first use.",
+            show_default="those whose weights are on this disk",
         ),
     ] = None,
     metric_weights: Annotated[
@@ -93,7 +94,9 @@ def bench(
     elbo: Annotated[
         bool | None,
         typer.Option(
-            "--elbo/--no-elbo", help="Bits per dimension. [default: under --protocol standard]"
+            "--elbo/--no-elbo",
+            help="Bits per dimension.",
+            show_default="under --protocol standard",
         ),
     ] = None,
     against: Annotated[
@@ -122,7 +125,8 @@ def bench(
         bool | None,
         typer.Option(
             "--consistency/--no-consistency",
-            help="As for vdsr upscale. [default: as the model asks]",
+            help="As for vdsr upscale.",
+            show_default="as the model asks",
         ),
     ] = None,
     tile: TileOption = None,

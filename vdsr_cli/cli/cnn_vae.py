@@ -94,7 +94,8 @@ def train(
         Reading, typer.Option(help="The paper's letter where it can run, or corrected.")
     ] = Reading.corrected,
     width: Annotated[
-        int | None, typer.Option(min=1, help="Maps of the decoder. Default: 32, 8 of the paper's.")
+        int | None,
+        typer.Option(min=1, help="Maps of the decoder.", show_default="32, 8 of the paper's"),
     ] = None,
     layers: Annotated[int, typer.Option(min=1, help="The corrected decoder's convolutions.")] = 3,
     steps: Annotated[

@@ -31,7 +31,8 @@ def layers(
     draws: Annotated[int, typer.Option(min=2, help="Pictures of each code and k.")] = 5,
     every: Annotated[int, typer.Option(min=1, help="Measure only every so many layers.")] = 1,
     size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the pictures. [default: the prior's, or 128]")
+        int | None,
+        typer.Option(min=1, help="Side of the pictures.", show_default="the prior's, or 128"),
     ] = None,
     temperature: Annotated[
         float, typer.Option("--temperature", "-t", min=0.0, max=2.0, help="Of every latent.")

@@ -71,13 +71,16 @@ TileOption = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Tile side in LR pixels; 0 for the whole picture. [default: 64, or the model's own]",
+        help="Tile side in LR pixels; 0 for the whole picture.",
+        show_default="64, or the model's own",
     ),
 ]
 OverlapOption = Annotated[
     int | None,
     typer.Option(
-        min=0, help="LR pixels that tiles share. [default: 16, or a quarter of the model's own]"
+        min=0,
+        help="LR pixels that tiles share.",
+        show_default="16, or a quarter of the model's own",
     ),
 ]
 BatchOption = Annotated[
@@ -87,14 +90,16 @@ DeviceOption = Annotated[Device, typer.Option(help="Where to run.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the convolutions.")]
 OutputOption = Annotated[Output, typer.Option(help="Pixels: the likelihood's mean, or a draw.")]
 FormatOption = Annotated[
-    Format | None, typer.Option("--format", "-f", help="Output format. [default: -o's, or png]")
+    Format | None,
+    typer.Option("--format", "-f", help="Output format.", show_default="-o's, or png"),
 ]
 QualityOption = Annotated[int, typer.Option(min=1, max=100, help="Of lossy formats.")]
 OverwriteOption = Annotated[
     bool | None,
     typer.Option(
         "--overwrite/--skip-existing",
-        help="What to do with outputs that exist. [default: refuse]",
+        help="What to do with outputs that exist.",
+        show_default="refuse",
     ),
 ]
 MaxPixelsOption = Annotated[int, typer.Option(min=1, help="Refuse larger inputs (pixels).")]
@@ -143,6 +148,6 @@ def parse_batch(text: str) -> int:
     """
     if text == "auto":
         return DEFAULT_BATCH
-    if not text.isdecimal() or int(text) < 1:
+    if not (text.isdecimal() and len(text) < 10) or int(text) < 1:
         raise UsageError(f"--batch-size {text} is neither auto nor a positive number")
     return int(text)

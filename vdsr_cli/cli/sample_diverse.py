@@ -43,7 +43,11 @@ def sample_diverse(
     samples: Annotated[
         int | None,
         typer.Option(
-            "--samples", "-n", min=1, help="How many. [default: 5, or all of --from-latents]"
+            "--samples",
+            "-n",
+            min=1,
+            help="How many.",
+            show_default="5, or all of --from-latents",
         ),
     ] = None,
     out: Annotated[
@@ -97,7 +101,8 @@ def sample_diverse(
         bool | None,
         typer.Option(
             "--consistency/--no-consistency",
-            help="Make samples downscale to the input. [default: as the model was trained]",
+            help="Make samples downscale to the input.",
+            show_default="as the model was trained",
         ),
     ] = None,
     output: OutputOption = Output.mean,

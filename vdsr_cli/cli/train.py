@@ -111,7 +111,7 @@ def _train(
     ] = None,
     scale: Annotated[
         int | None,
-        typer.Option(min=2, help="Factor of a new model on an openai/ prior. [default: 4]"),
+        typer.Option(min=2, help="Factor of a new model on an openai/ prior.", show_default="4"),
     ] = None,
     branch_from: Annotated[
         Path | None, typer.Option(help="Another run's last.pt to go on from, steps counted on.")
@@ -165,13 +165,14 @@ def _train(
     seed: Annotated[int | None, typer.Option(help="Seed of crops and noise.")] = None,
     rescale: Annotated[
         list[float] | None,
-        typer.Option(help="Keep each picture at this size too; repeat. Default: 1 and 0.65."),
+        typer.Option(help="Keep each picture at this size too; repeat.", show_default="1 and 0.65"),
     ] = None,
     store: Annotated[
         Path | None, typer.Option(help="File that keeps the decoded pictures from leg to leg.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that decode. Default: all processors.")
+        int | None,
+        typer.Option(min=1, help="Threads that decode.", show_default="all processors"),
     ] = None,
     val: Annotated[
         list[Path] | None, typer.Option(help="Pictures to score the model on; repeat.")
@@ -194,8 +195,8 @@ def _train(
         bool | None,
         typer.Option(
             "--recompute/--no-recompute",
-            help="VDVAE-SR of the published shape: less memory, a third more time."
-            " [default: on the CPU]",
+            help="VDVAE-SR of the published shape: less memory, a third more time.",
+            show_default="on the CPU",
         ),
     ] = None,
     save_every: SaveEveryOption = 500,

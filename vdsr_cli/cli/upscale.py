@@ -83,7 +83,8 @@ def upscale(
         bool | None,
         typer.Option(
             "--consistency/--no-consistency",
-            help="Make the result downscale to the input exactly. [default: as the model asks]",
+            help="Make the result downscale to the input exactly.",
+            show_default="as the model asks",
         ),
     ] = None,
     output: OutputOption = Output.mean,

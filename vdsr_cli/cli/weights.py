@@ -34,7 +34,7 @@ Models = Annotated[
     list[str],
     typer.Argument(
         metavar="MODEL...",
-        help="Name from `vdsr weights list`, or hf://owner/repo[@revision]/file, "
+        help="Name from `vdsr weights list`, or hf://owner/repo\\[@revision]/file, "
         "or https://host/file#sha256=HASH.",
         show_default=False,
     ),

@@ -1,14 +1,13 @@
 """Files that appear whole or not at all, with one line when they cannot."""
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from vdsr_cli.errors import OutputError
-from vdsr_cli.files import atomic_path
+from vdsr_cli.images.draft import open_draft
 
 _REASONS: Final = {
     errno.ENOSPC: "no space is left on the disk",
@@ -29,24 +28,24 @@ _REASONS: Final = {
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name only once it is complete.
 
-    What the body writes goes to a hidden file beside the target, is synced and then renamed. If
+    What the body writes goes to a file beside the target, is synced and then renamed. If
     anything fails, Ctrl-C included, that file is removed and an existing target is left as it
-    was. Missing folders are made; links are followed; the mode follows the umask. A target that
-    is no ordinary file, such as a pipe or ``/dev/null``, is written to directly.
+    was; what a killed process has left, the next one takes over. Missing folders are made; links
+    are followed; the mode follows the umask. A target that is no ordinary file, such as a pipe or
+    ``/dev/null``, is written to directly.
 
     Raises:
-        OutputError: an ``OSError`` while making, writing or renaming; the body's own count too.
+        OutputError: an ``OSError`` while making, writing or renaming; the body's own count too;
+            another process is writing the same file.
     """
     with writing_to(str(path)):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if path.exists() and not path.is_file():
+        if path.exists() and not (path.is_file() or path.is_dir()):
             with path.open("wb") as stream:
                 yield stream
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as temporary, temporary.open("xb") as stream:
-                yield stream
+            with open_draft(path, identity=lambda: "") as draft:
+                yield draft.file
+                draft.finish()
 
 
 @contextmanager

@@ -3,12 +3,15 @@
     photo_x4.png.part         the bytes so far
     photo_x4.png.part.json    of what they are, how many are on the disk, what goes on behind them
 
+A name that is too long for that is replaced by its hash.
+
 The journal is written once in a while, always behind the bytes that it vouches for, so that it is
 true whenever the process or the machine ends. What took less than that while leaves nothing.
 """
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import sys
@@ -20,13 +23,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from vdsr_cli.errors import OutputError
-from vdsr_cli.files import sync_folder, write_text_atomic
+from vdsr_cli.files import remove_leftovers, sync_folder, write_text_atomic
 
 if sys.platform != "win32":
     import fcntl
 
 JOURNAL_EVERY_S: Final = 10.0
 """Seconds of work that may be lost; what is done sooner is not journaled."""
+
+_MAX_NAME_BYTES: Final = 255
 
 
 @contextmanager
@@ -51,8 +56,8 @@ def open_draft(
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    with _open_alone(part) as file:
+    part = _part_of(target)
+    with _open_alone(part, target) as file:
         draft = Draft(file, part, target, identity, JOURNAL_EVERY_S if every_s is None else every_s)
         try:
             draft.recover()
@@ -67,10 +72,18 @@ def open_draft(
             raise
 
 
+def _part_of(target: Path) -> Path:
+    name = os.fsencode(target.name)
+    if len(name) + len(".part.json") > _MAX_NAME_BYTES:
+        return target.with_name(f".{hashlib.sha256(name).hexdigest()[:32]}.part")
+    return target.with_name(f"{target.name}.part")
+
+
 class Draft:
     """The bytes of an output, which takes its name when they are complete.
 
     Attributes:
+        file: they themselves, open for writing.
         state: what :meth:`checkpoint` was last given by an earlier run of the same identity,
             whose bytes are here; None to start anew.
         is_kept: whether a later run can go on.
@@ -87,7 +100,7 @@ class Draft:
     ) -> None:
         self.state: dict[str, Any] | None = None
         self.is_kept = self.is_discarded = False
-        self._file, self._part, self._target = file, part, target
+        self.file, self._part, self._target = file, part, target
         self._journal = part.with_name(f"{part.name}.json")
         self._identity = cache(identity)
         self._every_s, self._saved_at = every_s, time.monotonic()
@@ -95,43 +108,49 @@ class Draft:
     def recover(self) -> None:
         """Takes over what an earlier run left, or clears it away."""
         size = 0
+        if os.fstat(self.file.fileno()).st_size:
+            remove_leftovers(self._journal)
         facts = self._read_journal()
         if facts is not None and self._is_good(facts):
             size, self.state, self.is_kept = facts["bytes"], facts["state"], True
         elif facts is not None:
             self._journal.unlink()
             self.is_discarded = True
-        self._file.truncate(size)
-        self._file.seek(size)
+        self.file.truncate(size)
+        self.file.seek(size)
 
     def append(self, data: bytes) -> None:
         """Adds the bytes that come next."""
-        self._file.write(data)
+        self.file.write(data)
 
     def checkpoint(self, state: Callable[[], dict[str, Any]]) -> None:
         """Journals the bytes so far, and what is needed to go on behind them, if it is time to."""
         if time.monotonic() - self._saved_at < self._every_s:
             return
         self._sync()
-        facts = {"of": self._identity(), "bytes": self._file.tell(), "state": state()}
+        facts = {"of": self._identity(), "bytes": self.file.tell(), "state": state()}
         write_text_atomic(self._journal, json.dumps(facts))
         self.is_kept = True
         self._saved_at = time.monotonic()
 
     def commit(self, head: bytes) -> None:
         """Writes the final head over the first one and gives the file its name."""
-        self._file.seek(0)
-        self._file.write(head)
+        self.file.seek(0)
+        self.file.write(head)
+        self.finish()
+
+    def finish(self) -> None:
+        """Gives the file its name."""
         self._sync()
         if sys.platform == "win32":
-            self._file.close()  # which must be for a new name there, and holds no lock
+            self.file.close()  # which must be for a new name there, and holds no lock
         self._part.replace(self._target)
         sync_folder(self._target.parent)
         self._journal.unlink(missing_ok=True)
 
     def _sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self.file.flush()
+        os.fsync(self.file.fileno())
 
     def _read_journal(self) -> dict[str, Any] | None:
         """What the journal says, empty where it makes no sense; None where there is none."""
@@ -145,20 +164,20 @@ class Draft:
 
     def _is_good(self, facts: dict[str, Any]) -> bool:
         """Whether the journal is of this identity, and the bytes that it vouches for are here."""
-        size = os.fstat(self._file.fileno()).st_size
+        size = os.fstat(self.file.fileno()).st_size
         return facts.get("of") == self._identity() and facts["bytes"] <= size
 
 
-def _open_alone(path: Path) -> BinaryIO:
+def _open_alone(path: Path, target: Path) -> BinaryIO:
     """Opens a file to read and write it, made where there is none, that no other process has.
 
     Raises:
-        OutputError: another process has it.
+        OutputError: another process has it, to write ``target``.
     """
     while True:
         with contextlib.ExitStack() as closing:
             file = closing.enter_context(open(path, "r+b", opener=_making_it))
-            _lock(file, path)
+            _lock(file, target)
             # The other process may have given it its name between the opening and the locking.
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 closing.pop_all()
@@ -169,15 +188,16 @@ def _making_it(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT, 0o666)
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
+def _lock(file: BinaryIO, target: Path) -> None:
     """Locks a file until it is closed, where the system and its disk offer that."""
     if sys.platform == "win32":
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        name = path.with_suffix("")
-        raise OutputError(f"{name}: another run is writing it", hint="wait for that one") from error
+        raise OutputError(
+            f"{target}: another run is writing it", hint="wait for that one"
+        ) from error
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
             raise

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from vdsr_cli.models.blocks import BlockStyle, TopDownBlock
 
 STYLE = BlockStyle(kind="plain", log_std_range=(-8.0, 4.0))
+MAX_LEVELS = 16
+MAX_BLOCKS = 1000
+"""Of a level: configurations come from files, and a list of so many is still made at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,8 @@ class Level:
             raise ValueError(f"cell must be a power of two, got {self.cell}")
         if min(self.width, self.blocks, self.latent_channels) < 1:
             raise ValueError("width, blocks and latent_channels must be at least 1")
+        if self.blocks > MAX_BLOCKS:
+            raise ValueError(f"a level has at most {MAX_BLOCKS} blocks, got {self.blocks}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,8 @@ class CompactConfig:
 
     def __post_init__(self) -> None:
         cells = [level.cell for level in self.levels]
+        if not 1 <= len(cells) <= MAX_LEVELS:
+            raise ValueError(f"there are 1 to {MAX_LEVELS} levels, got {len(cells)}")
         if cells != [cells[0] >> i for i in range(len(cells))]:
             raise ValueError(f"cells must halve from level to level, got {cells}")
         if self.scale not in cells:

@@ -1,10 +1,14 @@
 """The explicit list of architectures: name in a checkpoint's header -> module, and presets."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from typing import Any
+from threading import get_ident
+from typing import Any, Final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
 
 from vdsr_cli.errors import WeightsError
 from vdsr_cli.models import vdvae_config
@@ -121,8 +125,26 @@ A CVDVAE or VDVAE-SR on such a prior (``cvdvae-x4``) has the configuration of it
 """
 
 
-def build_model(architecture: str, config: Mapping[str, Any]) -> nn.Module:
+_CONFIG_ERRORS: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a configuration of anything at all, as a stranger's file may hold it, raises."""
+
+
+def build_model(
+    architecture: str, config: Mapping[str, Any], *, stored: int | None = None
+) -> nn.Module:
     """The module that a checkpoint's header describes, with fresh weights.
+
+    Args:
+        stored: how many numbers the checkpoint holds. A configuration of four times as many, the
+            most that a file without its encoder lacks, is refused before it takes any memory.
 
     Raises:
         WeightsError: an architecture that this version does not know, or a config it refuses.
@@ -131,10 +153,32 @@ def build_model(architecture: str, config: Mapping[str, Any]) -> nn.Module:
         raise WeightsError(
             f"unknown architecture {architecture!r}", hint=f"known: {', '.join(ARCHITECTURES)}"
         )
+    build = ARCHITECTURES[architecture]
     try:
-        return ARCHITECTURES[architecture](config)
-    except (KeyError, TypeError, ValueError) as error:
+        if stored is not None:
+            with torch.device("meta"), _at_most(4 * stored):
+                build(config)
+        return build(config)
+    except _CONFIG_ERRORS as error:
         raise WeightsError(f"the {architecture} configuration is not valid: {error}") from error
+
+
+@contextmanager
+def _at_most(numbers: int) -> Iterator[None]:
+    """Raises ValueError once the modules made in the block hold more numbers than that."""
+    ours, held = get_ident(), 0
+
+    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        nonlocal held
+        if tensor is not None and get_ident() == ours:
+            held += tensor.numel()
+        if held > numbers:
+            raise ValueError(f"it is of more than the {numbers // 4:,} numbers of its file")
+
+    with ExitStack() as counting:
+        counting.callback(hooks.register_module_parameter_registration_hook(count).remove)
+        counting.callback(hooks.register_module_buffer_registration_hook(count).remove)
+        yield
 
 
 def architecture_of(model: nn.Module) -> str:

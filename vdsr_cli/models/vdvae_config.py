@@ -16,6 +16,9 @@ from torch import Tensor
 
 from vdsr_cli.models.compact_parts import LatentShape
 
+MAX_LAYERS = 1000
+"""Blocks of a layer string: it comes from files, and a list of so many is still made at once."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
@@ -36,7 +39,7 @@ def parse_layers(text: str) -> tuple[Layer, ...]:
     """The blocks of a layer string in order; raises ValueError where it is malformed."""
     layers: list[Layer] = []
     for item in text.split(","):
-        match = re.fullmatch(r"([1-9]\d*)(?:([xmd])([1-9]\d*))?", item.strip())
+        match = re.fullmatch(r"([1-9]\d{0,5})(?:([xmd])([1-9]\d{0,5}))?", item.strip())
         if match is None:
             raise ValueError(f"{item!r} in the layer string {text!r} is none of RxN, RmM, RdK, R")
         resolution, kind, number = int(match[1]), match[2], int(match[3] or 1)
@@ -45,7 +48,9 @@ def parse_layers(text: str) -> tuple[Layer, ...]:
         elif kind == "d":
             layers.append(Layer(resolution=resolution, down_rate=number))
         else:
-            layers.extend([Layer(resolution=resolution)] * number)
+            layers.extend([Layer(resolution=resolution)] * min(number, MAX_LAYERS + 1))
+        if len(layers) > MAX_LAYERS:
+            raise ValueError(f"there are more than {MAX_LAYERS} blocks in the layer string")
     return tuple(layers)
 
 

@@ -232,10 +232,11 @@ def count_latents(path: Path) -> int:
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get(_METADATA_KEY, "null"))
-    except (OSError, SafetensorError, ValueError) as error:
+            most = len(file.keys())
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: the latents cannot be read: {error}") from error
     count = header.get("samples") if isinstance(header, dict) else None
-    if not isinstance(count, int) or count < 1:
+    if type(count) is not int or not 1 <= count <= most:
         raise InputError(f"{path} holds no latents", hint="--save-latents makes such files")
     return count
 
@@ -256,7 +257,8 @@ def _stored(path: Path, tensors: Mapping[str, Tensor], index: int, grid: LatentG
 
 
 def _has_more_layers(tensors: Mapping[str, Tensor], grid: LatentGrid) -> bool:
-    return any(int(name.rpartition(".")[2]) >= len(grid.shapes) for name in tensors)
+    layers = {str(shape.layer) for shape in grid.shapes}
+    return any(name.rpartition(".")[2] not in layers for name in tensors)
 
 
 def _name(index: int, shape: LatentShape) -> str:

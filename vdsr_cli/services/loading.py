@@ -44,7 +44,7 @@ def load_model(name: str, runtime: Runtime, *, progress: Progress | None = None)
     """
     resolved = resolve(name, progress=progress)
     checkpoint = read_safetensors(resolved.path)
-    model = build_model(checkpoint.architecture, checkpoint.config)
+    model = build_model(checkpoint.architecture, checkpoint.config, stored=checkpoint.numbers)
     try:
         model.load_state_dict(checkpoint.state, strict=True)
     except RuntimeError as error:

@@ -215,7 +215,7 @@ def load_prior(
             hint="vdvae-x4-prior and the openai/ models are, and runs of vdsr train vdvae",
         )
     with torch.device("meta"):
-        model = build_model(checkpoint.architecture, checkpoint.config)
+        model = build_model(checkpoint.architecture, checkpoint.config, stored=checkpoint.numbers)
     state = {key: value.float() for key, value in checkpoint.state.items()}
     if isinstance(model, VDVAE) and not has_encoder:
         del model.encoder

@@ -1,10 +1,9 @@
 """What a training run starts from: a preset, finished weights, or a pretrained prior."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -15,7 +14,6 @@ from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE, CompactVDVAESROnPrior
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
 from vdsr_cli.models.registry import (
-    COMPACT_VDVAE_SR,
     PRESETS,
     PRIOR_PRESETS,
     architecture_of,
@@ -27,7 +25,12 @@ from vdsr_cli.models.upstream import check_state
 from vdsr_cli.models.vdvae import VDVAE, EncoderConfig, VDVAEConfig
 from vdsr_cli.models.vdvae_config import PUBLISHED
 from vdsr_cli.models.vdvae_sr import PUBLISHED_LR_ENCODERS, VDVAESR
-from vdsr_cli.training.run_folder import find_checkpoint, read_architecture, read_checkpoint
+from vdsr_cli.training.run_folder import (
+    find_checkpoint,
+    network_of,
+    read_architecture,
+    read_checkpoint,
+)
 from vdsr_cli.weights import Checkpoint, read_safetensors, resolve
 from vdsr_cli.weights.fetch import Progress
 
@@ -223,7 +226,7 @@ def load_weights(name: str) -> nn.Module:
         WeightsError: missing, damaged, or not of its own configuration.
     """
     checkpoint = read_network(name)
-    model = build_model(checkpoint.architecture, checkpoint.config)
+    model = build_model(checkpoint.architecture, checkpoint.config, stored=checkpoint.numbers)
     state = {key: value.float() for key, value in checkpoint.state.items()}
     check_state(name, model, state, published=checkpoint.config.get("published"))
     model.load_state_dict(state, strict=True)
@@ -247,8 +250,5 @@ def read_network(name: str, *, progress: Progress | None = None) -> Checkpoint:
     if path.suffix != ".pt":
         return read_safetensors(resolve(name, progress=progress).path)
     run = read_checkpoint(path)
-    return Checkpoint(
-        architecture=run.get("kind", COMPACT_VDVAE_SR),
-        config=json.loads(json.dumps(cast(dict[str, Any], run["architecture"]))),
-        state=run["ema"],
-    )
+    architecture, config = network_of(path, run)
+    return Checkpoint(architecture=architecture, config=config, state=run["ema"])

@@ -10,7 +10,6 @@ moment, the folder holds the old one or the new one.
 
 import json
 import os
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from vdsr_cli.errors import OutputError, WeightsError
-from vdsr_cli.files import atomic_path, write_text_atomic
+from vdsr_cli.files import PICKLE_ERRORS, atomic_path, write_text_atomic
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
 
 LAST, PREVIOUS, LOG = "last.pt", "previous.pt", "log.jsonl"
@@ -42,11 +41,16 @@ def read_checkpoint(
         state = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except PICKLE_ERRORS as error:
         raise WeightsError(f"{path} is not the checkpoint of a run") from error
-    if not isinstance(state, dict) or not {"model", "ema", "step"} <= state.keys():
+    is_run = isinstance(state, dict) and {"model", "ema", "step"} <= state.keys()
+    if not (is_run and _are_tensors(state["model"]) and _are_tensors(state["ema"])):
         raise WeightsError(f"{path} is not the checkpoint of a run")
     return state
+
+
+def _are_tensors(state: Any) -> bool:
+    return isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values())
 
 
 def read_architecture(path: Path) -> tuple[str, dict[str, Any]]:
@@ -55,8 +59,16 @@ def read_architecture(path: Path) -> tuple[str, dict[str, Any]]:
     Raises:
         WeightsError: no such file, or no checkpoint of a run.
     """
-    state = read_checkpoint(path, mmap=True)
-    return state.get("kind", COMPACT_VDVAE_SR), json.loads(json.dumps(state["architecture"]))
+    return network_of(path, read_checkpoint(path, mmap=True))
+
+
+def network_of(path: Path, state: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The kind and configuration in what :func:`read_checkpoint` gives. Raises WeightsError."""
+    try:
+        config = json.loads(json.dumps(state["architecture"]))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} does not say what network it is of") from error
+    return state.get("kind", COMPACT_VDVAE_SR), config
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any], *, keep_previous: bool) -> None:

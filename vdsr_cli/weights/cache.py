@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from vdsr_cli.errors import OutputError, WeightsError
-from vdsr_cli.files import write_text_atomic
+from vdsr_cli.files import remove_leftovers, write_text_atomic
 from vdsr_cli.weights.sources import Hub, Source, Web, is_sha256
 
 LOCK_WAIT_S = 3600.0
@@ -67,6 +67,11 @@ class CacheEntry:
     def part(self) -> Path:
         """The download under way."""
         return self.folder / f"{self.stem}.part"
+
+    @property
+    def notes(self) -> Path:
+        """What the download under way is of."""
+        return self.folder / f"{self.stem}.part.json"
 
     @property
     def receipt_path(self) -> Path:
@@ -112,6 +117,8 @@ class CacheEntry:
         lock = self.folder / f"{self.stem}.lock"
         try:
             with FileLock(lock, timeout=LOCK_WAIT_S):
+                for path in (self.file, self.receipt_path, self.notes):
+                    remove_leftovers(path)
                 yield
         except Timeout as error:
             raise TimeoutError(f"another process has held {lock} for an hour") from error

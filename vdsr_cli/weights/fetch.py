@@ -34,6 +34,8 @@ Progress = Callable[[int, int | None], None]
 MAX_BYTES = 1 << 36
 MAX_TRIES = 50
 MAX_PAUSE_S = 8.0
+_MAX_DIGITS = 18
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -187,6 +189,8 @@ def _open(download: Download, partial: PartialFile, timeout_s: float) -> http.cl
         raise _TransientError(f"the server answered {error.code}") from error
     except (OSError, http.client.HTTPException) as error:
         raise _network_error(download.url, error) from error
+    except ValueError as error:
+        raise WeightsError(f"{download.url} redirects to what is no address: {error}") from error
     return response
 
 
@@ -197,6 +201,8 @@ def _refusal(url: str, status: int) -> WeightsError:
             f"there is no file at {url} ({status})",
             hint="a newer vdsr-cli may know where it went; else give the file's own path",
         )
+    if status in _REDIRECTS:
+        return WeightsError(f"the server redirects {url} without end ({status})")
     return WeightsError(f"the server refuses {url} ({status})")
 
 
@@ -229,9 +235,8 @@ def _agree(response: http.client.HTTPResponse, partial: PartialFile) -> None:
     etag = response.headers.get("ETag", "")
     length = response.headers.get("Content-Length", "")
     is_strong = etag.startswith('"')
-    partial.restart(
-        etag=etag if is_strong else None, total=int(length) if length.isdecimal() else None
-    )
+    is_length = length.isdecimal() and len(length) <= _MAX_DIGITS
+    partial.restart(etag=etag if is_strong else None, total=int(length) if is_length else None)
 
 
 def _check_size(download: Download, partial: PartialFile) -> None:

@@ -89,6 +89,11 @@ class Checkpoint:
     def __post_init__(self) -> None:
         check_architecture(self.architecture)
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers its tensors hold."""
+        return sum(tensor.numel() for tensor in self.state.values())
+
 
 def read_header(path: Path) -> Header:
     """Read and judge the header of a weights file; touches no tensor and imports no torch.

@@ -1,16 +1,23 @@
 """Published pickles, made into our safetensors without running what they contain.
 
-.th, .pt, .pth ──► torch.load(weights_only=True) ──► name -> tensor ──► safetensors
-                   the only reader; never any other   "module." off      config in the header
+.th, .pt, .pth ──► its opcodes, unrun ──► torch.load(weights_only=True) ──► name -> tensor ──► ours
+                   plain tensors alone    the only reader; never any other  "module." off
+
+What weights_only lets pass is more than weights need: ``bytearray(1 << 40)`` and a record that
+deflates to nothing fill the memory before anything can be judged. So the names that a pickle calls
+are read first, by :mod:`pickletools`, which runs nothing.
 """
 
-import pickle
-import struct
+import pickletools
+import re
 import warnings
+import zipfile
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vdsr_cli.errors import WeightsError
+from vdsr_cli.files import PICKLE_ERRORS
 from vdsr_cli.weights.cache import hash_file
 from vdsr_cli.weights.files import Checkpoint, Header, read_header, write_safetensors
 
@@ -22,22 +29,19 @@ PARALLEL_PREFIX = "module."
 """What DistributedDataParallel puts before every name it saves."""
 
 _CODE_MARKS = ("Unsupported global", "Unsupported class", "blocked", "unrecognized function")
-_DAMAGE = (
-    pickle.UnpicklingError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
+_DAMAGE = (*PICKLE_ERRORS, OSError, zipfile.BadZipFile)
+_PLAIN = re.compile(
+    r"collections OrderedDict|torch Size|torch\.nn\.parameter Parameter"
+    r"|torch (storage )?\w*Storage|torch\.storage \w*Storage"
+    r"|torch\._utils (_rebuild_tensor|_rebuild_tensor_v2|_rebuild_parameter)"
 )
-"""What torch.load has been seen to raise on damaged files."""
+"""The names that a pickle of tensors calls."""
+_TORCH = re.compile(
+    r"(torch|collections|_codecs)\b.*|(builtins|__builtin__) (bytearray|set|complex)"
+)
+"""Names that torch.load allows too, for what is no plain tensor."""
+_LEGACY_PICKLES = 5
+"""Before the raw numbers of a file of the older format: magic, version, system, table, keys."""
 
 
 def convert(
@@ -80,6 +84,7 @@ def read_pickle(path: Path) -> "dict[str, Tensor]":
 
     try:
         size_bytes = path.stat().st_size
+        _refuse_what_is_not_plain(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of storage classes that old files name
             loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -88,16 +93,52 @@ def read_pickle(path: Path) -> "dict[str, Tensor]":
     return _checked_state(path, loaded, size_bytes)
 
 
+def _refuse_what_is_not_plain(path: Path) -> None:
+    """Reads the names that a pickle calls, running nothing; see the module."""
+    with path.open("rb") as file:
+        is_archive = file.read(4) == b"PK\x03\x04"
+        file.seek(0)
+        if not is_archive:
+            for _ in range(_LEGACY_PICKLES):
+                _refuse_calls(path, file)
+            return
+        with zipfile.ZipFile(file) as archive:
+            for record in archive.infolist():
+                if record.compress_type != zipfile.ZIP_STORED:
+                    raise WeightsError(
+                        f"{path} is refused: it is compressed, which files of weights are not"
+                    )
+                if record.filename.endswith(".pkl"):
+                    _refuse_calls(path, BytesIO(archive.read(record)))
+
+
+def _refuse_calls(path: Path, pickle: BinaryIO) -> None:
+    for opcode, argument, _ in pickletools.genops(pickle):
+        if opcode.name not in {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}:
+            continue
+        name = argument if opcode.name == "GLOBAL" else "something"
+        if _PLAIN.fullmatch(name):
+            continue
+        if _TORCH.fullmatch(name):
+            problem = f"it holds more than plain tensors ({name.replace(' ', '.')})"
+            raise WeightsError(f"{path} is not a file of weights: {problem}")
+        raise _would_run_code(path)
+
+
+def _would_run_code(path: Path) -> WeightsError:
+    return WeightsError(
+        f"{path} is refused: this file would run code",
+        hint="ask its author for safetensors, or for a pickle of plain tensors",
+    )
+
+
 def _refusal(path: Path, error: BaseException) -> WeightsError:
     """Say why a pickle was not read: torch's own message advises to run it regardless."""
     if isinstance(error, OSError) and error.strerror:
         return WeightsError(f"cannot read {path}: {error.strerror}")
     text = str(error)
     if any(mark in text for mark in _CODE_MARKS) or "TorchScript" in text:
-        return WeightsError(
-            f"{path} is refused: this file would run code",
-            hint="ask its author for safetensors, or for a pickle of plain tensors",
-        )
+        return _would_run_code(path)
     if isinstance(error, MemoryError) or "allocate" in text:
         return WeightsError(
             f"{path} asks for more memory than there is",

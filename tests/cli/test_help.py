@@ -1,0 +1,60 @@
+"""The help of every command shows all that its options say, defaults above all."""
+
+from collections.abc import Iterator
+
+import pytest
+import typer
+from rich.text import Text
+
+from vdsr_cli.cli.app import app
+
+
+def walk(command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Every command and group with the words that lead to it."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from walk(below, (*path, name))
+
+
+COMMANDS = dict(walk(typer.main.get_command(app)))
+
+
+def default_told(option) -> str | None:
+    """What the help must say of an option's default; None where there is nothing to say."""
+    if isinstance(option.show_default, str):
+        return f"[default: ({option.show_default})]"
+    if not option.show_default or option.default in (None, False, []) or callable(option.default):
+        return None
+    value = option.default
+    if option.is_flag:
+        value = option.opts[0].removeprefix("--") if option.secondary_opts else value
+    return f"[default: {getattr(value, 'value', value)}]"
+
+
+def test_all_commands_are_found():
+    assert {("upscale",), ("train", "vdvae-sr"), ("weights", "list")} <= COMMANDS.keys()
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_nothing_that_is_said_is_lost(vdsr, monkeypatch, path):
+    monkeypatch.setenv("COLUMNS", "1000")
+    ended = vdsr(*path, "--help")
+    assert ended.code == 0
+    shown = " ".join(ended.out.decode().split())
+    for parameter in COMMANDS[path].params:
+        told = Text.from_markup(getattr(parameter, "help", None) or "").plain
+        assert " ".join(told.split()) in shown
+        default = default_told(parameter) if parameter.param_type_name == "option" else None
+        assert default is None or default in shown, f"{parameter.name}: {default}"
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_no_text_is_taken_for_markup(path):
+    """An option's default stands in ``show_default``; other brackets are escaped."""
+    command = COMMANDS[path]
+    texts = [command.help, *(getattr(parameter, "help", None) for parameter in command.params)]
+    for text in filter(None, texts):
+        assert "default:" not in text.lower(), text
+        rendered = Text.from_markup(text)
+        assert not rendered.spans, text
+        assert rendered.plain == text.replace("\\[", "["), text
