@@ -10,7 +10,13 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 DEPENDENCIES = PROJECT["dependencies"]
-EXTRAS = [text for name in ("dev", "release") for text in PROJECT["optional-dependencies"][name]]
+OWN_EXTRA = f"{PROJECT['name']}["
+EXTRAS = [
+    text
+    for name in ("dev", "release", "serve", "s3", "ray")
+    for text in PROJECT["optional-dependencies"][name]
+    if not text.startswith(OWN_EXTRA)
+]
 LINES = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
 PINS = [Requirement(line) for line in LINES if line and not line.startswith("#")]
 VERSIONS = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in PINS}

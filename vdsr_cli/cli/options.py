@@ -63,7 +63,8 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Model name, hf:// address or file. [default: vdvae-sr-x2, -x4 or -x8, by --scale]",
+        help="Model name, hf:// address or file.",
+        show_default="vdvae-sr-x2, -x4 or -x8, by --scale",
     ),
 ]
 SeedOption = Annotated[int, typer.Option(help="Which of the possible pictures.")]
@@ -110,19 +111,20 @@ JobsOption = Annotated[
         "--jobs",
         "-j",
         min=1,
-        help="Worker processes, which share cores and cards; with ray, pictures in work at once. "
-        "[default: this process; all of the cluster]",
+        help="Worker processes, which share cores and cards; with ray, pictures in work at once.",
+        show_default="this process; all of the cluster",
     ),
 ]
 EngineOption = Annotated[Engine, typer.Option(help="This machine, or a running Ray cluster.")]
 RayAddressOption = Annotated[
     str | None,
-    typer.Option(help="Head of the cluster. [default: RAY_ADDRESS, or that of this machine]"),
+    typer.Option(help="Head of the cluster.", show_default="RAY_ADDRESS, or that of this machine"),
 ]
 ManifestOption = Annotated[
     Path | None,
     typer.Option(
-        help="Record each picture as a JSON line. [default: of one folder, OUT/vdsr-manifest.jsonl]"
+        help="Record each picture as a JSON line.",
+        show_default="of one folder, OUT/vdsr-manifest.jsonl",
     ),
 ]
 
