@@ -27,6 +27,10 @@ from vdsr_cli.models.srvae_layers import (
     dense_decoder,
     dense_encoder,
 )
+from vdsr_cli.noise import NoiseField
+from vdsr_cli.runtime import choose_runtime
+from vdsr_cli.services.bench_data import Scene
+from vdsr_cli.services.bench_elbo import elbo_bits
 
 PUBLISHED_TENSORS = "071821f24fda1969e37451ac8e047a32087e02f238182d47fa91f97378f9c0d1"
 """SHA-256 of the sorted lines ``name shape`` of the published code's state dict, RealNVP prior."""
@@ -260,6 +264,31 @@ def test_the_bound_is_the_mean_log_weight(prior):
     assert error > 0
     assert abs(float(difference.mean())) < 4 * error
     assert float(importance_weighted_nll(bound.log_weight[:, None])) < -float(elbo.mean())
+
+
+def test_the_bench_and_the_bound_agree_on_a_picture_s_likelihood():
+    """On sides that are odd numbers of the model's multiple, not of the trained size."""
+    model = make(residual_unit=0.1)
+    high, wide = 3 * model.lr_multiple, model.lr_multiple
+    hr, lr = pictures(1)
+    hr, lr = hr[:, :, : 2 * high, : 2 * wide], lr[:, :, :high, :wide]
+    scene = Scene(
+        name="", hr=as_levels(hr), lr=as_levels(lr), scale=2, source_size=(2 * wide, 2 * high)
+    )
+    told = elbo_bits(model, scene, seed=0, runtime=choose_runtime("cpu", "float32"))
+    field = NoiseField(seed=0)
+
+    def noise(shape: LatentShape) -> Tensor:
+        rows, columns = (torch.arange(n // shape.cell, dtype=torch.int32) for n in hr.shape[2:])
+        return field.normal(shape.layer, rows, columns, shape.channels).permute(2, 0, 1)[None]
+
+    bound = model.bound(hr, lr, noise)
+    nats = float(bound.nll_x + bound.nll_y + bound.kl_z + bound.kl_u)
+    assert told["bits_per_dim"] == pytest.approx(nats / (hr.numel() * math.log(2)), rel=1e-4)
+
+
+def as_levels(picture: Tensor) -> Tensor:
+    return picture[0].mul(255).round().to(torch.uint8)
 
 
 def test_a_gaussian_is_clamped_and_integrates_to_one():

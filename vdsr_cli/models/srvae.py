@@ -144,7 +144,7 @@ class _LikelihoodOfX(nn.Module):
 
 class SRVAE(AnySizeSampling, nn.Module):
     """The model. Pictures are (B, 3, H, W) and (B, 3, H / 2, W / 2) in [0, 1]; for the prior of u
-    H and W are multiples of 8, for super-resolution of 4."""
+    H and W are multiples of 8, for super-resolution 4 is enough."""
 
     def __init__(self, config: SRVAEConfig) -> None:
         super().__init__()
@@ -170,8 +170,8 @@ class SRVAE(AnySizeSampling, nn.Module):
 
     @property
     def lr_multiple(self) -> int:
-        """Sides of LR pictures are multiples of it."""
-        return LATENT_CELL // SCALE
+        """Sides of LR pictures are multiples of it: those of u are even, for the flow."""
+        return 2 * LATENT_CELL // SCALE
 
     @property
     def latent_shapes(self) -> list[LatentShape]:
@@ -224,8 +224,11 @@ class SRVAE(AnySizeSampling, nn.Module):
         return Bound(nll_x, nll_y, kl_z, kl_u, -(nll_x + nll_y + drawn_kl_z + kl_u))
 
     def elbo_and_mean(self, hr: Tensor, lr: Tensor, noise: NoiseSource) -> tuple[Elbo, Tensor]:
-        """One training pass: the bound, and the mean path's picture (B, 3, H, W) in [-1, 1]."""
-        bound = self.bound(hr, lr, noise)
+        """One training pass: the bound, and the mean path's picture (B, 3, H, W) in [-1, 1].
+
+        As for the other models hr is in [-1, 1] here, lr in [0, 1].
+        """
+        bound = self.bound((hr + 1) / 2, lr, noise)
         elbo = Elbo(bound.nll_x + bound.nll_y, torch.stack([bound.kl_u, bound.kl_z]))
         return elbo, self.mean_path(lr)
 

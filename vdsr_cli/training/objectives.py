@@ -92,11 +92,10 @@ def srvae_losses(
     model: SRVAE, hr: Tensor, lr: Tensor, noise: NoiseSource | None, mean_weight: float
 ) -> Losses:
     """:func:`vdvae_sr_losses` of srVAE, whose distortion is that of hr and of lr."""
-    hr_unit, lr_unit = to_unit_range(hr), to_unit_range(lr)
-    target = hr_unit * 2 - 1
+    target, lr_unit = to_unit_range(hr) * 2 - 1, to_unit_range(lr)
     if noise is None:
         return _mean_path_only(model.mean_path(lr_unit), target, mean_weight)
-    elbo, mean_path = model.elbo_and_mean(hr_unit, lr_unit, noise)
+    elbo, mean_path = model.elbo_and_mean(target, lr_unit, noise)
     return _from_elbo(elbo, target, mean_weight, (mean_path - target).abs().mean())
 
 
