@@ -216,7 +216,7 @@ def test_a_strip_of_its_own_is_that_of_the_engine(tiny_model):
 CHILD = """
 import sys
 import vdsr_cli.images.draft as draft, vdsr_cli.images.segments as segments
-draft.JOURNAL_EVERY_S, segments._SEGMENT_BYTES = 0.0, 3000
+draft.JOURNAL_EVERY_S, segments._SEGMENT_BYTES = 0.0, 700
 from vdsr_cli.cli.app import main
 sys.argv = ["vdsr", *sys.argv[1:]]
 main()
