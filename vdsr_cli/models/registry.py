@@ -1,5 +1,6 @@
 """The explicit list of architectures: name in a checkpoint's header -> module, and presets."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -132,6 +133,7 @@ _CONFIG_ERRORS: Final = (
     MemoryError,
     RuntimeError,
     TypeError,
+    UserWarning,
     ValueError,
 )
 """What a configuration of anything at all, as a stranger's file may hold it, raises."""
@@ -160,7 +162,8 @@ def build_model(
                 build(config)
         return build(config)
     except _CONFIG_ERRORS as error:
-        raise WeightsError(f"the {architecture} configuration is not valid: {error}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise WeightsError(f"the {architecture} configuration is not valid: {reason}") from error
 
 
 @contextmanager
@@ -176,6 +179,8 @@ def _at_most(numbers: int) -> Iterator[None]:
             raise ValueError(f"it is of more than the {numbers // 4:,} numbers of its file")
 
     with ExitStack() as counting:
+        counting.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("error", message="Initializing zero-element")
         counting.callback(hooks.register_module_parameter_registration_hook(count).remove)
         counting.callback(hooks.register_module_buffer_registration_hook(count).remove)
         yield

@@ -38,13 +38,14 @@ def read_checkpoint(
         WeightsError: no such file, or no checkpoint of a run.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+        state: Any = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
     except PICKLE_ERRORS as error:
         raise WeightsError(f"{path} is not the checkpoint of a run") from error
-    is_run = isinstance(state, dict) and {"model", "ema", "step"} <= state.keys()
-    if not (is_run and _are_tensors(state["model"]) and _are_tensors(state["ema"])):
+    if not isinstance(state, dict) or not {"model", "ema", "step"} <= state.keys():
+        raise WeightsError(f"{path} is not the checkpoint of a run")
+    if not (_are_tensors(state["model"]) and _are_tensors(state["ema"])):
         raise WeightsError(f"{path} is not the checkpoint of a run")
     return state
 

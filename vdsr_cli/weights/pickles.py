@@ -116,7 +116,7 @@ def _refuse_calls(path: Path, pickle: BinaryIO) -> None:
     for opcode, argument, _ in pickletools.genops(pickle):
         if opcode.name not in {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}:
             continue
-        name = argument if opcode.name == "GLOBAL" else "something"
+        name = str(argument) if opcode.name == "GLOBAL" else "something"
         if _PLAIN.fullmatch(name):
             continue
         if _TORCH.fullmatch(name):

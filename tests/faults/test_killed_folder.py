@@ -1,0 +1,119 @@
+"""A folder run that is killed again and again ends as one that was not."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+NAMES = ["a.png", "b.png", "sub/c.png", "sub/d.png", "e.png"]
+KILLS = 4
+
+# One interpreter is forked for all lives, so that each is at work at once.
+ZYGOTE = """
+import os, sys
+import torch
+import vdsr_cli.services.upscale, vdsr_cli.services.loading
+import vdsr_cli.images.draft as draft, vdsr_cli.images.segments as segments
+draft.JOURNAL_EVERY_S, segments._SEGMENT_BYTES = 0.0, 3000
+from vdsr_cli.cli.app import main
+for line in sys.stdin:
+    process = os.fork()
+    if not process:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.argv = ["vdsr", *sys.argv[1:]]
+        main()
+        os._exit(0)
+    print(process, flush=True)
+    print(os.waitpid(process, 0)[1], flush=True)
+"""
+
+
+class Lives:
+    """Runs of one command line, one after the other."""
+
+    def __init__(self, *words: object) -> None:
+        command = [sys.executable, "-c", ZYGOTE, *map(str, words)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.zygote = subprocess.Popen(command, **pipes)
+
+    def start(self) -> int:
+        self.zygote.stdin.write("go\n")
+        self.zygote.stdin.flush()
+        return int(self.zygote.stdout.readline())
+
+    def wait(self) -> int:
+        return int(self.zygote.stdout.readline())
+
+    def end(self) -> None:
+        self.zygote.stdin.close()
+        self.zygote.wait()
+        self.zygote.stdout.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+@pytest.mark.parametrize("format", ["png", "jpg"])
+def test_killed_at_random_moments(vdsr, tmp_path, tiny_path, save_picture, format):
+    shots, out, whole = (tmp_path / name for name in ("shots", "out", "whole"))
+    (shots / "sub").mkdir(parents=True)
+    for seed, name in enumerate(NAMES):
+        save_picture(shots / name, 40, 90, seed=seed)
+    words = ["upscale", "-r", shots, "--model", tiny_path, "--format", format, "--tile", 32]
+    words += ["--overlap", 16, "--batch-size", 1, "--skip-existing", "-q"]
+    assert vdsr(*words, "-o", whole).code == 0
+    wanted = {path.relative_to(whole): path.read_bytes() for path in whole.rglob("*.*")}
+    assert len(wanted) == len(NAMES)
+    lives, chance, killed = Lives(*words, "-o", out), random.Random(0), 0
+    try:
+        for _ in range(KILLS):
+            before, until = count(out), time.monotonic() + 60
+            process = lives.start()
+            while count(out) == before and before < len(wanted) and time.monotonic() < until:
+                time.sleep(0.002)
+            time.sleep(chance.random() * 0.1)
+            killed += kill(process)
+            lives.wait()
+        lives.start()
+        assert lives.wait() == 0
+    finally:
+        lives.end()
+    assert killed >= 2, "it was at work"
+    assert {p.relative_to(out): p.read_bytes() for p in pictures(out)} == wanted
+    assert not [p for p in out.rglob("*") if ".part" in p.name or p.name.startswith(".vdsr-")]
+
+
+def pictures(folder):
+    return [p for p in folder.rglob("*") if p.suffix in (".png", ".jpg")]
+
+
+def count(folder) -> int:
+    """What shows that a life is at work: every file, the unfinished ones too."""
+    return sum(path.is_file() for path in folder.rglob("*"))
+
+
+def kill(process: int) -> bool:
+    try:
+        os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_what_a_killed_writer_left_is_taken_over(vdsr, tmp_path, tiny_path, save_picture):
+    """At any moment of a kill: before the first byte, within, and before the name."""
+    save_picture(tmp_path / "a.png")
+    for format in ("png", "jpg", "webp"):
+        output = tmp_path / "out" / f"a_x4.{format}"
+        words = ["upscale", tmp_path / "a.png", "-m", tiny_path, "-o", output, "--overwrite", "-q"]
+        assert vdsr(*words).code == 0
+        whole = output.read_bytes()
+        for left in (b"", whole[:100], whole, whole + b"more"):
+            output.unlink(missing_ok=True)
+            output.with_name(f"{output.name}.part").write_bytes(left)
+            assert vdsr(*words).code == 0
+            assert output.read_bytes() == whole
+            assert list(output.parent.iterdir()) == [output]
+        output.unlink()
