@@ -7,6 +7,19 @@ what pytest says, the falsifying example included, and the seed that finds it ag
 
     VDSR_FUZZ_EXAMPLES=1000 python -m pytest tests/fuzz --hypothesis-seed=SEED
 
+What was tried when these tests were made, and what it found:
+
+    target                           tried              found
+    mutated PNG and JPEG             4,000 of each      nothing
+    mutated TIFF                     up to 3,000        a warning of a mean that overflows
+    pictures, by fuzz_decoders.py    235,537 in 301 s   nothing
+    configurations of weights files  25 a test, fixed   tracebacks (no levels, a number for a layer
+                                     and absurd values  string), memory and time without bounds
+    opcodes of pickles               25 a test, fixed   none is run; bytearray(n) and deflated
+                                                        records filled the memory
+    answers of servers, the cache    25 a test, fixed   tracebacks: redirects to no address, lengths
+                                                        of 5,000 digits, deep JSON
+
 Exit code 0: no round has failed. A crash of the interpreter itself counts as a failure.
 """
 

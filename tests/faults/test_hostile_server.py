@@ -79,7 +79,7 @@ def get(server, tmp_path, monkeypatch):
 
 
 ANSWERS = {
-    "redirects without end": b"HTTP/1.1 302 Found\r\nLocation: /m.safetensors\r\n\r\n",
+    "without end (302)": b"HTTP/1.1 302 Found\r\nLocation: /m.safetensors\r\n\r\n",
     "no address": b"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\n\r\n",
     "https only": b"HTTP/1.1 302 Found\r\nLocation: ftp://host.org/a\r\n\r\n",
     "sent compressed": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n",
@@ -144,6 +144,7 @@ def test_a_cache_entry_of_anything(server, tmp_path, monkeypatch):
     for junk in (b"", b"\xff\xfe", b"null", b"[1]", b'{"etag": 3}', b"[" * 9000, data[:-1]):
         for path in (entry.receipt_path, entry.file, entry.part, entry.notes):
             entry.folder.mkdir(exist_ok=True)
+            entry.file.unlink(missing_ok=True)
             path.write_bytes(junk)
             assert weights.resolve(address).path.read_bytes() == data
     names = {path.suffix for path in entry.folder.iterdir()}

@@ -56,7 +56,8 @@ class Lives:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.parametrize("format", ["png", "jpg"])
-def test_killed_at_random_moments(vdsr, tmp_path, tiny_path, save_picture, format):
+def test_killed_at_random_moments(vdsr, tmp_path, tiny_path, save_picture, monkeypatch, format):
+    monkeypatch.setattr("vdsr_cli.images.segments._SEGMENT_BYTES", 3000)  # as in the lives
     shots, out, whole = (tmp_path / name for name in ("shots", "out", "whole"))
     (shots / "sub").mkdir(parents=True)
     for seed, name in enumerate(NAMES):

@@ -181,6 +181,7 @@ def test_integers_and_floats():
         (Image.new("I", (1, 1), 70000), "more than 16 bits"),
         (Image.new("F", (1, 1), 200.0), "floating-point"),
         (Image.new("F", (1, 1), float("nan")), "not finite"),
+        (Image.new("F", (9, 9), 3e38), "floating-point"),
     ]:
         with pytest.raises(InputError, match=message):
             read(encode(image, "TIFF"))

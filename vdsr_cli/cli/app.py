@@ -62,9 +62,10 @@ def _bytes_or_escapes(error: UnicodeError) -> tuple[str | bytes, int]:
     stream's encoding lacks, as an escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    name, text, start, _, reason = error.args
-    one = UnicodeEncodeError(name, text, start, start + 1, reason)
-    is_byte = "\udc80" <= text[start] <= "\udcff"
+    # Its attributes move on from call to call, its args do not.
+    start = error.start
+    one = UnicodeEncodeError(error.encoding, error.object, start, start + 1, error.reason)
+    is_byte = "\udc80" <= error.object[start] <= "\udcff"
     return codecs.lookup_error("surrogateescape" if is_byte else "backslashreplace")(one)
 
 

@@ -158,7 +158,7 @@ class Draft:
             facts = json.loads(self._journal.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return facts if isinstance(facts, dict) else {}
 

@@ -126,7 +126,7 @@ def _read_single(image: ImageFile.ImageFile) -> Samples:
 def _read_float(values: NDArray[np.float32]) -> Samples:
     if not np.isfinite(values).all():
         raise InputError("some of its floating-point samples are not finite")
-    if values.mean() > 1:
+    if values.mean(dtype=np.float64) > 1:
         raise InputError(
             f"its floating-point samples reach {values.max():g}; 0 to 1 is black to white",
             hint="rescale them, or save it as a 16-bit TIFF",

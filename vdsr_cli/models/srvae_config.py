@@ -6,6 +6,8 @@ from typing import Any
 
 LATENT_CELL = 4
 """Side in HR pixels of the square that one latent of u or z covers."""
+MAX_REPEATS = 100
+"""Of blocks and layers: configurations come from files."""
 PRIORS = ("realnvp", "mixture", "normal")
 
 
@@ -26,6 +28,8 @@ class DenseSpec:
     def __post_init__(self) -> None:
         if min(self.growth, self.steps, self.depth) < 1:
             raise ValueError("growth, steps and depth must be at least 1")
+        if max(self.steps, self.depth) > MAX_REPEATS:
+            raise ValueError(f"steps and depth must be at most {MAX_REPEATS}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,7 +82,7 @@ class CacheEntry:
         """Read the receipt; None where there is none, or none that makes sense."""
         try:
             receipt = Receipt(**json.loads(self.receipt_path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None
         return receipt if receipt.source == self.source else None
 

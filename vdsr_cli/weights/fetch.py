@@ -218,7 +218,8 @@ def _network_error(url: str, error: Exception) -> Exception:
 
 
 def _in_words(error: object) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())[:200]
 
 
 def _agree(response: http.client.HTTPResponse, partial: PartialFile) -> None:

@@ -91,7 +91,7 @@ class PartialFile:
         try:
             notes = json.loads(self.notes.read_text(encoding="utf-8"))
             etag, total = notes["etag"], notes["total"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             return
         if isinstance(etag, str) and isinstance(total, int):
             self.etag, self.total = etag, total
