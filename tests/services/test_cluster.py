@@ -1,9 +1,11 @@
 """The Ray engine: its bookkeeping on a stand-in, and a real cluster of one node where Ray is."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,10 +171,11 @@ def head(tmp_path):
     """A Ray node of one CPU on this machine; its address."""
     pytest.importorskip("ray", reason="needs vdsr-cli[ray]")
     log, port = tmp_path / "ray.log", 20_000 + os.getpid() % 20_000
+    short = tempfile.mkdtemp(prefix="ray-")  # Sockets lie in it, whose paths may not be long.
     command = [
         Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}",
         "--num-cpus=1", "--object-store-memory=100000000", "--include-dashboard=false",
-        "--disable-usage-stats", "--node-ip-address=127.0.0.1", f"--temp-dir=/tmp/ray-{port}",
+        "--disable-usage-stats", "--node-ip-address=127.0.0.1", f"--temp-dir={short}",
     ]  # fmt: skip
     with log.open("wb") as output:
         started = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
@@ -183,6 +186,7 @@ def head(tmp_path):
     yield f"127.0.0.1:{port}"
     started.send_signal(signal.SIGTERM)
     started.wait(60)
+    shutil.rmtree(short, ignore_errors=True)
 
 
 def test_a_real_cluster_makes_the_same_bytes(head, tiny_path, tmp_path, save_picture, monkeypatch):
