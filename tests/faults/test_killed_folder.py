@@ -49,9 +49,8 @@ class Lives:
         return int(self.zygote.stdout.readline())
 
     def end(self) -> None:
-        self.zygote.stdin.close()
-        self.zygote.wait()
-        self.zygote.stdout.close()
+        self.zygote.kill()
+        self.zygote.communicate()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
