@@ -64,7 +64,7 @@ def test_killed_at_random_moments(vdsr, tmp_path, tiny_path, save_picture, monke
     words = ["upscale", "-r", shots, "--model", tiny_path, "--format", format, "--tile", 32]
     words += ["--overlap", 16, "--batch-size", 1, "--skip-existing", "-q"]
     assert vdsr(*words, "-o", whole).code == 0
-    wanted = {path.relative_to(whole): path.read_bytes() for path in whole.rglob("*.*")}
+    wanted = {path.relative_to(whole): path.read_bytes() for path in pictures(whole)}
     assert len(wanted) == len(NAMES)
     lives, chance, killed = Lives(*words, "-o", out), random.Random(0), 0
     try:

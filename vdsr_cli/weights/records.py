@@ -122,7 +122,8 @@ def did_you_mean(name: str, records: dict[str, WeightsRecord]) -> str:
     """A hint with the nearest name, and where all names are listed."""
     short = {known.rpartition("/")[2]: known for known in records}
     spellings = short | {known: known for known in records}
-    close = difflib.get_close_matches(name.lower(), spellings, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), spellings, n=5, cutoff=0.5)
+    close.sort(key=lambda known: sorted(known) != sorted(name.lower()))  # letters changed places
     guess = f"did you mean {spellings[close[0]]!r}? " if close else ""
     return f"{guess}`vdsr weights list` shows every model"
 
