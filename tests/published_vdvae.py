@@ -1,4 +1,4 @@
-"""Published VDVAEs in small, for tests: two configurations, and files laid out like OpenAI's."""
+"""Published VDVAEs in small, for tests: configurations, and files laid out like OpenAI's."""
 
 import io
 from collections import OrderedDict
@@ -23,6 +23,18 @@ EIGHT_BIT = VDVAEConfig(
     input_scale=1 / 64,
 )
 LOW_BIT = replace(EIGHT_BIT, dec_blocks="1x1,4m1,8m4,8x1,16m8,16x1", low_bit=True)
+SMALLEST = VDVAEConfig(
+    image_size=16,
+    enc_blocks="16x1,16d2,8x1,8d2,4x1,4d4,1x1",
+    dec_blocks="1x1,4m1,4x1,8m4,16m8",
+    width=16,
+    zdim=2,
+    num_mixtures=2,
+    no_bias_above=8,
+    input_shift=-112.9,
+    input_scale=1 / 69.8,
+)
+"""One layer at most a resolution."""
 TABLE = {"imagenet64": EIGHT_BIT, "ffhq256": LOW_BIT}
 """What stands for the published table."""
 

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from published_vdvae import SMALLEST as PRIOR
 
 from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.models.compact import LatentShape
 from vdsr_cli.models.sampling import AnySizeSampling
-from vdsr_cli.models.vdvae import VDVAE, VDVAEConfig
+from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.noise import NoiseField
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services import engine
@@ -27,17 +28,6 @@ from vdsr_cli.services.train_start import model_on_prior
 from vdsr_cli.tiling import tiles_for
 
 CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32)
-PRIOR = VDVAEConfig(
-    image_size=16,
-    enc_blocks="16x1,16d2,8x1,8d2,4x1,4d4,1x1",
-    dec_blocks="1x1,4m1,4x1,8m4,16m8",
-    width=16,
-    zdim=2,
-    num_mixtures=2,
-    no_bias_above=8,
-    input_shift=-112.9,
-    input_scale=1 / 69.8,
-)
 GLOBAL = LatentShape(layer=0, channels=3, cell=64, is_global=True)
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from published_vdvae import SMALLEST as PUBLISHED_SHAPE
 
 from vdsr_cli.errors import UsageError
 from vdsr_cli.models.compact import CompactConfig, Level
@@ -20,7 +21,7 @@ from vdsr_cli.models.registry import (
     build_model,
     config_of,
 )
-from vdsr_cli.models.vdvae import VDVAE, VDVAEConfig
+from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.engine import SamplingSettings, sample_strips
 from vdsr_cli.services.train_start import lr_encoder_for, model_on_prior, prepared
@@ -36,17 +37,6 @@ CONFIG = CompactConfig(
         Level(cell=4, width=8, blocks=2, latent_channels=2, lr_blocks=2),
         Level(cell=2, width=4, blocks=1, latent_channels=1),
     ),
-)
-PUBLISHED_SHAPE = VDVAEConfig(
-    image_size=16,
-    enc_blocks="16x1,16d2,8x1,8d2,4x1,4d4,1x1",
-    dec_blocks="1x1,4m1,4x1,8m4,16m8",
-    width=16,
-    zdim=2,
-    num_mixtures=2,
-    no_bias_above=8,
-    input_shift=-112.9,
-    input_scale=1 / 69.8,
 )
 
 
