@@ -177,7 +177,8 @@ def test_falls_with_every_layer_as_it_must():
 
 def test_temperature_zero_leaves_nothing_open(prior):
     distances = measured(prior, LayersRequest(codes=1, draws=2, size_px=16, temperature=0.0))
-    assert all(value == 0 for row in distances.mean for value in row)
+    # Two pictures of one batch may differ by float32's rounding, on a scale of 255.
+    assert max(value for row in distances.mean for value in row) < 255 * 1e-6
     assert distances.error is None
     assert to_svg(layers_figure(distances))
 
