@@ -12,6 +12,9 @@ from io import BytesIO
 from pathlib import PurePath
 from typing import Any
 
+import torch.nn.functional as F
+from torch import Tensor
+
 from vdsr_cli.config import check_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.images import Canvas, Picture, encode_levels
@@ -24,7 +27,6 @@ from vdsr_cli.services.engine import SamplingSettings, limits_of, plan_for
 from vdsr_cli.services.loading import LoadedModel
 from vdsr_cli.services.sample_set import SampleSet, Subject, draw_set
 from vdsr_cli.services.spread import mean_of_pairs
-from vdsr_cli.services.upscale import resized
 from vdsr_cli.services.viridis import viridis
 
 MOST_SAMPLES = 16
@@ -113,12 +115,22 @@ def draw(
     return Drawn(files=files, view=view)
 
 
+def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """Antialiased bicubic (a = -0.5): (3, h, w) -> (3, *size)."""
+    if picture.shape[1:] == size:
+        return picture
+    enlarged = F.interpolate(
+        picture.unsqueeze(0), size=size, mode="bicubic", antialias=True, align_corners=False
+    )
+    return enlarged[0]
+
+
 def _bicubic(picture: Picture, scale: int) -> Canvas:
     """The input as a viewer without a model would enlarge it, in its own depth and colours."""
     size = (picture.height * scale, picture.width * scale)
-    alpha = None if picture.alpha is None else resized(picture.alpha[0], size)
+    alpha = None if picture.alpha is None else _resized(picture.alpha[0], size)
     canvas = Canvas(*size, like=picture.metadata, has_alpha=alpha is not None)
-    rgb = resized(picture.rgb[0], size)
+    rgb = _resized(picture.rgb[0], size)
     for top in range(0, canvas.height, _ROWS):
         rows = slice(top, top + _ROWS)
         canvas.put_rows(top, rgb[:, rows], None if alpha is None else alpha[:, rows])

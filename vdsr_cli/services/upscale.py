@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vdsr_cli.config import check_scale, check_temperature
@@ -237,16 +236,6 @@ def _whole(source: StripSource, width: int) -> Tensor:
     for top, rows in source.rows_from(0):
         picture[:, top : top + rows.shape[1]] = rows
     return picture
-
-
-def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """Antialiased bicubic (a = -0.5): (3, h, w) -> (3, *size)."""
-    if picture.shape[1:] == size:
-        return picture
-    enlarged = F.interpolate(
-        picture.unsqueeze(0), size=size, mode="bicubic", antialias=True, align_corners=False
-    )
-    return enlarged[0]
 
 
 def check_request(request: UpscaleRequest, loaded: LoadedModel) -> None:
