@@ -1,6 +1,6 @@
 """Samples a second on a GPU, and what share of the card's matrix rate that is.
 
-    python benchmarks/gpu.py [--device cuda] [--dtype auto] [--batches 1,8,64] [--graph]
+    python benchmarks/gpu.py [--device cuda] [--dtype auto] [--batches 1,8,32] [--graph]
 
 The matrix rate is measured first: a square product in the same dtype. Then two models draw samples
 of 256x256 pixels, their noise at hand: the compact default, and a CVDVAE in the shape of the
@@ -29,8 +29,9 @@ from vdsr_cli.models.compact import LatentShape
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
 from vdsr_cli.models.vdvae_config import PUBLISHED, VDVAEConfig
 from vdsr_cli.paths import Source
+from vdsr_cli.replay import Replay
 from vdsr_cli.runtime import Runtime, choose_runtime
-from vdsr_cli.services.engine import SamplingSettings, sample_strips
+from vdsr_cli.services.engine import SamplingSettings, fitting, sample_strips
 from vdsr_cli.services.loading import load_model
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
 
@@ -69,19 +70,6 @@ def seconds(run: Callable[[], object], runtime: Runtime, runs: int) -> float:
     once()
     once()
     return statistics.median(once() for _ in range(runs))
-
-
-def graphed(run: Callable[[], object]) -> Callable[[], None]:
-    """The kernels that ``run`` launches, captured as a CUDA graph: launched all at once."""
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        run()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
 
 
 def matrix_rate(runtime: Runtime, side: int, runs: int) -> float:
@@ -124,19 +112,25 @@ def show_samples(
     each = operations(model, side, runtime)
     for batch in map(int, options.batches.split(",")):
         lr, noise = inputs(model, batch, side, runtime)
-        sample = partial(model.sample, lr, noise, 0.8)
-        runs = {name: sample} | ({f"{name}, graph": graphed(sample)} if options.graph else {})
+
+        def sample(lr: Tensor, source: Callable[[LatentShape], Tensor] = noise) -> Tensor:
+            return model.pixels(model.sample(lr, source, 0.8), None)
+
+        runs: dict[str, Callable[[], object]] = {name: partial(sample, lr)}
+        if options.graph:
+            runs[f"{name}, replayed"] = partial(Replay(sample, (lr,)), (lr,))
         for label, run in runs.items():
             taken = seconds(run, runtime, options.runs)
-            rates = f"{batch / taken:.1f} | {each * batch / taken / rate:.1%}"
-            print(f"| {label} | {each / 1e9:.2f} | {batch} | {rates} |")
+            share = each * batch / taken / rate
+            times = f"{batch / taken:.1f} | {1e3 * taken / batch:.3f}"
+            print(f"| {label} | {each / 1e9:.2f} | {batch} | {times} | {share:.1%} |", flush=True)
 
 
 def show_upscale(side: int, options: argparse.Namespace) -> None:
     """Megapixels a second of the default model through the engine and from file to file."""
     runtime = options.runtime
     loaded = load_model("vdvae-sr-x4", runtime)
-    settings = SamplingSettings(batch_size=options.tiles)
+    settings = fitting(SamplingSettings(batch_size=options.tiles), loaded.model, runtime)
     request = UpscaleRequest(settings=settings, overwrite=True)
     megapixels = (4 * side) ** 2 / 1e6
     with tempfile.TemporaryDirectory() as folder:
@@ -154,7 +148,7 @@ def show_upscale(side: int, options: argparse.Namespace) -> None:
             if done.error:
                 sys.exit(f"failed: {done.error}")
 
-        print(f"\nvdvae-sr-x4 at {side}x{side}, {options.tiles} tiles a batch:")
+        print(f"\nvdvae-sr-x4 at {side}x{side}, {settings.most_tiles} tiles a batch:")
         for name, run in (("engine", engine), ("file to file", file)):
             taken = seconds(run, runtime, options.runs)
             print(f"{name}: {megapixels / taken:.3g} megapixels of output a second")
@@ -168,11 +162,11 @@ def main() -> None:
     )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--batches", default="1,8,64")
-    parser.add_argument("--tiles", type=int, default=256, help="a batch, of the last measurement")
+    parser.add_argument("--batches", default="1,8,32")
+    parser.add_argument("--tiles", type=int, help="a batch, of the last measurement")
     parser.add_argument("--side", type=int, default=1024, help="of its input, in pixels")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--graph", action="store_true", help="also by CUDA graphs")
+    parser.add_argument("--graph", action="store_true", help="also replayed as CUDA graphs")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to try the program")
     options = parser.parse_args()
     if options.small:
@@ -181,13 +175,14 @@ def main() -> None:
     rate = matrix_rate(runtime, 256 if options.small else 8192, options.runs)
     card = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "CPU"
     print(f"{card}, {runtime.dtype}: {rate / 1e12:.2f} tera operations a second in a product\n")
-    print("| model | giga operations a sample | batch | samples a second | share of the rate |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    head = "giga operations a sample | batch | samples a second | ms a sample | share of the rate"
+    print(f"| model | {head} |\n| --- | ---: | ---: | ---: | ---: | ---: |")
     compact = load_model("vdvae-sr-x4", runtime).model
     show_samples("vdvae-sr-x4", compact, 16 if options.small else 64, options, rate)
     config = cvdvae_config(is_small=options.small)
     cvdvae = runtime.place(CVDVAE(config))
     show_samples("CVDVAE", cvdvae, config.image_size_y, options, rate)
+    del cvdvae
     show_upscale(options.side, options)
 
 

@@ -1,7 +1,7 @@
 """Steps and megapixels a second of ``vdsr train`` on this machine, on pictures of noise.
 
     python benchmarks/train_speed.py [--preset vdvae-sr-x4] [--batch 8] [--lr-size 24]
-        [--device auto] [--dtype auto] [--compile] [--steps 20] [--mean-only] [--profile]
+        [--device auto] [--dtype auto] [--compile] [--graph] [--steps 20] [--mean-only] [--profile]
 
 The first steps, in which compilers and caches warm up, are left out.
 """
@@ -36,6 +36,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--graph", action="store_true", help="steps replayed as a CUDA graph")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--degradation", default="bicubic")
@@ -77,6 +78,7 @@ def main() -> None:
         device=runtime.device,
         compute=runtime.dtype,
         compiled=options.compile,
+        replayed=options.graph,
     )
 
     def steps(count: int) -> float:
@@ -100,6 +102,7 @@ def main() -> None:
         "hardware": hardware_of(runtime.device),
         "dtype": str(runtime.dtype).removeprefix("torch."),
         "compiled": options.compile,
+        "graph": options.graph,
         "batch": options.batch,
         "lr_size": options.lr_size,
         "seconds_per_step": round(seconds, 4),

@@ -47,11 +47,13 @@ def choose_runtime(device: str = "auto", dtype: str = "auto") -> Runtime:
         raise DeviceError("no CUDA device is available", hint="try --device cpu")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("no MPS device is available", hint="try --device cpu")
-    if dtype == "auto":
-        return Runtime(device=chosen, dtype=_best_dtype(chosen))
     if dtype == "float16" and chosen.type == "cpu":
         raise DeviceError("float16 is not for the CPU", hint="try --dtype bfloat16 or float32")
-    return Runtime(device=chosen, dtype=DTYPES[dtype])
+    known = _best_dtype(chosen) if dtype == "auto" else DTYPES[dtype]
+    if chosen.type == "cuda":
+        # Left alone, CUDA's convolutions round float32 to the ten bits of TF32.
+        torch.backends.cudnn.allow_tf32 = False
+    return Runtime(device=chosen, dtype=known)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

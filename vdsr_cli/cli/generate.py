@@ -88,7 +88,7 @@ def generate(
     if naming.is_stdout and as_json:
         raise UsageError("--json and a picture cannot share standard output", hint="give -o a file")
     check_temperature(temperature)
-    batch = None if batch_size == "auto" else parse_batch(batch_size)
+    batch = parse_batch(batch_size)
     sides = None if size is None else _parse_size(size)
 
     from vdsr_cli.runtime import choose_runtime

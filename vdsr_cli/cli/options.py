@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from vdsr_cli.config import DEFAULT_BATCH
 from vdsr_cli.errors import UsageError
 
 DEFAULT_PRIOR = "vdvae-x4-prior"
@@ -142,14 +141,14 @@ LogEveryOption = Annotated[int, typer.Option(min=1, help="Steps between rows of 
 NoProgressOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
-def parse_batch(text: str) -> int:
-    """The value of ``--batch-size``.
+def parse_batch(text: str) -> int | None:
+    """The value of ``--batch-size``, None for auto.
 
     Raises:
         UsageError: neither auto nor a positive number.
     """
     if text == "auto":
-        return DEFAULT_BATCH
+        return None
     if not (text.isdecimal() and len(text) < 10) or int(text) < 1:
         raise UsageError(f"--batch-size {text} is neither auto nor a positive number")
     return int(text)

@@ -191,6 +191,14 @@ def _train(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Use torch.compile: slow to start, then faster.")
     ] = False,
+    graph: Annotated[
+        bool | None,
+        typer.Option(
+            "--graph/--no-graph",
+            help="Record a step as one CUDA graph and replay it.",
+            show_default="on CUDA, for compact models",
+        ),
+    ] = None,
     recompute: Annotated[
         bool | None,
         typer.Option(
@@ -234,6 +242,7 @@ def _train(
                 device=device,
                 dtype=dtype,
                 compiled=compiled,
+                graph=graph,
                 recompute=recompute,
                 minutes=minutes,
                 workers=workers,

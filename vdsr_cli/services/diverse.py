@@ -19,7 +19,7 @@ from vdsr_cli.errors import OutputError, UsageError
 from vdsr_cli.images import Picture, read_picture, save_levels
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.services.diverse_inputs import choose_noises, read_mask
+from vdsr_cli.services.diverse_inputs import choose_noises, count_samples, read_mask
 from vdsr_cli.services.diverse_outputs import DoneSet, make_report, make_sheet, write_set
 from vdsr_cli.services.diverse_records import (
     DiverseRequest,
@@ -30,6 +30,7 @@ from vdsr_cli.services.diverse_records import (
 from vdsr_cli.services.engine import (
     SampleNoise,
     SamplingSettings,
+    fitting,
     limits_of,
     plan_for,
     sample_strips,
@@ -63,6 +64,9 @@ def sample_diverse(
         VdsrError: anything that goes wrong.
     """
     started = time.perf_counter()
+    drawn = count_samples(request)
+    settings = fitting(request.settings, loaded.model, runtime, samples=drawn)
+    request = replace(request, settings=settings)
     picture = read_picture(stdin if source.is_stdin else source.path, max_pixels=request.max_pixels)
     job = _plan(picture, names, loaded, request)
     if _is_all_there(job.outputs, request):
@@ -157,7 +161,7 @@ def enlarged_alpha(
     still = replace(settings, temperature=0.0, samples=(0,), output="mean")
     grey = picture.alpha[0].expand(3, -1, -1)
     strips = sample_strips(loaded.model, grey, still, runtime, on_tiles=on_tiles)
-    return torch.cat([strip.pixels[0] for strip in strips], dim=1).mean(0, keepdim=True)
+    return torch.cat([strip.pixels[0].cpu() for strip in strips], dim=1).mean(0, keepdim=True)
 
 
 def _make_sets(

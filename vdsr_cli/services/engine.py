@@ -11,7 +11,7 @@ only change the rounding and what reaches a batch's edge.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -22,6 +22,7 @@ from vdsr_cli.errors import DeviceError
 from vdsr_cli.models.compact import LatentShape, NoiseSource
 from vdsr_cli.noise import NoiseField
 from vdsr_cli.runtime import Runtime, is_out_of_memory
+from vdsr_cli.services.replays import sample
 from vdsr_cli.tiling import (
     AxisPlan,
     Padding,
@@ -33,6 +34,8 @@ from vdsr_cli.tiling import (
 
 PIXEL_LAYER = -1
 """The noise field's layer for the likelihood's own noise (``--output sample``)."""
+_MOST_TILES = 64
+"""Of a batch that memory decides: a card is busy with fewer, and strips would be large."""
 _SAMPLES_A_PASS = 8
 """Samples drawn at once of a batch of tiles, for which its LR encoder runs once."""
 
@@ -89,7 +92,7 @@ class SamplingSettings:
         samples: which samples to draw, by index.
         tile, overlap: LR pixels; tile 0 is the whole picture at once; None is the model's own
             choice.
-        batch_size: most tiles a batch.
+        batch_size: most tiles a batch; None for ``DEFAULT_BATCH``, or what :func:`fitting` chose.
         output: the likelihood's mean, or a draw from it.
         wrap: the picture is periodic.
     """
@@ -99,9 +102,14 @@ class SamplingSettings:
     samples: tuple[int, ...] = (0,)
     tile: int | None = None
     overlap: int | None = None
-    batch_size: int = DEFAULT_BATCH
+    batch_size: int | None = None
     output: Literal["mean", "sample"] = "mean"
     wrap: bool = False
+
+    @property
+    def most_tiles(self) -> int:
+        """Tiles a batch."""
+        return self.batch_size or DEFAULT_BATCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +164,7 @@ def plan_picture(
     )
     across, down = padding.left + width + padding.right, padding.top + height + padding.bottom
     columns = plan_axis(across, tile=tile, overlap=overlap, cell=cell)
-    together = settings.batch_size // len(columns.starts)
+    together = settings.most_tiles // len(columns.starts)
     if tile and together > 1 and not fixed_tile:
         tile = taller_tile(down, tile=tile, overlap=overlap, cell=cell, together=together)
     rows = plan_axis(down, tile=tile, overlap=overlap, cell=cell)
@@ -170,6 +178,42 @@ def plan_for(
     return plan_picture(
         height, width, cell=model.lr_multiple, settings=settings, fixed_tile=model.fixed_tile
     )
+
+
+@torch.inference_mode()
+def fitting(
+    settings: SamplingSettings, model: ConditionalSampler, runtime: Runtime, *, samples: int = 1
+) -> SamplingSettings:
+    """The settings; on CUDA with the batch, where none is given, that half of the card's memory
+    holds for so many samples, by what one of a tile takes. The same card chooses the same batch.
+
+    Raises:
+        UsageError: tiles that the model does not take.
+    """
+    if settings.batch_size is not None or runtime.device.type != "cuda" or settings.tile == 0:
+        return settings
+    cell, fixed = model.lr_multiple, model.fixed_tile
+    tile, _ = tiles_for(settings.tile, settings.overlap, cell=cell, fixed_tile=fixed)
+    room = torch.cuda.get_device_properties(runtime.device).total_memory // 2
+    each = _tile_bytes(model, tile, runtime)
+    if fixed is None:
+        each *= min(samples, _SAMPLES_A_PASS)
+    return replace(settings, batch_size=max(1, min(_MOST_TILES, room // each)))
+
+
+def _tile_bytes(model: ConditionalSampler, tile: int, runtime: Runtime) -> int:
+    """What a sample of one tile takes of a card's memory."""
+    device, side = runtime.device, tile * model.scale
+    lr = torch.zeros(1, 3, tile, tile, device=device, dtype=runtime.dtype)
+
+    def noise(shape: LatentShape) -> Tensor:
+        cells = 1 if shape.is_global else side // shape.cell
+        return torch.zeros(1, shape.channels, cells, cells, device=device)
+
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    model.pixels(model.sample(lr.to(memory_format=torch.channels_last), noise, 1.0), None)
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def limits_of(model: ConditionalSampler, plan: PicturePlan) -> tuple[str, ...]:
@@ -189,7 +233,7 @@ def limits_of(model: ConditionalSampler, plan: PicturePlan) -> tuple[str, ...]:
 @dataclass(frozen=True, slots=True)
 class Strip:
     """Finished rows: ``pixels`` (samples, 3, rows, W) float32, nominally in [0, 1], not clamped,
-    whose first row is HR row ``top``."""
+    whose first row is HR row ``top``, on the device that sampled them."""
 
     top: int
     pixels: Tensor
@@ -213,7 +257,7 @@ def sample_strips(
 
     Args:
         model: placed by the runtime.
-        lr: (3, h, w) float32 in [0, 1], on the CPU.
+        lr: (3, h, w) float32 in [0, 1], on the CPU or the runtime's device.
         settings: how.
         runtime: device and dtype.
         noises: one a sample; None for the noise fields of the settings' seed and samples.
@@ -282,7 +326,7 @@ class _Band:
         left = padding.left * scale
         width = self.plan.width * scale
         pixels = self.sum[:, :, top : top + len(rows) * scale, left : left + width]
-        return Strip(rows.start * scale, pixels.add(1).mul_(0.5).cpu())
+        return Strip(rows.start * scale, pixels.add(1).mul_(0.5))
 
 
 class _TileDrawer:
@@ -321,10 +365,10 @@ class _TileDrawer:
         """Tiles a batch: of a model of fixed size each sample of each tile is a picture of its own,
         and a processor is busy with one."""
         if self.model.fixed_tile is None:
-            return self.settings.batch_size
+            return self.settings.most_tiles
         if self.runtime.device.type == "cpu":
             return 1
-        return max(1, self.settings.batch_size // min(len(self.fields), _SAMPLES_A_PASS))
+        return max(1, self.settings.most_tiles // min(len(self.fields), _SAMPLES_A_PASS))
 
     def _halve(self, error: Exception) -> None:
         if not is_out_of_memory(error):
@@ -362,7 +406,7 @@ class _TileDrawer:
             chosen = range(first, min(first + _SAMPLES_A_PASS, len(self.fields)))
             source = None if noise is None else noise.source(chosen, spans)
             temperature = self.settings.temperature
-            parameters = self.model.sample(lr, source, temperature, repeats=len(chosen))
+            parameters = sample(self.model, lr, source, temperature, repeats=len(chosen))
             pixels = self.model.pixels(parameters, self._pixel_noise(chosen, top, spans))
             drawn.append(pixels.view(len(pieces), len(chosen), *pixels.shape[1:]))
         pixels = torch.cat(drawn, dim=1) if len(drawn) > 1 else drawn[0]

@@ -106,7 +106,7 @@ def _exact_rows(
 ) -> Iterator[Tensor]:
     """Rows (samples, 3, rows, W) in [0, 1], from top to bottom."""
     strips = sample_strips(model, subject.lr, settings, runtime, noises=noises, on_tiles=on_tiles)
-    pixels = (_as_stored(strip.pixels, subject) for strip in strips)
+    pixels = (_as_stored(strip.pixels.cpu(), subject) for strip in strips)
     if subject.is_projected:
         projections = [ClippedStripProjection(subject.lr, model.scale) for _ in noises]
         rows = (

@@ -51,7 +51,7 @@ class DrawRequest:
     samples: int = 5
     temperature: float = 0.8
     seed: int = 0
-    batch_size: int = 4
+    batch_size: int | None = 4
 
     def __post_init__(self) -> None:
         if not 1 <= self.samples <= MOST_SAMPLES:

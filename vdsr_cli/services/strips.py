@@ -80,7 +80,8 @@ def sampled_strips(
     runtime: Runtime,
     on_tiles: Callable[[int], None],
 ) -> StripSource:
-    """One sample of a model for a picture (3, h, w) in [0, 1], at the model's scale."""
+    """One sample of a model for a picture (3, h, w) in [0, 1], at the model's scale, on the
+    runtime's device, where what is made of its strips stays."""
     plan = plan_for(model, lr.shape[1], lr.shape[2], settings)
     tops = (*(plan.finished_by(row).start for row in plan.strip_rows), plan.height)
 
@@ -92,7 +93,8 @@ def sampled_strips(
 
 
 def projected_strips(source: StripSource, lr: Tensor, scale: int) -> StripSource:
-    """The nearest picture that degrades to ``lr`` (3, h, w), a whole ``scale`` smaller."""
+    """The nearest picture that degrades to ``lr`` (3, h, w), a whole ``scale`` smaller, on the
+    device of the source's strips."""
     cut = source.recut(tuple(dict.fromkeys(top // scale * scale for top in source.tops)))
     pushes = [top // scale for top in cut.tops]
     done = [projected_by(pushed, lr.shape[1]) for pushed in pushes]
@@ -127,7 +129,8 @@ def resized_strips(source: StripSource, height: int, width: int) -> StripSource:
                 narrow = _resized_across(piece, width)
                 held = torch.cat([held, narrow], dim=1) if held.numel() else narrow
             held, held_top = held[:, seen.start - held_top :], seen.start
-            yield _resampling(top, bottom, ratio, seen) @ held[:, : len(seen)]
+            weights = _resampling(top, bottom, ratio, seen).to(held.device)
+            yield weights @ held[:, : len(seen)]
 
     return StripSource(tops=tops, draw=draw)
 

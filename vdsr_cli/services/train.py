@@ -12,6 +12,7 @@ from torch import nn
 from vdsr_cli.errors import DeviceError, OutputError, UsageError
 from vdsr_cli.files import write_text_atomic
 from vdsr_cli.metrics import LPIPS
+from vdsr_cli.models.compact import CompactHierarchy
 from vdsr_cli.models.cvdvae import CVDVAE
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
 from vdsr_cli.models.srvae import SRVAE
@@ -52,6 +53,8 @@ class TrainRequest:
         metric_weights: folder with ``lpips_alex.safetensors``, or None.
         device, dtype: as :func:`~vdsr_cli.runtime.choose_runtime` takes them.
         compiled: whether to use torch.compile.
+        graph: whether to record a step as a CUDA graph; None for where that pays: a compact model
+            on CUDA, not compiled.
         recompute: whether the backward pass computes inner maps of the blocks again instead of
             keeping them; None for where memory is the processor's. Of published shapes only.
         minutes: ends the leg with a checkpoint after so long, decoding included; None for never.
@@ -80,6 +83,7 @@ class TrainRequest:
     device: str = "cpu"
     dtype: str = "auto"
     compiled: bool = False
+    graph: bool | None = None
     recompute: bool | None = None
     minutes: float | None = None
     workers: int | None = None
@@ -147,12 +151,24 @@ def _trainer(request: TrainRequest, world: World, runtime: Runtime) -> Trainer:
         compute=runtime.dtype,
         world=world,
         compiled=request.compiled,
+        replayed=_is_replayed(request, model, runtime),
         keep_previous=True,
         leg=_leg(request, world, runtime),
     )
     if start:
         trainer.resume(start)
     return trainer
+
+
+def _is_replayed(request: TrainRequest, model: nn.Module, runtime: Runtime) -> bool:
+    """Whether a step is recorded as a CUDA graph. Raises UsageError where it cannot be."""
+    if runtime.device.type != "cuda":
+        if request.graph:
+            raise UsageError("--graph records CUDA kernels", hint="leave it out, or --device cuda")
+        return False
+    if request.graph is None:
+        return isinstance(model, CompactHierarchy) and not request.compiled
+    return request.graph
 
 
 def _leg(request: TrainRequest, world: World, runtime: Runtime) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class Validator:
             settings = SamplingSettings(temperature=temperature)
             runtime = Runtime(device=self.device, dtype=torch.float32)
             strips = sample_strips(model, to_unit_range(lr), settings, runtime)
-            return to_levels(torch.cat([strip.pixels[0] for strip in strips], dim=1) * 2 - 1)
+            return to_levels(torch.cat([strip.pixels[0] for strip in strips], dim=1) * 2 - 1).cpu()
         height, width = lr.shape[1:]
         bottom, right = -height % model.lr_multiple, -width % model.lr_multiple
         padded = F.pad(to_unit_range(lr).unsqueeze(0), (0, right, 0, bottom), mode="replicate")

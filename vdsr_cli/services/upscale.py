@@ -159,15 +159,16 @@ def upscale_rows(
     """What :func:`upscale_picture` puts on its canvas, from a row on, as it is finished.
 
     Yields:
-        The first row, (3, rows, W) premultiplied by alpha, and alpha (1, rows, W) or None.
+        The first row, (3, rows, W) premultiplied by alpha, and alpha (1, rows, W) or None, on the
+        runtime's device.
     """
-    colours = _upscaled(picture.rgb[0], loaded, request, runtime, on_tiles)
+    colours = _upscaled(picture.rgb[0].to(runtime.device), loaded, request, runtime, on_tiles)
     if picture.alpha is None:
         for top, rgb in colours.rows_from(first_row):
             yield top, rgb, None
         return
     still = replace(request.settings, temperature=0.0, samples=(0,), output="mean")
-    grey = picture.alpha[0].expand(3, -1, -1)
+    grey = picture.alpha[0].to(runtime.device).expand(3, -1, -1)
     alpha_request = replace(request, settings=still, consistency=False)
     covers = _upscaled(grey, loaded, alpha_request, runtime, on_tiles).recut(colours.tops)
     pairs = zip(colours.rows_from(first_row), covers.rows_from(first_row), strict=True)
@@ -196,7 +197,7 @@ def _upscaled(
     first, *more = plan_stages(lr.shape[1], lr.shape[2], native=native, scale=request.scale)
     source, size = _one_stage(lr, first, loaded, request, runtime, on_tiles), first.size
     for stage in more:
-        between = _whole(source, size[1])
+        between = _whole(source, size[1], lr.device)
         source, size = _one_stage(between, stage, loaded, request, runtime, on_tiles), stage.size
     is_faithful = _is_projected(loaded, request) and _is_whole(request.scale)
     if is_faithful and request.scale != native:
@@ -231,8 +232,8 @@ def _is_projected(loaded: LoadedModel, request: UpscaleRequest) -> bool:
     return loaded.is_bicubic if request.consistency is None else request.consistency
 
 
-def _whole(source: StripSource, width: int) -> Tensor:
-    picture = torch.empty(3, source.height, width)
+def _whole(source: StripSource, width: int, device: torch.device) -> Tensor:
+    picture = torch.empty(3, source.height, width, device=device)
     for top, rows in source.rows_from(0):
         picture[:, top : top + rows.shape[1]] = rows
     return picture

@@ -22,6 +22,7 @@ import torch
 from vdsr_cli.errors import DeviceError, VdsrError
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import choose_runtime
+from vdsr_cli.services.engine import fitting
 from vdsr_cli.services.folder import Outcome, as_asked, failure, file_sha256, settled
 from vdsr_cli.services.listing import Work, is_url
 from vdsr_cli.services.loading import load_model
@@ -64,10 +65,11 @@ class Upscaler:
     """
 
     def __init__(self, job: Job) -> None:
-        self._job = job
         self._runtime = choose_runtime(job.device, job.dtype)
         self._loaded = load_model(job.model, self._runtime)
         check_request(job.request, self._loaded)
+        settings = fitting(job.request.settings, self._loaded.model, self._runtime)
+        self._job = replace(job, request=replace(job.request, settings=settings))
 
     def __call__(
         self,

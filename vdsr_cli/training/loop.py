@@ -5,7 +5,7 @@ stopped and resumed is the run that was not.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vdsr_cli.errors import DeviceError, WeightsError
 from vdsr_cli.models.compact import LatentShape
 from vdsr_cli.models.registry import architecture_of, config_of
+from vdsr_cli.replay import Replay
 from vdsr_cli.training.config import Row, RunPlan, TrainConfig, check_crop
 from vdsr_cli.training.data import CropSpec, PictureStore
 from vdsr_cli.training.degradation import RealDegradation
@@ -45,6 +46,7 @@ class Trainer:
         compute: dtype of the convolutions (autocast); moments, KL and likelihood stay float32.
         world: this process among those of the run.
         compiled: whether the objective goes through torch.compile.
+        replayed: whether forward and backward pass are recorded once and replayed, on CUDA.
         keep_previous: whether the checkpoint before the last stays, as ``previous.pt``.
         leg: facts of this leg for the model card, such as its command.
 
@@ -63,6 +65,7 @@ class Trainer:
         compute: torch.dtype = torch.bfloat16,
         world: World | None = None,
         compiled: bool = False,
+        replayed: bool = False,
         keep_previous: bool = False,
         leg: dict[str, Any] | None = None,
     ) -> None:
@@ -89,6 +92,8 @@ class Trainer:
             fused=True,
         )
         self._losses = torch.compile(self._objective) if compiled else self._objective
+        self._is_replayed = replayed
+        self._replay: tuple[int, Replay[Losses]] | None = None
         self._real = RealDegradation(store.scale) if config.degradation == "real" else None
         self._waits = device.type == "cpu"
         self._skips = torch.zeros(2, dtype=torch.long, device=device)
@@ -153,21 +158,35 @@ class Trainer:
         random = StepRandom(config.seed, self.step, self.device)
         hr, lr = self._pairs(random)
         noise = self._draw_noise(random) if self.step >= config.elbo_from else None
-        with torch.autocast(
-            self.device.type, dtype=self.compute, enabled=self.compute != torch.float32
-        ):
-            losses = self._losses(hr, lr, noise)
-        if config.rate_warmup:
-            weight = rate_weight(self.step - config.elbo_from, warmup=config.rate_warmup)
-            losses.loss = losses.loss + (weight - 1) * losses.rate
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.loss.backward()  # type: ignore[no-untyped-call]
+        weight = rate_weight(self.step - config.elbo_from, warmup=config.rate_warmup)
+        inputs = (hr, lr, torch.full((), weight, device=self.device), *(noise or ()))
+        losses = self._replay_passes(inputs) if self._is_replayed else self._passes(*inputs)
         self.world.average_gradients(self._trained)
         norm = nn.utils.clip_grad_norm_(self._trained, config.grad_clip)
-        loss = self.world.mean(losses.loss.detach())
+        loss = self.world.mean(losses.loss)
         self._apply(torch.isfinite(norm + loss) & (norm < config.skip_above))
         self.step += 1
         return losses, norm
+
+    def _passes(self, hr: Tensor, lr: Tensor, rate_weight: Tensor, *noise: Tensor) -> Losses:
+        """Forward and backward pass of the batch: its figures; the gradients lie in the
+        parameters. Without noise the mean path alone is trained."""
+        for parameter in self._trained:
+            parameter.grad = None
+        with torch.autocast(
+            self.device.type, dtype=self.compute, enabled=self.compute != torch.float32
+        ):
+            losses = self._losses(hr, lr, list(noise) or None)
+        losses.loss = losses.loss + (rate_weight - 1) * losses.rate
+        losses.loss.backward()  # type: ignore[no-untyped-call]
+        return losses.detached()
+
+    def _replay_passes(self, inputs: Sequence[Tensor]) -> Losses:
+        """:meth:`_passes`, recorded when a phase of the training begins."""
+        if self._replay is None or self._replay[0] != len(inputs):
+            self._replay = None  # its memory is free for the next
+            self._replay = len(inputs), Replay(self._passes, inputs)
+        return self._replay[1](inputs)
 
     def _objective(self, hr: Tensor, lr: Tensor, noise: list[Tensor] | None) -> Losses:
         source = None if noise is None else lambda shape: noise[shape.layer]

@@ -36,10 +36,15 @@ class Losses:
     rate: Tensor
     mean_l1: Tensor
 
-    def stacked(self) -> Tensor:
-        """(4,) float32, detached, in the order of the fields."""
+    def detached(self) -> "Losses":
+        """The same figures without what they were computed from."""
         parts = (self.loss, self.distortion, self.rate, self.mean_l1)
-        return torch.stack([part.detach().float() for part in parts])
+        return Losses(*(part.detach() for part in parts))
+
+    def stacked(self) -> Tensor:
+        """(4,) float32, in the order of the fields."""
+        parts = (self.loss, self.distortion, self.rate, self.mean_l1)
+        return torch.stack([part.float() for part in parts])
 
 
 Objective = Callable[[Any, Tensor, Tensor, NoiseSource | None, float], Losses]

@@ -75,7 +75,7 @@ class Limits:
     pixels: int = 1_200_000
     jobs: int = 8
     kept_bytes: int = 1_000_000_000
-    batch_size: int = 4
+    batch_size: int | None = 4
 
 
 class Draw:
