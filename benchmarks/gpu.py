@@ -6,7 +6,8 @@ The matrix rate is measured first: a square product in the same dtype. Then two 
 of 256x256 pixels, their noise at hand: the compact default, and a CVDVAE in the shape of the
 published ffhq256 prior with random weights. A model's floating-point operations are those of its
 convolutions. Last the compact model as ``vdsr upscale`` runs it, on a picture of ``--side``:
-through the engine (tiles, noise, stitching), and file to file. ``--small`` tries the program itself
+through the engine (tiles, noise, stitching), and file to file; and a folder of pictures by several
+processes, which encode while others sample. ``--small`` tries the program itself
 on any machine.
 """
 
@@ -32,8 +33,10 @@ from vdsr_cli.paths import Source
 from vdsr_cli.replay import Replay
 from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.services.engine import SamplingSettings, fitting, sample_strips
+from vdsr_cli.services.listing import Work
 from vdsr_cli.services.loading import load_model
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
+from vdsr_cli.services.workers import Job, WorkerProcesses
 
 SMALL = VDVAEConfig(
     image_size=32,
@@ -154,6 +157,27 @@ def show_upscale(side: int, options: argparse.Namespace) -> None:
             print(f"{name}: {megapixels / taken:.3g} megapixels of output a second")
 
 
+def show_folder(options: argparse.Namespace) -> None:
+    """Pictures of 1 megapixel a second of a folder, by so many worker processes on one card, from
+    their first picture to their last."""
+    settings = SamplingSettings(batch_size=options.tiles)
+    request = UpscaleRequest(settings=settings, overwrite=True)
+    device = str(options.runtime.device)
+    print(f"\n{options.pictures} pictures of 256x256 into PNG of 1024x1024:")
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = [Path(folder, f"{index}.png") for index in range(options.pictures)]
+        for path in inputs:
+            save_levels(path, mirrored((256, 256)))
+        works = [Work(input=str(p), output=str(p.with_suffix(".x4.png"))) for p in inputs]
+        for count in map(int, options.jobs.split(",")):
+            engine = WorkerProcesses(
+                job=Job(model="vdvae-sr-x4", request=request, device=device), count=count
+            )
+            ended = [time.perf_counter() for _ in engine.run(works)]
+            each = (ended[-1] - ended[0]) / (len(ended) - 1)
+            print(f"--jobs {count}: {1 / each:.3g} pictures a second", flush=True)
+
+
 @torch.inference_mode()
 def main() -> None:
     """Parses, measures, prints."""
@@ -165,12 +189,15 @@ def main() -> None:
     parser.add_argument("--batches", default="1,8,32")
     parser.add_argument("--tiles", type=int, help="a batch, of the last measurement")
     parser.add_argument("--side", type=int, default=1024, help="of its input, in pixels")
+    parser.add_argument("--jobs", default="1,4,8", help="worker processes of a folder's run")
+    parser.add_argument("--pictures", type=int, default=160, help="in that folder; 0 for no run")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--graph", action="store_true", help="also replayed as CUDA graphs")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to try the program")
     options = parser.parse_args()
     if options.small:
         options.batches, options.side, options.runs = "1,2", 64, 1
+        options.jobs, options.pictures = "1,2", 4
     options.runtime = runtime = choose_runtime(options.device, options.dtype)
     rate = matrix_rate(runtime, 256 if options.small else 8192, options.runs)
     card = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "CPU"
@@ -184,6 +211,8 @@ def main() -> None:
     show_samples("CVDVAE", cvdvae, config.image_size_y, options, rate)
     del cvdvae
     show_upscale(options.side, options)
+    if options.pictures:
+        show_folder(options)
 
 
 if __name__ == "__main__":
