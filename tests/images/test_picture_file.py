@@ -18,6 +18,7 @@ from PIL import Image
 from vdsr_cli.errors import OutputError
 from vdsr_cli.images import Frame, Metadata, encode_levels, open_picture_file, read_picture
 from vdsr_cli.images.draft import open_draft
+from vdsr_cli.images.png import PngCoder, combined_adler
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
 KINDS = [(c, d) for c in (1, 2, 3, 4) for d in (np.uint8, np.uint16)]
@@ -49,10 +50,10 @@ def rows_of(levels, top: int, bottom: int):
     return top, (planes[:-1] * cover).expand(3, -1, -1), cover
 
 
-def write(path: Path, levels, like: Metadata, cuts=(), *, identity="same", every_s=1e9, stop=None):
+def write(path: Path, levels, like: Metadata, cuts=(), *, identity="same", stop=None, **options):
     """Writes levels, cut at some rows; from row ``stop`` on it fails."""
-    format = {".png": "png", ".tif": "tiff"}[path.suffix]
-    options = {"format": format, "identity": lambda: identity, "every_s": every_s}
+    options = {"every_s": 1e9, **options, "identity": lambda: identity}
+    options["format"] = {".png": "png", ".tif": "tiff"}[path.suffix]
     with open_picture_file(path, frame_of(levels, like), **options) as file:
         edges = [file.next_row, *(c for c in cuts if c > file.next_row), levels.shape[0]]
         for top, bottom in pairwise(edges):
@@ -86,6 +87,43 @@ def test_however_rows_arrive_the_file_is_the_same(tmp_path, channels, dtype, suf
     rgb = again.rgb[0].permute(1, 2, 0).numpy() * full
     cover = levels[:, :, -1:] / full if channels in (2, 4) else 1.0
     assert np.abs(rgb - levels[:, :, : channels - (channels in (2, 4))] * cover).max() < 0.02
+
+
+@pytest.mark.parametrize(("channels", "dtype"), KINDS)
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_however_many_threads_encode_the_file_is_the_same(tmp_path, channels, dtype, suffix):
+    levels = random_levels(channels, dtype, (3000, 400))
+    like = full_metadata(channels, dtype)
+    one, four = tmp_path / f"one{suffix}", tmp_path / f"four{suffix}"
+    write(one, levels, like, range(0, 3000, 700))
+    write(four, levels, like, range(0, 3000, 700), threads=4)
+    assert four.read_bytes() == one.read_bytes()
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("failing", [0, 7, 14])
+def test_a_segment_that_fails_fails_the_file(
+    tmp_path, monkeypatch, small_segments, threads, failing
+):
+    encoded, top = PngCoder.encoded, 3 * failing
+
+    def fail_at_one(self, levels):
+        if np.array_equal(levels, LEVELS[top : top + 3]):
+            raise MemoryError("of one segment")
+        return encoded(self, levels)
+
+    monkeypatch.setattr(PngCoder, "encoded", fail_at_one)
+    with pytest.raises(MemoryError, match="of one segment"):
+        write(tmp_path / "a.png", LEVELS, Metadata(), CUTS, threads=threads)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5551, 70_000, 99_999, 100_000])
+@pytest.mark.parametrize("fill", [0, 255, None])
+def test_checksums_of_pieces_make_that_of_the_whole(cut, fill):
+    data = np.random.default_rng(0).bytes(100_000) if fill is None else bytes([fill]) * 100_000
+    pieces = zlib.adler32(data[:cut]), zlib.adler32(data[cut:])
+    assert combined_adler(*pieces, len(data) - cut) == zlib.adler32(data)
 
 
 def test_segments_of_a_png_are_one_stream(tmp_path, monkeypatch):
@@ -182,6 +220,17 @@ def test_an_interrupted_file_is_gone_on_with(tmp_path, small_segments, suffix, s
     assert file.notes == (f"continued an earlier run from row {stop // 3 * 3} of 44",)
     assert path.read_bytes() == whole.read_bytes()
     assert {p.name for p in tmp_path.iterdir()} == {path.name, whole.name}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_threads_journal_what_is_in_the_file_alone(tmp_path, small_segments, suffix):
+    path, whole = tmp_path / f"a{suffix}", tmp_path / f"whole{suffix}"
+    write(whole, LEVELS, Metadata())
+    interrupted(path, 40, threads=4)
+    file = write(path, LEVELS, Metadata(), CUTS, threads=4)
+    # 13 segments of 3 rows are full, of which 2 * (4 - 1) may still be ahead.
+    assert file.notes == ("continued an earlier run from row 21 of 44",)
+    assert path.read_bytes() == whole.read_bytes()
 
 
 def test_what_is_done_soon_leaves_nothing_behind(tmp_path, small_segments):

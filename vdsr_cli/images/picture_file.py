@@ -1,6 +1,8 @@
 """The output picture, written to its file while its rows arrive."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +15,7 @@ from vdsr_cli.images.atomic import writing_to
 from vdsr_cli.images.draft import Draft, open_draft
 from vdsr_cli.images.encode import fit_levels, open_coder
 from vdsr_cli.images.frame import Frame
-from vdsr_cli.images.segments import encoded_segments
+from vdsr_cli.images.segments import Segment
 
 _GO_ON: Final = "what is done is kept: the same command goes on from there"
 
@@ -26,6 +28,7 @@ def open_picture_file(
     format: str,
     identity: Callable[[], str],
     every_s: float | None = None,
+    threads: int = 1,
 ) -> Iterator["PictureFile"]:
     """Opens a file for a picture whose rows arrive from top to bottom.
 
@@ -39,13 +42,18 @@ def open_picture_file(
         format: one that :func:`~vdsr_cli.images.encode.is_segmented`.
         identity: gives a hash of all that the rows depend on.
         every_s: seconds between two journals; see :mod:`~vdsr_cli.images.draft`.
+        threads: how many encode; the bytes do not depend on it. One is waited for, more work ahead.
 
     Raises:
         OutputError: the file cannot be written, or another process is writing it.
     """
-    with writing_to(str(path)), open_draft(path, identity, every_s=every_s) as draft:
+    with (
+        writing_to(str(path)),
+        open_draft(path, identity, every_s=every_s) as draft,
+        ThreadPoolExecutor(threads) as encoders,
+    ):
         try:
-            file = PictureFile(draft, frame, format)
+            file = PictureFile(draft, frame, format, encoders, ahead=2 * (threads - 1))
             yield file
             file.finish()
         except OSError:
@@ -58,14 +66,23 @@ class PictureFile:
 
     Rows may be put from another thread than the one that opened it, from one at a time.
 
+    Args:
+        draft, frame, format: as :func:`open_picture_file` takes or makes them.
+        encoders: encode segments.
+        ahead: how many segments may be with them when :meth:`put_rows` returns. It bounds memory.
+
     Attributes:
         next_row: the row that :meth:`put_rows` takes next; not 0 where an earlier run is gone on
             with.
         notes: for the user, one line each.
     """
 
-    def __init__(self, draft: Draft, frame: Frame, format: str) -> None:
+    def __init__(
+        self, draft: Draft, frame: Frame, format: str, encoders: Executor, *, ahead: int
+    ) -> None:
         self.frame, self._format, self._draft = frame, format, draft
+        self._encoders, self._ahead = encoders, ahead
+        self._given: deque[Future[Segment]] = deque()
         self._coder, self.notes = open_coder(format, frame)
         self._waiting: NDArray[Any] | None = None
         if draft.is_discarded:
@@ -87,6 +104,8 @@ class PictureFile:
         Raises:
             ValueError: they are not the next rows, do not fit, or are not finite.
             OSError: the disk fails.
+
+        What fails while segments are encoded ahead is raised by a later call, or :meth:`finish`.
         """
         if top != self.next_row:
             raise ValueError(f"row {top} was put where row {self.next_row} is next")
@@ -102,8 +121,18 @@ class PictureFile:
             self._draft.checkpoint(self._coder.state)
 
     def _encode(self, levels: NDArray[Any]) -> None:
-        for segment in encoded_segments(self._coder, levels):
-            self._draft.append(segment)
+        rows = self._coder.rows_each
+        for top in range(0, len(levels), rows):
+            segment = levels[top : top + rows]
+            self._given.append(self._encoders.submit(self._coder.encoded, segment))
+            self._append_all_but(self._ahead)
+
+    def _append_all_but(self, ahead: int) -> None:
+        """Writes the segments given, in order, until so many are left."""
+        while len(self._given) > ahead:
+            segment = self._given.popleft().result()
+            self._coder.add(segment)
+            self._draft.append(segment.data)
 
     def finish(self) -> None:
         """Completes the file once all rows are put."""
@@ -111,5 +140,6 @@ class PictureFile:
             raise ValueError(f"rows from {self.next_row} on were never put")
         if self._waiting is not None:
             self._encode(self._waiting)
+        self._append_all_but(0)
         self._draft.append(self._coder.tail())
         self._draft.commit(self._coder.head())

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from vdsr_cli.images.metadata import pixels_a_metre
 from vdsr_cli.images.picture import Metadata
-from vdsr_cli.images.segments import encoded_segments, rows_a_segment
+from vdsr_cli.images.segments import Segment, encoded_segments, rows_a_segment
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES: Final = {1: 0, 2: 4, 3: 2, 4: 6}
 _BLOCK_BYTES: Final = 1 << 18  # small enough to stay in the processor's cache
 _SUB, _AVERAGE = 1, 3  # section 9.2
 _ZLIB_HEADER: Final = b"\x78\x01"  # RFC 1950: Deflate, a window of 32 KiB, fastest
+_ADLER_BASE: Final = 65521
 _LAST_BLOCK: Final = b"\x03\x00"  # RFC 1951: an empty block that is marked as the last
 
 
@@ -41,6 +42,7 @@ class PngCoder:
     ) -> None:
         height, width, channels = shape
         self.rows_each, self.rows_done = rows_a_segment(width, channels, dtype), 0
+        self._row_bytes = 1 + width * channels * dtype.itemsize
         self._adler = zlib.adler32(b"")
         bits = 8 * dtype.itemsize
         header = struct.pack(">IIBBBBB", width, height, bits, _COLOUR_TYPES[channels], 0, 0, 0)
@@ -51,15 +53,21 @@ class PngCoder:
         """Everything up to the pixels."""
         return self._head
 
-    def segment(self, levels: NDArray[Any]) -> bytes:
-        """The next rows as one IDAT chunk, which ends on a whole byte of the stream."""
+    def encoded(self, levels: NDArray[Any]) -> Segment:
+        """Rows as one IDAT chunk, which ends on a whole byte of the stream."""
         deflate = zlib.compressobj(1, wbits=-zlib.MAX_WBITS, strategy=zlib.Z_RLE)
-        parts = []
+        parts, adler = [], zlib.adler32(b"")
         for rows in _filtered_rows(levels):
-            self._adler = zlib.adler32(rows, self._adler)
+            adler = zlib.adler32(rows, adler)
             parts.append(deflate.compress(rows))
-        self.rows_done += levels.shape[0]
-        return _chunk(b"IDAT", b"".join([*parts, deflate.flush(zlib.Z_FULL_FLUSH)]))
+        chunk = _chunk(b"IDAT", b"".join([*parts, deflate.flush(zlib.Z_FULL_FLUSH)]))
+        return Segment(data=chunk, rows=levels.shape[0], checksum=adler)
+
+    def add(self, segment: Segment) -> None:
+        """Adds its checksum to that of the picture."""
+        self.rows_done += segment.rows
+        size = segment.rows * self._row_bytes
+        self._adler = combined_adler(self._adler, segment.checksum, size)
 
     def tail(self) -> bytes:
         """The end of the pixels, their checksum, the end of the file."""
@@ -82,6 +90,14 @@ def write_png(stream: BinaryIO, levels: NDArray[Any], metadata: Metadata) -> Non
     stream.write(coder.head())
     stream.writelines(encoded_segments(coder, levels))
     stream.write(coder.tail())
+
+
+def combined_adler(first: int, second: int, second_bytes: int) -> int:
+    """The Adler-32 of two pieces of data, one behind the other, of their own (RFC 1950, 8.2)."""
+    total = (first & 0xFFFF) + (second & 0xFFFF) - 1
+    # The sum of totals begins anew with the second piece, where each was larger by the first's.
+    totals = (first >> 16) + (second >> 16) + second_bytes * ((first & 0xFFFF) - 1)
+    return totals % _ADLER_BASE << 16 | total % _ADLER_BASE
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

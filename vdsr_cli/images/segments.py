@@ -7,6 +7,7 @@ cuts lie depends on the size of the picture alone: however its rows arrive, the 
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -15,12 +16,29 @@ from numpy.typing import NDArray
 _SEGMENT_BYTES: Final = 1 << 20
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Some rows of a picture, encoded.
+
+    Attributes:
+        data: the bytes in the file.
+        rows: how many rows they are.
+        checksum: of what was compressed, where the format sums that up.
+    """
+
+    data: bytes
+    rows: int
+    checksum: int = 0
+
+
 class SegmentCoder(Protocol):
     """One picture on its way into a file of some format.
 
+    Segments may be encoded in several threads and in any order; they are added from one, in theirs.
+
     Attributes:
         rows_each: the rows of every segment but the last, which has what is left.
-        rows_done: the rows that are encoded.
+        rows_done: the rows that are added.
     """
 
     rows_each: int
@@ -29,8 +47,11 @@ class SegmentCoder(Protocol):
     def head(self) -> bytes:
         """What stands before the segments: final after the last of them, always as long."""
 
-    def segment(self, levels: NDArray[Any]) -> bytes:
-        """The next rows (rows_each, W, c), encoded."""
+    def encoded(self, levels: NDArray[Any]) -> Segment:
+        """The rows of one segment (rows_each, W, c)."""
+
+    def add(self, segment: Segment) -> None:
+        """Takes note of the segment that is next in the file."""
 
     def tail(self) -> bytes:
         """What stands behind the last segment."""
@@ -50,4 +71,6 @@ def rows_a_segment(width: int, channels: int, dtype: np.dtype[Any]) -> int:
 def encoded_segments(coder: SegmentCoder, levels: NDArray[Any]) -> Iterator[bytes]:
     """All segments of a picture that is here whole."""
     for top in range(0, levels.shape[0], coder.rows_each):
-        yield coder.segment(levels[top : top + coder.rows_each])
+        segment = coder.encoded(levels[top : top + coder.rows_each])
+        coder.add(segment)
+        yield segment.data

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from vdsr_cli.images.picture import Metadata
-from vdsr_cli.images.segments import encoded_segments, rows_a_segment
+from vdsr_cli.images.segments import Segment, encoded_segments, rows_a_segment
 
 _HEADER: Final = b"II*\0\x08\0\0\0"
 _BIG_HEADER: Final = b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0"
@@ -67,15 +67,18 @@ class TiffCoder:
         room = self._head_bytes - len(self._head_of(header, 0))
         return self._head_of(header, room).ljust(self._head_bytes, b"\0")
 
-    def segment(self, levels: NDArray[Any]) -> bytes:
-        """The next rows as one strip."""
+    def encoded(self, levels: NDArray[Any]) -> Segment:
+        """Rows as one strip."""
         differences = levels.copy()
         differences[:, 1:] -= levels[:, :-1]
         little = differences.astype(differences.dtype.newbyteorder("<"), copy=False)
         strip = zlib.compress(little.tobytes(), _COMPRESSION_LEVEL)
-        self.rows_done += levels.shape[0]
-        self._sizes.append(len(strip))
-        return strip
+        return Segment(data=strip, rows=levels.shape[0])
+
+    def add(self, segment: Segment) -> None:
+        """Notes how long the next strip is."""
+        self.rows_done += segment.rows
+        self._sizes.append(len(segment.data))
 
     def tail(self) -> bytes:
         """Nothing: the directory is in the head."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ from vdsr_cli.services.identity import identify
 from vdsr_cli.services.loading import LoadedModel
 from vdsr_cli.services.strips import StripSource, projected_strips, resized_strips, sampled_strips
 from vdsr_cli.tiling import check_tiles, tiles_for
+
+_MOST_ENCODERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,8 +356,9 @@ def _upscale_into(
         return canvas.save_to(output, request.format, quality=request.quality)
     frame, format = _frame(picture, loaded, request), output_format(output)
     identity = partial(_identify, picture, loaded, request, runtime)
+    threads = _encoders_beside(runtime)
     with (
-        open_picture_file(output, frame, format=format, identity=identity) as file,
+        open_picture_file(output, frame, format=format, identity=identity, threads=threads) as file,
         aside(file.put_rows) as put_rows,
     ):
         for rows in upscale_rows(
@@ -363,6 +366,12 @@ def _upscale_into(
         ):
             put_rows(*rows)
     return file.notes
+
+
+def _encoders_beside(runtime: Runtime) -> int:
+    """How many threads encode the output: one where the convolutions use the cores, else enough
+    not to be waited for."""
+    return 1 if runtime.device.type == "cpu" else min(_MOST_ENCODERS, os.cpu_count() or 1)
 
 
 def _is_streamed(output: Path) -> bool:
