@@ -31,7 +31,7 @@ LAYERS = [
         "metrics",
         "runtime",
     },
-    {"paths", "files"},
+    {"paths", "files", "replay"},
     {"errors", "config"},
 ]
 """Top-level modules from top to bottom; a module may import from layers below its own.
