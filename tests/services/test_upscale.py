@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vdsr_cli.consistency import degrade
-from vdsr_cli.errors import UsageError
+from vdsr_cli.errors import OutputError, UsageError
 from vdsr_cli.images import Metadata, Picture, read_picture
 from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.paths import STDIN, Source
@@ -253,6 +253,30 @@ def test_a_file_becomes_a_file_and_a_result(loaded, tmp_path, save_picture):
     assert (facts["width"], facts["height"], facts["scale"]) == (48, 32, 4)
     assert facts["seed"] == 0 and facts["consistency"] is True and facts["seconds"] > 0
     assert "error" not in facts and "hint" not in facts
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "threads"), [("cpu", 16, 1), ("meta", 16, 8), ("meta", 2, 2)]
+)
+def test_threads_encode_where_the_model_leaves_the_cores(
+    loaded, tmp_path, save_picture, monkeypatch, device, cores, threads
+):
+    seen = []
+
+    def open_file(*args, threads, **options):
+        seen.append(threads)
+        raise OutputError("enough")
+
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("vdsr_cli.services.upscale.open_picture_file", open_file)
+    runtime = dataclasses.replace(CPU, device=torch.device(device))
+    path, streams = (
+        save_picture(tmp_path / "a.png"),
+        {"stdin": io.BytesIO(), "stdout": io.BytesIO()},
+    )
+    out = tmp_path / "b.png"
+    upscale_file(Source(path=path), out, loaded, UpscaleRequest(), runtime, **streams)
+    assert seen == [threads]
 
 
 def test_streams_in_and_out(loaded, tmp_path, save_picture):

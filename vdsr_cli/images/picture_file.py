@@ -42,7 +42,7 @@ def open_picture_file(
         format: one that :func:`~vdsr_cli.images.encode.is_segmented`.
         identity: gives a hash of all that the rows depend on.
         every_s: seconds between two journals; see :mod:`~vdsr_cli.images.draft`.
-        threads: how many encode; the bytes do not depend on it. One is waited for, more work ahead.
+        threads: how many encode; the bytes do not depend on it. One is the caller's, more go ahead.
 
     Raises:
         OutputError: the file cannot be written, or another process is writing it.
@@ -69,7 +69,8 @@ class PictureFile:
     Args:
         draft, frame, format: as :func:`open_picture_file` takes or makes them.
         encoders: encode segments.
-        ahead: how many segments may be with them when :meth:`put_rows` returns. It bounds memory.
+        ahead: how many segments may be with them when :meth:`put_rows` returns: it bounds memory.
+            0 encodes where rows are put.
 
     Attributes:
         next_row: the row that :meth:`put_rows` takes next; not 0 where an earlier run is gone on
@@ -124,15 +125,20 @@ class PictureFile:
         rows = self._coder.rows_each
         for top in range(0, len(levels), rows):
             segment = levels[top : top + rows]
-            self._given.append(self._encoders.submit(self._coder.encoded, segment))
-            self._append_all_but(self._ahead)
+            if self._ahead:
+                self._given.append(self._encoders.submit(self._coder.encoded, segment))
+                self._append_all_but(self._ahead)
+            else:
+                self._append(self._coder.encoded(segment))
 
     def _append_all_but(self, ahead: int) -> None:
         """Writes the segments given, in order, until so many are left."""
         while len(self._given) > ahead:
-            segment = self._given.popleft().result()
-            self._coder.add(segment)
-            self._draft.append(segment.data)
+            self._append(self._given.popleft().result())
+
+    def _append(self, segment: Segment) -> None:
+        self._coder.add(segment)
+        self._draft.append(segment.data)
 
     def finish(self) -> None:
         """Completes the file once all rows are put."""
