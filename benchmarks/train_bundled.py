@@ -40,7 +40,8 @@ class Plan:
         share: of the time.
         objective: of ``vdsr train``.
         preset: architecture.
-        start: what ``--from``, or for a CVDVAE ``--prior``, names; a name in braces is a run here.
+        start: what ``--from``, or for a CVDVAE ``--prior``, names, unless ``after`` was trained.
+        after: name of the model here that it begins with.
         rate: peak learning rate.
         batch, lr_size: crops of a step.
         scale: super-resolution factor.
@@ -52,6 +53,7 @@ class Plan:
     objective: str = "vdvae-sr"
     preset: str | None = None
     start: str | None = None
+    after: str | None = None
     rate: float = 1e-3
     batch: int = 32
     lr_size: int = 48
@@ -63,12 +65,35 @@ class Plan:
 PLANS = {
     "tiny": Plan(share=35, preset="vdvae-sr-x4-tiny", start="vdvae-sr-x4-tiny"),
     "x4": Plan(share=215, preset="vdvae-sr-x4", start="vdvae-sr-x4"),
-    "real": Plan(share=70, preset="vdvae-sr-x4", start="{x4}", rate=5e-4, degradation="real"),
-    "x2": Plan(share=45, preset="vdvae-sr-x2", start="{x4}", scale=2),
-    "x8": Plan(share=40, preset="vdvae-sr-x8", start="{x4}", scale=8, batch=64, lr_size=24),
+    "real": Plan(
+        share=70,
+        preset="vdvae-sr-x4",
+        start="vdvae-sr-x4",
+        after="x4",
+        rate=5e-4,
+        degradation="real",
+    ),
+    "x2": Plan(share=45, preset="vdvae-sr-x2", start="vdvae-sr-x4", after="x4", scale=2),
+    "x8": Plan(
+        share=40,
+        preset="vdvae-sr-x8",
+        start="vdvae-sr-x4",
+        after="x4",
+        scale=8,
+        batch=64,
+        lr_size=24,
+    ),
     "prior": Plan(share=75, objective="vdvae", preset="vdvae-x4-prior", mean_alone=0),
-    "cvdvae": Plan(share=45, objective="cvdvae", start="{prior}", rate=5e-4, mean_alone=0),
+    "cvdvae": Plan(
+        share=45, objective="cvdvae", start="vdvae-x4-prior", after="prior", rate=5e-4, mean_alone=0
+    ),
 }
+
+
+def start_of(plan: Plan, runs: Path) -> str | None:
+    """Name or path of the weights that a model begins with."""
+    is_here = plan.after is not None and (runs / plan.after).exists()
+    return str(runs / str(plan.after)) if is_here else plan.start
 
 
 def milliseconds(plan: Plan, store: PictureStore, device: str, runs: Path) -> tuple[float, float]:
@@ -76,7 +101,7 @@ def milliseconds(plan: Plan, store: PictureStore, device: str, runs: Path) -> tu
     runtime = choose_runtime(device)
     is_cuda = runtime.device.type == "cuda"
     if plan.objective == "cvdvae":
-        prior = str(runs / "prior")
+        prior = start_of(plan, runs)
         model = new_model(plan.objective, preset=None, prior=prior, start_from=None)
     else:
         model = new_model(plan.objective, preset=plan.preset, prior=None, start_from=None)
@@ -146,7 +171,7 @@ def train(name: str, plan: Plan, seconds: float, store: Path, options: argparse.
     alone = int(1e3 * seconds * plan.mean_alone / mean_ms) if mean_ms else 0
     rest = max(2, int(1e3 * seconds * (1 - plan.mean_alone) / elbo_ms))
     print(f"{name}: {seconds:.0f} s, {alone} steps of {mean_ms:.1f} ms, {rest} of {elbo_ms:.1f} ms")
-    start = (plan.start or "").format(**{key: options.runs / key for key in PLANS})
+    start = start_of(plan, options.runs)
     how = ["--prior", start] if plan.objective == "cvdvae" else ["--preset", plan.preset]
     if start and plan.objective != "cvdvae":
         how += ["--from", start]
