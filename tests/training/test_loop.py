@@ -209,6 +209,10 @@ def test_the_command_trains_and_exports(pictures, tmp_path, vdsr):
     assert ended.code == 0, ended.err
     ended = vdsr("train", "export", run_folder, "-o", out)
     assert ended.code == 0 and out.exists()
+    leg = read_safetensors(out).metadata["legs"][0]
+    assert leg["command"].startswith("vdsr train vdvae-sr pictures --out run --preset"), leg
+    assert str(tmp_path) not in out.read_bytes().decode("latin-1"), "a model tells no folders"
+    assert str(tmp_path) not in out.with_suffix(".md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,12 +41,14 @@ def command_line() -> str:
 def card_facts(run: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     """The facts of a run's checkpoint for the header: plain JSON values.
 
+    A model is passed on, so of absolute paths only the last part is told.
+
     Args:
         run: what :func:`~vdsr_cli.training.run_folder.read_checkpoint` gave.
         rows: the run's log.
     """
     config = {key: _plain(value) for key, value in run["config"].items()}
-    legs = [{key: _plain(value) for key, value in leg.items()} for leg in run.get("legs", [])]
+    legs = [_public_leg(leg) for leg in run.get("legs", [])]
     return {
         "degradation": config.get("degradation", "bicubic"),
         "step": run["step"],
@@ -107,6 +110,22 @@ def _leg_lines(leg: Mapping[str, Any]) -> list[str]:
     named = (("data", "data"), ("started_from", "started from"))
     lines += [f"  - {name}: {leg[key]}" for key, name in named if key in leg]
     return [*lines, *([f"  - `{leg['command']}`"] if "command" in leg else [])]
+
+
+def _public_leg(leg: Mapping[str, Any]) -> dict[str, Any]:
+    """A leg as plain JSON values, without the folders that absolute paths lead through."""
+    told = {key: _plain(value) for key, value in leg.items()}
+    if "command" in told:
+        told["command"] = shlex.join(map(_last_part, shlex.split(told["command"])))
+    for key in {"data", "started_from"} & told.keys():
+        told[key] = ", ".join(map(_last_part, told[key].split(", ")))
+    return told
+
+
+def _last_part(word: str) -> str:
+    """The name at the end of an absolute path, ``--option=`` before it or not; else the word."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return option + equals + (Path(value).name if Path(value).is_absolute() else value)
 
 
 def _plain(value: Any) -> Any:
