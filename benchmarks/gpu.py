@@ -86,7 +86,7 @@ def inputs(
 ) -> tuple[Tensor, Callable[[LatentShape], Tensor]]:
     """LR pictures of ``side`` and the noise of every layer for them."""
     device, hr = runtime.device, side * model.scale
-    lr = torch.full((batch, 3, side, side), 0.5, device=device, dtype=runtime.dtype)
+    lr = torch.full((batch, 3, side, side), 0.5, device=device)
     noise = {
         shape.layer: torch.randn(batch, shape.channels, *2 * (hr // shape.cell,), device=device)
         for shape in model.latent_shapes

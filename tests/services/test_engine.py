@@ -119,6 +119,11 @@ def test_noise_is_that_of_the_place_however_the_work_is_cut(height, width, cut, 
     assert torch.allclose(tiled, expected, atol=1e-5)
 
 
+def test_the_model_gets_the_picture_as_precise_as_it_is():
+    low = Runtime(device=torch.device("cpu"), dtype=torch.bfloat16)
+    assert torch.equal(upscaled(Bicubic(), picture(), low), upscaled(Bicubic(), picture()))
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 24])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_tile_and_batch_hardly_matter(tiny_model, temperature, batch_size):

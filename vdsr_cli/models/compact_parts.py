@@ -130,7 +130,7 @@ class LREncoder(nn.Module):
         )
 
     def forward(self, lr: Tensor) -> dict[int, Tensor]:
-        x = self.conv_in(2 * lr - 1)
+        x = self.conv_in((2 * lr - 1).to(self.conv_in.weight.dtype))
         activations = {}
         for i, (cell, stage) in enumerate(zip(self.cells, self.stages, strict=True)):
             x = F.avg_pool2d(x, 2) if i else x

@@ -204,7 +204,7 @@ def fitting(
 def _tile_bytes(model: ConditionalSampler, tile: int, runtime: Runtime) -> int:
     """What a sample of one tile takes of a card's memory."""
     device, side = runtime.device, tile * model.scale
-    lr = torch.zeros(1, 3, tile, tile, device=device, dtype=runtime.dtype)
+    lr = torch.zeros(1, 3, tile, tile, device=device)
 
     def noise(shape: LatentShape) -> Tensor:
         cells = 1 if shape.is_global else side // shape.cell
@@ -400,7 +400,8 @@ class _TileDrawer:
         top, spans = self.plan.rows.starts[row], [self._span(piece) for piece in pieces]
         height = self.plan.rows.tile
         lr = torch.stack([self.padded[:, top : top + height, a:b] for a, b in spans])
-        lr = lr.to(self.runtime.device, self.runtime.dtype, memory_format=torch.channels_last)
+        # In float32: a picture of 16 bits has more than bfloat16 holds, and its bicubic base too.
+        lr = lr.to(self.runtime.device, torch.float32, memory_format=torch.channels_last)
         drawn = []
         for first in range(0, len(self.fields), _SAMPLES_A_PASS):
             chosen = range(first, min(first + _SAMPLES_A_PASS, len(self.fields)))
