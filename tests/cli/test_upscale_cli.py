@@ -256,6 +256,20 @@ def test_5_memory_that_is_not_there(upscale, tmp_path, save_picture, monkeypatch
     assert files(tmp_path) == ["a.png"]
 
 
+def test_5_no_memory_for_what_is_made_of_a_sample(upscale, tmp_path, save_picture, monkeypatch):
+    import torch
+
+    def push(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+
+    monkeypatch.setattr("vdsr_cli.services.strips.StripProjection.push", push)
+    save_picture(tmp_path / "a.png")
+    ended = upscale("a.png")
+    assert ended.code == 5
+    assert_one_clear_line(ended, "a.png", "memory")
+    assert files(tmp_path) == ["a.png"]
+
+
 def test_5_no_memory_for_the_output(upscale, tmp_path, save_picture, monkeypatch):
     def canvas(*arguments, **options):
         raise MemoryError

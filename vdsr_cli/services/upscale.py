@@ -292,7 +292,7 @@ def upscale_file(
         )
     except VdsrError as error:
         return failed_result(named, error)
-    except MemoryError:
+    except (MemoryError, torch.OutOfMemoryError):
         reason = f"{named.input}: there is not enough memory for a picture that large"
         return failed_result(named, DeviceError(reason))
     return replace(

@@ -168,16 +168,16 @@ class Trainer:
         self.step += 1
         return losses, norm
 
-    def _passes(self, hr: Tensor, lr: Tensor, rate_weight: Tensor, *noise: Tensor) -> Losses:
-        """Forward and backward pass of the batch: its figures; the gradients lie in the
-        parameters. Without noise the mean path alone is trained."""
+    def _passes(self, hr: Tensor, lr: Tensor, weight: Tensor, *noise: Tensor) -> Losses:
+        """Forward and backward pass of a batch, with a weight of the rate: its figures; gradients
+        lie in the parameters. Without noise the mean path alone is trained."""
         for parameter in self._trained:
             parameter.grad = None
         with torch.autocast(
             self.device.type, dtype=self.compute, enabled=self.compute != torch.float32
         ):
             losses = self._losses(hr, lr, list(noise) or None)
-        losses.loss = losses.loss + (rate_weight - 1) * losses.rate
+        losses.loss = losses.loss + (weight - 1) * losses.rate
         losses.loss.backward()  # type: ignore[no-untyped-call]
         return losses.detached()
 
