@@ -4,6 +4,7 @@ A node or a worker that dies takes its pictures with it; they are given to other
 get work, nodes that leave are not missed. Each process of the cluster keeps one loaded model.
 """
 
+import logging
 import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
@@ -135,7 +136,7 @@ def _connected(address: str | None) -> Any:
         raise UsageError("Ray is not installed", hint="pip install 'vdsr-cli[ray]'") from error
     found = address or os.environ.get("RAY_ADDRESS", "auto")
     try:
-        ray.init(address=found, log_to_driver=False, logging_level="error")
+        ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise DeviceError(
             f"no Ray cluster at {found}",
