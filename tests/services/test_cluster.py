@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +32,10 @@ class RayError(Exception):
     """As Ray's."""
 
 
+class RayTaskError(RayError):
+    """As Ray's: what a task raised."""
+
+
 class Task:
     """What stands for an outcome."""
 
@@ -41,12 +46,12 @@ class Task:
 class StandIn:
     """As much of the ray module as the engine uses; tasks run when they are waited for."""
 
-    def __init__(self, deaths: dict[str, int], cpus: int = 2, start: object = None) -> None:
-        self.deaths, self.cpus, self.start = dict(deaths), cpus, start
+    def __init__(self, deaths: dict[str, int], cpus: int = 2, start: Sequence[object] = ()) -> None:
+        self.deaths, self.cpus, self.start = dict(deaths), cpus, [*start]
         self.given: list[Work] = []
         self.cancelled: list[object] = []
         self.most_flying, self.is_shut = 0, False
-        self.exceptions = SimpleNamespace(RayError=RayError)
+        self.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
 
     def init(self, **_):
         return None
@@ -75,7 +80,10 @@ class StandIn:
 
     def get(self, task):
         if task.work is None:
-            return self.start
+            answer = self.start.pop(0) if self.start else None
+            if isinstance(answer, RayError):
+                raise answer
+            return answer
         name = Path(task.work.input).name
         if self.deaths.get(name, 0):
             self.deaths[name] -= 1
@@ -133,9 +141,25 @@ def test_a_run_that_ends_early_cancels_what_is_in_work(ray):
 
 
 def test_what_the_cluster_cannot_do_is_told_first(ray):
-    ray(start=WeightsError("no such model"))
+    ray(start=[WeightsError("no such model")])
     with pytest.raises(WeightsError, match="no such model"):
         list(RayCluster(job=job()).run(WORKS))
+
+
+def test_a_worker_that_dies_before_the_first_picture_is_replaced(ray):
+    ray(start=[RayError("killed"), RayError("killed")])
+    assert len(list(RayCluster(job=job()).run(WORKS))) == len(WORKS)
+    module = ray(start=[RayError("killed")] * 3)
+    with pytest.raises(DeviceError, match="cannot run vdsr: killed"):
+        list(RayCluster(job=job()).run(WORKS))
+    assert not module.given and not module.start and module.is_shut
+
+
+def test_nodes_that_lack_the_package_are_told_of_at_once(ray):
+    module = ray(start=[RayTaskError("No module named 'vdsr_cli'")] * 2)
+    with pytest.raises(DeviceError, match="No module named"):
+        list(RayCluster(job=job()).run(WORKS))
+    assert len(module.start) == 1
 
 
 def test_there_is_no_ray(monkeypatch):

@@ -105,14 +105,20 @@ class _Launcher:
         self._check()
 
     def _check(self) -> None:
-        try:
-            error = self._ray.get(self._task.remote(self._job, None))
-        except self._ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise DeviceError(
-                f"the cluster cannot run vdsr: {reason}",
-                hint="install the same vdsr-cli on every node",
-            ) from error
+        exceptions = self._ray.exceptions
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                error = self._ray.get(self._task.remote(self._job, None))
+            except exceptions.RayError as error:
+                # What a task raises it raises again; a worker or a node that is lost is replaced.
+                if attempt < _ATTEMPTS and not isinstance(error, exceptions.RayTaskError):
+                    continue
+                reason = str(error).strip().splitlines()[-1]
+                raise DeviceError(
+                    f"the cluster cannot run vdsr: {reason}",
+                    hint="install the same vdsr-cli on every node",
+                ) from error
+            break
         if error is not None:
             raise error
 
