@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import boto3
@@ -102,12 +102,13 @@ def vdsr(*arguments: object) -> list[str]:
 
 
 def workers_of(node: int) -> list[int]:
-    """The processes of a node that make pictures."""
-    return [
-        pid
-        for pid in children(node)
-        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::_upscale")
-    ]
+    """The processes of a node that are making a picture right now."""
+    found = []
+    for pid in children(node):
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::_upscale"):
+                found.append(pid)
+    return found
 
 
 def run_on_cluster(options: argparse.Namespace, first: int, second: int) -> list[dict[str, object]]:
@@ -123,9 +124,13 @@ def run_on_cluster(options: argparse.Namespace, first: int, second: int) -> list
     for line in process.stdout:
         outcomes.append(json.loads(line))
         if len(outcomes) == options.pictures // 3:
-            victim = workers_of(first)[0]
-            os.kill(victim, signal.SIGKILL)
-            print(f"after {len(outcomes)}: worker {victim} of the first node killed", flush=True)
+            while not (victims := workers_of(first)):
+                if process.poll() is not None:
+                    sys.exit("the run ended before the first node had a picture in work again")
+            os.kill(victims[0], signal.SIGKILL)
+            print(
+                f"after {len(outcomes)}: worker {victims[0]} of the first node killed", flush=True
+            )
         if len(outcomes) == options.pictures * 2 // 3:
             print(f"after {len(outcomes)}: second node killed, {len(children(second))} processes")
             sys.stdout.flush()

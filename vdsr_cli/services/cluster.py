@@ -4,6 +4,7 @@ A node or a worker that dies takes its pictures with it; they are given to other
 get work, nodes that leave are not missed. Each process of the cluster keeps one loaded model.
 """
 
+import logging
 import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
@@ -104,14 +105,20 @@ class _Launcher:
         self._check()
 
     def _check(self) -> None:
-        try:
-            error = self._ray.get(self._task.remote(self._job, None))
-        except self._ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise DeviceError(
-                f"the cluster cannot run vdsr: {reason}",
-                hint="install the same vdsr-cli on every node",
-            ) from error
+        exceptions = self._ray.exceptions
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                error = self._ray.get(self._task.remote(self._job, None))
+            except exceptions.RayError as error:
+                # What a task raises it raises again; a worker or a node that is lost is replaced.
+                if attempt < _ATTEMPTS and not isinstance(error, exceptions.RayTaskError):
+                    continue
+                reason = str(error).strip().splitlines()[-1]
+                raise DeviceError(
+                    f"the cluster cannot run vdsr: {reason}",
+                    hint="install the same vdsr-cli on every node",
+                ) from error
+            break
         if error is not None:
             raise error
 
@@ -135,7 +142,7 @@ def _connected(address: str | None) -> Any:
         raise UsageError("Ray is not installed", hint="pip install 'vdsr-cli[ray]'") from error
     found = address or os.environ.get("RAY_ADDRESS", "auto")
     try:
-        ray.init(address=found, log_to_driver=False, logging_level="error")
+        ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise DeviceError(
             f"no Ray cluster at {found}",
