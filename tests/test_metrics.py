@@ -185,7 +185,9 @@ def test_what_other_packages_compute(reference, reference_files):
         "SSIM RGB": 0.96584729,  # scikit-image 0.26.0
         "SSIM Y": 0.96477265,
     }
-    assert found == pytest.approx(expected, rel=1e-5)
+    # Two units in the last place of float32's 1, from which DISTS is subtracted: the number of
+    # threads alone makes one.
+    assert found == pytest.approx(expected, rel=1e-5, abs=2**-22)
 
 
 def test_dists_is_a_distance(reference_files):

@@ -33,7 +33,7 @@ def test_what_development_runs_on_is_within_the_range(text):
     assert requirement.specifier.contains(VERSIONS[canonicalize_name(requirement.name)])
 
 
-@pytest.mark.parametrize("text", DEPENDENCIES)
+@pytest.mark.parametrize("text", [*DEPENDENCIES, *PROJECT["optional-dependencies"]["serve"]])
 def test_a_range_has_one_lower_end(text):
     """.ci/ranges installs it by writing == for >=."""
     (bound,) = Requirement(text).specifier

@@ -44,7 +44,8 @@ def test_kl_is_the_integral(mean_q, log_std_q, mean_p, log_std_p):
         -0.5 * ((z - mean) / std) ** 2 - np.log(std) - 0.5 * np.log(2 * np.pi)
         for mean, std in ((mean_q, std_q), (mean_p, std_p))
     )
-    expected = np.trapezoid(np.exp(log_q) * (log_q - log_p), z)
+    heights = np.exp(log_q) * (log_q - log_p)
+    expected = np.sum((heights[1:] + heights[:-1]) * np.diff(z)) / 2  # by trapezoids
     values = (torch.tensor(v, dtype=torch.float64) for v in (mean_q, log_std_q, mean_p, log_std_p))
     assert gaussian_kl(*values).item() == pytest.approx(expected, rel=1e-10)
 

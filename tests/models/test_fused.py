@@ -7,19 +7,22 @@ from torch import nn
 from vdsr_cli.models.fused import conv_add, conv_gelu, conv_relu
 
 
-def inputs(kernel: int, dtype: torch.dtype) -> tuple[nn.Conv2d, torch.Tensor, torch.Tensor]:
-    """A layer, its input (2, 16, 9, 12) and something of its output's shape."""
+def inputs(
+    kernel: int, dtype: torch.dtype, channels: int, size: tuple[int, int]
+) -> tuple[nn.Conv2d, torch.Tensor, torch.Tensor]:
+    """A layer, its input (2, 16, *size) and something of its output's shape."""
     torch.manual_seed(0)
-    layer = nn.Conv2d(16, 24, kernel, padding=kernel // 2).to(dtype)
-    x, other = torch.randn(2, 16, 9, 12, dtype=dtype), torch.randn(2, 24, 9, 12, dtype=dtype)
+    layer = nn.Conv2d(16, channels, kernel, padding=kernel // 2).to(dtype)
+    x, other = torch.randn(2, 16, *size, dtype=dtype), torch.randn(2, channels, *size, dtype=dtype)
     return layer, x.to(memory_format=torch.channels_last), other
 
 
 @pytest.mark.parametrize("is_training", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_equal_to_the_separate_steps(kernel, dtype, is_training):
-    layer, x, other = inputs(kernel, dtype)
+@pytest.mark.parametrize(("channels", "size"), [(24, (9, 12)), (24, (1, 1)), (1, (9, 12))])
+def test_equal_to_the_separate_steps(channels, size, kernel, dtype, is_training):
+    layer, x, other = inputs(kernel, dtype, channels, size)
     double = nn.functional.conv2d(
         x.double(), layer.weight.double(), layer.bias.double(), padding=kernel // 2
     )

@@ -217,7 +217,7 @@ def _train(
     from vdsr_cli.cli.train_progress import stop_on_signals, training_progress
     from vdsr_cli.services.train import TrainRequest, train
 
-    settings = _hyper_parameters(context)
+    settings = _hyper_parameters(context, out=out, branch_from=branch_from)
     with (
         stop_on_signals() as is_stopped,
         training_progress(settings.steps, quiet=quiet) as on_log,
@@ -262,8 +262,13 @@ for _objective, _help in OBJECTIVES.items():
     app.command(_objective, help=_help)(_train)
 
 
-def _hyper_parameters(context: typer.Context) -> "TrainConfig":
-    """What was given of :class:`TrainConfig`, in front of the objective's defaults."""
+def _hyper_parameters(
+    context: typer.Context, *, out: Path, branch_from: Path | None
+) -> "TrainConfig":
+    """What was given of :class:`TrainConfig`, in front of the objective's defaults.
+
+    ``context.params`` has what was typed; some versions of Typer make no paths of it.
+    """
     from vdsr_cli.services.train_shape import published_shape
     from vdsr_cli.training.config import TrainConfig, config_for
 
@@ -278,8 +283,8 @@ def _hyper_parameters(context: typer.Context) -> "TrainConfig":
         on_prior=context.params["prior"] is not None,
         fine_tuning=context.params["start_from"] is not None,
         shape=published_shape(
-            context.params["out"],
-            branch_from=context.params["branch_from"],
+            out,
+            branch_from=branch_from,
             start_from=context.params["start_from"],
             prior=context.params["prior"],
             scale=context.params["scale"],

@@ -49,13 +49,37 @@ def conv_add(
         other: (B, c_out, H, W).
         padding: (k - 1) / 2.
     """
-    if not _is_fusible(x, weight):
+    if not _is_fusible(x, weight) or not (_ADDS_TO_ALL or _has_one_layout(other)):
         return F.conv2d(x, weight, bias, padding=padding) + other
+    return _added(x, weight, bias, other, padding)
+
+
+def _added(x: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor, padding: int) -> Tensor:
     geometry = ((padding, padding), (1, 1), (1, 1), 1)
     fused: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
         x, other, weight, bias, *geometry, "add", 1.0, None, [], None
     )
     return fused
+
+
+def _has_one_layout(other: Tensor) -> bool:
+    """Whether its strides tell NCHW from NHWC: one pixel's, or one channel's, fit both."""
+    return other.shape[1] > 1 and other.shape[2] * other.shape[3] > 1
+
+
+@torch.no_grad()
+def _adds_to_all() -> bool:
+    """Whether oneDNN's fused addition takes any layout: with torch 2.6 it fails where strides fit
+    two."""
+    pixel = torch.zeros(1, 8, 1, 1).to(memory_format=torch.channels_last)
+    try:
+        _added(pixel, torch.zeros(8, 8, 1, 1), None, pixel, 0)
+    except RuntimeError:
+        return False
+    return True
+
+
+_ADDS_TO_ALL = _HAS_POINTWISE and _adds_to_all()
 
 
 def _is_fusible(x: Tensor, weight: Tensor) -> bool:

@@ -171,9 +171,11 @@ def check_architecture(name: str) -> None:
 
 
 def _as_os_error(error: Exception) -> OSError:
-    """The failure of the system that safetensors only tells in words: "... (os error 28)"."""
-    match = re.search(r"os error (\d+)", str(error))
-    number = int(match[1]) if match else errno.EIO
+    """The failure of the system that safetensors only tells in words: "... (os error 28)", before
+    0.6 "... Os { code: 28, ...".
+    """
+    match = re.search(r"os error (\d+)|Os \{ code: (\d+)", str(error))
+    number = int(match[1] or match[2]) if match else errno.EIO
     return OSError(number, os.strerror(number))
 
 
