@@ -215,6 +215,43 @@ def test_the_command_trains_and_exports(pictures, tmp_path, vdsr):
     assert str(tmp_path) not in out.with_suffix(".md").read_text()
 
 
+def test_other_weights_are_blended_in(trainer, tmp_path, vdsr):
+    runs = [trainer(name, seed=seed) for seed, name in enumerate(("one", "other"))]
+    for one in runs:
+        run(one)
+    out = tmp_path / "m.safetensors"
+    ended = vdsr("train", "export", runs[0].folder, "-o", out, "--blend", f"{runs[1].folder}=0.25")
+    assert ended.code == 0, ended.err
+    checkpoint = read_safetensors(out)
+    assert checkpoint.metadata["blend"] == {"other": 0.25}
+    for name, value in checkpoint.state.items():
+        expected = 0.75 * runs[0].ema[name] + 0.25 * runs[1].ema[name]
+        torch.testing.assert_close(value, expected.to(torch.bfloat16), msg=name)
+
+
+@pytest.mark.parametrize(
+    ("blend", "code"),
+    [
+        (["RUN"], 2),
+        (["RUN=much"], 2),
+        (["=0.5"], 2),
+        (["RUN=1"], 2),
+        (["RUN=-0.5"], 2),
+        (["RUN=nan"], 2),
+        (["vdvae-sr-x4-tiny=0.5"], 4),
+        (["nowhere=0.5"], 4),
+    ],
+)
+def test_what_cannot_be_blended_is_one_line(trainer, tmp_path, vdsr, blend, code):
+    one = trainer("one", steps=1)
+    run(one)
+    words = [word for entry in blend for word in ("--blend", entry.replace("RUN", str(one.folder)))]
+    ended = vdsr("train", "export", one.folder, "-o", tmp_path / "m.safetensors", *words)
+    assert ended.code == code, ended
+    assert ended.lines[0].startswith("vdsr: ") and len(ended.lines) <= 2
+    assert not (tmp_path / "m.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

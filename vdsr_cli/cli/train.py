@@ -303,6 +303,13 @@ def export_run(
         list[str] | None,
         typer.Option(help="KEY=VALUE for the model card, e.g. licence=CC0; repeat."),
     ] = None,
+    blend: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="WEIGHTS=SHARE: a name, file or run of the same network that is averaged in, e.g."
+            " runs/mean=0.2; repeat."
+        ),
+    ] = None,
 ) -> None:
     """Write a run's averaged weights as a file that --model takes, with its model card.
 
@@ -312,8 +319,21 @@ def export_run(
     from vdsr_cli.training.run_folder import LAST, find_checkpoint
 
     checkpoint = (find_checkpoint(run) or run / LAST) if run.is_dir() else run
-    export(checkpoint, out, card=_card(card or []))
+    export(checkpoint, out, card=_card(card or []), blend=_blend(blend or []))
     typer.echo(out)
+
+
+def _blend(entries: list[str]) -> dict[str, float]:
+    shares = {}
+    for entry in entries:
+        name, _, share = entry.rpartition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            name = ""
+        if not name:
+            raise UsageError(f"--blend takes WEIGHTS=SHARE, not {entry!r}")
+    return shares
 
 
 def _card(entries: list[str]) -> dict[str, str]:

@@ -1,15 +1,15 @@
 """The use case of ``vdsr train``: pictures in, a checkpoint out."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from vdsr_cli.errors import DeviceError, OutputError, UsageError
+from vdsr_cli.errors import DeviceError, OutputError, UsageError, WeightsError
 from vdsr_cli.files import write_text_atomic
 from vdsr_cli.metrics import LPIPS
 from vdsr_cli.models.compact import CompactHierarchy
@@ -18,7 +18,12 @@ from vdsr_cli.models.registry import COMPACT_VDVAE_SR
 from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.vdvae_sr import VDVAESR
 from vdsr_cli.runtime import Runtime, choose_runtime
-from vdsr_cli.services.train_start import check_scale_of, model_of_run, new_model
+from vdsr_cli.services.train_start import (
+    check_scale_of,
+    model_of_run,
+    new_model,
+    read_network,
+)
 from vdsr_cli.services.train_validation import Validator
 from vdsr_cli.training.cards import card_facts, command_line, hardware_of, markdown_card
 from vdsr_cli.training.config import Row, RunPlan, TrainConfig, check_crop
@@ -282,7 +287,9 @@ def _draw_curves(folder: Path) -> None:
         raise OutputError(f"cannot write {folder / 'curves.png'}: {error.strerror}") from error
 
 
-def export(checkpoint: Path, out: Path, *, card: dict[str, Any]) -> None:
+def export(
+    checkpoint: Path, out: Path, *, card: dict[str, Any], blend: Mapping[str, float] | None = None
+) -> None:
     """Writes a run's averaged weights as a checkpoint that ``--model`` takes, in bfloat16.
 
     The card goes into its header and, as Markdown, beside it.
@@ -291,15 +298,18 @@ def export(checkpoint: Path, out: Path, *, card: dict[str, Any]) -> None:
         checkpoint: a run's ``last.pt``.
         out: the safetensors file.
         card: facts to add; the run's own come along.
+        blend: names, files or runs of the same network, and the share of each in the weights.
 
     Raises:
-        WeightsError: no checkpoint of a run.
+        UsageError: shares that leave nothing of the run.
+        WeightsError: no checkpoint of a run, or others that do not fit it.
         OutputError: a file cannot be written.
     """
     run = read_checkpoint(checkpoint)
-    facts = {**card_facts(run, read_log(checkpoint.parent)), **card}
+    facts = {**card_facts(run, read_log(checkpoint.parent), blend or {}), **card}
     architecture = run.get("kind", COMPACT_VDVAE_SR)
-    state = {name: value.to(torch.bfloat16) for name, value in run["ema"].items()}
+    blended = _blended(run["ema"], blend or {})
+    state = {name: value.to(torch.bfloat16) for name, value in blended.items()}
     write_safetensors(
         out,
         Checkpoint(
@@ -313,3 +323,18 @@ def export(checkpoint: Path, out: Path, *, card: dict[str, Any]) -> None:
         write_text_atomic(out.with_suffix(".md"), page)
     except OSError as error:
         raise OutputError(f"cannot write {out.with_suffix('.md')}: {error.strerror}") from error
+
+
+def _blended(state: Mapping[str, Tensor], blend: Mapping[str, float]) -> dict[str, Tensor]:
+    """The weighted mean of a state and of others, whose shares are given."""
+    rest = 1 - sum(blend.values())
+    if not (rest > 0 and all(share > 0 for share in blend.values())):
+        raise UsageError("the shares of --blend must be above 0 and leave some for the run itself")
+    mixed = {name: rest * value.float() for name, value in state.items()}
+    for other, share in blend.items():
+        found = read_network(other).state
+        if {n: v.shape for n, v in found.items()} != {n: v.shape for n, v in mixed.items()}:
+            raise WeightsError(f"{other} is of another network than the run")
+        for name, value in mixed.items():
+            value.add_(found[name].to(value), alpha=share)
+    return mixed

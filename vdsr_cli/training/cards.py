@@ -38,7 +38,9 @@ def command_line() -> str:
     return shlex.join(["vdsr", *sys.argv[1:]])
 
 
-def card_facts(run: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+def card_facts(
+    run: Mapping[str, Any], rows: Sequence[Row], blend: Mapping[str, float]
+) -> dict[str, Any]:
     """The facts of a run's checkpoint for the header: plain JSON values.
 
     A model is passed on, so of absolute paths only the last part is told.
@@ -46,6 +48,7 @@ def card_facts(run: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     Args:
         run: what :func:`~vdsr_cli.training.run_folder.read_checkpoint` gave.
         rows: the run's log.
+        blend: what else is in the weights, and its share.
     """
     config = {key: _plain(value) for key, value in run["config"].items()}
     legs = [_public_leg(leg) for leg in run.get("legs", [])]
@@ -57,6 +60,7 @@ def card_facts(run: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
         "seconds": round(sum(leg.get("seconds", 0.0) for leg in legs), 1),
         "curves": curve_summary(rows),
         "licence_note": LICENCE_NOTE,
+        **({"blend": {_last_part(name): share for name, share in blend.items()}} if blend else {}),
     }
 
 
