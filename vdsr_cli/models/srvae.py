@@ -188,17 +188,21 @@ class SRVAE(AnySizeSampling, nn.Module):
         """Of z."""
         return self.latent_shapes[1]
 
+    def _seen(self, tensor: Tensor) -> Tensor:
+        """In the dtype of the networks' parameters."""
+        return tensor.to(next(self.q_u.parameters()).dtype)
+
     def posterior_u(self, lr: Tensor) -> Gaussian:
         """q(u | lr)."""
-        return Gaussian.of(self.q_u(lr))
+        return Gaussian.of(self.q_u(self._seen(lr)))
 
     def posterior_z(self, hr: Tensor) -> Gaussian:
         """q(z | hr)."""
-        return Gaussian.of(self.q_z(hr))
+        return Gaussian.of(self.q_z(self._seen(hr)))
 
     def prior_z(self, lr: Tensor, u: Tensor) -> Gaussian:
         """p(z | lr, u)."""
-        return Gaussian.of(self.p_z(lr, u.to(lr.dtype)))
+        return Gaussian.of(self.p_z(self._seen(lr), self._seen(u)))
 
     def lr_parameters(self, u: Tensor) -> Tensor:
         """Of p(lr | u): (B, 10 K, h, w), as :mod:`vdsr_cli.models.dmol` takes them."""
@@ -206,7 +210,7 @@ class SRVAE(AnySizeSampling, nn.Module):
 
     def hr_parameters(self, lr: Tensor, z: Tensor) -> Tensor:
         """Of p(hr | lr, z): (B, 10 K, H, W), as :mod:`vdsr_cli.models.dmol` takes them."""
-        unit, parameters = self.config.residual_unit, self.p_x(lr, z.to(lr.dtype))
+        unit, parameters = self.config.residual_unit, self.p_x(self._seen(lr), self._seen(z))
         if unit is None:
             return to_dmol(parameters)
         return to_dmol(parameters, enlarged(lr), unit)
