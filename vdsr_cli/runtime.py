@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from vdsr_cli.errors import DeviceError
 
@@ -78,28 +78,32 @@ def _best_dtype(device: torch.device) -> torch.dtype:
 
 
 _WORTH_ROUNDING = 1.25
-"""How many times faster bfloat16 must be; AMX makes it 4 or more, emulation less than 1."""
+"""How many times faster bfloat16 must be; AMX makes it 4 or more, AVX512 nearly 2, emulation less
+than 1."""
+_ROUNDS = 12
 
 
 @cache
+@torch.inference_mode()
 def _bfloat16_speedup() -> float:
     """Seconds of a small convolution in float32 over those in bfloat16, measured on the CPU once a
     process. A processor's list of features does not tell: some have the instructions in name, and
-    the library may have been told not to use them."""
-    return _convolution_seconds(torch.float32) / _convolution_seconds(torch.bfloat16)
+    the library may have been told not to use them.
+
+    The shortest of some runs in turn, so that what else the machine does hits both alike.
+    """
+    dtypes = (torch.float32, torch.bfloat16)
+    maps = [_channels_last(1, 64, 32, 32, dtype=dtype) for dtype in dtypes]
+    weights = [_channels_last(64, 64, 3, 3, dtype=dtype) for dtype in dtypes]
+    seconds: list[list[float]] = [[], []]
+    for _ in range(_ROUNDS + 1):
+        for x, weight, taken in zip(maps, weights, seconds, strict=True):
+            started = time.perf_counter()
+            F.conv2d(x, weight, padding=1)
+            taken.append(time.perf_counter() - started)
+    slow, fast = (min(taken[1:]) for taken in seconds)
+    return slow / fast
 
 
-@torch.inference_mode()
-def _convolution_seconds(dtype: torch.dtype) -> float:
-    """The shortest of a few runs of a 3x3 convolution of 64 channels, after one to warm up."""
-    x, weight = (
-        torch.zeros(shape, dtype=dtype).to(memory_format=torch.channels_last)
-        for shape in ((1, 64, 32, 32), (64, 64, 3, 3))
-    )
-    F.conv2d(x, weight, padding=1)
-    seconds = []
-    for _ in range(4):
-        started = time.perf_counter()
-        F.conv2d(x, weight, padding=1)
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+def _channels_last(*shape: int, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(shape, dtype=dtype).to(memory_format=torch.channels_last)
