@@ -6,6 +6,8 @@ cache; torch reaches it by the operators that its own compiler emits. Where they
 for training, the same arithmetic is done step by step.
 """
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,7 +51,7 @@ def conv_add(
         other: (B, c_out, H, W).
         padding: (k - 1) / 2.
     """
-    if not _is_fusible(x, weight) or not (_ADDS_TO_ALL or _has_one_layout(other)):
+    if not (_is_fusible(x, weight) and (_has_one_layout(other) or _adds_to_all())):
         return F.conv2d(x, weight, bias, padding=padding) + other
     return _added(x, weight, bias, other, padding)
 
@@ -67,19 +69,18 @@ def _has_one_layout(other: Tensor) -> bool:
     return other.shape[1] > 1 and other.shape[2] * other.shape[3] > 1
 
 
+@cache
 @torch.no_grad()
 def _adds_to_all() -> bool:
     """Whether oneDNN's fused addition takes any layout: with torch 2.6 it fails where strides fit
-    two."""
+    two. Tried when it is first asked, not at import, since a process that computes starts threads
+    which its forks lack."""
     pixel = torch.zeros(1, 8, 1, 1).to(memory_format=torch.channels_last)
     try:
         _added(pixel, torch.zeros(8, 8, 1, 1), None, pixel, 0)
     except RuntimeError:
         return False
     return True
-
-
-_ADDS_TO_ALL = _HAS_POINTWISE and _adds_to_all()
 
 
 def _is_fusible(x: Tensor, weight: Tensor) -> bool:
