@@ -1,5 +1,6 @@
 """What a CUDA card does: what the processor does, by recordings, on its own device."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -219,8 +220,6 @@ def test_published_shapes_train(store, tmp_path, objective):
 
 @pytest.mark.parametrize("objective", ["cvdvae", "vdvae-sr", "vdvae"])
 def test_compact_systems_train_replayed(tiny_prior, store, tmp_path, objective):
-    import copy
-
     prior = copy.deepcopy(tiny_prior)
     model = prior if objective == "vdvae" else model_on_prior(objective, prior)
     options = {"elbo_from": 0, "rate_warmup": 0, "steps": 3, "mean_weight": 0.0}

@@ -79,7 +79,7 @@ def test_the_watch_sees_what_a_recording_cannot_hold():
 def test_a_sample_stays_on_its_device(sampler, temperature):
     model, side = sampler
     model = model.to(META, torch.bfloat16).requires_grad_(False)
-    lr = torch.empty(2, 3, side, side, device=META, dtype=torch.bfloat16)
+    lr = torch.empty(2, 3, side, side, device=META)
     noise = noise_for(model, 6, 4 * side)
     source = (lambda shape: noise[shape.layer]) if temperature else None
     with torch.inference_mode(), OnDeviceAlone():

@@ -1,6 +1,7 @@
 """A model's samples by replay, on CUDA, where its kernels are shorter than their launches."""
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
@@ -36,8 +37,14 @@ def sample(
         return model.sample(lr, noise, temperature, repeats=repeats)
     if any(parameter.requires_grad for parameter in model.parameters()):
         return model.sample(lr, noise, temperature, repeats=repeats)
-    replays = _REPLAYS.setdefault(model, _Replays())
-    return replays.sample(model, lr, noise, temperature, repeats)
+    kind = lr.shape, repeats, 0.0 if noise is None else temperature
+    drawn = [] if noise is None else [noise(shape) for shape in model.latent_shapes]
+
+    def work(lr: Tensor, *drawn: Tensor) -> Tensor:
+        source = (lambda shape: drawn[shape.layer]) if drawn else None
+        return model.sample(lr, source, temperature, repeats=repeats)
+
+    return _REPLAYS.setdefault(model, _Replays()).run(kind, work, (lr, *drawn))
 
 
 def _is_small(lr: Tensor, repeats: int) -> bool:
@@ -52,30 +59,17 @@ class _Replays:
         self._held: OrderedDict[_Kind, Replay[Tensor]] = OrderedDict()
         self._memory = torch.cuda.graph_pool_handle()
 
-    def sample(
-        self,
-        model: "ConditionalSampler",
-        lr: Tensor,
-        noise: NoiseSource | None,
-        temperature: float,
-        repeats: int,
-    ) -> Tensor:
-        kind = lr.shape, repeats, 0.0 if noise is None else temperature
-        drawn = [] if noise is None else [noise(shape) for shape in model.latent_shapes]
-
-        def work(lr: Tensor, *drawn: Tensor) -> Tensor:
-            source = (lambda shape: drawn[shape.layer]) if drawn else None
-            return model.sample(lr, source, temperature, repeats=repeats)
-
+    def run(self, kind: _Kind, work: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
+        """``work(*inputs)``, recorded when its kind comes again and again."""
         if kind not in self._held:
             self._seen[kind] += 1
             if self._seen[kind] <= _FIRST_SEEN:
-                return work(lr, *drawn)
+                return work(*inputs)
             if len(self._held) == _HELD:
                 self._held.popitem(last=False)
-            self._held[kind] = Replay(work, (lr, *drawn), memory=self._memory)
+            self._held[kind] = Replay(work, inputs, memory=self._memory)
         self._held.move_to_end(kind)
-        return self._held[kind]((lr, *drawn)).clone()
+        return self._held[kind](inputs).clone()
 
 
 _REPLAYS: WeakKeyDictionary[nn.Module, _Replays] = WeakKeyDictionary()

@@ -38,13 +38,15 @@ class Losses:
 
     def detached(self) -> "Losses":
         """The same figures without what they were computed from."""
-        parts = (self.loss, self.distortion, self.rate, self.mean_l1)
-        return Losses(*(part.detach() for part in parts))
+        return Losses(*(part.detach() for part in self._parts))
 
     def stacked(self) -> Tensor:
         """(4,) float32, in the order of the fields."""
-        parts = (self.loss, self.distortion, self.rate, self.mean_l1)
-        return torch.stack([part.float() for part in parts])
+        return torch.stack([part.float() for part in self._parts])
+
+    @property
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.loss, self.distortion, self.rate, self.mean_l1
 
 
 Objective = Callable[[Any, Tensor, Tensor, NoiseSource | None, float], Losses]
