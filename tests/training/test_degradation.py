@@ -1,6 +1,7 @@
 """Real degradations: the tensors' JPEG is Pillow's, kernels keep the light, one seed one batch."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from PIL import Image
 from vdsr_cli.metrics import psnr_rgb
 from vdsr_cli.training.degradation import (
     FIRST,
+    Pass,
     RealDegradation,
     _Draw,
     add_noise,
     blur,
+    compress,
     gaussian_kernels,
     sinc_kernels,
 )
@@ -55,6 +58,26 @@ def test_each_picture_has_its_own_quality():
     assert torch.equal(out[0], out[2]) and not torch.equal(out[0], out[1])
     errors = (out - pictures).abs().mean(dim=(1, 2, 3))
     assert errors[1] < 0.5 * errors[0]
+
+
+def test_the_blocks_of_a_jpeg_begin_anywhere():
+    picture = smooth(1, 64).repeat(2, 1, 1, 1)
+    begins = set()
+    for step in range(12):
+        out = compress(picture, (10.0, 10.0), draw(step, batch=2))
+        assert out.shape == picture.shape
+        steps = (out[..., 1:] - out[..., :-1]).abs().mean(dim=(0, 1, 2))
+        begins.add(int(torch.stack([steps[i::8].mean() for i in range(8)]).argmax()))
+    assert len(begins) > 4
+
+
+def test_every_other_batch_is_degraded_once_only():
+    hr = torch.full((4, 3, 64, 64), 128, dtype=torch.uint8)
+    quiet = Pass(blur_probability=0.0, sigma=(1.0, 1.0), size=(0.5, 0.5), noise=0.0)
+    loud = replace(quiet, noise=200.0)
+    degrade = RealDegradation(4, first=loud, second=quiet)
+    spreads = [degrade(hr, StepRandom(0, step, CPU)).float().std() for step in range(40)]
+    assert 10 < sum(bool(spread > 5) for spread in spreads) < 30
 
 
 def test_kernels_keep_the_light():

@@ -1,10 +1,13 @@
 """LR pictures as phones and the web have them: blur, resizing, noise and JPEG, twice over.
 
-    hr ─► blur ─► resize ─► noise ─► JPEG ─► blur ─► resize ─► noise ─► (sinc + JPEG) ─► lr
+    hr ─► (blur ─► resize ─► noise ─► JPEG) ─► blur ─► resize ─► noise ─► (sinc + JPEG) ─► lr
+           every other batch
 
 The second-order recipe of Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833), in batches on tensors;
-its ranges are milder where a picture would be past saving. Every picture of a batch has its own
-kernel, noise and quality; the intermediate size is drawn once a batch.
+its ranges are milder where a picture would be past saving, and half of the batches are degraded
+once only: a network that has seen nothing mild smears what is (Zhang et al. 2022, arXiv
+2205.04910). Every picture of a batch has its own kernel, noise and quality; the intermediate size
+and where the blocks of a JPEG begin are drawn once a batch.
 """
 
 import math
@@ -14,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vdsr_cli.training.jpeg import jpeg
+from vdsr_cli.training.jpeg import BLOCK, jpeg
 from vdsr_cli.training.randomness import StepRandom
 from vdsr_cli.training.world import World
 
@@ -56,15 +59,16 @@ class RealDegradation:
         """Degrades a process's share of a batch; ``random`` decides everything."""
         draw = _Draw(random, len(hr), hr.device, world or World())
         side, x = hr.shape[-1], hr.float() / 255
-        x = self._pass(x, self.first, side, draw)
-        x = jpeg(x, draw.uniform(*self.first.quality))
+        if draw.chance(0.5):
+            x = self._pass(x, self.first, side, draw)
+            x = compress(x, self.first.quality, draw)
         x = self._pass(x, self.second, side, draw)
         sinc_first = draw.chance(0.5)
         if sinc_first:
             x = self._shrink(x, side, draw)
-            x = jpeg(x, draw.uniform(*self.second.quality))
+            x = compress(x, self.second.quality, draw)
         else:
-            x = jpeg(x, draw.uniform(*self.second.quality))
+            x = compress(x, self.second.quality, draw)
             x = self._shrink(x, side, draw)
         return (x.clamp(0, 1) * 255).round().to(torch.uint8)
 
@@ -75,9 +79,9 @@ class RealDegradation:
         return add_noise(resize(x, target, draw), settings.noise, draw)
 
     def _shrink(self, x: Tensor, side: int, draw: "_Draw") -> Tensor:
-        """To the LR size, then the ringing of a sharp low-pass filter on four pictures in five."""
+        """To the LR size, then the ringing of a sharp low-pass filter on every other picture."""
         x = resize(x, side // self.scale, draw)
-        return blur(x, sinc_kernels(draw, probability=0.8))
+        return blur(x, sinc_kernels(draw, probability=0.5))
 
 
 class _Draw:
@@ -160,6 +164,13 @@ def resize(x: Tensor, side: int, draw: _Draw) -> Tensor:
         return F.interpolate(x, size=(side, side), mode="area")
     resized = F.interpolate(x, size=(side, side), mode=mode, antialias=True, align_corners=False)
     return resized.clamp(0, 1)
+
+
+def compress(x: Tensor, quality: tuple[float, float], draw: _Draw) -> Tensor:
+    """JPEG, whose blocks begin anywhere: a crop of a photograph knows nothing of its corner."""
+    above, left = (int(draw.number(0, BLOCK - 1e-6)) for _ in range(2))
+    padded = F.pad(x, (left, 0, above, 0), mode="replicate")
+    return jpeg(padded, draw.uniform(*quality))[:, :, above:, left:]
 
 
 def add_noise(x: Tensor, largest: float, draw: _Draw) -> Tensor:

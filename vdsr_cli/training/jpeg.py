@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+BLOCK = 16
+"""Side of what is coded together: four 8x8 blocks of luma and one of each chroma."""
+
 _LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
@@ -44,7 +47,7 @@ def jpeg(pictures: Tensor, quality: Tensor) -> Tensor:
         (B, 3, H, W) in [0, 1], on the 256 grey levels.
     """
     height, width = pictures.shape[2:]
-    padded = F.pad(pictures, (0, -width % 16, 0, -height % 16), mode="replicate")
+    padded = F.pad(pictures, (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
     levels = (padded * 255).round().clamp(0, 255)
     planes = torch.einsum("yc,bchw->byhw", levels.new_tensor(_TO_YCC), levels)
     luma = _through_blocks(planes[:, :1] - 128, quantisation_table(_LUMA, quality)) + 128
