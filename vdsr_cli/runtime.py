@@ -1,6 +1,8 @@
 """Device and dtype, decided once; models never name one."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -90,19 +92,32 @@ def _bfloat16_speedup() -> float:
     process. A processor's list of features does not tell: some have the instructions in name, and
     the library may have been told not to use them.
 
-    The shortest of some runs in turn, so that what else the machine does hits both alike.
+    The shortest of some runs in turn, each on one thread: on several, a run waits for the thread
+    that a busy machine lets wait, and the verdict, with it every pixel, would turn by chance.
     """
     dtypes = (torch.float32, torch.bfloat16)
     maps = [_channels_last(1, 64, 32, 32, dtype=dtype) for dtype in dtypes]
     weights = [_channels_last(64, 64, 3, 3, dtype=dtype) for dtype in dtypes]
     seconds: list[list[float]] = [[], []]
-    for _ in range(_ROUNDS + 1):
-        for x, weight, taken in zip(maps, weights, seconds, strict=True):
-            started = time.perf_counter()
-            F.conv2d(x, weight, padding=1)
-            taken.append(time.perf_counter() - started)
+    with _one_thread():
+        for _ in range(_ROUNDS + 1):
+            for x, weight, taken in zip(maps, weights, seconds, strict=True):
+                started = time.perf_counter()
+                F.conv2d(x, weight, padding=1)
+                taken.append(time.perf_counter() - started)
     slow, fast = (min(taken[1:]) for taken in seconds)
     return slow / fast
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Operations run on the calling thread alone within it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _channels_last(*shape: int, dtype: torch.dtype) -> Tensor:
