@@ -26,6 +26,7 @@ from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.services.train_start import new_model
 from vdsr_cli.training.data import PictureStore, find_pictures
 from vdsr_cli.training.loop import TrainConfig, Trainer
+from vdsr_cli.training.run_folder import MEAN
 
 RESCALES = (1.0, 0.65)
 LEFT_OVER_S = 5.0
@@ -46,6 +47,7 @@ class Plan:
         batch, lr_size: crops of a step.
         scale: super-resolution factor.
         mean_alone: share of its time for the mean path alone, before the ELBO.
+        blend: share of the average from the end of that time in the weights.
         degradation: of its LR pictures.
     """
 
@@ -59,11 +61,12 @@ class Plan:
     lr_size: int = 48
     scale: int = 4
     mean_alone: float = 0.25
+    blend: float = 0.2
     degradation: str = "bicubic"
 
 
 PLANS = {
-    "tiny": Plan(share=35, preset="vdvae-sr-x4-tiny", start="vdvae-sr-x4-tiny"),
+    "tiny": Plan(share=35, preset="vdvae-sr-x4-tiny", start="vdvae-sr-x4-tiny", blend=0.5),
     "x4": Plan(share=215, preset="vdvae-sr-x4", start="vdvae-sr-x4"),
     "real": Plan(
         share=70,
@@ -82,6 +85,7 @@ PLANS = {
         scale=8,
         batch=64,
         lr_size=24,
+        blend=0.5,
     ),
     "prior": Plan(share=75, objective="vdvae", preset="vdvae-x4-prior", mean_alone=0),
     "cvdvae": Plan(
@@ -184,7 +188,9 @@ def train(name: str, plan: Plan, seconds: float, store: Path, options: argparse.
         *("--val-every", 0, "--log-every", 200, "--save-every", 4000, "--quiet"),
         *("--device", options.device, "--minutes", round((1.1 * seconds + 20) / 60, 2)),
     )
-    run("train", "export", options.runs / name, "-o", options.runs / f"{name}.safetensors")
+    folder = options.runs / name
+    blend = ["--blend", f"{folder / MEAN}={plan.blend}"] if (folder / MEAN).exists() else []
+    run("train", "export", folder, "-o", options.runs / f"{name}.safetensors", *blend)
 
 
 def main() -> None:

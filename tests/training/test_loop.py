@@ -12,6 +12,7 @@ from PIL import Image
 from vdsr_cli.services.train import TrainRequest, export, train
 from vdsr_cli.training.data import PictureStore
 from vdsr_cli.training.loop import TrainConfig, Trainer, vdvae_sr_losses
+from vdsr_cli.training.run_folder import read_checkpoint
 from vdsr_cli.weights import read_safetensors
 
 CONFIG = TrainConfig(steps=6, batch=2, lr_size=8, warmup=2, elbo_from=1, learning_rate=2e-3)
@@ -174,7 +175,7 @@ def test_losses_are_per_dimension_bits(make_tiny):
 
 
 def test_saving_leaves_one_file(trainer):
-    one = trainer("one", steps=2)
+    one = trainer("one", steps=2, elbo_from=0)
     run(one, save_every=1)
     assert sorted(p.name for p in one.folder.iterdir()) == ["last.pt", "log.jsonl"]
 
@@ -227,6 +228,23 @@ def test_other_weights_are_blended_in(trainer, tmp_path, vdsr):
     for name, value in checkpoint.state.items():
         expected = 0.75 * runs[0].ema[name] + 0.25 * runs[1].ema[name]
         torch.testing.assert_close(value, expected.to(torch.bfloat16), msg=name)
+
+
+def test_the_average_of_the_mean_path_is_kept_for_a_blend(trainer, tmp_path, vdsr):
+    short = trainer("short", steps=2, elbo_from=2)
+    run(short)
+    long = trainer("long", steps=4, elbo_from=2)
+    run(long)
+    assert not (short.folder / "mean.pt").exists()
+    kept = read_checkpoint(long.folder / "mean.pt")
+    assert kept["step"] == 2
+    for name, value in short.ema.items():
+        assert torch.equal(kept["ema"][name], value), name
+    assert any(not torch.equal(long.ema[name], value) for name, value in short.ema.items())
+    for words in ([], ["--blend", f"{long.folder / 'mean.pt'}=0.2"]):
+        source = long.folder if words else long.folder / "mean.pt"
+        ended = vdsr("train", "export", source, "-o", tmp_path / "m.safetensors", *words)
+        assert ended.code == 0, ended.err
 
 
 @pytest.mark.parametrize(

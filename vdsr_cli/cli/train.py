@@ -306,8 +306,8 @@ def export_run(
     blend: Annotated[
         list[str] | None,
         typer.Option(
-            help="WEIGHTS=SHARE: a name, file or run of the same network that is averaged in, e.g."
-            " runs/mean=0.2; repeat."
+            help="WEIGHTS=SHARE: a name, file or run of the same network that is averaged in, e.g. "
+            "runs/mine/mean.pt=0.2; repeat."
         ),
     ] = None,
 ) -> None:

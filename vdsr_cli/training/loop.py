@@ -23,6 +23,7 @@ from vdsr_cli.training.degradation import RealDegradation
 from vdsr_cli.training.objectives import Losses, objective_of, to_unit_range, vdvae_sr_losses
 from vdsr_cli.training.randomness import StepRandom
 from vdsr_cli.training.run_folder import (
+    MEAN,
     append_log,
     prepare_folder,
     read_checkpoint,
@@ -127,6 +128,8 @@ class Trainer:
         since, started = self.step, time.monotonic()
         total = torch.zeros(4, device=self.device)
         while self.step < self.config.steps and not self._is_over(plan):
+            if self.step == self.config.elbo_from > 0:
+                self._keep_mean_path()
             losses, norm = self.train_step()
             total += losses.stacked()
             if self.step % plan.log_every == 0:
@@ -294,14 +297,25 @@ class Trainer:
         Raises:
             OutputError: it cannot be written; the last one is intact.
         """
-        if not self.world.is_first:
-            return
+        if self.world.is_first:
+            weights = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+            state = {**weights, **self._state()}
+            write_checkpoint(self.folder, state, keep_previous=self.keep_previous)
+            self._saved_step = self.step
+
+    def _keep_mean_path(self) -> None:
+        """Writes ``mean.pt``, the average that has learnt nothing of the ELBO: a share of it in the
+        finished weights makes samples cleaner. Raises OutputError."""
+        if self.world.is_first:
+            state = {"model": {**self.model.state_dict(), **self.ema}, **self._state()}
+            write_checkpoint(self.folder, state, name=MEAN)
+
+    def _state(self) -> dict[str, Any]:
+        """What every checkpoint has: the average, step, configurations, legs."""
         self.legs[-1]["to_step"] = self.step
         self.legs[-1]["seconds"] = round(time.monotonic() - self._started, 1)
-        state = {
-            "model": self.model.state_dict(),
+        return {
             "ema": self.ema,
-            "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "skipped": self.skipped,
             "config": asdict(self.config),
@@ -309,8 +323,6 @@ class Trainer:
             "architecture": config_of(self.model),
             "legs": self.legs,
         }
-        write_checkpoint(self.folder, state, keep_previous=self.keep_previous)
-        self._saved_step = self.step
 
     def resume(self, checkpoint: Path) -> None:
         """Takes up everything that ``save`` wrote; the configuration stays this run's own.

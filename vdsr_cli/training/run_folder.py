@@ -2,6 +2,7 @@
 
     last.pt       the newest checkpoint, always whole
     previous.pt   the one before it
+    mean.pt       the averaged weights where the mean path alone ends and the ELBO begins
     log.jsonl     one JSON object a line: figures of the training, of the validation
 
 A checkpoint is written beside its place, brought to the disk and then renamed. Killed at any
@@ -20,7 +21,7 @@ from vdsr_cli.errors import OutputError, WeightsError
 from vdsr_cli.files import PICKLE_ERRORS, atomic_path, write_text_atomic
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
 
-LAST, PREVIOUS, LOG = "last.pt", "previous.pt", "log.jsonl"
+LAST, PREVIOUS, MEAN, LOG = "last.pt", "previous.pt", "mean.pt", "log.jsonl"
 
 
 def find_checkpoint(folder: Path) -> Path | None:
@@ -72,24 +73,27 @@ def network_of(path: Path, state: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return state.get("kind", COMPACT_VDVAE_SR), config
 
 
-def write_checkpoint(folder: Path, state: dict[str, Any], *, keep_previous: bool) -> None:
-    """Writes ``last.pt`` whole or not at all; the old one can stay as ``previous.pt``.
+def write_checkpoint(
+    folder: Path, state: dict[str, Any], *, name: str = LAST, keep_previous: bool = False
+) -> None:
+    """Writes ``last.pt``, or another, whole or not at all; the old one can stay as ``previous.pt``.
 
     Raises:
         OutputError: the disk is full, or the folder is gone; the old checkpoint is as it was.
     """
+    path = folder / name
     try:
-        with atomic_path(folder / LAST) as temporary:
+        with atomic_path(path) as temporary:
             with temporary.open("wb") as file:
                 torch.save(state, file)
-            if keep_previous and (folder / LAST).exists():
-                _replace_by_copy(folder / PREVIOUS, folder / LAST)
+            if keep_previous and path.exists():
+                _replace_by_copy(folder / PREVIOUS, path)
     except (OSError, RuntimeError) as error:
         # torch.save reports a failed write as a RuntimeError whose cause is the system's.
         cause = error if isinstance(error, OSError) else error.__context__
         reason = cause.strerror if isinstance(cause, OSError) else str(error).splitlines()[0]
         raise OutputError(
-            f"cannot write {folder / LAST}: {reason}",
+            f"cannot write {path}: {reason}",
             hint="the last checkpoint is intact; make room and run the same command again",
         ) from error
 
