@@ -17,6 +17,7 @@ What was tried when these tests were made, and what it found:
                                      and absurd values  string), memory and time without bounds
     opcodes of pickles               25 a test, fixed   none is run; bytearray(n) and deflated
                                                         records filled the memory
+    options                          1,000 a test       names longer than a file's may be: traceback
     answers of servers, the cache    25 a test, fixed   tracebacks: redirects to no address, lengths
                                                         of 5,000 digits, deep JSON
 

@@ -16,6 +16,7 @@ from vdsr_cli.errors import InputError
 from vdsr_cli.images import Canvas, read_picture
 
 MAX_PIXELS = 1_000_000
+WEBP_MOST_SIDE = 16_383
 BOUND_BYTES = 400 << 20
 """More than a picture of so many pixels takes in float32, its copies and its decoder together."""
 
@@ -114,7 +115,8 @@ def check(data: bytes) -> None:
     canvas.put_rows(0, picture.rgb[0], picture.alpha[0] if has_alpha else None)
     # Whatever is said about the picture must not stop it from being written.
     for format in ("png", "tiff", "jpg", "webp"):
-        canvas.save_to(io.BytesIO(), format)
+        if format != "webp" or max(picture.height, picture.width) <= WEBP_MOST_SIDE:
+            canvas.save_to(io.BytesIO(), format)
 
 
 @pytest.mark.parametrize("kind", ORIGINALS)

@@ -1,9 +1,11 @@
 """The ``vdsr`` command: its sub-commands and the one error boundary."""
 
 import codecs
+import errno
+import os
 import sys
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -21,7 +23,7 @@ from vdsr_cli.cli import (
     weights,
 )
 from vdsr_cli.cli.console import print_vdsr_error
-from vdsr_cli.errors import VdsrError
+from vdsr_cli.errors import UsageError, VdsrError
 
 app = typer.Typer(
     name="vdsr",
@@ -77,5 +79,15 @@ def main() -> None:
     try:
         app()
     except VdsrError as error:
-        print_vdsr_error(error)
-        sys.exit(error.exit_code)
+        _end_with(error)
+    except OSError as error:
+        # Wherever a path is only asked about; what reads and writes files says more itself.
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = os.fsdecode(error.filename or "")
+        _end_with(UsageError(f"too long for the name of a file: {name[:40]!r}..."))
+
+
+def _end_with(error: VdsrError) -> NoReturn:
+    print_vdsr_error(error)
+    sys.exit(error.exit_code)
