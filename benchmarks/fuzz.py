@@ -11,7 +11,8 @@ What was tried when these tests were made, and what it found:
 
     target                           tried              found
     mutated PNG and JPEG             4,000 of each      nothing
-    mutated TIFF                     up to 3,000        a warning of a mean that overflows
+    mutated TIFF                     up to 3,000        a warning of a mean that overflows; EXIF of
+                                                        any BigTIFF: traceback
     pictures, by fuzz_decoders.py    235,537 in 301 s   nothing
     configurations of weights files  25 a test, fixed   tracebacks (no levels, a number for a layer
                                      and absurd values  string), memory and time without bounds

@@ -23,9 +23,10 @@ from picture_files import (
     random_levels,
     read,
 )
-from PIL import Image
+from PIL import ExifTags, Image
 
-from vdsr_cli.images import Metadata, encode_levels
+from vdsr_cli.images import Metadata, encode_levels, read_picture
+from vdsr_cli.images.metadata import sized_exif
 
 
 @pytest.mark.parametrize(
@@ -152,3 +153,16 @@ def test_unusual_gamma_is_told():
     usual = (b"gAMA", struct.pack(">I", 45_455))
     assert "gamma of 1" in read(png(1, 1, 8, 0, [b"\x80"], linear)).notes[0]
     assert read(png(1, 1, 8, 0, [b"\x80"], usual)).notes == ()
+
+
+@pytest.mark.parametrize("is_big", [False, True])
+def test_the_exif_of_a_tiff_is_kept(tmp_path, is_big):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.LensModel] = "Lens"
+    Image.new("RGB", (16, 12), "teal").save(tmp_path / "a.tif", big_tiff=is_big, exif=exif)
+    kept = read_picture(tmp_path / "a.tif").metadata.exif
+    assert kept is not None
+    block = sized_exif(kept, width=64, height=48)
+    assert block[ExifTags.Base.Make] == "Maker"
+    assert block.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.LensModel] == "Lens"

@@ -57,6 +57,7 @@ def clean_exif(image: Image.Image) -> bytes | None:
         del exif[tag]
     if _ORIENTATION in exif:
         exif[_ORIENTATION] = 1
+    exif.bigtiff = False  # A BigTIFF's block gets the header that EXIF has elsewhere.
     return exif.tobytes() if len(exif) else None
 
 
