@@ -160,7 +160,9 @@ def test_the_exif_of_a_tiff_is_kept(tmp_path, is_big):
     exif = Image.Exif()
     exif[ExifTags.Base.Make] = "Maker"
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.LensModel] = "Lens"
-    Image.new("RGB", (16, 12), "teal").save(tmp_path / "a.tif", big_tiff=is_big, exif=exif)
+    Image.new("RGB", (16, 12), "teal").save(
+        tmp_path / "a.tif", big_tiff=is_big, exif=exif.tobytes()
+    )
     kept = read_picture(tmp_path / "a.tif").metadata.exif
     assert kept is not None
     block = sized_exif(kept, width=64, height=48)
