@@ -1,7 +1,6 @@
 """The ``vdsr`` command: its sub-commands and the one error boundary."""
 
 import codecs
-import errno
 import os
 import sys
 from io import TextIOWrapper
@@ -81,11 +80,10 @@ def main() -> None:
     except VdsrError as error:
         _end_with(error)
     except OSError as error:
-        # Wherever a path is only asked about; what reads and writes files says more itself.
-        if error.errno != errno.ENAMETOOLONG:
+        # A path that was only asked about; what reads and writes files says more itself.
+        if error.filename is None:
             raise
-        name = os.fsdecode(error.filename or "")
-        _end_with(UsageError(f"too long for the name of a file: {name[:40]!r}..."))
+        _end_with(UsageError(f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}"))
 
 
 def _end_with(error: VdsrError) -> NoReturn:
