@@ -252,13 +252,21 @@ def test_opcodes_that_call_are_refused_and_not_run(read, unrun, names, calls, no
         assert read(packed(b"\x80\x02" + content)) is None
 
 
-@given(st.data())
-def test_damaged_pickles(read, unrun, data):
-    buffer = io.BytesIO()
-    is_zip = data.draw(st.booleans())
-    torch.save({"a": torch.ones(7, 3)}, buffer, _use_new_zipfile_serialization=is_zip)
+def test_damaged_pickles(read, unrun):
     evil = archived(b"\x80\x02cposix\nsystem\nX\x20\0\0\0" + unrun.ljust(32) + b"\x85R.")
-    read(data.draw(mutated([buffer.getvalue(), evil])))
+
+    # Saved once: the older format holds an address in memory, so no two are alike.
+    @given(st.one_of(*(mutated([saved(is_zip=is_zip), evil]) for is_zip in (False, True))))
+    def damaged(content: bytes) -> None:
+        read(content)
+
+    damaged()
+
+
+def saved(*, is_zip: bool) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"a": torch.ones(7, 3)}, buffer, _use_new_zipfile_serialization=is_zip)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("bomb", BOMBS[:2])

@@ -3,6 +3,7 @@
 import io
 import resource
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from mutations import mutated
 from PIL import Image, features
 
-from vdsr_cli.errors import InputError
+from vdsr_cli.errors import InputError, OutputError
 from vdsr_cli.images import Canvas, read_picture
 
 MAX_PIXELS = 1_000_000
@@ -115,7 +116,8 @@ def check(data: bytes) -> None:
     canvas.put_rows(0, picture.rgb[0], picture.alpha[0] if has_alpha else None)
     # Whatever is said about the picture must not stop it from being written.
     for format in ("png", "tiff", "jpg", "webp"):
-        if format != "webp" or max(picture.height, picture.width) <= WEBP_MOST_SIDE:
+        is_too_long = format == "webp" and max(picture.height, picture.width) > WEBP_MOST_SIDE
+        with pytest.raises(OutputError, match="too many") if is_too_long else nullcontext():
             canvas.save_to(io.BytesIO(), format)
 
 
