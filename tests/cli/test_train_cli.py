@@ -58,7 +58,8 @@ def test_a_shipped_model_is_fine_tuned_validated_and_exported(
     assert "vdvae-sr" in card["legs"][0]["command"] and card["legs"][0]["copies"] == 4
     assert card["curves"]["val_psnr_y"]["best"] > 0
     page = out.with_suffix(".md").read_text()
-    assert "**licence**: CC0" in page and "| learning_rate | 0.0002 |" in page
+    assert "**licence**: CC0" in page and page.count("**licence**") == 1
+    assert "| learning_rate | 0.0002 |" in page
     save_picture(tmp_path / "a.png")
     assert vdsr("upscale", tmp_path / "a.png", "-m", out).code == 0
 

@@ -124,6 +124,55 @@ def test_every_objective_trains_what_it_should_and_nothing_else(prior, objective
         assert all(n.startswith(("lr_encoder.", "encoder_y.")) or ".enc_y." in n for n in trained)
 
 
+def test_a_prior_trains_what_it_shows_with_the_finest_layers_at_their_means(prior):
+    image = crops()[0] / 255
+    noise = fixed_noise(2, (32, 32), CPU)
+
+    def other(shape):
+        return -noise(shape)
+
+    elbo, shown = prior.elbo_and_mean(image, noise)
+    of_prior = prior(image, noise)
+    assert torch.equal(elbo.rate, of_prior.rate)
+    assert torch.equal(elbo.distortion, of_prior.distortion)
+
+    def mixed(shape):
+        return noise(shape) if shape.cell >= 4 else other(shape)
+
+    assert torch.equal(prior.elbo_and_mean(image, mixed)[1], shown)
+    assert not torch.equal(prior.elbo_and_mean(image, other)[1], shown)
+    assert not torch.allclose(prior.posterior(image, noise)[0][:, :3], shown)
+    for level in prior.blocks_by_level[:-1]:
+        for block in level:
+            block.z_proj.weight.data.zero_()
+    at_the_means = prior.sample(2, (32, 32), None)[:, :3]
+    torch.testing.assert_close(prior.elbo_and_mean(image, noise)[1], at_the_means)
+
+
+def test_of_what_a_prior_shows_a_tenth_of_the_gradient_reaches_the_layers_down_to_lr(
+    prior, monkeypatch
+):
+    image, noise = crops()[0] / 255, fixed_noise(2, (32, 32), CPU)
+    coarse, fine = prior.blocks_by_level[0][0].enc.c1.weight, prior.head.weight
+
+    def gradients():
+        return torch.autograd.grad(prior.elbo_and_mean(image, noise)[1].sum(), (coarse, fine))
+
+    of_coarse, of_fine = gradients()
+    monkeypatch.setattr("vdsr_cli.models.compact_prior._COARSE_GRADIENT", 1.0)
+    whole_of_coarse, whole_of_fine = gradients()
+    torch.testing.assert_close(of_coarse, whole_of_coarse / 10)
+    assert torch.equal(of_fine, whole_of_fine) and whole_of_coarse.abs().max() > 1e-3
+
+
+def test_a_prior_without_layers_finer_than_lr_shows_what_its_posterior_does():
+    config = replace(CONFIG, levels=CONFIG.levels[:-1])
+    prior, image = randomised(CompactVDVAE(config)), crops()[0] / 255
+    noise = fixed_noise(2, (32, 32), CPU)
+    shown = prior.elbo_and_mean(image, noise)[1]
+    assert torch.equal(shown, prior.posterior(image, noise)[0][:, :3])
+
+
 def test_the_rate_of_cvdvae_is_the_kl_of_its_first_layers(prior):
     model = randomised(CompactCVDVAE.from_prior(prior), seed=3)
     hr, lr = crops()

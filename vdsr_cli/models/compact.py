@@ -136,16 +136,16 @@ class CompactHierarchy(nn.Module):
         """Every stochastic layer in the order of drawing, coarse to fine."""
         return self.config.latent_shapes
 
-    def _run(self, x: Tensor, step: Step, *, stop: int | None = None) -> Tensor:
-        """Walks down the layers (the first ``stop``) from a top state to the last one's output."""
-        shapes = iter(self.latent_shapes[:stop])
+    def _run(self, x: Tensor, step: Step, *, start: int = 0, stop: int | None = None) -> Tensor:
+        """Walks down the layers from ``start`` to before ``stop``: the input state of the first to
+        the last one's output."""
+        wanted = self.latent_shapes[start:stop]
+        shapes = iter(self.latent_shapes)
         for index, level in enumerate(self.blocks_by_level):
             for first, block in enumerate(level):
-                shape = next(shapes, None)
-                if shape is None:
-                    return x
-                x = self.upsamples[index - 1](x) if index and not first else x
-                x = step(block, shape, x)
+                if (shape := next(shapes)) in wanted:
+                    x = self.upsamples[index - 1](x) if index and not first else x
+                    x = step(block, shape, x)
         return x
 
     def _parameters_of(self, x: Tensor, base: Tensor | None = None) -> Tensor:

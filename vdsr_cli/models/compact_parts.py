@@ -73,6 +73,11 @@ class CompactConfig:
         return self.levels[0].cell // self.scale
 
     @property
+    def lr_layers(self) -> int:
+        """How many of the stochastic layers are at or below the LR resolution: the first ones."""
+        return sum(level.blocks for level in self.levels if level.cell >= self.scale)
+
+    @property
     def latent_shapes(self) -> "list[LatentShape]":
         """Every stochastic layer in the order of drawing, coarse to fine."""
         shapes = [

@@ -34,6 +34,9 @@ from vdsr_cli.models.cvdvae import LatentKL
 from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.models.vdvae import set_trainable
 
+_COARSE_GRADIENT = 0.1
+"""Share of the mean path's gradient that reaches the layers down to the LR resolution."""
+
 
 class CompactVDVAE(CompactHierarchy):
     """p(hr): no LR encoder, no gates, no bicubic base."""
@@ -50,6 +53,29 @@ class CompactVDVAE(CompactHierarchy):
         parameters, rate = self.posterior(image, noise)
         return Elbo(negative_log_likelihood(2 * image.float() - 1, parameters), rate)
 
+    def elbo_and_mean(self, image: Tensor, noise: NoiseSource) -> tuple[Elbo, Tensor]:
+        """One training pass: :meth:`forward`, and the pixels (B, 3, H, W) in [-1, 1], not clamped,
+        where the layers finer than the LR picture are at the prior's means.
+
+        Of the gradient through the pixels a tenth reaches the layers above those: enough for them
+        to hold the LR picture, too little for their latents to hide detail that it lacks, which
+        the LR encoder of a CVDVAE could not know.
+
+        Arguments as :meth:`posterior`.
+        """
+        target, split = 2 * image.float() - 1, self.config.lr_layers
+        activations = self.hr_encoder(target)
+        lr_state, coarse = self._infer(self._top(activations), activations, noise, stop=split)
+        state, fine = self._infer(lr_state, activations, noise, start=split)
+        likelihood = negative_log_likelihood(target, self._parameters_of(state))
+
+        def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
+            return block.generate(x, None, 0.0)
+
+        held = lr_state.detach().lerp(lr_state, _COARSE_GRADIENT)  # the same values
+        mean_path = self._parameters_of(self._run(held, generate, start=split))
+        return Elbo(likelihood, torch.stack([*coarse, *fine])), mean_path[:, :3]
+
     def posterior(self, image: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor]:
         """Draws latents from q(z | image); returns what the decoder makes of them, and their KL.
 
@@ -63,15 +89,8 @@ class CompactVDVAE(CompactHierarchy):
             (layers, B) in nats per picture.
         """
         activations = self.hr_encoder(2 * image.float() - 1)
-        rates: list[Tensor] = []
-
-        def infer(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
-            x, kl = block.infer(x, activations[shape.cell], noise(shape))
-            rates.append(kl.sum(dim=(1, 2, 3)))
-            return x
-
-        top = torch.zeros_like(activations[self.config.levels[0].cell])
-        return self._parameters_of(self._run(top, infer)), torch.stack(rates)
+        state, rate = self._infer(self._top(activations), activations, noise)
+        return self._parameters_of(state), torch.stack(rate)
 
     def sample(
         self,
@@ -99,6 +118,28 @@ class CompactVDVAE(CompactHierarchy):
         cells = (side // level.cell for side in size)
         top = self.head.weight.new_zeros(batch, level.width, *cells)
         return self._parameters_of(self._run(top, generate))
+
+    def _infer(
+        self,
+        x: Tensor,
+        activations: dict[int, Tensor],
+        noise: NoiseSource,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Runs layers with latents from q(z | image): the state below, and their rates (B,)."""
+        rates: list[Tensor] = []
+
+        def infer(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
+            x, kl = block.infer(x, activations[shape.cell], noise(shape))
+            rates.append(kl.sum(dim=(1, 2, 3)))
+            return x
+
+        return self._run(x, infer, start=start, stop=stop), rates
+
+    def _top(self, activations: dict[int, Tensor]) -> Tensor:
+        return torch.zeros_like(activations[self.config.levels[0].cell])
 
 
 class CompactVDVAESROnPrior(CompactVDVAESR):
@@ -152,15 +193,13 @@ class CompactCVDVAEConfig:
     conditioned_blocks: int
 
     def __post_init__(self) -> None:
-        most = sum(s.cell >= self.hierarchy.scale for s in self.hierarchy.latent_shapes)
-        if not 1 <= self.conditioned_blocks <= most:
-            raise ValueError(f"conditioned_blocks must be within 1..{most}")
+        if not 1 <= self.conditioned_blocks <= self.hierarchy.lr_layers:
+            raise ValueError(f"conditioned_blocks must be within 1..{self.hierarchy.lr_layers}")
 
     @classmethod
     def of_prior(cls, hierarchy: CompactConfig) -> Self:
         """Conditions every layer up to the LR resolution."""
-        most = sum(shape.cell >= hierarchy.scale for shape in hierarchy.latent_shapes)
-        return cls(hierarchy=hierarchy, conditioned_blocks=most)
+        return cls(hierarchy=hierarchy, conditioned_blocks=hierarchy.lr_layers)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

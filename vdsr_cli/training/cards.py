@@ -87,7 +87,7 @@ def markdown_card(name: str, architecture: str, parameters: int, facts: Mapping[
     lines += [
         f"- **degradation**: {facts['degradation']}",
         f"- **steps**: {facts['step']:,}, {facts['seconds'] / 60:.0f} minutes",
-        f"- **licence**: {facts['licence_note']}",
+        *([] if "licence" in added else [f"- **licence**: {facts['licence_note']}"]),
         f"- **limits**: {LIMITS.get(facts['degradation'], '')}",
         "",
         "## Training",

@@ -81,7 +81,7 @@ class RunPlan:
 
 
 DEFAULTS: Mapping[str, Mapping[str, float | int | str]] = {
-    "vdvae": {"steps": 20_000, "batch": 8, "lr_size": 32, "mean_weight": 0.0},
+    "vdvae": {"steps": 20_000, "batch": 8, "lr_size": 32, "mean_weight": 30.0},
     "cvdvae": {
         "steps": 10_000,
         "batch": 8,

@@ -1,6 +1,7 @@
 """What is minimised: the objectives, in bits per dimension of the HR picture.
 
     vdvae     distortion + rate                              the prior p(hr), Child 2021
+              + weight * L1 with the layers finer than the LR picture at their means
     cvdvae    sum over i < k of KL(q(z_i | hr) || q(z_i | lr))    paper 003, equation 14
     vdvae-sr  distortion + rate, given lr                    paper 000, equation 11
               + weight * L1 of the mean path on [-1, 1]
@@ -8,7 +9,7 @@
               + weight * L1 of the mean path on [-1, 1]
 
 The L1 term trains what temperature 0 shows, the picture at the prior's means, of which the ELBO
-says nothing.
+says nothing. Of a prior it also brings the LR picture into the layers that a CVDVAE conditions.
 """
 
 import math
@@ -113,11 +114,15 @@ def vdvae_losses(
     noise: NoiseSource | None,
     mean_weight: float,
 ) -> Losses:
-    """The objective of the unconditional prior: its negative ELBO; ``lr`` is not looked at."""
+    """The objective of the unconditional prior: its negative ELBO and, of a compact one, the L1
+    of :meth:`CompactVDVAE.elbo_and_mean`; ``lr`` is not looked at."""
     if noise is None:
         raise ValueError("the unconditional prior has no phase without the ELBO")
-    elbo = model(to_unit_range(hr), noise)
-    return _from_elbo(elbo, hr, 0.0, hr.new_zeros((), dtype=torch.float32))
+    hr_unit = to_unit_range(hr)
+    if mean_weight and isinstance(model, CompactVDVAE):
+        elbo, mean_path = model.elbo_and_mean(hr_unit, noise)
+        return _from_elbo(elbo, hr, mean_weight, (mean_path - (2 * hr_unit - 1)).abs().mean())
+    return _from_elbo(model(hr_unit, noise), hr, 0.0, hr.new_zeros((), dtype=torch.float32))
 
 
 def cvdvae_losses(
