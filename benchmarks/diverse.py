@@ -43,14 +43,15 @@ def run(*arguments: object) -> tuple[float, dict[str, Any]]:
     return seconds, json.loads(done.stdout)
 
 
-def print_seconds(folder: Path, samples: int, runs: int) -> None:
+def print_seconds(folder: Path, model: str, samples: int, runs: int) -> None:
     """The command with one sample and with several, interleaved."""
     picture = folder / "in.png"
     save_levels(picture, mirrored((256, 256)))
     seconds: dict[int, list[float]] = {1: [], samples: []}
     for _ in range(runs):
         for count, measured in seconds.items():
-            measured.append(run(picture, "-n", count, "-o", folder / f"n{count}/")[0])
+            words = [picture, "-m", model, "-n", count, "-o", folder / f"n{count}/"]
+            measured.append(run(*words)[0])
     one, many = (statistics.median(measured) for measured in seconds.values())
     for count, measured in seconds.items():
         print(f"-n {count}: {', '.join(f'{s:.2f}' for s in measured)} s")
@@ -102,14 +103,14 @@ def main() -> None:
     )
     parser.add_argument("datasets", nargs="*", type=Path, metavar="DATASET")
     parser.add_argument("-n", "--samples", type=int, default=5)
-    parser.add_argument("-m", "--model", default="vdvae-sr-x4")
+    parser.add_argument("-m", "--model", default="cvdvae-x4")
     parser.add_argument("--temperatures", default="0,0.5,0.8,1")
     parser.add_argument("--runs", type=int, default=3, help="of the seconds; 0 leaves them out")
     parser.add_argument("--metric-weights", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.runs:
-            print_seconds(Path(folder), options.samples, options.runs)
+            print_seconds(Path(folder), options.model, options.samples, options.runs)
         for dataset in options.datasets:
             print_table(dataset, Path(folder), options)
 

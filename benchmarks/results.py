@@ -1,4 +1,4 @@
-"""The results page of the README: every bundled x4 model beside bicubic and what others published.
+"""The results page of the README: the bundled x4 models beside bicubic and what others published.
 
     python benchmarks/results.py Set5 Set14 [--metric-weights DIR] [--write]
 
@@ -41,13 +41,13 @@ SHOWN = {
 
 
 def bundled_models(runtime: Runtime) -> list[LoadedModel]:
-    """Every x4 model that comes with the package, in the order of weights.toml."""
+    """The x4 models of the package for bicubic reduction, in the order of weights.toml."""
     names = [
         name
         for name, record in load_records().items()
         if record.scale == SCALE and isinstance(record.location, Bundled) and locate(record)
     ]
-    return [load_model(name, runtime) for name in names]
+    return [model for model in (load_model(name, runtime) for name in names) if model.is_bicubic]
 
 
 def shown(score: PictureScore, protocol: Protocol) -> PictureScore:

@@ -78,7 +78,7 @@ def print_row(name: str, figures: dict[str, float]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("datasets", nargs="+", type=Path, metavar="DATASET")
-    parser.add_argument("-m", "--model", default="vdvae-sr-x4")
+    parser.add_argument("-m", "--model", default="cvdvae-x4")
     parser.add_argument("-n", "--samples", type=int, default=16)
     parser.add_argument("-t", "--temperature", type=float, default=1.0)
     parser.add_argument("--smooth", type=float, default=0.0, metavar="PIXELS")

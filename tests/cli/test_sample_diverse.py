@@ -140,3 +140,12 @@ def test_folders_and_existing_outputs_are_refused(run, face, tmp_path):
 def test_a_missing_input_leaves_nothing(run, tmp_path):
     assert run(tmp_path / "none.png").exception.exit_code == 3
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("scale", "model"), [(2, "vdvae-sr-x2"), (4, "cvdvae-x4"), (8, "vdvae-sr-x8")]
+)
+def test_the_scale_chooses_a_bundled_model(vdsr, face, tmp_path, scale, model):
+    ended = vdsr("sample-diverse", face, "-n", 2, "-s", scale, "-o", tmp_path / "out", "--json")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["model"] == model

@@ -57,7 +57,7 @@ def upscaled(tmp_path, vdsr):
     [
         ("vdvae-sr-x4", 4, 0.9),
         ("vdvae-sr-x4-tiny", 4, 0.8),
-        ("cvdvae-x4", 4, 0.3),
+        ("cvdvae-x4", 4, 0.6),
         ("vdvae-sr-x2", 2, 1.5),
         ("vdvae-sr-x8", 8, 0.8),
     ],

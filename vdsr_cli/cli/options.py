@@ -66,6 +66,15 @@ ModelOption = Annotated[
         show_default="vdvae-sr-x2, -x4 or -x8, by --scale",
     ),
 ]
+SamplerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Model name, hf:// address or file.",
+        show_default="vdvae-sr-x2, cvdvae-x4 or vdvae-sr-x8, by --scale",
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="Which of the possible pictures.")]
 TileOption = Annotated[
     int | None,

@@ -17,18 +17,18 @@ from vdsr_cli.cli.options import (
     Format,
     FormatOption,
     MaxPixelsOption,
-    ModelOption,
     Output,
     OutputOption,
     OverlapOption,
     OverwriteOption,
     QualityOption,
     QuietOption,
+    SamplerOption,
     SeedOption,
     TileOption,
     parse_batch,
 )
-from vdsr_cli.config import check_temperature, default_model
+from vdsr_cli.config import check_temperature, default_sampler
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import Source, expand_inputs, output_path, plan_naming, scale_tag
 
@@ -53,7 +53,7 @@ def sample_diverse(
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="Folder, or the name that outputs build on.")
     ] = None,
-    model: ModelOption = None,
+    model: SamplerOption = None,
     scale: Annotated[float, typer.Option("--scale", "-s", help="The model's own factor.")] = 4.0,
     temperature: Annotated[
         float, typer.Option("--temperature", "-t", help="How far samples may differ, 0 to 1.")
@@ -162,7 +162,7 @@ def sample_diverse(
         _show_plan(source, names.all_of(request, count_samples(request)), as_json=as_json)
         return
     runtime = choose_runtime(device.value, dtype.value)
-    loaded = load_model(model or default_model(scale), runtime)
+    loaded = load_model(model or default_sampler(scale), runtime)
     if scale != loaded.model.scale:
         raise UsageError(
             f"{loaded.name} makes x{loaded.model.scale} and no other scale here",

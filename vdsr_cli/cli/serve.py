@@ -17,7 +17,7 @@ from vdsr_cli.cli.options import (
     MaxPixelsOption,
     parse_batch,
 )
-from vdsr_cli.config import DEFAULT_MODEL
+from vdsr_cli.config import DEFAULT_SAMPLER
 from vdsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _load(names: list[str] | None, runtime: "Runtime") -> "list[LoadedModel]":
     rows = load_records().values()
     bundled = [row.name for row in rows if row.scale and isinstance(row.location, Bundled)]
     loaded = []
-    for name in sorted(bundled, key=lambda name: name != DEFAULT_MODEL):
+    for name in sorted(bundled, key=lambda name: name != DEFAULT_SAMPLER):
         # Some systems of the papers have a scale but do not upscale whole pictures.
         with suppress(UsageError):
             loaded.append(load_model(name, runtime))
