@@ -30,6 +30,7 @@ from vdsr_cli.services.engine import (
     sample_strips,
 )
 from vdsr_cli.services.loading import load_model
+from vdsr_cli.tiling import tiles_for
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "photo.png"
 CUTS = {
@@ -52,7 +53,8 @@ def seam_ratio(draw: Callable[[Tensor], Tensor], lr: Tensor, model: ConditionalS
         lr: (3, h, w), both sides more than 112.
         model: for its scale and its tiles.
     """
-    stride = SINGLE.tile - SINGLE.overlap
+    tile, overlap = tiles_for(SINGLE.tile, SINGLE.overlap, cell=model.lr_multiple)
+    stride = tile - overlap
     height, width = (side - stride for side in lr.shape[1:])
     plan = plan_picture(height, width, cell=model.lr_multiple, settings=SINGLE)
     sums = torch.zeros(2, dtype=torch.float64)
