@@ -248,7 +248,8 @@ def _stored(path: Path, tensors: Mapping[str, Tensor], index: int, grid: LatentG
         if stored is None or tuple(stored.shape) != grid.size(shape):
             raise InputError(
                 f"{path}: its latents are of another model or of a picture of another size",
-                hint=f"layer {shape.layer} must be {'x'.join(map(str, grid.size(shape)))}",
+                hint="give the --model that drew them;"
+                f" here layer {shape.layer} must be {'x'.join(map(str, grid.size(shape)))}",
             )
         layers[shape.layer] = stored.float()
     if len(tensors) % len(grid.shapes) or _has_more_layers(tensors, grid):
