@@ -87,7 +87,9 @@ PLANS = {
         lr_size=24,
         blend=0.5,
     ),
-    "prior": Plan(share=75, objective="vdvae", preset="vdvae-x4-prior", mean_alone=0),
+    "prior": Plan(
+        share=75, objective="vdvae", preset="vdvae-x4-prior", start="vdvae-x4-prior", mean_alone=0
+    ),
     "cvdvae": Plan(
         share=45, objective="cvdvae", start="vdvae-x4-prior", after="prior", rate=5e-4, mean_alone=0
     ),
