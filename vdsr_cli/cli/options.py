@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,24 +57,16 @@ class Engine(StrEnum):
 
 
 # Of the commands that make pictures.
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        help="Model name, hf:// address or file.",
-        show_default="vdvae-sr-x2, -x4 or -x8, by --scale",
-    ),
-]
-SamplerOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        help="Model name, hf:// address or file.",
-        show_default="vdvae-sr-x2, cvdvae-x4 or vdvae-sr-x8, by --scale",
-    ),
-]
+
+
+def _model(default: str) -> Any:
+    return typer.Option(
+        "--model", "-m", help="Model name, hf:// address or file.", show_default=default
+    )
+
+
+ModelOption = Annotated[str | None, _model("vdvae-sr-x2, -x4 or -x8, by --scale")]
+SamplerOption = Annotated[str | None, _model("vdvae-sr-x2, cvdvae-x4 or vdvae-sr-x8, by --scale")]
 SeedOption = Annotated[int, typer.Option(help="Which of the possible pictures.")]
 TileOption = Annotated[
     int | None,

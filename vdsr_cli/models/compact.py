@@ -136,14 +136,18 @@ class CompactHierarchy(nn.Module):
         """Every stochastic layer in the order of drawing, coarse to fine."""
         return self.config.latent_shapes
 
+    def _top(self, activations: dict[int, Tensor]) -> Tensor:
+        """The state above the first layer: zero, of the size of an encoder's coarsest map."""
+        return torch.zeros_like(activations[self.config.levels[0].cell])
+
     def _run(self, x: Tensor, step: Step, *, start: int = 0, stop: int | None = None) -> Tensor:
         """Walks down the layers from ``start`` to before ``stop``: the input state of the first to
         the last one's output."""
-        wanted = self.latent_shapes[start:stop]
-        shapes = iter(self.latent_shapes)
+        shapes = self.latent_shapes
+        wanted, following = range(len(shapes))[start:stop], iter(shapes)
         for index, level in enumerate(self.blocks_by_level):
             for first, block in enumerate(level):
-                if (shape := next(shapes)) in wanted:
+                if (shape := next(following)).layer in wanted:
                     x = self.upsamples[index - 1](x) if index and not first else x
                     x = step(block, shape, x)
         return x
@@ -244,10 +248,6 @@ class CompactVDVAESR(AnySizeSampling, CompactHierarchy):
     def _seen_by_posterior(self, hr: Tensor, base: Tensor) -> Tensor:
         """The HR encoder's input: what the bicubic picture lacks."""
         return (hr - base) / RESIDUAL_SCALE
-
-    def _top(self, lr_activations: dict[int, Tensor]) -> Tensor:
-        """The state above the first layer: zero."""
-        return torch.zeros_like(lr_activations[self.config.levels[0].cell])
 
     def _generate(
         self,

@@ -138,9 +138,6 @@ class CompactVDVAE(CompactHierarchy):
 
         return self._run(x, infer, start=start, stop=stop), rates
 
-    def _top(self, activations: dict[int, Tensor]) -> Tensor:
-        return torch.zeros_like(activations[self.config.levels[0].cell])
-
 
 class CompactVDVAESROnPrior(CompactVDVAESR):
     """p(hr | lr) that starts as a pretrained prior and learns to look at the LR picture.
@@ -285,9 +282,6 @@ class CompactCVDVAE(AnySizeSampling, CompactHierarchy):
     def mean_path(self, lr: Tensor) -> Tensor:
         """The picture at the means of all latents: (B, 3, H, W) in [-1, 1], not clamped."""
         return self.sample(lr, None, 0.0)[:, :3]
-
-    def _top(self, lr_activations: dict[int, Tensor]) -> Tensor:
-        return torch.zeros_like(lr_activations[self.config.levels[0].cell])
 
 
 def compact_config_from(values: Mapping[str, Any]) -> CompactConfig:
