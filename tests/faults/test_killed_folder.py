@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,14 +17,27 @@ KILLS = 4
 ZYGOTE = """
 import os, sys
 import torch
-import vdsr_cli.services.upscale, vdsr_cli.services.loading
+import vdsr_cli.cli.upscale, vdsr_cli.services.upscale, vdsr_cli.services.loading
 import vdsr_cli.images.draft as draft, vdsr_cli.images.segments as segments
 draft.JOURNAL_EVERY_S, segments._SEGMENT_BYTES = 0.0, 3000
 from vdsr_cli.cli.app import main
+
+STEPS = {"open", "os.mkdir", "os.chmod", "os.rename", "os.remove"}
+
+def die_before(step, folder):
+    def count(event, arguments):
+        nonlocal step
+        if event in STEPS and folder in str(arguments[0]).split(os.sep):
+            step -= 1
+            if not step:
+                os.kill(os.getpid(), 9)
+    sys.addaudithook(count)
+
 for line in sys.stdin:
     process = os.fork()
     if not process:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        die_before(int(line), "out")
         sys.argv = ["vdsr", *sys.argv[1:]]
         main()
         os._exit(0)
@@ -40,8 +54,9 @@ class Lives:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.zygote = subprocess.Popen(command, **pipes)
 
-    def start(self) -> int:
-        self.zygote.stdin.write("go\n")
+    def start(self, *, until_step: int = 0) -> int:
+        """Killed before its n-th step on the files of the folder "out"; 0: never."""
+        self.zygote.stdin.write(f"{until_step}\n")
         self.zygote.stdin.flush()
         return int(self.zygote.stdout.readline())
 
@@ -64,14 +79,14 @@ def test_killed_at_random_moments(vdsr, tmp_path, tiny_path, save_picture, monke
     words = ["upscale", "-r", shots, "--model", tiny_path, "--format", format, "--tile", 32]
     words += ["--overlap", 16, "--batch-size", 1, "--skip-existing", "-q"]
     assert vdsr(*words, "-o", whole).code == 0
-    wanted = {path.relative_to(whole): path.read_bytes() for path in pictures(whole)}
+    wanted = {path.relative_to(whole): path.read_bytes() for path in files(whole)}
     assert len(wanted) == len(NAMES)
     lives, chance, killed = Lives(*words, "-o", out), random.Random(0), 0
     try:
         for _ in range(KILLS):
-            before, until = count(out), time.monotonic() + 60
+            before, until = len(files(out)), time.monotonic() + 60
             process = lives.start()
-            while count(out) == before and before < len(wanted) and time.monotonic() < until:
+            while len(files(out)) == before and before < len(wanted) and time.monotonic() < until:
                 time.sleep(0.002)
             time.sleep(chance.random() * 0.1)
             killed += kill(process)
@@ -81,17 +96,36 @@ def test_killed_at_random_moments(vdsr, tmp_path, tiny_path, save_picture, monke
     finally:
         lives.end()
     assert killed >= 2, "it was at work"
-    assert {p.relative_to(out): p.read_bytes() for p in pictures(out)} == wanted
-    assert not [p for p in out.rglob("*") if ".part" in p.name or p.name.startswith(".vdsr-")]
+    assert {p.relative_to(out): p.read_bytes() for p in files(out)} == wanted
 
 
-def pictures(folder):
-    return [p for p in folder.rglob("*") if p.suffix in (".png", ".jpg")]
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+@pytest.mark.parametrize(("format", "fewest"), [("png", 20), ("jpg", 5)])
+def test_killed_before_each_step(tmp_path, tiny_path, save_picture, format, fewest):
+    out = tmp_path / "out"
+    words = ["upscale", save_picture(tmp_path / "a.png", 20, 60), "--model", tiny_path]
+    words += ["--tile", 32, "--overlap", 16, "--batch-size", 1]
+    words += ["--format", format, "--skip-existing", "-q", "-o", out]
+    lives, steps, seen, is_killed = Lives(*words), 0, set(), True
+    try:
+        while is_killed:
+            steps += 1
+            lives.start(until_step=steps)
+            is_killed = lives.wait() == signal.SIGKILL
+            lives.start()
+            assert lives.wait() == 0
+            (left,) = files(out)
+            seen.add((left.name, left.read_bytes()))
+            left.unlink()
+    finally:
+        lives.end()
+    assert len(seen) == 1, "the same name and bytes"
+    assert steps > fewest, "it was at work"
 
 
-def count(folder) -> int:
-    """What shows that a life is at work: every file, the unfinished ones too."""
-    return sum(path.is_file() for path in folder.rglob("*"))
+def files(folder) -> list[Path]:
+    """All but the manifest; the unfinished ones show that a life is at work."""
+    return [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".jsonl"]
 
 
 def kill(process: int) -> bool:

@@ -144,9 +144,10 @@ class Draft:
         self._sync()
         if sys.platform == "win32":
             self.file.close()  # which must be for a new name there, and holds no lock
+        # A run that skips the finished output would never come by a journal left beside it.
+        self._journal.unlink(missing_ok=True)
         self._part.replace(self._target)
         sync_folder(self._target.parent)
-        self._journal.unlink(missing_ok=True)
 
     def _sync(self) -> None:
         self.file.flush()
