@@ -74,6 +74,29 @@ def test_generate_lr_posterior_equals_the_sums_by_hand(block, maps):
     torch.testing.assert_close(got, next_state_by_hand(state, x, z), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("style", [BOTTLENECK, PLAIN], ids=["bottleneck", "plain"])
+def test_a_head_sees_the_state_and_the_activation_side_by_side(style, maps):
+    head = style.head(2 * WIDTH, WIDTH, 5).double()
+    expected = head(torch.cat([maps["x"], maps["lr"]], 1))
+    torch.testing.assert_close(head.beside(maps["x"], head.context(maps["lr"])), expected)
+
+
+@pytest.mark.parametrize("style", [BOTTLENECK, PLAIN], ids=["bottleneck", "plain"])
+def test_one_activation_serves_all_samples_of_its_picture(style, maps, randomise):
+    block = TopDownBlock(WIDTH, LATENTS, style, gated=True, lr_posterior=True).double()
+    randomise(block)
+    one, twice = maps["lr"][:1], maps["lr"][[0, 0]]
+    noise = maps["epsilon"], 0.7
+    for got, expected in (
+        (block.condition(maps["x"], one), block.condition(maps["x"], twice)),
+        (
+            block.generate_lr_posterior(maps["x"], one, *noise),
+            block.generate_lr_posterior(maps["x"], twice, *noise),
+        ),
+    ):
+        torch.testing.assert_close(got, expected)
+
+
 def test_infer_lr_posterior_goes_on_from_the_hr_posterior(block, maps):
     x, kl = block.infer_lr_posterior(maps["x"], maps["activation"], maps["lr"], maps["epsilon"])
     expected, _ = block.infer(maps["x"], maps["activation"], maps["epsilon"])

@@ -48,6 +48,17 @@ class Bottleneck(nn.Module):
         h = conv_gelu(self.c1, F.gelu(x))
         return conv_gelu(self.c3, conv_gelu(self.c2, h))
 
+    def context(self, y: Tensor) -> Tensor:
+        """What ``y``, the last of the input's channels, adds to the first convolution's output."""
+        return F.conv2d(F.gelu(y), self.c1.weight[:, -y.shape[1] :], self.c1.bias)
+
+    def beside(self, x: Tensor, context: Tensor) -> Tensor:
+        """The output for x, the first of the input's channels, beside those of a context."""
+        weight = self.c1.weight[:, : x.shape[1]]
+        h = F.gelu(conv_add(F.gelu(x), weight, None, context, padding=0))
+        last: Tensor = self.c4(conv_gelu(self.c3, conv_gelu(self.c2, h)))
+        return last
+
     def forward(self, x: Tensor) -> Tensor:
         h = self.hidden(x)
         if self.residual:
@@ -84,6 +95,16 @@ class Plain(nn.Module):
     def hidden(self, x: Tensor) -> Tensor:
         """What :attr:`last` is applied to."""
         return conv_relu(self.c1, x)
+
+    def context(self, y: Tensor) -> Tensor:
+        """What ``y``, the last of the input's channels, adds to the first convolution's output."""
+        return F.conv2d(y, self.c1.weight[:, -y.shape[1] :], self.c1.bias, padding=1)
+
+    def beside(self, x: Tensor, context: Tensor) -> Tensor:
+        """The output for x, the first of the input's channels, beside those of a context."""
+        weight = self.c1.weight[:, : x.shape[1]]
+        last: Tensor = self.c2(F.relu(conv_add(x, weight, None, context, padding=1), inplace=True))
+        return last
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.hidden(x)
@@ -127,6 +148,9 @@ class BlockStyle:
 class TopDownBlock(nn.Module):
     """One stochastic layer of the top-down path, for training and for sampling.
 
+    States x (B * n, width, H, W) may hold n samples of each of B pictures, side by side; their
+    activations (B, width, H, W) then serve all samples.
+
     Args:
         width: channels of the running state x.
         latent_channels: channels of z.
@@ -164,7 +188,9 @@ class TopDownBlock(nn.Module):
         """``x + gate * g`` (paper 000, equation 9); x itself without an LR activation."""
         if self.gate_param is None or lr_activation is None:
             return x
-        return torch.addcmul(x, self.gate_param.to(x.dtype), lr_activation)
+        samples = x.view(len(lr_activation), -1, *x.shape[1:])
+        gate = self.gate_param.to(x.dtype)
+        return torch.addcmul(samples, gate, lr_activation.unsqueeze(1)).flatten(0, 1)
 
     def prior_moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """p(z | x): mean and log std (B, latent_channels, H, W) in float32, and the state
@@ -229,11 +255,22 @@ class TopDownBlock(nn.Module):
         state = self._prior_state(self.prior.hidden(x), x)
         return self.advance(state, gaussian_sample(mean, log_std, epsilon, temperature))
 
-    def _moments(self, head: nn.Module, x: Tensor, activation: Tensor) -> tuple[Tensor, Tensor]:
-        return self._halves(head(torch.cat([x, activation.to(x.dtype)], dim=1)))
+    def _moments(
+        self, head: Bottleneck | Plain, x: Tensor, activation: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        context = head.context(activation.to(x.dtype))
+        return self._halves(head.beside(x, repeated(context, len(x) // len(context))))
 
     def _halves(self, moments: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 2 * latent_channels, H, W) -> mean, and log std within its range, float32."""
         # Converted whole: a half of the channels lies scattered, which takes several times as long.
         mean, log_std = moments.float().chunk(2, dim=1)
         return mean, log_std if self.log_std_range is None else log_std.clamp(*self.log_std_range)
+
+
+def repeated(maps: Tensor, repeats: int) -> Tensor:
+    """(B, C, H, W) -> (B * repeats, C, H, W), those of one picture side by side, in the layout of
+    the convolutions: pixel by pixel."""
+    if repeats == 1:
+        return maps
+    return maps.permute(0, 2, 3, 1).repeat_interleave(repeats, 0).permute(0, 3, 1, 2)

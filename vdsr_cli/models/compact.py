@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vdsr_cli.models.blocks import Plain, TopDownBlock
+from vdsr_cli.models.blocks import Plain, TopDownBlock, repeated
 from vdsr_cli.models.compact_parts import (
     STYLE,
     CompactConfig,
@@ -136,9 +136,9 @@ class CompactHierarchy(nn.Module):
         """Every stochastic layer in the order of drawing, coarse to fine."""
         return self.config.latent_shapes
 
-    def _top(self, activations: dict[int, Tensor]) -> Tensor:
+    def _top(self, activations: dict[int, Tensor], repeats: int = 1) -> Tensor:
         """The state above the first layer: zero, of the size of an encoder's coarsest map."""
-        return torch.zeros_like(activations[self.config.levels[0].cell])
+        return repeated(torch.zeros_like(activations[self.config.levels[0].cell]), repeats)
 
     def _run(self, x: Tensor, step: Step, *, start: int = 0, stop: int | None = None) -> Tensor:
         """Walks down the layers from ``start`` to before ``stop``: the input state of the first to
@@ -153,14 +153,15 @@ class CompactHierarchy(nn.Module):
         return x
 
     def _parameters_of(self, x: Tensor, base: Tensor | None = None) -> Tensor:
-        """Last state -> the likelihood's parameters (B, 6, H, W) float32: mean, log scale."""
+        """Last state (B * n, ...) -> the likelihood's parameters (B * n, 6, H, W) float32: mean,
+        which is the difference from base (B, 3, H, W) where there is one, and log scale."""
         shuffled = F.pixel_shuffle(self.head(x), self.config.levels[-1].cell)
         # A copy in the layout that pictures have, to be finished in place.
         parameters = shuffled.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         mean, log_scale = parameters[:, :3], parameters[:, 3:]
         mean.mul_(self.output_scale)
         if base is not None:
-            mean.add_(base)
+            mean.view(len(base), -1, *base.shape[1:]).add_(base.unsqueeze(1))
         log_scale.add_(self.first_log_scale).clamp_(-7.0, 2.0)
         return parameters
 
@@ -213,11 +214,7 @@ class CompactVDVAESR(AnySizeSampling, CompactHierarchy):
             (B * repeats, 6, H, W) float32, the samples of one picture side by side: mean of the
             pixels in [-1, 1], not clamped, and log scale.
         """
-        base, activations = self.base(lr), self.lr_encoder(lr)
-        if repeats > 1:
-            base = base.repeat_interleave(repeats, 0)
-            activations = {c: a.repeat_interleave(repeats, 0) for c, a in activations.items()}
-        return self._generate(base, activations, noise, temperature)
+        return self._generate(self.base(lr), self.lr_encoder(lr), noise, temperature, repeats)
 
     def elbo_and_mean(self, hr: Tensor, lr: Tensor, noise: NoiseSource) -> tuple[Elbo, Tensor]:
         """One training pass: the ELBO of hr given lr, and the mean path's pixels.
@@ -255,12 +252,14 @@ class CompactVDVAESR(AnySizeSampling, CompactHierarchy):
         lr_activations: dict[int, Tensor],
         noise: NoiseSource | None,
         temperature: float,
+        repeats: int = 1,
     ) -> Tensor:
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
             x = block.condition(x, lr_activations.get(shape.cell))
             return block.generate(x, noise(shape) if noise else None, temperature)
 
-        return self._parameters_of(self._run(self._top(lr_activations), generate), base)
+        top = self._top(lr_activations, repeats)
+        return self._parameters_of(self._run(top, generate), base)
 
 
 def negative_log_likelihood(hr: Tensor, parameters: Tensor) -> Tensor:

@@ -268,8 +268,6 @@ class CompactCVDVAE(AnySizeSampling, CompactHierarchy):
         <vdsr_cli.models.compact.CompactVDVAESR.sample>`.
         """
         activations = self.lr_encoder(lr)
-        if repeats > 1:
-            activations = {c: a.repeat_interleave(repeats, 0) for c, a in activations.items()}
 
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
             epsilon = noise(shape) if noise else None
@@ -277,7 +275,7 @@ class CompactCVDVAE(AnySizeSampling, CompactHierarchy):
                 return block.generate(x, epsilon, temperature)
             return block.generate_lr_posterior(x, activations[shape.cell], epsilon, temperature)
 
-        return self._parameters_of(self._run(self._top(activations), generate))
+        return self._parameters_of(self._run(self._top(activations, repeats), generate))
 
     def mean_path(self, lr: Tensor) -> Tensor:
         """The picture at the means of all latents: (B, 3, H, W) in [-1, 1], not clamped."""

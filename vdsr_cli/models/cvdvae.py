@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vdsr_cli.models.blocks import TopDownBlock
 from vdsr_cli.models.compact_parts import LatentShape, NoiseSource
-from vdsr_cli.models.sampling import FixedSizeSampling, repeated
+from vdsr_cli.models.sampling import FixedSizeSampling
 from vdsr_cli.models.vdvae import (
     VDVAE,
     Decoder,
@@ -197,7 +197,7 @@ class CVDVAE(FixedSizeSampling, nn.Module):
             (B * repeats, 10 K, S, S) float32, the samples of one picture side by side; see
             :meth:`pixels`.
         """
-        lr_activations = repeated(self.encoder_y(lr), repeats)
+        lr_activations = self.encoder_y(lr)
 
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
             factor = temperature_at(temperature, shape)

@@ -51,7 +51,8 @@ def conv_add(
         other: (B, c_out, H, W).
         padding: (k - 1) / 2.
     """
-    if not (_is_fusible(x, weight) and (_has_one_layout(other) or _adds_to_all())):
+    is_fusible = _is_fusible(x, weight) and x.dtype == other.dtype
+    if not (is_fusible and (_has_one_layout(other) or _adds_to_all())):
         return F.conv2d(x, weight, bias, padding=padding) + other
     return _added(x, weight, bias, other, padding)
 

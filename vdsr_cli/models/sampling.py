@@ -6,8 +6,6 @@
 Both turn the likelihood's parameters into pixels: its mean, or a draw by standard logistic noise.
 """
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from vdsr_cli.models.compact_parts import LatentShape
@@ -77,10 +75,3 @@ class FixedSizeSampling:
             noise: (B, 3 + K, H, W) standard logistic, or None for the mean.
         """
         return dmol_pixels(parameters, noise, low_bit=self.hr_config.low_bit)
-
-
-def repeated(activations: Mapping[int, Tensor], repeats: int) -> dict[int, Tensor]:
-    """Activations of B pictures -> of B * repeats, those of one picture side by side."""
-    if repeats == 1:
-        return dict(activations)
-    return {key: value.repeat_interleave(repeats, 0) for key, value in activations.items()}

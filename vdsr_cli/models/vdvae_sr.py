@@ -31,10 +31,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from vdsr_cli.models.blocks import TopDownBlock
+from vdsr_cli.models.blocks import TopDownBlock, repeated
 from vdsr_cli.models.compact_parts import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.distributions import gaussian_kl, gaussian_sample
-from vdsr_cli.models.sampling import FixedSizeSampling, repeated
+from vdsr_cli.models.sampling import FixedSizeSampling
 from vdsr_cli.models.vdvae import (
     PUBLISHED,
     VDVAE,
@@ -249,13 +249,13 @@ class VDVAESR(FixedSizeSampling, nn.Module):
             (B * repeats, 10 K, S, S) float32, the samples of one picture side by side; see
             :meth:`pixels`.
         """
-        lr_activations = repeated(self.lr_encoder(lr), repeats)
+        lr_activations = self.lr_encoder(lr)
 
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
             g, factor = lr_activations.get(x.shape[-1]), temperature_at(temperature, shape)
             epsilon = noise_at(noise, shape, factor)
             if self.top_prior is not None and g is not None and shape.layer == 0:
-                return self.top_prior.generate(block, g, epsilon, factor)
+                return self.top_prior.generate(block, repeated(g, repeats), epsilon, factor)
             return block.generate(block.condition(x, g), epsilon, factor)
 
         return self.decoder.parameters_of(self.decoder.run(lr.shape[0] * repeats, generate))
