@@ -142,6 +142,19 @@ def save_picture() -> Callable[..., Path]:
     return save
 
 
+@pytest.fixture
+def kill_writer() -> Callable[[Path], None]:
+    """``kill_writer(path)``: what SIGKILL within ``atomic_path`` leaves beside the path."""
+    code = "import os, sys, pathlib; from vdsr_cli.files import atomic_path\n"
+    code += "with atomic_path(pathlib.Path(sys.argv[1])) as new:\n"
+    code += "    new.write_bytes(b'half'); os.kill(os.getpid(), 9)"
+
+    def kill(path: Path) -> None:
+        assert subprocess.run([sys.executable, "-c", code, path]).returncode
+
+    return kill
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a run of the command line ended."""

@@ -35,10 +35,23 @@ def test_failure_leaves_the_old_file_alone(tmp_path, error):
     assert names(tmp_path) == ["out.txt"]
 
 
-def test_a_block_that_writes_nothing_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "out.txt"):
-        pass
-    assert names(tmp_path) == []
+def test_what_a_killed_writer_left_goes_with_the_next(tmp_path, kill_writer):
+    target = tmp_path / "out.txt"
+    kill_writer(target)
+    kill_writer(tmp_path / "other.txt")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"half", b"half"]
+    write_text_atomic(target, "new")
+    assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"half", b"new"]
+
+
+def test_two_writers_at_once_leave_each_other_alone(tmp_path):
+    target = tmp_path / "out.txt"
+    with atomic_path(target) as slow:
+        slow.write_text("slow")
+        write_text_atomic(target, "quick")
+        assert (target.read_text(), slow.read_text()) == ("quick", "slow")
+    assert target.read_text() == "slow"
+    assert names(tmp_path) == ["out.txt"]
 
 
 def test_a_folder_is_not_replaced(tmp_path):

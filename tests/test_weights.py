@@ -357,12 +357,19 @@ class TestSafetensors:
         weights.write_safetensors(twice, after)
         assert twice.read_bytes() == path.read_bytes()
 
+    def test_a_missing_folder_is_made(self, tmp_path):
+        path = tmp_path / "no" / "such" / "a.safetensors"
+        weights.write_safetensors(path, Checkpoint(architecture="a", config={}, state={}))
+        assert weights.read_header(path).architecture == "a"
+
     def test_a_failed_write_leaves_nothing(self, tmp_path):
         import torch
 
         checkpoint = Checkpoint(architecture="a", config={}, state={"a": torch.zeros(2)})
-        with pytest.raises(OutputError, match="No such file"):
-            weights.write_safetensors(tmp_path / "no" / "a.safetensors", checkpoint)
+        (tmp_path / "file").touch()
+        with pytest.raises(OutputError, match="Not a directory|File exists"):
+            weights.write_safetensors(tmp_path / "file" / "a.safetensors", checkpoint)
+        (tmp_path / "file").unlink()
         (tmp_path / "folder.safetensors").mkdir()
         with pytest.raises(OutputError, match="directory"):
             weights.write_safetensors(tmp_path / "folder.safetensors", checkpoint)

@@ -1,15 +1,20 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import os
 import pickle
 import secrets
 import stat
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
+
+if sys.platform != "win32":
+    import fcntl
 
 PICKLE_ERRORS: Final = (
     pickle.UnpicklingError,
@@ -30,35 +35,75 @@ PICKLE_ERRORS: Final = (
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a new name beside ``path``; when the block succeeds, move what it wrote to ``path``.
+    """Yield a new, empty file beside ``path``; when the block succeeds, it takes ``path``'s place.
 
     The bytes are on the disk before the name changes, so a crash leaves the old file or the new
-    one. When the block fails, Ctrl-C included, the new file is removed and ``path`` is as it was.
-    The yielded name keeps the suffix of ``path``, for writers that choose a format by it; where
-    ``path`` is a link, the file that it points to is replaced. Raises OSError.
+    one. When the block fails, Ctrl-C included, the new file is removed and ``path`` is as it was;
+    what a killed process has left is removed by the next that writes ``path``. The yielded name
+    keeps the suffix of ``path``, for writers that choose a format by it; where ``path`` is a link,
+    the file that it points to is replaced. Raises OSError.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f"{_mark(target)}{secrets.token_hex(4)}{target.suffix}")
-    mode = _default_mode(temporary)
-    try:
-        yield temporary
-        temporary.chmod(mode)
-        sync_file(temporary)
-        temporary.replace(target)
-        sync_folder(target.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    remove_leftovers(target)
+    held = _open_temporary(target)
+    temporary, mode = Path(held.name), stat.S_IMODE(os.fstat(held.fileno()).st_mode)
+    with contextlib.closing(held):
+        try:
+            yield temporary
+            temporary.chmod(mode)  # some writers make theirs private
+            sync_file(temporary)
+            if sys.platform == "win32":
+                held.close()  # which must be for a new name there
+            temporary.replace(target)
+            sync_folder(target.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what killed writers of ``path`` have left beside it.
-
-    For one who holds the lock against other writers: theirs would go too. Raises OSError.
-    """
+    """Remove what killed writers of ``path`` have left beside it, not what others are writing."""
     target = Path(os.path.realpath(path))
     for leftover in target.parent.glob(f"{_mark(target)}*"):
-        leftover.unlink(missing_ok=True)
+        with contextlib.suppress(OSError), leftover.open("r+b") as file:
+            if sys.platform == "win32":
+                file.close()  # what another process has open cannot be removed there
+            elif not lock(file):
+                continue
+            leftover.unlink()
+
+
+def lock(file: IO[bytes]) -> bool | None:
+    """Lock a file until it is closed: whether that was done, False where another has it open and
+    locked, None where the system or its disk offers no locks. Raises OSError."""
+    if sys.platform == "win32":
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOTSUP):
+            return None
+        raise
+    return True
+
+
+def is_still(file: IO[bytes], path: Path) -> bool:
+    """Whether ``path`` names an open file, which another process may have moved or removed."""
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+
+
+def _open_temporary(target: Path) -> IO[bytes]:
+    """A new file beside ``target``, empty and locked. Raises OSError."""
+    while True:
+        path = target.with_name(f"{_mark(target)}{secrets.token_hex(4)}{target.suffix}")
+        file = path.open("xb")
+        lock(file)
+        # Before it was locked it may have been taken for a leftover.
+        if is_still(file, path):
+            return file
+        file.close()
 
 
 def _mark(target: Path) -> str:
@@ -76,14 +121,6 @@ def sync_file(path: Path) -> None:
     """Have the bytes of ``path`` reach the disk. Raises OSError."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _default_mode(path: Path) -> int:
-    """The permissions that a new file gets here; some writers make theirs private."""
-    path.touch(exist_ok=False)
-    mode = stat.S_IMODE(path.stat().st_mode)
-    path.unlink()
-    return mode
 
 
 def sync_folder(folder: Path) -> None:

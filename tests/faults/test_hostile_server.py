@@ -151,17 +151,15 @@ def test_a_cache_entry_of_anything(server, tmp_path, monkeypatch):
     assert names == {".safetensors", ".json", ".lock"}
 
 
-def test_what_a_killed_conversion_left_goes_with_the_next(tmp_path, monkeypatch):
+def test_what_a_killed_conversion_left_goes_with_the_next(tmp_path, monkeypatch, kill_writer):
     """But not what another entry's writer is at."""
     monkeypatch.setenv("VDSR_HOME", str(tmp_path))
     ours, other = (cache.entry_of_conversion(Path(name), "0" * 64) for name in ("a.th", "b.th"))
     ours.folder.mkdir()
-    killed = []  # held, so that no writer ends and cleans up
     with atomic_path(other.file) as busy:
         busy.write_bytes(b"at work")
         for path in (ours.file, ours.receipt_path):
-            killed.append(atomic_path(path))
-            killed[-1].__enter__().write_bytes(b"half")
+            kill_writer(path)
         assert len(list(ours.folder.glob(".vdsr-*"))) == 3
         with ours.locked():
             assert list(ours.folder.glob(".vdsr-*")) == [busy]

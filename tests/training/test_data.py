@@ -170,3 +170,15 @@ def test_every_kind_of_picture_is_three_channels(tmp_path, mode):
     Image.fromarray(smooth(32, 32)).convert(mode).save(tmp_path / "a.tiff")
     store = PictureStore([tmp_path / "a.tiff"], scale=4, min_lr_size=8)
     assert store.hr.shape == (32 * 32, 3)
+
+
+def test_a_store_is_read_back_as_it_was_written(store, tmp_path):
+    path = tmp_path / "no" / "such" / "store"
+    store.save(path)
+    spec = CropSpec(batch=4, lr_size=8, scale=4)
+    for kept, again in zip(
+        store.batch(spec, generator()),
+        PictureStore.load(path).batch(spec, generator()),
+        strict=True,
+    ):
+        assert torch.equal(kept, again)

@@ -23,10 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from vdsr_cli.errors import OutputError
-from vdsr_cli.files import remove_leftovers, sync_folder, write_text_atomic
-
-if sys.platform != "win32":
-    import fcntl
+from vdsr_cli.files import is_still, lock, remove_leftovers, sync_folder, write_text_atomic
 
 JOURNAL_EVERY_S: Final = 10.0
 """Seconds of work that may be lost; what is done sooner is not journaled."""
@@ -178,27 +175,13 @@ def _open_alone(path: Path, target: Path) -> BinaryIO:
     while True:
         with contextlib.ExitStack() as closing:
             file = closing.enter_context(open(path, "r+b", opener=_making_it))
-            _lock(file, target)
+            if lock(file) is False:
+                raise OutputError(f"{target}: another run is writing it", hint="wait for that one")
             # The other process may have given it its name between the opening and the locking.
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            if is_still(file, path):
                 closing.pop_all()
                 return file
 
 
 def _making_it(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT, 0o666)
-
-
-def _lock(file: BinaryIO, target: Path) -> None:
-    """Locks a file until it is closed, where the system and its disk offer that."""
-    if sys.platform == "win32":
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise OutputError(
-            f"{target}: another run is writing it", hint="wait for that one"
-        ) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
-            raise

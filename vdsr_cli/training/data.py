@@ -113,6 +113,7 @@ class PictureStore:
         """
         tensors = {"hr": self.hr, "lr": self.lr, "sizes": self.sizes}
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as temporary:
                 save_file(tensors, temporary, metadata={"scale": str(self.scale)})
         except (OSError, SafetensorError) as error:

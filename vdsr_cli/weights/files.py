@@ -155,6 +155,7 @@ def write_safetensors(path: Path, checkpoint: Checkpoint) -> None:
     text = json.dumps(facts, sort_keys=True, allow_nan=False)
     state = _dense(checkpoint.state)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             save_file(state, temporary, metadata={METADATA_KEY: text})
     except SafetensorError as error:

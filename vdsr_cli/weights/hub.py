@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from vdsr_cli.errors import WeightsError
-from vdsr_cli.files import atomic_path, remove_leftovers
+from vdsr_cli.files import atomic_path
 from vdsr_cli.weights import fetch
 from vdsr_cli.weights.cache import cache_errors, entry_for, wrong_hash
 from vdsr_cli.weights.partial import discard as discard_part
@@ -131,7 +131,6 @@ def _bring_blob(
             raise wrong_hash(source, fetched.sha256, facts.etag)
         with cache_errors(blob, "HF_HOME"):
             blob.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(blob)
             with atomic_path(blob) as temporary:
                 shutil.move(entry.part, temporary)
         discard_part(entry.part)
