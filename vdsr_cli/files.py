@@ -5,9 +5,11 @@ import errno
 import os
 import pickle
 import secrets
+import shutil
 import stat
 import struct
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,8 +43,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     one. When the block fails, Ctrl-C included, the new file is removed and ``path`` is as it was;
     what a killed process has left is removed by the next that writes ``path``. The yielded name
     keeps the suffix of ``path``, for writers that choose a format by it; where ``path`` is a link,
-    the file that it points to is replaced. Raises OSError.
+    the file that it points to is replaced; a pipe or a device gets the bytes. Raises OSError.
     """
+    if is_special(path):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder, path.name)
+            yield temporary
+            with temporary.open("rb") as source, path.open("wb") as stream:
+                shutil.copyfileobj(source, stream)
+        return
     target = Path(os.path.realpath(path))
     remove_leftovers(target)
     held = _open_temporary(target)
@@ -50,15 +59,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
     with contextlib.closing(held):
         try:
             yield temporary
-            temporary.chmod(mode)  # some writers make theirs private
-            sync_file(temporary)
-            if sys.platform == "win32":
-                held.close()  # which must be for a new name there
-            temporary.replace(target)
+            # Some writers put a file of their own in its place, private and unlocked.
+            temporary.chmod(mode)
+            with temporary.open("r+b") as written:
+                lock(written)
+                os.fsync(written.fileno())
+                if sys.platform == "win32":
+                    held.close()  # which both must be for a new name there
+                    written.close()
+                temporary.replace(target)
             sync_folder(target.parent)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def is_special(path: Path) -> bool:
+    """Whether a path is that of a pipe or a device, which is written to and never replaced."""
+    # os.path answers no, where Path raises, for what may not be looked at.
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
 def remove_leftovers(path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from vdsr_cli.errors import OutputError
+from vdsr_cli.files import is_special
 from vdsr_cli.images.draft import open_draft
 
 _REASONS: Final = {
@@ -39,7 +40,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             another process is writing the same file.
     """
     with writing_to(str(path)):
-        if path.exists() and not (path.is_file() or path.is_dir()):
+        if is_special(path):
             with path.open("wb") as stream:
                 yield stream
         else:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vdsr_cli.config import check_scale, check_temperature
 from vdsr_cli.errors import DeviceError, OutputError, VdsrError
+from vdsr_cli.files import is_special
 from vdsr_cli.images import (
     MAX_PIXELS,
     Canvas,
@@ -376,8 +377,7 @@ def _encoders_beside(runtime: Runtime) -> int:
 
 def _is_streamed(output: Path) -> bool:
     """Whether a file can be written row by row; pipes and devices get theirs at once."""
-    is_special = os.path.exists(output) and not os.path.isfile(output)
-    return is_segmented(output_format(output)) and not is_special
+    return is_segmented(output_format(output)) and not is_special(output)
 
 
 def _identify(
