@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import errno
 import os
 import stat
 import sys
@@ -81,6 +82,20 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
         os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "out")}
     assert len(modes) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of POSIX")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_disk_without_locks_is_written_to_and_keeps_what_may_be_in_work(
+    tmp_path, kill_writer, monkeypatch, number
+):
+    def refuse(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    kill_writer(tmp_path / "out.txt")
+    monkeypatch.setattr("fcntl.flock", refuse)
+    write_text_atomic(tmp_path / "out.txt", "new")
+    assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"half", b"new"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="named pipes of POSIX")

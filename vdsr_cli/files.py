@@ -102,7 +102,7 @@ def lock(file: IO[bytes]) -> bool | None:
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno in (errno.ENOLCK, errno.ENOTSUP):
+        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             return None
         raise
     return True
