@@ -105,6 +105,8 @@ def test_options_come_from_a_file_and_the_command_line_wins(pictures, tiny_path,
         ("steps = 0", "steps"),
         ("steps = ", "TOML"),
         ("degradation = 'x'", "x"),
+        ("a = " + "[" * 100_000, "TOML"),
+        ("#" * 2**20 + "#", "larger"),
     ],
 )
 def test_a_bad_file_of_options_is_a_usage_error(pictures, tmp_path, vdsr, text, problem):

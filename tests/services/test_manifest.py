@@ -91,9 +91,26 @@ def test_a_full_disk_leaves_whole_lines(path, monkeypatch):
         assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("line", ["hello", '{"input": 1}', "[]", '{"surprise": true}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "hello",
+        '{"input": 1}',
+        '{"input": 1, "output": "a", "status": "failed"}',
+        "[]",
+        '{"surprise": true}',
+        "[" * 100_000,
+    ],
+)
 def test_another_file_is_refused(path, line):
     path.parent.mkdir()
     path.write_text(line + "\n")
+    with pytest.raises(InputError, match="line 1"):
+        Manifest(path).failed()
+
+
+def test_a_line_without_an_end_is_not_read_to_it(path):
+    path.parent.mkdir()
+    path.write_bytes(bytes(2**21))
     with pytest.raises(InputError, match="line 1"):
         Manifest(path).failed()

@@ -44,6 +44,9 @@ OBJECTIVES: Mapping[str, str] = {
     """,
 }
 
+_LARGEST_CONFIG = 2**20
+"""Bytes of a TOML file of options."""
+
 app = typer.Typer(no_args_is_help=True, help="Train or fine-tune a model on your own pictures.")
 
 
@@ -67,8 +70,12 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     if path is None:
         return None
     try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_CONFIG + 1)
+        if len(content) > _LARGEST_CONFIG:
+            raise UsageError(f"{path}: larger than options can be")
+        entries = tomllib.loads(content.decode())
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
     values = {key.replace("-", "_"): value for key, value in entries.items()}
     values = {{"from": "start_from"}.get(key, key): value for key, value in values.items()}

@@ -15,10 +15,13 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from vdsr_cli.errors import InputError
 from vdsr_cli.images import writing_to
+
+_LONGEST: Final = 2**20
+"""Bytes of a line, beyond which a file is no manifest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +87,8 @@ class Manifest:
         """Yields the lines so far, without a torn last one. Raises InputError."""
         try:
             with self.path.open("rb") as lines:
-                for number, line in enumerate(lines, 1):
-                    if line.endswith(b"\n"):
+                for number, line in enumerate(iter(lambda: lines.readline(_LONGEST), b""), 1):
+                    if line.endswith(b"\n") or len(line) == _LONGEST:
                         yield self._parse(line, number)
         except FileNotFoundError:
             return
@@ -94,8 +97,10 @@ class Manifest:
 
     def _parse(self, line: bytes, number: int) -> Record:
         try:
-            return Record(**json.loads(line))
-        except (ValueError, TypeError) as error:
+            record = Record(**json.loads(line))
+            os.fsencode(record.input)
+            return record
+        except (ValueError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{self.path}: line {number} is none of a manifest",
                 hint="give --manifest another name",
