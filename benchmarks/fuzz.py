@@ -1,11 +1,11 @@
 """Runs the fuzz tests for as long as one likes, each round with another seed.
 
-    python benchmarks/fuzz.py --minutes 30 [--examples 1000] [--only pictures|options|checkpoints]
+    python benchmarks/fuzz.py --minutes 30 [--examples 100] [--only pictures|options|checkpoints]
 
 The tests are those of ``tests/fuzz``, where CI runs a few fixed examples. A round that fails prints
 what pytest says, the falsifying example included, and the seed that finds it again:
 
-    VDSR_FUZZ_EXAMPLES=1000 python -m pytest tests/fuzz --hypothesis-seed=SEED
+    VDSR_FUZZ_EXAMPLES=100 python -m pytest tests/fuzz --hypothesis-seed=SEED
 
 What was tried when these tests were made, and what it found:
 
@@ -52,7 +52,7 @@ def main() -> int:
     """Prints a line a round."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--examples", type=int, default=1000, help="of each test and round")
+    parser.add_argument("--examples", type=int, default=100, help="of each test and round")
     parser.add_argument("--only", choices=["pictures", "options", "checkpoints"])
     options = parser.parse_args()
     words = [f"tests/fuzz/test_fuzz_{options.only}.py" if options.only else "tests/fuzz"]
