@@ -147,7 +147,10 @@ def test_crops_that_the_store_cannot_give_are_refused(store, lr_size, scale):
         store.batch(CropSpec(batch=2, lr_size=lr_size, scale=scale), generator())
 
 
-def test_pictures_that_are_too_small_or_unreadable(tmp_path, paths):
+def test_pictures_that_are_missing_too_small_or_unreadable(tmp_path, paths):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no pictures"):
+        PictureStore(find_pictures([tmp_path / "empty"]), scale=4, min_lr_size=1)
     with pytest.raises(InputError, match="400 pixels"):
         PictureStore(paths, scale=4, min_lr_size=100)
     (tmp_path / "junk.png").write_bytes(b"junk")

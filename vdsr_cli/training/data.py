@@ -88,6 +88,8 @@ class PictureStore:
         min_lr_size: int,
         workers: int | None = None,
     ) -> None:
+        if not paths:
+            raise InputError("no pictures were found", hint="links to folders are not followed")
         hr_parts, lr_parts, sizes = [], [], []
         for hr, lr in _decoded_pairs(paths, rescales, scale, workers):
             if min(lr.shape[:2]) < max(min_lr_size, 1):
