@@ -66,7 +66,7 @@ class Plan:
 
 
 PLANS = {
-    "tiny": Plan(share=35, preset="vdvae-sr-x4-tiny", start="vdvae-sr-x4-tiny", blend=0.5),
+    "tiny": Plan(share=35, preset="vdvae-sr-x4-tiny", start="vdvae-sr-x4-tiny"),
     "x4": Plan(share=215, preset="vdvae-sr-x4", start="vdvae-sr-x4"),
     "real": Plan(
         share=70,
