@@ -31,6 +31,8 @@ from vdsr_cli.training.run_folder import MEAN
 RESCALES = (1.0, 0.65)
 LEFT_OVER_S = 5.0
 """Seconds of a model beside its steps: reading the store, recording, writing the checkpoint."""
+BLEND = 0.2
+"""Share of the mean path's average in the weights, where it was trained alone: see RUNS.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,6 @@ class Plan:
         batch, lr_size: crops of a step.
         scale: super-resolution factor.
         mean_alone: share of its time for the mean path alone, before the ELBO.
-        blend: share of the average from the end of that time in the weights.
         degradation: of its LR pictures.
     """
 
@@ -61,7 +62,6 @@ class Plan:
     lr_size: int = 48
     scale: int = 4
     mean_alone: float = 0.25
-    blend: float = 0.2
     degradation: str = "bicubic"
 
 
@@ -85,7 +85,6 @@ PLANS = {
         scale=8,
         batch=64,
         lr_size=24,
-        blend=0.5,
     ),
     "prior": Plan(
         share=75, objective="vdvae", preset="vdvae-x4-prior", start="vdvae-x4-prior", mean_alone=0
@@ -191,7 +190,7 @@ def train(name: str, plan: Plan, seconds: float, store: Path, options: argparse.
         *("--device", options.device, "--minutes", round((1.1 * seconds + 20) / 60, 2)),
     )
     folder = options.runs / name
-    blend = ["--blend", f"{folder / MEAN}={plan.blend}"] if (folder / MEAN).exists() else []
+    blend = ["--blend", f"{folder / MEAN}={BLEND}"] if (folder / MEAN).exists() else []
     run("train", "export", folder, "-o", options.runs / f"{name}.safetensors", *blend)
 
 
