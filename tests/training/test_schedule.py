@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdsr_cli.training.schedule import ema_decay_at, learning_rate_factor, rate_weight
+from vdsr_cli.training.schedule import ema_decay_at, learning_rate_factor, rise
 
 
 @given(step=st.integers(0, 999), warmup=st.integers(0, 500), cooldown=st.integers(0, 500))
@@ -41,5 +41,5 @@ def test_the_average_is_young_at_first_and_then_as_asked(step, decay):
 
 
 def test_the_rate_comes_to_weigh():
-    assert [rate_weight(step, warmup=4) for step in (-3, 0, 1, 4, 9)] == [0, 0, 0.25, 1, 1]
-    assert rate_weight(0, warmup=0) == 1
+    assert [rise(step, steps=4) for step in (-3, 0, 1, 4, 9)] == [0, 0, 0.25, 1, 1]
+    assert rise(0, steps=0) == 1

@@ -10,6 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vdsr_cli.cli import cnn_vae
+from vdsr_cli.cli.adversarial_options import (
+    AdversarialOption,
+    AdversarialWeightOption,
+    DiscriminatorRateOption,
+    DiscriminatorWidthOption,
+    DiversityOption,
+    ElboWeightOption,
+    L1WeightOption,
+    PerceptualNet,
+    PerceptualNetOption,
+    PerceptualWeightOption,
+    RampOption,
+    SharpenOption,
+    TemperaturesOption,
+)
 from vdsr_cli.cli.options import (
     INTERRUPTED,
     LogEveryOption,
@@ -170,6 +185,18 @@ def _train(
         typer.Option(help="Crops flipped and turned, mirrored alone (faces), or as they are."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of crops and noise.")] = None,
+    adversarial: AdversarialOption = None,
+    perceptual_net: PerceptualNetOption = PerceptualNet.squeeze,
+    l1_weight: L1WeightOption = None,
+    perceptual_weight: PerceptualWeightOption = None,
+    adversarial_weight: AdversarialWeightOption = None,
+    elbo_weight: ElboWeightOption = None,
+    diversity: DiversityOption = None,
+    sharpen: SharpenOption = None,
+    temperatures: TemperaturesOption = None,
+    ramp: RampOption = None,
+    discriminator_rate: DiscriminatorRateOption = None,
+    discriminator_width: DiscriminatorWidthOption = None,
     rescale: Annotated[
         list[float] | None,
         typer.Option(help="Keep each picture at this size too; repeat.", show_default="1 and 0.65"),
@@ -189,7 +216,11 @@ def _train(
     ] = 1000,
     val_limit: Annotated[int, typer.Option(min=1, help="Pictures that are scored.")] = 16,
     metric_weights: Annotated[
-        Path | None, typer.Option(help="Folder with lpips_alex.safetensors, to score LPIPS.")
+        Path | None,
+        typer.Option(
+            help="Folder with lpips_alex.safetensors, to score LPIPS, and lpips_squeeze.safetensors"
+            " for --adversarial."
+        ),
     ] = None,
     device: TorchDeviceOption = "auto",
     dtype: Annotated[
@@ -234,6 +265,7 @@ def _train(
                 sources=tuple(data),
                 out=out,
                 config=settings,
+                perceptual=str(perceptual_net),
                 objective=str(context.info_name),
                 preset=preset,
                 prior=prior,
@@ -277,16 +309,17 @@ def _hyper_parameters(
     ``context.params`` has what was typed; some versions of Typer make no paths of it.
     """
     from vdsr_cli.services.train_shape import published_shape
-    from vdsr_cli.training.config import TrainConfig, config_for
+    from vdsr_cli.training.config import AdversarialConfig, TrainConfig, config_for
 
-    given: dict[str, Any] = {}
-    for field in fields(TrainConfig):
-        value = context.params.get(field.name)
-        if value is not None:
-            given[field.name] = str(value) if isinstance(value, StrEnum) else value
+    start = context.params["adversarial"]
+    given = _given(context, TrainConfig)
+    given.pop("adversarial", None)
     return config_for(
         str(context.info_name),
         given,
+        adversarial=None
+        if start is None
+        else AdversarialConfig(start=start, **_given(context, AdversarialConfig)),
         on_prior=context.params["prior"] is not None,
         fine_tuning=context.params["start_from"] is not None,
         shape=published_shape(
@@ -297,6 +330,16 @@ def _hyper_parameters(
             scale=context.params["scale"],
         ),
     )
+
+
+def _given(context: typer.Context, config: type[Any]) -> dict[str, Any]:
+    """The options that are fields of a configuration and were given."""
+    found = {field.name: context.params.get(field.name) for field in fields(config)}
+    return {
+        name: str(value) if isinstance(value, StrEnum) else value
+        for name, value in found.items()
+        if value is not None
+    }
 
 
 app.command("cnn-vae")(cnn_vae.train)

@@ -16,9 +16,7 @@ Row = dict[str, float]
 def describe(row: Row) -> str:
     """The figures of a row of the log, briefly."""
     if "loss" not in row:
-        names = {"val_psnr_y": "PSNR-Y {:.2f} dB", "val_lpips": "LPIPS {:.4f}"}
-        names["val_bits"] = "{:.3f} bits/dim"
-        return "validation: " + ", ".join(f.format(row[k]) for k, f in names.items() if k in row)
+        return "validation: " + ", ".join(_validation_parts(row))
     elbo = row["distortion_bits"] + row["rate_bits"]
     parts = []
     if elbo:
@@ -26,9 +24,22 @@ def describe(row: Row) -> str:
         parts.append(f"-ELBO {elbo:.3f} = {split} bits/dim")
     if row["mean_l1"]:
         parts.append(f"L1 {row['mean_l1']:.4f}")
+    if "discriminator" in row:
+        parts.append(f"samples: L1 {row['sample_l1']:.4f}, LPIPS {row['perceptual']:.4f}")
+        parts.append(f"G {row['generator']:.3f}, D {row['discriminator']:.3f}")
     if row["skipped"]:
         parts.append(f"{row['skipped']:.0f} skipped")
     return ", ".join([*parts, f"{row['seconds_per_step']:.3g} s/step"])
+
+
+def _validation_parts(row: Row) -> Iterator[str]:
+    names = {"val_psnr_y": "PSNR-Y {:.2f} dB", "val_lpips": "LPIPS {:.4f}"}
+    for suffix, where in (("", ""), ("_sample", " at 0.8")):
+        yield from (
+            f.format(row[k + suffix]) + where for k, f in names.items() if k + suffix in row
+        )
+    if "val_bits" in row:
+        yield f"{row['val_bits']:.3f} bits/dim"
 
 
 def time_left(row: Row, steps: int) -> str:

@@ -8,6 +8,7 @@ channel, and the blocks at the borders need no case of their own.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -175,3 +176,36 @@ def project(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
     consistency step (paper 003) with the degradation of the training pairs.
     """
     return sr + degrade_adjoint(solve_gram(lr - degrade(sr, scale), scale), scale)
+
+
+def project_crop(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
+    """:func:`project` for a crop whose LR has surroundings that the crop lacks; differentiable.
+
+    The residual of the outer :data:`REACH` LR samples, which the surroundings had a share in,
+    counts as zero. Arguments and result are those of :func:`project`; no gradient reaches ``lr``.
+    """
+    projected: Tensor = _CropProjection.apply(sr, lr, scale)  # type: ignore[no-untyped-call]
+    return projected
+
+
+class _CropProjection(torch.autograd.Function):
+    """sr + A' (A A')^-1 M (lr - A sr), M the mask of the inner samples."""
+
+    @staticmethod
+    def forward(ctx: Any, sr: Tensor, lr: Tensor, scale: int) -> Tensor:
+        ctx.scale = scale
+        residual = _inner(lr - degrade(sr, scale))
+        return sr + degrade_adjoint(solve_gram(residual, scale), scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        solved = _inner(solve_gram(degrade(gradient, ctx.scale), ctx.scale))
+        return gradient - degrade_adjoint(solved, ctx.scale), None, None
+
+
+def _inner(residual: Tensor) -> Tensor:
+    """(..., h, w) with its outer :data:`REACH` samples zero."""
+    inner = torch.zeros_like(residual)
+    middle = (..., slice(REACH, -REACH), slice(REACH, -REACH))
+    inner[middle] = residual[middle]
+    return inner

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vdsr_cli.metrics.backbones import BACKBONES, FEATURES, not_weights, read_state, tapped, under
 
 Features = list[Tensor]
-"""One unit-length map (1, C, h, w) a tap."""
+"""One unit-length map (B, C, h, w) a tap."""
 
 
 class LPIPS(nn.Module):
@@ -50,10 +50,19 @@ class LPIPS(nn.Module):
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Features:
         """What is compared of a uint8 (3, H, W) picture, to be used several times."""
-        x = ((pixels.float() / 127.5 - 1 - self.shift) / self.spread).unsqueeze(0)
-        x = x.contiguous(memory_format=torch.channels_last)
-        taps = tapped(self.backbone, self.taps, x)
-        return [tap / (tap.square().sum(1, keepdim=True).sqrt() + 1e-10) for tap in taps]
+        return self.maps((pixels.float() / 127.5 - 1).unsqueeze(0))
+
+    def maps(self, pictures: Tensor) -> Features:
+        """What is compared of pictures (B, 3, H, W) in [-1, 1]; differentiable."""
+        x = (pictures - self.shift.to(pictures)) / self.spread.to(pictures)
+        taps = tapped(self.backbone, self.taps, x.contiguous(memory_format=torch.channels_last))
+        # The norm's gradient at 0 is 0, that of a square root is not a number.
+        norms = (torch.linalg.vector_norm(tap, dim=1, keepdim=True) for tap in taps)
+        return [tap / (norm + 1e-10) for tap, norm in zip(taps, norms, strict=True)]
+
+    def distances(self, one: Features, other: Features) -> Tensor:
+        """(B,) distances of the pictures of two batches; differentiable."""
+        return torch.stack([layer.mean(dim=(1, 2, 3)) for layer in self._layers(one, other)]).sum(0)
 
     @torch.inference_mode()
     def distance(self, one: Features, other: Features) -> float:

@@ -18,6 +18,7 @@ from vdsr_cli.models.registry import COMPACT_VDVAE_SR
 from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.vdvae_sr import VDVAESR
 from vdsr_cli.runtime import Runtime, choose_runtime
+from vdsr_cli.services.train_adversarial import adversarial_phase
 from vdsr_cli.services.train_start import (
     check_scale_of,
     model_of_run,
@@ -56,6 +57,7 @@ class TrainRequest:
         val_every: steps between validations, 0 for none.
         val_limit: how many pictures are scored.
         metric_weights: folder with ``lpips_alex.safetensors``, or None.
+        perceptual: network of the adversarial phase's perceptual term, "squeeze" or "vgg".
         device, dtype: as :func:`~vdsr_cli.runtime.choose_runtime` takes them.
         compiled: whether to use torch.compile.
         graph: whether to record a step as a CUDA graph; None for where that pays: a compact model
@@ -85,6 +87,7 @@ class TrainRequest:
     val_every: int = 0
     val_limit: int = 16
     metric_weights: Path | None = None
+    perceptual: str = "squeeze"
     device: str = "cpu"
     dtype: str = "auto"
     compiled: bool = False
@@ -141,6 +144,7 @@ def _trainer(request: TrainRequest, world: World, runtime: Runtime) -> Trainer:
     check_scale_of(model, request.scale)
     fixed = getattr(model, "fixed_tile", None)
     check_crop(request.config.lr_size, model.latent_shapes, model.scale, fixed)  # type: ignore[arg-type]
+    adversarial = adversarial_phase(request, model, runtime.device)
     if isinstance(model, VDVAESR):
         is_cpu = runtime.device.type == "cpu"
         model.recompute = is_cpu if request.recompute is None else request.recompute
@@ -158,6 +162,7 @@ def _trainer(request: TrainRequest, world: World, runtime: Runtime) -> Trainer:
         compiled=request.compiled,
         replayed=_is_replayed(request, model, runtime),
         keep_previous=True,
+        adversarial=adversarial,
         leg=_leg(request, world, runtime),
     )
     if start:

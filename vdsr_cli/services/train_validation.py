@@ -1,7 +1,7 @@
 """Figures and pictures of a model at work, for the log and the eye.
 
-Scores are of whole pictures by the product's conventions: PSNR-Y at temperature 0, LPIPS at 0.8
-where its weights are given; and the objective's bits per dimension on fixed crops.
+Scores are of whole pictures by the product's conventions: PSNR-Y and, where its weights are given,
+LPIPS, at temperature 0 and at 0.8; and the objective's bits per dimension on fixed crops.
 """
 
 from collections.abc import Callable, Sequence
@@ -81,14 +81,14 @@ class Validator:
     @torch.no_grad()
     def __call__(self, model: nn.Module, step: int) -> Row:
         """The figures: ``val_bits`` and, of a model that upscales, ``val_psnr_y`` and perhaps
-        ``val_lpips``; draws the grid."""
+        ``val_lpips``, at 0.8 with ``_sample`` behind; draws the grid."""
         was_training = model.training
         model.eval()
         with torch.autocast(
             self.device.type, dtype=self.compute, enabled=self.compute != torch.float32
         ):
             row = {"val_bits": self._bits(model)} if self.pairs else {}
-            if self.pairs and hasattr(model, "lr_multiple"):
+            if self.pairs and model_upscales(model):
                 row |= self._scores(model)
             if self.folder is not None and model_draws(model):
                 save_grid(self.grid(model), self.folder / "samples" / f"{step:07d}.png")
@@ -100,14 +100,16 @@ class Validator:
         return float(losses.distortion + losses.rate)
 
     def _scores(self, model: Any) -> Row:
-        psnr, lpips = [], []
+        found: dict[str, list[float]] = {}
         for pair in self.pairs:
-            psnr.append(psnr_y(self.upscaled(model, pair.lr, 0.0), pair.hr, shave=model.scale))
-            if self.lpips is not None:
-                sample = self.upscaled(model, pair.lr, SAMPLE_TEMPERATURE)
-                lpips.append(self.lpips(sample, pair.hr))
-        row = {"val_psnr_y": sum(psnr) / len(psnr)}
-        return {**row, "val_lpips": sum(lpips) / len(lpips)} if lpips else row
+            for suffix, temperature in (("", 0.0), ("_sample", SAMPLE_TEMPERATURE)):
+                sr = self.upscaled(model, pair.lr, temperature)
+                found.setdefault(f"val_psnr_y{suffix}", []).append(
+                    psnr_y(sr, pair.hr, shave=model.scale)
+                )
+                if self.lpips is not None:
+                    found.setdefault(f"val_lpips{suffix}", []).append(self.lpips(sr, pair.hr))
+        return {name: sum(scores) / len(scores) for name, scores in found.items()}
 
     def upscaled(self, model: Any, lr: Tensor, temperature: float) -> Tensor:
         """A whole picture at once, or tile by tile where the model knows one size: (3, h, w) uint8
@@ -149,7 +151,12 @@ class Validator:
 
 def model_draws(model: nn.Module) -> bool:
     """Whether there is something to draw: the model upscales, or is a compact prior."""
-    return hasattr(model, "lr_multiple") or isinstance(model, CompactVDVAE)
+    return model_upscales(model) or isinstance(model, CompactVDVAE)
+
+
+def model_upscales(model: nn.Module) -> bool:
+    """Whether a model draws HR pictures of an LR one."""
+    return hasattr(model, "lr_multiple")
 
 
 def fixed_noise(

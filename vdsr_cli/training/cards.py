@@ -71,7 +71,8 @@ def curve_summary(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
         values = [row[key] for row in rows if row.get(key)]
         if values:
             summary[key] = {"first": values[0], "last": values[-1], "best": min(values)}
-    for key, best in (("val_psnr_y", max), ("val_lpips", min)):
+    best_of = {"val_psnr_y": max, "val_lpips": min}
+    for key, best in [(k + at, f) for k, f in best_of.items() for at in ("", "_sample")]:
         values = [row[key] for row in rows if key in row]
         if values:
             summary[key] = {"first": values[0], "last": values[-1], "best": best(values)}
@@ -95,7 +96,7 @@ def markdown_card(name: str, architecture: str, parameters: int, facts: Mapping[
     ]
     lines += [line for leg in facts["legs"] for line in _leg_lines(leg)]
     lines += ["", "| hyper-parameter | value |", "|---|---|"]
-    lines += [f"| {key} | {value} |" for key, value in facts["train"].items()]
+    lines += [f"| {key} | {value} |" for key, value in _flat(facts["train"])]
     if facts["curves"]:
         lines += ["", "## Curves", "", "| figure | first | last | best |", "|---|---|---|---|"]
         lines += [
@@ -103,6 +104,15 @@ def markdown_card(name: str, architecture: str, parameters: int, facts: Mapping[
             for key, v in facts["curves"].items()
         ]
     return "\n".join(lines) + "\n"
+
+
+def _flat(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Names and values; those of a configuration within, ``outer.inner``, one by one."""
+    rows: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        within = value.items() if isinstance(value, Mapping) else [("", value)]
+        rows += [(f"{key}.{name}" if name else key, inner) for name, inner in within]
+    return rows
 
 
 def _leg_lines(leg: Mapping[str, Any]) -> list[str]:

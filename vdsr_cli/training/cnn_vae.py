@@ -101,8 +101,8 @@ class CNNVAETrainer(Trainer):
         alpha = config.late_alpha if is_late else config.alpha
         return cnn_vae_losses(model, hr, lr, noise[0], alpha=alpha, sr_weight=config.sr_weight)
 
-    def _row(self, losses: Tensor, norm: Tensor) -> Row:
-        row = super()._row(losses, norm)
+    def _row(self, means: dict[str, Tensor], norm: Tensor) -> Row:
+        row = super()._row(means, norm)
         row["reconstruction_bits"] = row.pop("distortion_bits")
         row["latent_bits"], row["sr_bits"] = row.pop("rate_bits"), row.pop("mean_l1")
         return row

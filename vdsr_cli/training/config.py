@@ -14,6 +14,41 @@ Row = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdversarialConfig:
+    """The adversarial phase; see :mod:`~vdsr_cli.training.adversarial` for its terms.
+
+    Attributes:
+        start: its first step.
+        l1_weight, perceptual_weight, adversarial_weight: of the terms of a sample.
+        elbo_weight: of the model's own objective, the mean path's L1 included.
+        diversity: share of the distances between samples that is taken off those to the HR
+            picture, 0 to 1.
+        sharpen: amount of the unsharp mask on what samples are compared with.
+        temperatures: range that a step's temperature is drawn from.
+        ramp: steps over which the adversarial term comes to weigh.
+        discriminator_rate: peak learning rate of the discriminator, on the model's schedule.
+        discriminator_width: its channels at half the resolution.
+    """
+
+    start: int
+    l1_weight: float = 1.0
+    perceptual_weight: float = 1.0
+    adversarial_weight: float = 0.1
+    elbo_weight: float = 0.05
+    diversity: float = 0.3
+    sharpen: float = 0.0
+    temperatures: tuple[float, float] = (0.6, 1.0)
+    ramp: int = 300
+    discriminator_rate: float = 2e-4
+    discriminator_width: int = 48
+
+    def __post_init__(self) -> None:
+        low, high = self.temperatures
+        if not 0 <= low <= high:
+            raise UsageError(f"samples cannot be drawn at temperatures from {low:g} to {high:g}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """Hyper-parameters of one run.
 
@@ -37,6 +72,7 @@ class TrainConfig:
         degradation: how LR pictures are made: "bicubic", the product's own, or "real".
         symmetries: what crops undergo: "all" flips and transposes, "mirror" or "none".
         seed: of crops and posterior noise.
+        adversarial: the phase in which samples are trained too, or None for none.
     """
 
     steps: int
@@ -57,6 +93,12 @@ class TrainConfig:
     degradation: str = "bicubic"
     symmetries: str = "all"
     seed: int = 0
+    adversarial: AdversarialConfig | None = None
+
+    @property
+    def is_ever_adversarial(self) -> bool:
+        """Whether the run comes to the adversarial phase."""
+        return self.adversarial is not None and self.adversarial.start < self.steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +148,13 @@ FINE_TUNING: Mapping[str, float | int | str] = {
 }
 """Of a run that begins with finished weights, behind those of its objective."""
 
+ADVERSARIAL: Mapping[str, float | int | str] = {
+    "learning_rate": 3e-4,
+    "mean_weight": 200.0,
+    "ema_decay": 0.998,
+}
+"""Of a run with the adversarial phase, behind those."""
+
 
 def config_for(
     objective: str,
@@ -114,6 +163,7 @@ def config_for(
     on_prior: bool = False,
     fine_tuning: bool = False,
     shape: PublishedShape | None = None,
+    adversarial: AdversarialConfig | None = None,
 ) -> TrainConfig:
     """The hyper-parameters of a run: what was given, else its objective's defaults.
 
@@ -123,6 +173,7 @@ def config_for(
         on_prior: whether a new model is built on a pretrained prior.
         fine_tuning: whether the run begins with finished weights.
         shape: of a model of the published shape, whose papers then decide; else None.
+        adversarial: the phase in which samples are trained too, or None.
 
     Raises:
         UsageError: an unknown objective.
@@ -132,8 +183,9 @@ def config_for(
     values = dict(DEFAULTS[objective])
     values |= ON_PRIOR if on_prior and objective == "vdvae-sr" else {}
     values |= FINE_TUNING if fine_tuning else {}
+    values |= ADVERSARIAL if adversarial else {}
     values |= {} if shape is None else published_defaults(objective, shape)
-    return TrainConfig(**{**values, **given})  # type: ignore[arg-type]
+    return TrainConfig(**{**values, **given}, adversarial=adversarial)  # type: ignore[arg-type]
 
 
 def check_crop(

@@ -13,8 +13,15 @@ PANELS = (
     ("rate_bits", "rate, bits/dim"),
     ("mean_l1", "mean path, L1"),
     ("val_bits", "validation, bits/dim"),
+    ("sample_l1", "samples, L1"),
+    ("perceptual", "samples, LPIPS"),
+    ("diversity", "distance between samples"),
+    ("generator", "samples against the discriminator"),
+    ("discriminator", "discriminator"),
     ("val_psnr_y", "validation PSNR-Y at 0, dB"),
-    ("val_lpips", "validation LPIPS at 0.8"),
+    ("val_psnr_y_sample", "validation PSNR-Y at 0.8, dB"),
+    ("val_lpips", "validation LPIPS at 0"),
+    ("val_lpips_sample", "validation LPIPS at 0.8"),
 )
 _WIDTH, _HEIGHT, _MARGIN = 420, 220, 44
 _INK, _GRID, _LINE = (40, 40, 40), (215, 215, 215), (31, 119, 180)

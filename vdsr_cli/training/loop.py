@@ -17,6 +17,7 @@ from vdsr_cli.errors import DeviceError, WeightsError
 from vdsr_cli.models.compact import LatentShape
 from vdsr_cli.models.registry import architecture_of, config_of
 from vdsr_cli.replay import Replay
+from vdsr_cli.training.adversarial import SAMPLES, AdversarialPhase, SampleTerms
 from vdsr_cli.training.config import Row, RunPlan, TrainConfig, check_crop
 from vdsr_cli.training.data import CropSpec, PictureStore
 from vdsr_cli.training.degradation import RealDegradation
@@ -29,7 +30,7 @@ from vdsr_cli.training.run_folder import (
     read_checkpoint,
     write_checkpoint,
 )
-from vdsr_cli.training.schedule import ema_decay_at, learning_rate_factor, rate_weight
+from vdsr_cli.training.schedule import ema_decay_at, learning_rate_factor, rise
 from vdsr_cli.training.world import World
 
 __all__ = ["Losses", "RunPlan", "TrainConfig", "Trainer", "to_unit_range", "vdvae_sr_losses"]
@@ -49,6 +50,7 @@ class Trainer:
         compiled: whether the objective goes through torch.compile.
         replayed: whether forward and backward pass are recorded once and replayed, on CUDA.
         keep_previous: whether the checkpoint before the last stays, as ``previous.pt``.
+        adversarial: what a run with the adversarial phase has beside the model, else None.
         leg: facts of this leg for the model card, such as its command.
 
     Raises:
@@ -68,8 +70,10 @@ class Trainer:
         compiled: bool = False,
         replayed: bool = False,
         keep_previous: bool = False,
+        adversarial: AdversarialPhase | None = None,
         leg: dict[str, Any] | None = None,
     ) -> None:
+        self.adversarial = adversarial
         self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.shapes: list[LatentShape] = model.latent_shapes  # type: ignore[assignment]
         self.store = store.to(device)
@@ -126,15 +130,14 @@ class Trainer:
         if self.world.is_first:
             prepare_folder(self.folder, self.step)
         since, started = self.step, time.monotonic()
-        total = torch.zeros(4, device=self.device)
+        means = _Means()
         while self.step < self.config.steps and not self._is_over(plan):
             if self.step == self.config.elbo_from > 0:
                 self._keep_mean_path()
             losses, norm = self.train_step()
-            total += losses.stacked()
+            means.add(losses.figures)
             if self.step % plan.log_every == 0:
-                row = self._row(total / (self.step - since), norm)
-                total.zero_()
+                row = self._row(means.taken(), norm)
                 now = time.monotonic()
                 row["seconds_per_step"] = (now - started) / (self.step - since)
                 since, started = self.step, now
@@ -161,28 +164,88 @@ class Trainer:
         random = StepRandom(config.seed, self.step, self.device)
         hr, lr = self._pairs(random)
         noise = self._draw_noise(random) if self.step >= config.elbo_from else None
-        weight = rate_weight(self.step - config.elbo_from, warmup=config.rate_warmup)
+        weight = rise(self.step - config.elbo_from, steps=config.rate_warmup)
         inputs = (hr, lr, torch.full((), weight, device=self.device), *(noise or ()))
-        losses = self._replay_passes(inputs) if self._is_replayed else self._passes(*inputs)
-        self.world.average_gradients(self._trained)
-        norm = nn.utils.clip_grad_norm_(self._trained, config.grad_clip)
-        loss = self.world.mean(losses.loss)
-        self._apply(torch.isfinite(norm + loss) & (norm < config.skip_above))
+        if (phase := self._adversarial_now()) is not None:
+            losses, norm = self._adversarial_step(phase, inputs, random, factor)
+        else:
+            losses = self._replay_passes(inputs) if self._is_replayed else self._passes(*inputs)
+            self.world.average_gradients(self._trained)
+            norm = nn.utils.clip_grad_norm_(self._trained, config.grad_clip)
+            self._apply(self._is_good(norm, losses.loss))
         self.step += 1
         return losses, norm
 
     def _passes(self, hr: Tensor, lr: Tensor, weight: Tensor, *noise: Tensor) -> Losses:
         """Forward and backward pass of a batch, with a weight of the rate: its figures; gradients
         lie in the parameters. Without noise the mean path alone is trained."""
-        for parameter in self._trained:
-            parameter.grad = None
-        with torch.autocast(
-            self.device.type, dtype=self.compute, enabled=self.compute != torch.float32
-        ):
+        _forget_gradients(self._trained)
+        with self._autocast():
             losses = self._losses(hr, lr, list(noise) or None)
         losses.loss = losses.loss + (weight - 1) * losses.rate
         losses.loss.backward()  # type: ignore[no-untyped-call]
-        return losses.detached()
+        losses.loss = losses.loss.detach()
+        return losses
+
+    def _is_good(self, norm: Tensor, loss: Tensor) -> Tensor:
+        """Whether a step may be taken: gradient and loss are finite, the former not too large."""
+        return torch.isfinite(norm + self.world.mean(loss)) & (norm < self.config.skip_above)
+
+    def _adversarial_now(self) -> AdversarialPhase | None:
+        """The adversarial phase, from its first step on."""
+        phase = self.adversarial
+        return phase if phase is not None and self.step >= phase.config.start else None
+
+    def _adversarial_step(
+        self, phase: AdversarialPhase, inputs: Sequence[Tensor], random: StepRandom, factor: float
+    ) -> tuple[Losses, Tensor]:
+        """A step of the model and one of the discriminator, taken both or neither."""
+        drawn = float(torch.rand((), generator=random.cpu))
+        samples_noise = self._draw_noise(random, SAMPLES)
+        losses, terms = self._sample_passes(phase, inputs, samples_noise, phase.temperature(drawn))
+        self.world.average_gradients(self._trained)
+        norm = nn.utils.clip_grad_norm_(self._trained, self.config.grad_clip)
+        _forget_gradients(phase.trained)
+        with self._autocast():
+            discriminator = phase.discriminator_loss(terms)
+        discriminator.backward()  # type: ignore[no-untyped-call]
+        self.world.average_gradients(phase.trained)
+        losses.terms = {**terms.figures, "discriminator": discriminator.detach()}
+        is_good = self._is_good(norm, losses.loss + losses.terms["discriminator"])
+        self._apply(is_good)
+        phase.apply(is_good, factor)
+        return losses, norm
+
+    def _sample_passes(
+        self,
+        phase: AdversarialPhase,
+        inputs: Sequence[Tensor],
+        samples_noise: Sequence[Tensor],
+        temperature: float,
+    ) -> tuple[Losses, SampleTerms]:
+        """:meth:`_passes` with the terms of the samples; gradients lie in the model."""
+        hr, lr, weight, *noise = inputs
+        _forget_gradients(self._trained)
+        ramp = rise(self.step - phase.config.start, steps=phase.config.ramp)
+        with self._autocast():
+            losses = self._losses(hr, lr, noise)
+            terms = phase.sample_terms(
+                self.model,
+                to_unit_range(hr) * 2 - 1,
+                to_unit_range(lr),
+                lambda shape: samples_noise[shape.layer],
+                temperature,
+                ramp,
+            )
+        own = losses.loss + (weight - 1) * losses.rate
+        loss = phase.config.elbo_weight * own + terms.loss
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.loss = loss.detach()
+        return losses, terms
+
+    def _autocast(self) -> torch.autocast:
+        is_mixed = self.compute != torch.float32
+        return torch.autocast(self.device.type, dtype=self.compute, enabled=is_mixed)
 
     def _replay_passes(self, inputs: Sequence[Tensor]) -> Losses:
         """:meth:`_passes`, recorded when a phase of the training begins."""
@@ -212,9 +275,10 @@ class Trainer:
             lr.contiguous(memory_format=torch.channels_last),
         )
 
-    def _draw_noise(self, random: StepRandom) -> list[Tensor]:
-        """Standard normals of each layer for this process's crops."""
-        side, batch = self.config.lr_size * self.store.scale, self.config.batch * self.world.size
+    def _draw_noise(self, random: StepRandom, repeats: int = 1) -> list[Tensor]:
+        """Standard normals of each layer for so many samples of each of this process's crops."""
+        side = self.config.lr_size * self.store.scale
+        batch = self.config.batch * self.world.size * repeats
 
         def draw(shape: LatentShape) -> Tensor:
             size = (batch, side // shape.cell, side // shape.cell, shape.channels)
@@ -262,14 +326,14 @@ class Trainer:
         is_late = plan.deadline is not None and time.monotonic() >= plan.deadline
         return self.world.any(is_late or plan.is_stopped(), self.device)
 
-    def _row(self, losses: Tensor, norm: Tensor) -> Row:
+    def _row(self, means: dict[str, Tensor], norm: Tensor) -> Row:
         """The mean figures since the last row and the last norm; waits for the device, once."""
-        figures = torch.cat([self.world.mean(losses), norm.detach().view(1)]).tolist()
-        names = ("loss", "distortion_bits", "rate_bits", "mean_l1", "grad_norm")
+        averaged = self.world.mean(torch.stack(list(means.values())))
+        figures = torch.cat([averaged, norm.detach().view(1)]).tolist()
         self._give_up_if_lost()
         return {
             "step": self.step,
-            **dict(zip(names, figures, strict=True)),
+            **dict(zip([*means, "grad_norm"], figures, strict=True)),
             "skipped": self.skipped,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
@@ -299,7 +363,8 @@ class Trainer:
         """
         if self.world.is_first:
             weights = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-            state = {**weights, **self._state()}
+            judge = self.adversarial.state() if self.adversarial else {}
+            state = {**weights, **judge, **self._state()}
             write_checkpoint(self.folder, state, keep_previous=self.keep_previous)
             self._saved_step = self.step
 
@@ -334,7 +399,9 @@ class Trainer:
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
+            if self.adversarial and "discriminator" in state:
+                self.adversarial.resume(state)
+        except (RuntimeError, ValueError, KeyError) as error:
             raise WeightsError(f"{checkpoint} is of another model than this run's") from error
         for group in self.optimizer.param_groups:
             group["betas"] = (0.9, self.config.beta2)
@@ -364,3 +431,26 @@ class _Averaged:
     def _put(self, values: dict[str, Tensor]) -> None:
         for name, parameter in self.model.named_parameters():
             parameter.data = values[name]
+
+
+class _Means:
+    """Running means of figures by name; some come later than others."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor, int]] = {}
+
+    def add(self, figures: dict[str, Tensor]) -> None:
+        for name, figure in figures.items():
+            total, count = self._sums.get(name, (torch.zeros_like(figure), 0))
+            self._sums[name] = total + figure, count + 1
+
+    def taken(self) -> dict[str, Tensor]:
+        """The means since the last call."""
+        means = {name: total / count for name, (total, count) in self._sums.items()}
+        self._sums = {}
+        return means
+
+
+def _forget_gradients(parameters: Sequence[Tensor]) -> None:
+    for parameter in parameters:
+        parameter.grad = None

@@ -13,8 +13,8 @@ says nothing. Of a prior it also brings the LR picture into the layers that a CV
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,24 +30,26 @@ from vdsr_cli.models.vdvae_sr import VDVAESR
 
 @dataclass(slots=True)
 class Losses:
-    """One step's figures, still on the device: bits per dimension and the mean path's L1."""
+    """One step's figures, still on the device: bits per dimension, the mean path's L1, and the
+    terms of the adversarial phase by their names in the log."""
 
     loss: Tensor
     distortion: Tensor
     rate: Tensor
     mean_l1: Tensor
-
-    def detached(self) -> "Losses":
-        """The same figures without what they were computed from."""
-        return Losses(*(part.detach() for part in self._parts))
-
-    def stacked(self) -> Tensor:
-        """(4,) float32, in the order of the fields."""
-        return torch.stack([part.float() for part in self._parts])
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
-    def _parts(self) -> tuple[Tensor, ...]:
-        return self.loss, self.distortion, self.rate, self.mean_l1
+    def figures(self) -> dict[str, Tensor]:
+        """Every figure by its name in the log, without what it was computed from."""
+        named = {
+            "loss": self.loss,
+            "distortion_bits": self.distortion,
+            "rate_bits": self.rate,
+            "mean_l1": self.mean_l1,
+            **self.terms,
+        }
+        return {name: figure.detach().float() for name, figure in named.items()}
 
 
 Objective = Callable[[Any, Tensor, Tensor, NoiseSource | None, float], Losses]

@@ -1,4 +1,4 @@
-"""Learning rate, averaging and the weight of the rate: pure functions of the step."""
+"""Learning rate, averaging and weights that rise: pure functions of the step."""
 
 
 def learning_rate_factor(step: int, *, warmup: int, steps: int, cooldown: int) -> float:
@@ -17,6 +17,6 @@ def ema_decay_at(step: int, decay: float) -> float:
     return min(decay, (1 + step) / (10 + step))
 
 
-def rate_weight(step: int, *, warmup: int) -> float:
-    """The weight of the rate at a step of the ELBO, counted from 0: linear from 0 to 1."""
-    return min(1.0, max(step, 0) / warmup) if warmup else 1.0
+def rise(step: int, *, steps: int) -> float:
+    """A weight that comes to weigh: at a step counted from 0, linear from 0 to 1 over ``steps``."""
+    return min(1.0, max(step, 0) / steps) if steps else 1.0

@@ -1,0 +1,64 @@
+"""Puts together what a run with the adversarial phase has beside the model."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from vdsr_cli.errors import UsageError, WeightsError
+from vdsr_cli.metrics import LPIPS
+from vdsr_cli.services.bench_metrics import choose_metrics, load_learned
+from vdsr_cli.services.train_validation import model_upscales
+from vdsr_cli.training.adversarial import SIDE_MULTIPLE, AdversarialPhase
+
+if TYPE_CHECKING:
+    from vdsr_cli.services.train import TrainRequest
+
+
+def adversarial_phase(
+    request: "TrainRequest", model: nn.Module, device: torch.device
+) -> AdversarialPhase | None:
+    """The discriminator and the perceptual network of a run that has the phase, else None.
+
+    Raises:
+        UsageError: a model, crops or options that it does not go with.
+        WeightsError: the perceptual network's weights cannot be had.
+    """
+    config = request.config
+    if config.adversarial is None or not config.is_ever_adversarial:
+        return None
+    if not model_upscales(model) or request.objective == "srvae":
+        raise UsageError(
+            f"--adversarial trains samples of an LR picture, which vdsr train {request.objective}"
+            " has none of",
+            hint="vdsr train vdvae-sr and vdsr train cvdvae have",
+        )
+    if config.adversarial.start < config.elbo_from:
+        raise UsageError("--adversarial keeps the ELBO: it cannot begin before --elbo-from")
+    if config.lr_size * int(model.scale) % SIDE_MULTIPLE:  # type: ignore[arg-type]
+        raise UsageError(
+            f"--adversarial takes crops whose HR side is a multiple of {SIDE_MULTIPLE}",
+            hint="change --lr-size",
+        )
+    if request.graph:
+        raise UsageError("--graph does not go with --adversarial", hint="leave it out")
+    return AdversarialPhase(
+        config.adversarial,
+        _perceptual(request),
+        device=device,
+        projected=config.degradation == "bicubic",
+    )
+
+
+def _perceptual(request: "TrainRequest") -> LPIPS:
+    """LPIPS of the network asked for, from the folder of metric weights or the cache."""
+    name = f"lpips-{request.perceptual}"
+    learned = load_learned(choose_metrics(name), request.metric_weights)
+    for metric in learned.paired.values():
+        if isinstance(metric, LPIPS):
+            return metric
+    reason = next(iter(learned.missing.values()))
+    raise WeightsError(
+        f"--adversarial needs the weights of {name}: {reason}",
+        hint=f"name a folder that has lpips_{request.perceptual}.safetensors: --metric-weights DIR",
+    )

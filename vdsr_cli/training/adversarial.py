@@ -1,0 +1,253 @@
+"""The adversarial phase: samples are trained as pictures, against a discriminator.
+
+    lr ─► model.sample at a drawn temperature, twice ─► sr, sr'
+                                                        │
+    minimised by the model, beside elbo_weight * its own objective:
+        l1 * |sr - hr|  +  perceptual * LPIPS(sr, hr)  +  adversarial * softplus(-D(sr, lr))
+        - diversity / 2 * (l1 * |sr - sr'|  +  perceptual * LPIPS(sr, sr'))
+    by D:   softplus(-D(hr, lr)) + softplus(D(sr, lr))
+
+The ELBO trains what the posterior draws and nothing that the prior draws by itself; here the
+prior's own samples are looked at. ELBO and mean path stay in the loss, so that the posterior and
+temperature 0 are not lost.
+
+**Diversity.** A distance to the one HR picture punishes samples for differing among themselves.
+Half the distance of two samples of one LR picture, subtracted, takes that away again: at 1 the
+distance terms are the energy score (Gneiting and Raftery 2007, equation 22), which in expectation
+is least for samples of the true distribution; at 0 nothing is subtracted.
+
+The discriminator is the U-Net with spectral norm of Real-ESRGAN (Wang et al. 2021, arXiv
+2107.10833) in small. It sees the enlarged LR picture beside the other, and pairs of pixels side by
+side instead of one by one, which makes it three times as fast. The loss is the logistic one of
+Goodfellow et al. 2014, non-saturating.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from vdsr_cli.consistency import project_crop
+from vdsr_cli.metrics import LPIPS
+from vdsr_cli.models.compact import NoiseSource
+from vdsr_cli.models.compact_parts import enlarged
+from vdsr_cli.training.config import AdversarialConfig
+
+SAMPLES = 2
+"""Drawn of each LR picture: as many as a distance between samples takes."""
+SIDE_MULTIPLE = 8
+"""HR sides of crops must be multiples of it: the discriminator's coarsest cell."""
+_SHARPENING_SIGMA = 4.0
+_SHARPENING_THRESHOLD = 20 / 255
+"""Differences from the blurred picture, on [-1, 1], that are flat enough to be left alone."""
+
+
+class Discriminator(nn.Module):
+    """Judges each 2x2 square of a picture: (B, 3, H, W) and the enlarged LR picture, both on
+    [-1, 1], sides multiples of 8 -> logits (B, 4, H / 2, W / 2), above 0 for a true picture."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(6 * 4, width, 3, padding=1)
+        self.down1 = _normed(width, 2 * width, stride=2)
+        self.down2 = _normed(2 * width, 2 * width, stride=2)
+        self.up2 = _normed(2 * width, 2 * width)
+        self.up1 = _normed(2 * width, width)
+        self.last = _normed(width, width)
+        self.logits = nn.Conv2d(width, 4, 3, padding=1)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, picture: Tensor, base: Tensor) -> Tensor:
+        squares = F.pixel_unshuffle(torch.cat([picture, base], 1), 2)
+        full = _leaky(self.first(squares.contiguous(memory_format=torch.channels_last)))
+        half = _leaky(self.down1(full))
+        quarter = _leaky(self.down2(half))
+        up = _leaky(self.up2(_doubled(quarter))) + half
+        up = _leaky(self.up1(_doubled(up))) + full
+        logits: Tensor = self.logits(_leaky(self.last(up)))
+        return logits
+
+
+def _normed(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Module:
+    kernel = 4 if stride == 2 else 3
+    return spectral_norm(
+        nn.Conv2d(channels_in, channels_out, kernel, stride, padding=1, bias=False)
+    )
+
+
+def _leaky(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.2)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear")
+
+
+def sharpened(hr: Tensor, amount: float) -> Tensor:
+    """Unsharp mask on [-1, 1] (B, 3, H, W), flat places left alone; ``amount`` 0 is the picture."""
+    if not amount:
+        return hr
+    reach = round(3 * _SHARPENING_SIGMA)
+    offsets = torch.arange(-reach, reach + 1, device=hr.device, dtype=hr.dtype)
+    taps = torch.exp(-0.5 * (offsets / _SHARPENING_SIGMA) ** 2)
+    taps = (taps / taps.sum()).expand(hr.shape[1], 1, 1, -1)
+    padded = F.pad(hr, (reach,) * 4, mode="reflect")
+    blurred = F.conv2d(padded, taps, groups=hr.shape[1])
+    blurred = F.conv2d(blurred, taps.transpose(2, 3), groups=hr.shape[1])
+    detail = hr - blurred
+    return (hr + amount * detail * (detail.abs() > _SHARPENING_THRESHOLD)).clamp(-1, 1)
+
+
+@dataclass(slots=True)
+class SampleTerms:
+    """The model's terms of one batch, and what the discriminator's step needs of it.
+
+    Attributes:
+        loss: their weighted sum.
+        figures: each unweighted, by its name in the log.
+        target, sample, base: (B, 3, H, W) on [-1, 1], one sample of each picture, detached.
+    """
+
+    loss: Tensor
+    figures: dict[str, Tensor]
+    target: Tensor
+    sample: Tensor
+    base: Tensor
+
+
+class AdversarialPhase:
+    """The discriminator with its optimiser, and the terms that both sides minimise.
+
+    Args:
+        config: weights and schedule.
+        perceptual: LPIPS of a network that does not judge the results.
+        device: where the model is.
+        projected: whether samples are projected onto the LR picture first, as they are in use.
+    """
+
+    def __init__(
+        self,
+        config: AdversarialConfig,
+        perceptual: LPIPS,
+        *,
+        device: torch.device,
+        projected: bool,
+    ) -> None:
+        self.config, self.projected = config, projected
+        self.perceptual = perceptual.to(device)
+        self.discriminator = Discriminator(config.discriminator_width).to(device)
+        self.trained = list(self.discriminator.parameters())
+        self.optimizer = torch.optim.AdamW(
+            self.trained,
+            lr=config.discriminator_rate,
+            betas=(0.9, 0.99),
+            weight_decay=0.0,
+            fused=True,
+        )
+
+    def temperature(self, drawn: float) -> float:
+        """That of a step's samples, for a number drawn from [0, 1)."""
+        low, high = self.config.temperatures
+        return low + (high - low) * drawn
+
+    def sample_terms(
+        self,
+        model: Any,
+        hr: Tensor,
+        lr: Tensor,
+        noise: NoiseSource,
+        temperature: float,
+        ramp: float,
+    ) -> SampleTerms:
+        """Draws :data:`SAMPLES` samples of each picture and scores them.
+
+        Args:
+            model: draws samples; see :meth:`~vdsr_cli.models.compact.CompactVDVAESR.sample`.
+            hr: (B, 3, H, W) in [-1, 1].
+            lr: (B, 3, h, w) in [0, 1].
+            noise: standard normals of each layer for B * SAMPLES pictures.
+            temperature: of the samples.
+            ramp: factor on the adversarial term, 0 to 1.
+        """
+        config, target = self.config, sharpened(hr, self.config.sharpen)
+        base = enlarged(lr, model.scale)
+        parameters = model.sample(lr, noise, temperature, repeats=SAMPLES)
+        samples = model.pixels(parameters, None).float()
+        if self.projected:
+            samples = project_crop(samples, _doubly(2 * lr - 1), model.scale)
+        with _frozen(self.discriminator):
+            logits = self.discriminator(samples, _doubly(base))
+        with torch.no_grad():
+            true_maps = self.perceptual.maps(target)
+        maps = self.perceptual.maps(samples)
+        figures = {
+            "sample_l1": (samples - _doubly(target)).abs().mean(),
+            "perceptual": self.perceptual.distances(maps, [_doubly(m) for m in true_maps]).mean(),
+            "generator": F.softplus(-logits).mean(),
+            "diversity": self._distance(samples, maps),
+        }
+        loss = (
+            config.l1_weight * figures["sample_l1"]
+            + config.perceptual_weight * figures["perceptual"]
+            + config.adversarial_weight * ramp * figures["generator"]
+            - config.diversity / 2 * figures["diversity"]
+        )
+        return SampleTerms(loss, figures, target, samples.detach()[::SAMPLES], base)
+
+    def _distance(self, samples: Tensor, maps: list[Tensor]) -> Tensor:
+        """Of the two samples of each picture, by the weighted terms that punish it."""
+        apart = self.perceptual.distances([m[::2] for m in maps], [m[1::2] for m in maps]).mean()
+        l1 = (samples[::2] - samples[1::2]).abs().mean()
+        return self.config.l1_weight * l1 + self.config.perceptual_weight * apart
+
+    def discriminator_loss(self, terms: SampleTerms) -> Tensor:
+        """The discriminator's own loss on a batch; its gradients lie in its parameters after
+        ``backward``."""
+        pictures = torch.cat([terms.target, terms.sample])
+        true, drawn = self.discriminator(pictures, terms.base.repeat(2, 1, 1, 1)).chunk(2)
+        return F.softplus(-true).mean() + F.softplus(drawn).mean()
+
+    @torch.no_grad()
+    def apply(self, is_good: Tensor, factor: float) -> None:
+        """Takes the optimiser's step at a factor on its rate, if the gradient is good."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.discriminator_rate * factor
+        if is_good.device.type == "cpu":
+            if is_good:
+                self.optimizer.step()
+            return
+        # The fused optimiser leaves everything alone where found_inf is 1: no wait for the device.
+        self.optimizer.found_inf = (~is_good).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; the averages of spectral norm are in it."""
+        return {
+            "discriminator": self.discriminator.state_dict(),
+            "discriminator_optimizer": self.optimizer.state_dict(),
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Takes up what :meth:`state` gave; raises RuntimeError, ValueError or KeyError."""
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.optimizer.load_state_dict(state["discriminator_optimizer"])
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """A block in which a module's parameters want no gradients; those of its input pass."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
+
+
+def _doubly(rows: Tensor) -> Tensor:
+    """Each row as often as samples are drawn, side by side."""
+    return rows.repeat_interleave(SAMPLES, 0)
