@@ -16,7 +16,9 @@ import torch
 from browser import Browser, find_chromium
 from hypothesis import HealthCheck, settings
 from PIL import Image
+from safetensors.torch import save_file
 
+from vdsr_cli.metrics.backbones import BACKBONES
 from vdsr_cli.models.compact import CompactConfig, CompactHierarchy, CompactVDVAESR, Level
 from vdsr_cli.models.compact_prior import CompactVDVAE
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
@@ -153,6 +155,23 @@ def kill_writer() -> Callable[[Path], None]:
         assert subprocess.run([sys.executable, "-c", code, path]).returncode
 
     return kill
+
+
+@pytest.fixture
+def lpips_weights(tmp_path) -> Callable[[str], Path]:
+    """``lpips_weights("squeeze")``: random LPIPS weights of a network, heads not negative, in the
+    test's folder under the name that ``--metric-weights`` looks for."""
+
+    def make(net: str) -> Path:
+        torch.manual_seed(0)
+        backbone = BACKBONES[net]
+        state = {f"features.{k}": v for k, v in backbone.build().state_dict().items()}
+        for index, width in enumerate(backbone.widths):
+            state[f"lin{index}.model.1.weight"] = torch.rand(1, width, 1, 1)
+        save_file(state, tmp_path / f"lpips_{net}.safetensors")
+        return tmp_path / f"lpips_{net}.safetensors"
+
+    return make
 
 
 @dataclass(frozen=True)

@@ -116,25 +116,9 @@ def test_lr_psnr():
     assert lr_psnr(hr, lr ^ 1, 4) == pytest.approx(20 * math.log10(255))
 
 
-@pytest.fixture
-def weights(tmp_path):
-    """Random LPIPS weights of a network, with heads that are not negative."""
-
-    def make(net: str) -> Path:
-        torch.manual_seed(0)
-        backbone = BACKBONES[net]
-        state = {f"features.{k}": v for k, v in backbone.build().state_dict().items()}
-        for index, width in enumerate(backbone.widths):
-            state[f"lin{index}.model.1.weight"] = torch.rand(1, width, 1, 1)
-        save_file(state, tmp_path / f"{net}.safetensors")
-        return tmp_path / f"{net}.safetensors"
-
-    return make
-
-
 @pytest.mark.parametrize("net", BACKBONES)
-def test_lpips_is_a_distance(net, weights):
-    lpips = LPIPS(weights(net), net=net)
+def test_lpips_is_a_distance(net, lpips_weights):
+    lpips = LPIPS(lpips_weights(net), net=net)
     one, other = random_picture(33, 40, 1), random_picture(33, 40, 2)
     assert lpips(one, one) == 0
     assert lpips(one, other) == lpips(other, one) > 0
@@ -145,17 +129,17 @@ def test_lpips_is_a_distance(net, weights):
     assert distances.mean().item() == pytest.approx(lpips(one, other), rel=0.2)
 
 
-def test_lpips_takes_a_side_of_32_pixels(weights):
+def test_lpips_takes_a_side_of_32_pixels(lpips_weights):
     for net in BACKBONES:
-        lpips = LPIPS(weights(net), net=net)
+        lpips = LPIPS(lpips_weights(net), net=net)
         assert lpips(random_picture(32, 32, 1), random_picture(32, 32, 2)) > 0
 
 
-def test_other_weights_are_refused(tmp_path, weights):
+def test_other_weights_are_refused(tmp_path, lpips_weights):
     path = tmp_path / "other.safetensors"
     path.write_text("no safetensors")
     for build, name in ((LPIPS, "LPIPS"), (DISTS, "DISTS"), (InceptionFeatures, "Inception")):
-        for file in (path, tmp_path / "absent.safetensors", weights("squeeze")):
+        for file in (path, tmp_path / "absent.safetensors", lpips_weights("squeeze")):
             with pytest.raises(WeightsError, match=f"{file}: not {name} weights"):
                 build(file)
 

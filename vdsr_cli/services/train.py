@@ -233,8 +233,10 @@ def _validator(request: TrainRequest, trainer: Trainer, runtime: Runtime) -> Val
     if not trainer.world.is_first:
         return None
     store = _decoded(request, request.val, trainer.model) if request.val else trainer.store
-    weights = request.metric_weights and request.metric_weights / "lpips_alex.safetensors"
     config = request.config
+    weights = request.metric_weights and request.metric_weights / "lpips_alex.safetensors"
+    if weights and config.adversarial and not weights.is_file():
+        weights = None  # the folder is there for the perceptual term
     is_large = isinstance(trainer.model, VDVAESR | CVDVAE)
     batch = config.batch if is_large else max(config.batch, 4)
     return Validator(

@@ -1,5 +1,7 @@
 """Puts together what a run with the adversarial phase has beside the model."""
 
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +12,7 @@ from vdsr_cli.metrics import LPIPS
 from vdsr_cli.services.bench_metrics import choose_metrics, load_learned
 from vdsr_cli.services.train_validation import model_upscales
 from vdsr_cli.training.adversarial import SIDE_MULTIPLE, AdversarialPhase
+from vdsr_cli.training.run_folder import find_checkpoint, read_checkpoint
 
 if TYPE_CHECKING:
     from vdsr_cli.services.train import TrainRequest
@@ -42,12 +45,24 @@ def adversarial_phase(
         )
     if request.graph:
         raise UsageError("--graph does not go with --adversarial", hint="leave it out")
-    return AdversarialPhase(
+    phase = AdversarialPhase(
         config.adversarial,
         _perceptual(request),
         device=device,
         projected=config.degradation == "bicubic",
     )
+    if request.start_from is not None:
+        _take_over(phase, Path(request.start_from))
+    return phase
+
+
+def _take_over(phase: AdversarialPhase, source: Path) -> None:
+    """Makes the discriminator that of the run a new one starts from, where it has one that fits."""
+    path = find_checkpoint(source) if source.is_dir() else source
+    if path is None or path.suffix != ".pt":
+        return
+    with suppress(KeyError, RuntimeError, ValueError):
+        phase.resume(read_checkpoint(path))
 
 
 def _perceptual(request: "TrainRequest") -> LPIPS:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import nn
 
@@ -25,6 +25,7 @@ from vdsr_cli.models.upstream import check_state
 from vdsr_cli.models.vdvae import VDVAE, EncoderConfig, VDVAEConfig
 from vdsr_cli.models.vdvae_config import PUBLISHED
 from vdsr_cli.models.vdvae_sr import PUBLISHED_LR_ENCODERS, VDVAESR
+from vdsr_cli.models.widening import can_widen, widen_into
 from vdsr_cli.training.run_folder import (
     find_checkpoint,
     network_of,
@@ -76,7 +77,7 @@ def new_model(
         prior: name or path of a pretrained prior to build on, or None.
         start_from: name or path of finished weights to go on from, or None. With a preset, the
             preset's network takes those of its tensors whose names and shapes fit: a model of
-            another scale or size begins with what it has in common.
+            another scale or depth begins with what it has in common, a wider one as it is.
         scale: super-resolution factor of a model on a prior of the published shape, or None.
 
     Raises:
@@ -113,7 +114,11 @@ def model_of_preset(objective: str, preset: str) -> nn.Module:
 
 
 def transferred(source: nn.Module, model: nn.Module) -> nn.Module:
-    """``model`` with every tensor of ``source`` that fits it; raises UsageError where none does."""
+    """``model`` with every tensor of ``source`` that fits it, or computing the same where it is
+    ``source`` but wider; raises UsageError where nothing fits."""
+    if _is_compact(source) and _is_compact(model) and can_widen(source.config, model.config):
+        widen_into(model, source)
+        return model
     own = model.state_dict()
     fitting = {
         name: value
@@ -126,6 +131,11 @@ def transferred(source: nn.Module, model: nn.Module) -> nn.Module:
         )
     model.load_state_dict({**own, **fitting})
     return model
+
+
+def _is_compact(model: nn.Module) -> TypeGuard[CompactVDVAESR]:
+    """Whether it is the compact VDVAE-SR itself, not the one on a prior."""
+    return type(model) is CompactVDVAESR
 
 
 def check_scale_of(model: nn.Module, scale: int | None) -> None:

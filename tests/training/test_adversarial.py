@@ -1,0 +1,299 @@
+"""The adversarial phase: its terms by property, its steps bit for bit, what it refuses."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vdsr_cli.consistency import degrade, project, project_crop
+from vdsr_cli.errors import UsageError
+from vdsr_cli.metrics import LPIPS
+from vdsr_cli.models.compact import LatentShape
+from vdsr_cli.services.train_start import model_on_prior
+from vdsr_cli.training.adversarial import AdversarialPhase, Discriminator, sharpened
+from vdsr_cli.training.config import AdversarialConfig, TrainConfig, config_for
+from vdsr_cli.training.data import PictureStore
+from vdsr_cli.training.loop import Trainer
+from vdsr_cli.training.run_folder import read_checkpoint
+
+CPU = torch.device("cpu")
+PHASE = AdversarialConfig(start=2, discriminator_width=8, ramp=2)
+CONFIG = TrainConfig(steps=5, batch=1, lr_size=8, warmup=1, adversarial=PHASE)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rough = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
+    rough.resize((72, 64), Image.Resampling.BICUBIC).save(folder / "0.png")
+    return folder
+
+
+@pytest.fixture
+def phase(lpips_weights):
+    """``phase(diversity=0.3, projected=True, ...)``: the phase with a small discriminator."""
+
+    def make(*, projected: bool = False, **options) -> AdversarialPhase:
+        torch.manual_seed(0)
+        perceptual = LPIPS(lpips_weights("squeeze"), net="squeeze")
+        config = dataclasses.replace(PHASE, **options)
+        return AdversarialPhase(config, perceptual, device=CPU, projected=projected)
+
+    return make
+
+
+@pytest.fixture
+def trainer(pictures, tmp_path, make_tiny, phase):
+    """``trainer("name", steps=6, ...)``: a trainer of the tests' model in its own folder."""
+
+    def make(name: str, model=None, **options) -> Trainer:
+        return Trainer(
+            (make_tiny().requires_grad_(True) if model is None else model).train(),
+            PictureStore(sorted(pictures.iterdir()), scale=4, min_lr_size=8),
+            dataclasses.replace(CONFIG, **options),
+            tmp_path / name,
+            device=CPU,
+            compute=torch.float32,
+            adversarial=phase(projected=True),
+        )
+
+    return make
+
+
+def run(trainer: Trainer) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = []
+    trainer.run(save_every=1000, log_every=1, on_log=rows.append)
+    return rows
+
+
+def terms_of(phase, model, **options):
+    """The terms of two random crops."""
+    generator = torch.Generator().manual_seed(3)
+    hr = torch.rand(2, 3, 32, 32, generator=generator) * 2 - 1
+    lr = torch.rand(2, 3, 8, 8, generator=generator)
+
+    def noise(shape: LatentShape) -> torch.Tensor:
+        seeded = torch.Generator().manual_seed(shape.layer)
+        return torch.randn(4, shape.channels, *(32 // shape.cell,) * 2, generator=seeded)
+
+    return phase.sample_terms(model, hr, lr, noise, options.get("temperature", 0.8), 1.0)
+
+
+def test_a_projected_crop_degrades_to_its_lr_where_the_crop_knows_it():
+    generator = torch.Generator().manual_seed(0)
+    sr = torch.rand(2, 3, 48, 48, dtype=torch.float64, generator=generator)
+    lr = torch.rand(2, 3, 12, 12, dtype=torch.float64, generator=generator)
+    inner = (..., slice(2, -2), slice(2, -2))
+    torch.testing.assert_close(degrade(project_crop(sr, lr, 4), 4)[inner], lr[inner])
+    torch.testing.assert_close(project_crop(sr, degrade(sr, 4), 4), sr)
+    consistent_border = degrade(sr, 4)
+    consistent_border[inner] = lr[inner]
+    torch.testing.assert_close(project_crop(sr, lr, 4), project(sr, consistent_border, 4))
+
+
+def test_the_gradient_of_a_projected_crop_is_its_transpose():
+    sr = torch.rand(1, 1, 16, 16, dtype=torch.float64, requires_grad=True)
+    lr = torch.rand(1, 1, 8, 8, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: project_crop(x, lr, 2), (sr,))
+
+
+def test_the_discriminator_sees_the_lr_picture_and_each_square():
+    judge = Discriminator(8).eval()
+    picture, base, other = torch.rand(3, 2, 3, 16, 24)
+    logits = judge(picture, base)
+    assert logits.shape == (2, 4, 8, 12)
+    assert not torch.equal(logits, judge(picture, other))
+    assert not torch.equal(logits, judge(other, base))
+
+
+def test_spectral_norm_bounds_its_layers():
+    judge = Discriminator(8).train()
+    with torch.no_grad():
+        for _ in range(30):
+            judge(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16))
+    for layer in (judge.down1, judge.down2, judge.up2, judge.up1, judge.last):
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2) < 1.1
+
+
+def test_sharpening_leaves_flat_places_alone_and_widens_edges():
+    hr = torch.full((1, 3, 40, 40), -0.2)
+    assert sharpened(hr, 0.0) is hr
+    torch.testing.assert_close(sharpened(hr, 0.5), hr)
+    hr[..., 20:] = 0.3
+    result = sharpened(hr, 0.5)
+    assert result.max() > 0.31 and result.min() < -0.21 and result.abs().max() <= 1
+    torch.testing.assert_close(result[..., :2], hr[..., :2])
+
+
+def test_diversity_is_taken_off_the_distances(phase, tiny_model):
+    """At 1 the distance terms are the energy score, of which equal samples take nothing off."""
+    plain, energy = (terms_of(phase(diversity=share), tiny_model) for share in (0.0, 1.0))
+    assert plain.figures["diversity"] == energy.figures["diversity"] > 0
+    torch.testing.assert_close(energy.loss, plain.loss - plain.figures["diversity"] / 2)
+    alike = terms_of(phase(diversity=1.0), tiny_model, temperature=0.0)
+    assert alike.figures["diversity"] == pytest.approx(0, abs=1e-6)
+
+
+def test_no_gradient_of_the_samples_reaches_the_discriminator(phase, make_tiny):
+    one, model = phase(), make_tiny().requires_grad_(True)
+    terms = terms_of(one, model)
+    terms.loss.backward()
+    assert all(p.grad is None for p in one.trained)
+    assert all(p.requires_grad for p in one.trained)
+    assert model.head.weight.grad.abs().sum() > 0
+    assert model.levels[0][0].enc.c1.weight.grad is None, "samples know no posterior"
+    model.zero_grad()
+    one.discriminator_loss(terms).backward()
+    assert all(p.grad is not None for p in one.trained)
+    assert model.head.weight.grad is None
+
+
+def test_black_pictures_have_finite_gradients(lpips_weights):
+    """Features that are zero everywhere have no direction."""
+    lpips = LPIPS(lpips_weights("squeeze"), net="squeeze")
+    black = torch.full((2, 3, 32, 32), -1.0, requires_grad=True)
+    other = torch.rand(2, 3, 32, 32)
+    lpips.distances(lpips.maps(black), lpips.maps(other)).sum().backward()
+    assert torch.isfinite(black.grad).all()
+
+
+def test_distances_of_a_batch_are_those_of_its_pictures(lpips_weights):
+    lpips = LPIPS(lpips_weights("squeeze"), net="squeeze")
+    pictures = torch.randint(0, 256, (2, 2, 3, 40, 33), dtype=torch.uint8)
+    one, other = (lpips.maps(p.float() / 127.5 - 1) for p in pictures)
+    expected = [lpips(a, b) for a, b in zip(*pictures, strict=True)]
+    assert lpips.distances(one, other).tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_two_legs_are_one_run_bit_for_bit(trainer):
+    whole = trainer("whole")
+    rows = run(whole)
+    first = trainer("legs", steps=3)
+    run(first)
+    second = trainer("legs")
+    second.resume(first.folder / "last.pt")
+    assert second.step == 3
+    run(second)
+    sides = [(t.model, t.adversarial.discriminator) for t in (whole, second)]
+    for one, other in zip(*sides, strict=True):
+        other_state = other.state_dict()
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, other_state[name]), name
+    assert "discriminator" not in rows[1] and rows[2]["discriminator"] > 0
+    logged = [json.loads(line) for line in (second.folder / "log.jsonl").read_text().splitlines()]
+    assert [row.keys() for row in logged] == [row.keys() for row in rows]
+    assert {"sample_l1", "perceptual", "generator", "diversity"} <= rows[-1].keys()
+
+
+def test_a_bad_step_changes_neither_side(trainer, monkeypatch):
+    bad = trainer("bad")
+    bad.step = 2
+    sides = (bad.model, bad.adversarial.discriminator)
+    before = [[p.clone() for p in side.parameters()] for side in sides]
+    real = torch.nn.utils.clip_grad_norm_
+
+    def poisoned(parameters, *arguments):
+        parameters = list(parameters)
+        parameters[0].grad.fill_(torch.nan)
+        return real(parameters, *arguments)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", poisoned)
+    bad.train_step()
+    assert bad.skipped == 1
+    for side, values in zip(sides, before, strict=True):
+        assert all(torch.equal(p, v) for p, v in zip(side.parameters(), values, strict=True))
+
+
+def test_both_sides_learn(trainer):
+    one = trainer("both")
+    one.step = 2
+    before = [p.clone() for p in one.adversarial.discriminator.parameters()]
+    _, norm = one.train_step()
+    assert torch.isfinite(norm) and one.skipped == 0
+    after = one.adversarial.discriminator.parameters()
+    assert any(not torch.equal(p, v) for p, v in zip(after, before, strict=True))
+
+
+def test_the_prior_of_a_cvdvae_stays_frozen(trainer, tiny_prior):
+    model = model_on_prior("cvdvae", tiny_prior)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    run(trainer("cvdvae", model))
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved and all(n.startswith("lr_encoder.") or ".enc_y." in n for n in moved)
+
+
+def test_the_phase_has_defaults_of_its_own():
+    plain = config_for("vdvae-sr", {"steps": 9}, fine_tuning=True)
+    config = config_for("vdvae-sr", {"steps": 9}, fine_tuning=True, adversarial=PHASE)
+    assert (plain.mean_weight, config.mean_weight) == (60, 200)
+    assert config.is_ever_adversarial and not plain.is_ever_adversarial
+    with pytest.raises(UsageError, match="temperatures"):
+        AdversarialConfig(start=0, temperatures=(1.0, 0.5))
+
+
+def test_the_command_trains_exports_and_goes_on(pictures, tmp_path, vdsr, lpips_weights):
+    lpips_weights("squeeze")
+    run_folder, out = tmp_path / "run", tmp_path / "m.safetensors"
+    size = ["--batch", 1, "--lr-size", 8, "--rescale", 1, "--metric-weights", tmp_path]
+    phase = ["--adversarial", 0, "--discriminator-width", 8, "--temperatures", 0.8, 0.8]
+    start = [
+        "--from",
+        "vdvae-sr-x4-tiny",
+        "--steps",
+        1,
+        "--val",
+        pictures,
+        "--val-every",
+        1,
+        "--log-every",
+        1,
+    ]
+    ended = vdsr("train", "vdvae-sr", pictures, "--out", run_folder, *start, *size, *phase)
+    assert ended.code == 0, ended.err
+    assert "samples: L1" in ended.err and "at 0.8" in ended.err
+    ended = vdsr("train", "export", run_folder, "-o", out)
+    assert ended.code == 0, ended.err
+    assert "| adversarial.discriminator_width | 8 |" in out.with_suffix(".md").read_text()
+    other = ["--from", run_folder, "--steps", 1, "--learning-rate", 0]
+    ended = vdsr("train", "vdvae-sr", pictures, "--out", tmp_path / "b", *other, *size, *phase)
+    assert ended.code == 0, ended.err
+    judges = [read_checkpoint(tmp_path / n / "last.pt")["discriminator"] for n in ("run", "b")]
+    biases = [judge["first.bias"] for judge in judges]
+    assert not torch.equal(biases[0], torch.zeros_like(biases[0]))
+    torch.testing.assert_close(*biases, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "code", "said"),
+    [
+        ("vdvae", [], 2, "--adversarial"),
+        ("srvae", [], 2, "--adversarial"),
+        ("vdvae-sr", ["--elbo-from", 1], 2, "--elbo-from"),
+        ("vdvae-sr", ["--temperatures", 1, 0.5], 2, "temperatures"),
+        ("vdvae-sr", ["--graph"], 2, "--graph"),
+        ("vdvae-sr", [], 4, "--metric-weights"),
+    ],
+)
+def test_what_the_phase_does_not_go_with_is_one_line(
+    pictures, tmp_path, vdsr, monkeypatch, objective, options, code, said
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("VDSR_HOME", str(tmp_path / "home"))
+    words = ["--out", tmp_path / "run", "--steps", 2, "--batch", 1, "--lr-size", 16]
+    ended = vdsr("train", objective, pictures, *words, "--adversarial", 0, *options)
+    assert ended.code == code, ended
+    assert ended.lines[0].startswith("vdsr: ") and len(ended.lines) <= 2
+    assert said in ended.err

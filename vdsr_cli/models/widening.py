@@ -1,0 +1,52 @@
+"""A wider network that begins as a trained narrower one (Net2Net, Chen et al. 2016).
+
+Old channels come first in every map. What a new channel holds feeds no old one, so that pictures,
+rates and distortions are those of the narrower network, while the weights between them train.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from vdsr_cli.models.compact import CompactVDVAESR
+from vdsr_cli.models.compact_parts import CompactConfig
+
+
+def can_widen(source: CompactConfig, wide: CompactConfig) -> bool:
+    """Whether two networks differ in widths alone, none of them smaller in the second."""
+    if len(source.levels) != len(wide.levels):
+        return False
+    pairs = list(zip(source.levels, wide.levels, strict=True))
+    as_source = tuple(replace(level, width=narrow.width) for narrow, level in pairs)
+    return replace(wide, levels=as_source) == source and all(a.width <= b.width for a, b in pairs)
+
+
+def widen_into(model: CompactVDVAESR, source: CompactVDVAESR) -> None:
+    """Makes ``model``, freshly initialised, compute what the narrower ``source`` does.
+
+    Raises:
+        ValueError: networks that differ in more than their widths.
+    """
+    if not can_widen(source.config, model.config):
+        raise ValueError("the networks differ in more than widths, or the new one is narrower")
+    own = model.state_dict()
+    old = source.state_dict()
+    model.load_state_dict({name: _embedded(name, old[name], own[name]) for name in own})
+
+
+def _embedded(name: str, old: Tensor, fresh: Tensor) -> Tensor:
+    """The old values among the fresh ones of a wider tensor."""
+    if old.shape == fresh.shape:
+        return old
+    filled = fresh.clone()
+    if name.endswith((".bias", "gate_param")):
+        filled[tuple(slice(size) for size in old.shape)] = old
+        return filled
+    inputs = torch.arange(old.shape[1])
+    if name.endswith(".enc.c1.weight"):  # its input is the state beside the HR activation
+        half = old.shape[1] // 2
+        inputs[half:] += fresh.shape[1] // 2 - half
+    filled[: len(old)] = 0
+    filled[: len(old), inputs] = old
+    return filled
