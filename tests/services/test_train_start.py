@@ -14,7 +14,7 @@ from vdsr_cli.services.train_validation import fixed_noise
 
 
 def test_a_preset_takes_what_fits_of_a_model_of_another_scale():
-    source = model_of_preset("vdvae-sr", "vdvae-sr-x4")
+    source = model_of_preset("vdvae-sr", "vdvae-sr-x4-large")
     model = transferred(source, model_of_preset("vdvae-sr", "vdvae-sr-x2"))
     taken = model.state_dict()
     for name, value in source.state_dict().items():
