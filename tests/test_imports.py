@@ -42,12 +42,14 @@ LAYERS = [
 BETWEEN_NEIGHBOURS = {
     ("training", "models"),
     ("training", "consistency"),
+    ("training", "metrics"),
     ("metrics", "consistency"),
     ("weights", "models"),
     ("config", "errors"),
 }
-"""Imports within a layer: what is trained; the degradation that makes pairs and scores them; the
-registry that gives an architecture its module; what a range refuses with."""
+"""Imports within a layer: what is trained, and the distance that trains it; the degradation that
+makes pairs and scores them; the registry that gives an architecture its module; what a range
+refuses with."""
 
 ONLY_CLI = {"typer", "rich"}
 ONLY_WEB = {"starlette", "uvicorn"}

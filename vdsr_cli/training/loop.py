@@ -200,6 +200,7 @@ class Trainer:
         self, phase: AdversarialPhase, inputs: Sequence[Tensor], random: StepRandom, factor: float
     ) -> tuple[Losses, Tensor]:
         """A step of the model and one of the discriminator, taken both or neither."""
+        self._replay = None  # the phases before are over
         drawn = float(torch.rand((), generator=random.cpu))
         samples_noise = self._draw_noise(random, SAMPLES)
         losses, terms = self._sample_passes(phase, inputs, samples_noise, phase.temperature(drawn))
