@@ -1,5 +1,6 @@
 """What the tests share: a tiny model with weights that matter, and two ways to run `vdsr`."""
 
+import importlib.util
 import io
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import published_vdvae
@@ -103,6 +105,21 @@ def tiny_path(tmp_path_factory, tiny_model) -> Path:
         ),
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def load_script() -> Callable[[str], ModuleType]:
+    """``load_script("tools/degraded_set.py")``: the script as a module, not run."""
+
+    def load(path: str) -> ModuleType:
+        whole = Path(__file__).parents[1] / path
+        spec = importlib.util.spec_from_file_location(whole.stem, whole)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The metrics: against their definitions, other people's packages, and published figures."""
 
-import importlib.util
 import math
 from pathlib import Path
 
@@ -145,13 +144,9 @@ def test_other_weights_are_refused(tmp_path, lpips_weights):
 
 
 @pytest.fixture(scope="module")
-def reference():
+def reference(load_script):
     """benchmarks/metric_references.py, which prints what is expected here."""
-    path = Path(__file__).parents[1] / "benchmarks" / "metric_references.py"
-    spec = importlib.util.spec_from_file_location("metric_references", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/metric_references.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,6 @@
 """Published state dicts: every known form loads strictly, everything else is refused."""
 
-import importlib.util
 import re
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -49,14 +46,9 @@ def test_loads_both_published_forms(small, state, prefix):
 
 
 @pytest.fixture(scope="module")
-def script():
+def script(load_script):
     """benchmarks/published_checkpoints.py, which writes the published layouts out by itself."""
-    path = Path(__file__).parents[2] / "benchmarks" / "published_checkpoints.py"
-    spec = importlib.util.spec_from_file_location("published_checkpoints", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/published_checkpoints.py")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -1,6 +1,6 @@
 """Pages of printed text, a domain of its own, to try fine-tuning on.
 
-    python benchmarks/text_pages.py pages
+    python tools/text_pages.py pages
     vdsr train vdvae-sr pages/train --from vdvae-sr-x4 --out runs/text --minutes 14 --steps 1200
     vdsr bench pages/test --model vdvae-sr-x4,runs/text
 

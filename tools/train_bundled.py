@@ -1,6 +1,6 @@
 """Trains the bundled compact models anew, one after the other, in so many seconds of one GPU.
 
-    python benchmarks/train_bundled.py RUNS DATA... --seconds 560 [--only x4,x8] [--first FOLDER]
+    python tools/train_bundled.py RUNS DATA... --seconds 560 [--only x4,x8] [--first FOLDER]
 
 Each model has its share of the time. How many steps that is, is measured first, for a second or
 two; then ``vdsr train`` runs with so many, the last three quarters of the ELBO cooling down, and
