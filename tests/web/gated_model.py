@@ -11,14 +11,14 @@ class Gate:
     def __init__(self, model):
         self.scale, self.lr_multiple = model.scale, model.lr_multiple
         self.latent_shapes, self.model = model.latent_shapes, model
-        self.fixed_tile, self.pixels = model.fixed_tile, model.pixels
+        self.fixed_tile = model.fixed_tile
         self.is_reached, self.is_open, self.calls = threading.Event(), threading.Event(), 0
 
-    def sample(self, lr, noise, temperature, *, repeats=1):
+    def means(self, lr, noise, temperature, *, repeats=1):
         self.calls += 1
         self.is_reached.set()
         assert self.is_open.wait(30)
-        return self.model.sample(lr, noise, temperature, repeats=repeats)
+        return self.model.means(lr, noise, temperature, repeats=repeats)
 
 
 def loaded(model, name="tiny"):

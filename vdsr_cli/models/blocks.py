@@ -188,8 +188,10 @@ class TopDownBlock(nn.Module):
         """``x + gate * g`` (paper 000, equation 9); x itself without an LR activation."""
         if self.gate_param is None or lr_activation is None:
             return x
-        samples = x.view(len(lr_activation), -1, *x.shape[1:])
         gate = self.gate_param.to(x.dtype)
+        if len(x) == len(lr_activation):  # the same in fewer dimensions, which is faster
+            return torch.addcmul(x, gate, lr_activation)
+        samples = x.view(len(lr_activation), -1, *x.shape[1:])
         return torch.addcmul(samples, gate, lr_activation.unsqueeze(1)).flatten(0, 1)
 
     def prior_moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

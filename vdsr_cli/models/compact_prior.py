@@ -73,8 +73,8 @@ class CompactVDVAE(CompactHierarchy):
             return block.generate(x, None, 0.0)
 
         held = lr_state.detach().lerp(lr_state, _COARSE_GRADIENT)  # the same values
-        mean_path = self._parameters_of(self._run(held, generate, start=split))
-        return Elbo(likelihood, torch.stack([*coarse, *fine])), mean_path[:, :3]
+        mean_path = self._parameters_of(self._run(held, generate, start=split), means_only=True)
+        return Elbo(likelihood, torch.stack([*coarse, *fine])), mean_path
 
     def posterior(self, image: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor]:
         """Draws latents from q(z | image); returns what the decoder makes of them, and their KL.
@@ -267,6 +267,18 @@ class CompactCVDVAE(AnySizeSampling, CompactHierarchy):
         Arguments and result are those of :meth:`CompactVDVAESR.sample
         <vdsr_cli.models.compact.CompactVDVAESR.sample>`.
         """
+        return self._parameters_of(self._drawn(lr, noise, temperature, repeats))
+
+    def means(
+        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
+    ) -> Tensor:
+        """The means of :meth:`sample`, (B * repeats, 3, H, W), without the log scales' work."""
+        return self._parameters_of(self._drawn(lr, noise, temperature, repeats), means_only=True)
+
+    def _drawn(
+        self, lr: Tensor, noise: NoiseSource | None, temperature: float, repeats: int
+    ) -> Tensor:
+        """The last state of a sample."""
         activations = self.lr_encoder(lr)
 
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
@@ -275,11 +287,11 @@ class CompactCVDVAE(AnySizeSampling, CompactHierarchy):
                 return block.generate(x, epsilon, temperature)
             return block.generate_lr_posterior(x, activations[shape.cell], epsilon, temperature)
 
-        return self._parameters_of(self._run(self._top(activations, repeats), generate))
+        return self._run(self._top(activations, repeats), generate)
 
     def mean_path(self, lr: Tensor) -> Tensor:
         """The picture at the means of all latents: (B, 3, H, W) in [-1, 1], not clamped."""
-        return self.sample(lr, None, 0.0)[:, :3]
+        return self.means(lr, None, 0.0)
 
 
 def compact_config_from(values: Mapping[str, Any]) -> CompactConfig:

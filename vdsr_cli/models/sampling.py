@@ -6,14 +6,39 @@
 Both turn the likelihood's parameters into pixels: its mean, or a draw by standard logistic noise.
 """
 
+from typing import Protocol
+
 from torch import Tensor
 
-from vdsr_cli.models.compact_parts import LatentShape
+from vdsr_cli.models.compact_parts import LatentShape, NoiseSource
 from vdsr_cli.models.dmol import dmol_pixels
 from vdsr_cli.models.vdvae_config import VDVAEConfig
 
 
-class AnySizeSampling:
+class _Sampler(Protocol):
+    def sample(
+        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
+    ) -> Tensor: ...
+
+    def pixels(self, parameters: Tensor, noise: Tensor | None) -> Tensor: ...
+
+
+class _Means:
+    """Of a model that samples a likelihood's parameters and turns them into pixels."""
+
+    def means(
+        self: _Sampler,
+        lr: Tensor,
+        noise: NoiseSource | None,
+        temperature: float,
+        *,
+        repeats: int = 1,
+    ) -> Tensor:
+        """``pixels(sample(...), None)``: (B * repeats, 3, H, W) on [-1, 1]."""
+        return self.pixels(self.sample(lr, noise, temperature, repeats=repeats), None)
+
+
+class AnySizeSampling(_Means):
     """Of a convolutional model with one logistic a colour."""
 
     fixed_tile: int | None = None
@@ -32,7 +57,7 @@ class AnySizeSampling:
         return mean if noise is None else (mean + log_scale.exp() * noise).clamp(-1, 1)
 
 
-class FixedSizeSampling:
+class FixedSizeSampling(_Means):
     """Of a model of the published shape: it knows one picture size and sees a tile as a picture.
 
     Its maps of fixed size lie where they lie in each tile, and the latents of its 1x1 top are one

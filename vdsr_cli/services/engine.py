@@ -68,6 +68,11 @@ class ConditionalSampler(Protocol):
     ) -> Tensor:
         """(B, 3, h, w) in [0, 1] -> (B * repeats, C, H, W), the parameters of the likelihood."""
 
+    def means(
+        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
+    ) -> Tensor:
+        """``pixels(sample(...), None)``, without what the means do not need."""
+
     def pixels(self, parameters: Tensor, noise: Tensor | None) -> Tensor:
         """Those parameters -> (B, 3, H, W) on [-1, 1]: the mean, or a draw by logistic noise."""
 
@@ -406,9 +411,7 @@ class _TileDrawer:
         for first in range(0, len(self.fields), _SAMPLES_A_PASS):
             chosen = range(first, min(first + _SAMPLES_A_PASS, len(self.fields)))
             source = None if noise is None else noise.source(chosen, spans)
-            temperature = self.settings.temperature
-            parameters = sample(self.model, lr, source, temperature, repeats=len(chosen))
-            pixels = self.model.pixels(parameters, self._pixel_noise(chosen, top, spans))
+            pixels = self._pixels(lr, source, chosen, top, spans)
             drawn.append(pixels.view(len(pieces), len(chosen), *pixels.shape[1:]))
         pixels = torch.cat(drawn, dim=1) if len(drawn) > 1 else drawn[0]
         if not torch.isfinite(pixels.sum()):
@@ -417,6 +420,21 @@ class _TileDrawer:
                 hint="try --dtype float32",
             )
         return list(zip(pieces, pixels, strict=True))
+
+    def _pixels(
+        self,
+        lr: Tensor,
+        source: NoiseSource | None,
+        chosen: range,
+        top: int,
+        spans: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """Some samples of each piece: (pieces * samples, 3, H, W) on [-1, 1]."""
+        temperature, repeats = self.settings.temperature, len(chosen)
+        if self.settings.output == "mean":
+            return sample(self.model, lr, source, temperature, repeats=repeats, means_only=True)
+        parameters = sample(self.model, lr, source, temperature, repeats=repeats)
+        return self.model.pixels(parameters, self._pixel_noise(chosen, top, spans))
 
     def _pieces(self, columns: range) -> list[range]:
         """Neighbouring tiles that the model sees as one piece of the picture."""
@@ -429,12 +447,8 @@ class _TileDrawer:
         starts = self.plan.columns.starts
         return starts[columns.start], starts[columns.stop - 1] + self.plan.columns.tile
 
-    def _pixel_noise(
-        self, chosen: range, top: int, spans: Sequence[tuple[int, int]]
-    ) -> Tensor | None:
-        """The likelihood's own noise (pieces * samples, channels, H, W), if it is drawn from."""
-        if self.settings.output == "mean":
-            return None
+    def _pixel_noise(self, chosen: range, top: int, spans: Sequence[tuple[int, int]]) -> Tensor:
+        """The likelihood's own noise (pieces * samples, channels, H, W)."""
         channels = self.model.pixel_noise_channels
         rows = self.positions(top, self.plan.rows.tile, 1, vertical=True)
         noise = [

@@ -21,7 +21,7 @@ _FIRST_SEEN: Final = 2
 _HELD: Final = 8
 """Kinds of batches held of a model, those that were used last."""
 
-_Kind = tuple[torch.Size, int, float]
+_Kind = tuple[torch.Size, int, float, bool]
 
 
 def sample(
@@ -31,18 +31,21 @@ def sample(
     temperature: float,
     *,
     repeats: int,
+    means_only: bool = False,
 ) -> Tensor:
-    """``model.sample`` by the quickest way; one thread at a time samples of one model."""
+    """``model.sample`` or ``model.means`` by the quickest way; one thread at a time samples of one
+    model."""
+    draw = model.means if means_only else model.sample
     if not (lr.is_cuda and isinstance(model, nn.Module) and _is_small(lr, repeats)):
-        return model.sample(lr, noise, temperature, repeats=repeats)
+        return draw(lr, noise, temperature, repeats=repeats)
     if any(parameter.requires_grad for parameter in model.parameters()):
-        return model.sample(lr, noise, temperature, repeats=repeats)
-    kind = lr.shape, repeats, 0.0 if noise is None else temperature
+        return draw(lr, noise, temperature, repeats=repeats)
+    kind = lr.shape, repeats, 0.0 if noise is None else temperature, means_only
     drawn = [] if noise is None else [noise(shape) for shape in model.latent_shapes]
 
     def work(lr: Tensor, *drawn: Tensor) -> Tensor:
         source = (lambda shape: drawn[shape.layer]) if drawn else None
-        return model.sample(lr, source, temperature, repeats=repeats)
+        return draw(lr, source, temperature, repeats=repeats)
 
     return _REPLAYS.setdefault(model, _Replays()).run(kind, work, (lr, *drawn))
 
