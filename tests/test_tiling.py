@@ -156,8 +156,8 @@ def test_a_wrapped_picture_must_hold_whole_cells():
 )
 def test_taller_tiles_cover_no_more_than_asked_for(length, tile, together):
     overlap = tile // 4
-    taller = taller_tile(length, tile=tile, overlap=overlap, cell=4, together=together)
     longest = tile + (together - 1) * (tile - overlap)
+    taller = taller_tile(length, longest=longest, overlap=overlap, cell=4)
     plan = plan_axis(length, tile=taller, overlap=overlap, cell=4)
     assert plan.tile <= longest and (taller or length <= longest)
     separate = plan_axis(length, tile=tile, overlap=overlap, cell=4)

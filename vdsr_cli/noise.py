@@ -39,20 +39,12 @@ def _signed32(value: int) -> int:
 
 def _mix_(x: Tensor) -> Tensor:
     """In-place 32-bit finaliser with two multiplications (Wellons' lowbias32); x is int32."""
-    shifted = torch.empty_like(x)  # one for all steps: new memory costs more than the arithmetic
-    _xor_shifted_(x, 16, shifted)
+    x ^= (x >> 16) & 0xFFFF
     x *= _signed32(0x7FEB352D)
-    _xor_shifted_(x, 15, shifted)
+    x ^= (x >> 15) & 0x1FFFF
     x *= _signed32(0x846CA68B)
-    _xor_shifted_(x, 16, shifted)
+    x ^= (x >> 16) & 0xFFFF
     return x
-
-
-def _xor_shifted_(x: Tensor, by: int, shifted: Tensor) -> None:
-    """``x ^= x >> by`` as of unsigned numbers; ``shifted`` is memory of x's shape to use."""
-    torch.bitwise_right_shift(x, by, out=shifted)
-    shifted &= (1 << (32 - by)) - 1
-    x ^= shifted
 
 
 @lru_cache(maxsize=8)

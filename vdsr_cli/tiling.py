@@ -126,13 +126,12 @@ def plan_axis(length: int, *, tile: int, overlap: int, cell: int) -> AxisPlan:
     return AxisPlan(length=length, tile=tile, overlap=overlap, starts=starts)
 
 
-def taller_tile(length: int, *, tile: int, overlap: int, cell: int, together: int) -> int:
-    """Side along an axis of tiles that stand for ``together`` of :func:`plan_axis` each.
+def taller_tile(length: int, *, longest: int, overlap: int, cell: int) -> int:
+    """Side along an axis of the fewest tiles of at most ``longest``, but for rounding to the cell.
 
     Evened out, so that the last one shares no more with its neighbour than the others do but for
     the rounding up to the cell; 0 where one tile is the whole axis.
     """
-    longest = tile + (together - 1) * (tile - overlap)
     if longest >= length:
         return 0
     count = math.ceil((length - overlap) / (longest - overlap))

@@ -2,8 +2,9 @@
 
 The tiles of one row are sampled in batches of neighbours and blended into a band; when the next
 row of tiles no longer reaches a strip of the band, the strip is yielded. A batch is one connected
-piece of the picture, so that what its tiles share is computed once; where a row has fewer tiles
-than a batch, the rows are taller. A model of one picture size gets its tiles one by one instead.
+piece of the picture, so that what its tiles share is computed once; where a row has fewer pixels
+than a batch of tiles, the rows are taller. A model of one picture size gets its tiles one by one
+instead.
 Memory is that of a band, whatever the height of the picture.
 What comes out is a function of (lr, model, seed, sample, temperature): tile size and batch size
 only change the rounding and what reaches a batch's edge.
@@ -169,9 +170,9 @@ def plan_picture(
     )
     across, down = padding.left + width + padding.right, padding.top + height + padding.bottom
     columns = plan_axis(across, tile=tile, overlap=overlap, cell=cell)
-    together = settings.most_tiles // len(columns.starts)
-    if tile and together > 1 and not fixed_tile:
-        tile = taller_tile(down, tile=tile, overlap=overlap, cell=cell, together=together)
+    longest = settings.most_tiles * tile**2 // max(across, tile, 1)
+    if longest >= 2 * tile - overlap > 0 and not fixed_tile:
+        tile = taller_tile(down, longest=longest, overlap=overlap, cell=cell)
     rows = plan_axis(down, tile=tile, overlap=overlap, cell=cell)
     return PicturePlan(height=height, width=width, padding=padding, rows=rows, columns=columns)
 
