@@ -19,7 +19,8 @@ from vdsr_cli.models.distributions import discretized_logistic_log_prob, gaussia
 from vdsr_cli.models.registry import PRESETS, build_compact, build_model, config_of
 
 SIZE_LIMITS = {
-    "vdvae-sr-x4": 16 << 20,
+    "vdvae-sr-x4": 8 << 20,
+    "vdvae-sr-x4-large": 16 << 20,
     "vdvae-sr-x4-tiny": 3 << 20,
     "vdvae-sr-x2": 16 << 20,
     "vdvae-sr-x8": 16 << 20,

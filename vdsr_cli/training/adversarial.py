@@ -1,6 +1,6 @@
 """The adversarial phase: samples are trained as pictures, against a discriminator.
 
-    lr ─► model.sample at a drawn temperature, twice ─► sr, sr'
+    lr ─► model.means at a drawn temperature, twice ─► sr, sr'
                                                         │
     minimised by the model, beside elbo_weight * its own objective:
         l1 * |sr - hr|  +  perceptual * LPIPS(sr, hr)  +  adversarial * softplus(-D(sr, lr))
@@ -167,7 +167,7 @@ class AdversarialPhase:
         """Draws :data:`SAMPLES` samples of each picture and scores them.
 
         Args:
-            model: draws samples; see :meth:`~vdsr_cli.models.compact.CompactVDVAESR.sample`.
+            model: draws samples; see :meth:`~vdsr_cli.models.compact.CompactVDVAESR.means`.
             hr: (B, 3, H, W) in [-1, 1].
             lr: (B, 3, h, w) in [0, 1].
             noise: standard normals of each layer for B * SAMPLES pictures.
@@ -176,8 +176,7 @@ class AdversarialPhase:
         """
         config, target = self.config, sharpened(hr, self.config.sharpen)
         base = enlarged(lr, model.scale)
-        parameters = model.sample(lr, noise, temperature, repeats=SAMPLES)
-        samples = model.pixels(parameters, None).float()
+        samples = model.means(lr, noise, temperature, repeats=SAMPLES).float()
         if self.projected:
             samples = project_crop(samples, _doubly(2 * lr - 1), model.scale)
         with _frozen(self.discriminator):
