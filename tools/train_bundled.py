@@ -1,12 +1,13 @@
 """Trains the bundled compact models anew, one after the other, in so many seconds of one GPU.
 
-    python tools/train_bundled.py RUNS DATA... --seconds 560 [--only x4,x8] [--first FOLDER]
+    python tools/train_bundled.py RUNS DATA... --metric-weights DIR --seconds 560 [--only x4,x8]
+        [--first FOLDER]
 
-Each model has its share of the time. How many steps that is, is measured first, for a second or
-two; then ``vdsr train`` runs with so many, the last three quarters of the ELBO cooling down, and
-``vdsr train export`` writes RUNS/NAME.safetensors. The pictures are decoded aside, once a scale,
-while the first model trains on those of ``--first``, or waits. ``--small`` tries the program itself
-on any machine.
+Each model has its share of the time, and of that each phase: the mean path alone, the ELBO as well,
+the samples against a discriminator. How many steps these are, is measured first, for a second or
+two; then ``vdsr train`` runs with so many, the last half of them cooling down, and ``vdsr train
+export`` writes RUNS/NAME.safetensors. The pictures are decoded aside, once a scale, while the first
+model trains on those of ``--first``, or waits. ``--small`` tries the program itself on any machine.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -23,16 +24,16 @@ import torch
 
 from vdsr_cli.cli.app import main as vdsr
 from vdsr_cli.runtime import choose_runtime
+from vdsr_cli.services.train import TrainRequest
+from vdsr_cli.services.train_adversarial import adversarial_phase
 from vdsr_cli.services.train_start import new_model
+from vdsr_cli.training.config import AdversarialConfig
 from vdsr_cli.training.data import PictureStore, find_pictures
 from vdsr_cli.training.loop import TrainConfig, Trainer
-from vdsr_cli.training.run_folder import MEAN
 
 RESCALES = (1.0, 0.65)
 LEFT_OVER_S = 5.0
 """Seconds of a model beside its steps: reading the store, recording, writing the checkpoint."""
-BLEND = 0.2
-"""Share of the mean path's average in the weights, where it was trained alone: see RUNS.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ class Plan:
         batch, lr_size: crops of a step.
         scale: super-resolution factor.
         mean_alone: share of its time for the mean path alone, before the ELBO.
+        adversarial: share of its time for the adversarial phase, after the ELBO.
         degradation: of its LR pictures.
     """
 
@@ -61,7 +63,8 @@ class Plan:
     batch: int = 32
     lr_size: int = 48
     scale: int = 4
-    mean_alone: float = 0.25
+    mean_alone: float = 0.1
+    adversarial: float = 0.6
     degradation: str = "bicubic"
 
 
@@ -74,20 +77,25 @@ PLANS = {
         start="vdvae-sr-x4",
         after="x4",
         rate=5e-4,
+        mean_alone=0.3,
         degradation="real",
     ),
-    "x2": Plan(share=45, preset="vdvae-sr-x2", start="vdvae-sr-x4", after="x4", scale=2),
+    "x2": Plan(share=45, preset="vdvae-sr-x2", start="vdvae-sr-x2", scale=2),
     "x8": Plan(
         share=40,
         preset="vdvae-sr-x8",
-        start="vdvae-sr-x4",
-        after="x4",
+        start="vdvae-sr-x8",
         scale=8,
         batch=64,
         lr_size=24,
     ),
     "prior": Plan(
-        share=75, objective="vdvae", preset="vdvae-x4-prior", start="vdvae-x4-prior", mean_alone=0
+        share=75,
+        objective="vdvae",
+        preset="vdvae-x4-prior",
+        start="vdvae-x4-prior",
+        mean_alone=0,
+        adversarial=0,
     ),
     "cvdvae": Plan(
         share=45, objective="cvdvae", start="vdvae-x4-prior", after="prior", rate=5e-4, mean_alone=0
@@ -101,17 +109,28 @@ def start_of(plan: Plan, runs: Path) -> str | None:
     return str(runs / str(plan.after)) if is_here else plan.start
 
 
-def milliseconds(plan: Plan, store: PictureStore, device: str, runs: Path) -> tuple[float, float]:
-    """Of a step of the mean path alone (0 where there is none) and of the ELBO."""
-    runtime = choose_runtime(device)
-    is_cuda = runtime.device.type == "cuda"
-    if plan.objective == "cvdvae":
-        prior = start_of(plan, runs)
-        model = new_model(plan.objective, preset=None, prior=prior, start_from=None)
-    else:
-        model = new_model(plan.objective, preset=plan.preset, prior=None, start_from=None)
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """A number for each phase of a run: its milliseconds a step, or its steps."""
 
-    def of_phase(elbo_from: int) -> float:
+    mean_alone: float
+    elbo: float
+    adversarial: float
+
+
+def milliseconds(plan: Plan, store: PictureStore, options: argparse.Namespace) -> Phases:
+    """Of a step of each phase; 0 for one that the plan leaves out."""
+    runtime = choose_runtime(options.device)
+    is_cuda = runtime.device.type == "cuda"
+    is_on_prior = plan.objective == "cvdvae"
+    model = new_model(
+        plan.objective,
+        preset=None if is_on_prior else plan.preset,
+        prior=start_of(plan, options.runs) if is_on_prior else None,
+        start_from=None,
+    )
+
+    def of_phase(elbo_from: int, adversarial: AdversarialConfig | None = None) -> float:
         config = TrainConfig(
             steps=10**9,
             batch=plan.batch,
@@ -119,15 +138,24 @@ def milliseconds(plan: Plan, store: PictureStore, device: str, runs: Path) -> tu
             elbo_from=elbo_from,
             degradation=plan.degradation,
             mean_weight=60.0 if plan.mean_alone else 0.0,
+            adversarial=adversarial,
+        )
+        request = TrainRequest(
+            sources=(),
+            out=options.runs,
+            config=config,
+            objective=plan.objective,
+            metric_weights=options.metric_weights,
         )
         trainer = Trainer(
             model,
             store,
             config,
-            runs,
+            options.runs,
             device=runtime.device,
             compute=runtime.dtype,
-            replayed=is_cuda,
+            replayed=is_cuda and adversarial is None,
+            adversarial=adversarial_phase(request, model, runtime.device),
         )
         trainer.train_step()
         if is_cuda:
@@ -139,7 +167,21 @@ def milliseconds(plan: Plan, store: PictureStore, device: str, runs: Path) -> tu
             torch.cuda.synchronize()
         return 1e3 * (time.perf_counter() - started) / count
 
-    return (of_phase(10**9) if plan.mean_alone else 0.0), of_phase(0)
+    return Phases(
+        of_phase(10**9) if plan.mean_alone else 0.0,
+        of_phase(0),
+        of_phase(0, AdversarialConfig(start=0)) if plan.adversarial else 0.0,
+    )
+
+
+def steps_of(plan: Plan, seconds: float, each: Phases) -> Phases:
+    """The steps of each phase in so many seconds."""
+    shares = Phases(plan.mean_alone, 1 - plan.mean_alone - plan.adversarial, plan.adversarial)
+    alone, elbo, adversarial = (
+        int(1e3 * seconds * share / ms) if ms else 0
+        for share, ms in zip(astuple(shares), astuple(each), strict=True)
+    )
+    return Phases(alone, max(1, elbo), adversarial)
 
 
 def decode_aside(sources: Sequence[Path], store: Path, plans: Sequence[Plan]) -> BaseProcess:
@@ -171,27 +213,30 @@ def run(*arguments: object) -> None:
 
 def train(name: str, plan: Plan, seconds: float, store: Path, options: argparse.Namespace) -> None:
     """Measures, trains for about so long, exports."""
-    speed_store = PictureStore.load(store)
-    mean_ms, elbo_ms = milliseconds(plan, speed_store, options.device, options.runs)
-    alone = int(1e3 * seconds * plan.mean_alone / mean_ms) if mean_ms else 0
-    rest = max(2, int(1e3 * seconds * (1 - plan.mean_alone) / elbo_ms))
-    print(f"{name}: {seconds:.0f} s, {alone} steps of {mean_ms:.1f} ms, {rest} of {elbo_ms:.1f} ms")
+    each = milliseconds(plan, PictureStore.load(store), options)
+    steps = steps_of(plan, seconds, each)
+    total = round(steps.mean_alone + steps.elbo + steps.adversarial)
+    print(f"{name}: {seconds:.0f} s, steps {astuple(steps)} of {astuple(each)} ms")
     start = start_of(plan, options.runs)
     how = ["--prior", start] if plan.objective == "cvdvae" else ["--preset", plan.preset]
     if start and plan.objective != "cvdvae":
         how += ["--from", start]
-    mean = ["--elbo-from", alone, "--mean-weight", 60] if plan.mean_alone else ["--mean-weight", 0]
+    if plan.mean_alone:
+        how += ["--elbo-from", round(steps.mean_alone)]
+    if steps.adversarial:
+        how += ["--adversarial", round(steps.mean_alone + steps.elbo)]
+        how += ["--metric-weights", options.metric_weights]
+    elif not plan.mean_alone:
+        how += ["--mean-weight", 0]
     run(
-        *("train", plan.objective, *options.data, "--out", options.runs / name, *how, *mean),
-        *("--steps", alone + rest, "--cooldown", rest * 3 // 4, "--warmup", 300),
+        *("train", plan.objective, *options.data, "--out", options.runs / name, *how),
+        *("--steps", total, "--cooldown", total // 2, "--warmup", 300),
         *("--learning-rate", plan.rate, "--ema-decay", 0.999, "--degradation", plan.degradation),
         *("--batch", plan.batch, "--lr-size", plan.lr_size, "--store", store),
         *("--val-every", 0, "--log-every", 200, "--save-every", 4000, "--quiet"),
         *("--device", options.device, "--minutes", round((1.1 * seconds + 20) / 60, 2)),
     )
-    folder = options.runs / name
-    blend = ["--blend", f"{folder / MEAN}={BLEND}"] if (folder / MEAN).exists() else []
-    run("train", "export", folder, "-o", options.runs / f"{name}.safetensors", *blend)
+    run("train", "export", options.runs / name, "-o", options.runs / f"{name}.safetensors")
 
 
 def main() -> None:
@@ -205,6 +250,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PLANS), help="names, in their order")
     parser.add_argument("--first", type=Path, help="pictures for the first model alone")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--metric-weights", type=Path, help="folder with lpips_squeeze.safetensors")
     parser.add_argument("--small", action="store_true", help="tiny crops, to try the program")
     options = parser.parse_args()
     deadline = time.monotonic() + options.seconds
