@@ -28,10 +28,11 @@ LAYERS = [
         "noise",
         "consistency",
         "images",
+        "inspection",
         "metrics",
         "runtime",
     },
-    {"paths", "files", "replay"},
+    {"paths", "files", "replay", "jpeg_tables"},
     {"errors", "config"},
 ]
 """Top-level modules from top to bottom; a module may import from layers below its own.

@@ -6,8 +6,12 @@ from vdsr_cli.errors import UsageError
 
 SCALE_RANGE = (1.0, 16.0)
 TEMPERATURE_RANGE = (0.0, 2.0)
+AUTO_MODEL = "auto"
+"""Stands for a model that is chosen for each picture by what has happened to it."""
 DEFAULT_MODEL = "vdvae-sr-x4"
 """The bundled model for photographs."""
+REAL_MODEL = "vdvae-sr-x4-real"
+"""The bundled model for noisy and compressed pictures."""
 DEFAULT_SAMPLER = "cvdvae-x4"
 """The bundled model whose samples lie farthest apart, where several are asked for."""
 _MODELS_UP_TO = ((2.0, "vdvae-sr-x2"), (4.0, DEFAULT_MODEL), (8.0, "vdvae-sr-x8"))
@@ -16,12 +20,13 @@ DEFAULT_BATCH = 24
 
 
 def default_model(scale: float) -> str:
-    """The bundled model that makes a scale in one pass; beyond 8 the x4 model makes it in two."""
+    """The bundled model that makes a scale of clean pictures in one pass; beyond 8 the x4 model
+    makes it in two."""
     return next((name for most, name in _MODELS_UP_TO if scale <= most), DEFAULT_MODEL)
 
 
 def default_sampler(scale: float) -> str:
-    """The bundled model that draws samples at a scale: at x4 the CVDVAE."""
+    """The bundled model that draws samples of clean pictures at a scale: at x4 the CVDVAE."""
     model = default_model(scale)
     return DEFAULT_SAMPLER if model == DEFAULT_MODEL else model
 

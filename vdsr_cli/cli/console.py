@@ -33,6 +33,12 @@ def print_vdsr_error(error: VdsrError) -> None:
     print_error(str(error), error.hint)
 
 
+def print_choice(input: str, model: str | None, reason: str | None) -> None:
+    """One line on stderr on the model that was chosen for a picture, where one was."""
+    if model is not None and reason is not None:
+        print(f"vdsr: {_one_line(input)}: {model}, because of {reason}", file=sys.stderr)
+
+
 def _one_line(text: str) -> str:
     """File names may hold line breaks and bytes that are no text; a message does not."""
     printable = text.encode("utf-8", "backslashreplace").decode()

@@ -61,12 +61,16 @@ class Engine(StrEnum):
 
 def _model(default: str) -> Any:
     return typer.Option(
-        "--model", "-m", help="Model name, hf:// address or file.", show_default=default
+        "--model",
+        "-m",
+        help="Model name, hf:// address or file, or auto to have each picture looked at.",
+        show_default=default,
     )
 
 
-ModelOption = Annotated[str | None, _model("vdvae-sr-x2, -x4 or -x8, by --scale")]
-SamplerOption = Annotated[str | None, _model("vdvae-sr-x2, cvdvae-x4 or vdvae-sr-x8, by --scale")]
+_CHOSEN = "by --scale; vdvae-sr-x4-real for noise or compression"
+ModelOption = Annotated[str, _model(f"auto: vdvae-sr-x2, -x4 or -x8 {_CHOSEN}")]
+SamplerOption = Annotated[str, _model(f"auto: vdvae-sr-x2, cvdvae-x4 or vdvae-sr-x8 {_CHOSEN}")]
 SeedOption = Annotated[int, typer.Option(help="Which of the possible pictures.")]
 TileOption = Annotated[
     int | None,

@@ -2,12 +2,13 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vdsr_cli.cli.console import tile_progress
+from vdsr_cli.cli.console import print_choice, tile_progress
 from vdsr_cli.cli.options import (
     BatchOption,
     Device,
@@ -28,7 +29,7 @@ from vdsr_cli.cli.options import (
     TileOption,
     parse_batch,
 )
-from vdsr_cli.config import check_temperature, default_sampler
+from vdsr_cli.config import AUTO_MODEL, check_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import Source, expand_inputs, output_path, plan_naming, scale_tag
 
@@ -53,7 +54,7 @@ def sample_diverse(
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="Folder, or the name that outputs build on.")
     ] = None,
-    model: SamplerOption = None,
+    model: SamplerOption = AUTO_MODEL,
     scale: Annotated[float, typer.Option("--scale", "-s", help="The model's own factor.")] = 4.0,
     temperature: Annotated[
         float, typer.Option("--temperature", "-t", help="How far samples may differ, 0 to 1.")
@@ -128,6 +129,7 @@ def sample_diverse(
         check_temperature(number)
 
     from vdsr_cli.runtime import choose_runtime
+    from vdsr_cli.services.auto import auto_sampler
     from vdsr_cli.services.diverse import sample_diverse as run
     from vdsr_cli.services.diverse_inputs import count_samples
     from vdsr_cli.services.diverse_records import DiverseRequest, OutputNames, Walk, parse_pick
@@ -162,17 +164,18 @@ def sample_diverse(
         _show_plan(source, names.all_of(request, count_samples(request)), as_json=as_json)
         return
     runtime = choose_runtime(device.value, dtype.value)
-    loaded = load_model(model or default_sampler(scale), runtime)
-    if scale != loaded.model.scale:
+    load = partial(load_model, runtime=runtime)
+    models = auto_sampler(scale, load) if model == AUTO_MODEL else load(model)
+    if scale != models.scale:
         raise UsageError(
-            f"{loaded.name} makes x{loaded.model.scale} and no other scale here",
+            f"{models.name} makes x{models.scale} and no other scale here",
             hint="vdsr upscale makes any scale",
         )
     with tile_progress(1, quiet=quiet) as bars:
         result = run(
             source,
             names,
-            loaded,
+            models,
             request,
             runtime,
             stdin=sys.stdin.buffer,
@@ -217,6 +220,8 @@ def _show_plan(source: Source, outputs: list[Path], *, as_json: bool) -> None:
 
 def _show(result: "DiverseResult", *, as_json: bool, quiet: bool) -> None:
     """The result on stdout, notes on stderr."""
+    if not quiet:
+        print_choice(result.input, result.model, result.model_reason)
     for note in result.notes:
         print(f"vdsr: {result.input}: {note}", file=sys.stderr)
     if as_json:

@@ -1,7 +1,9 @@
 """``vdsr serve``."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,12 +19,12 @@ from vdsr_cli.cli.options import (
     MaxPixelsOption,
     parse_batch,
 )
-from vdsr_cli.config import DEFAULT_SAMPLER
+from vdsr_cli.config import AUTO_MODEL, DEFAULT_SAMPLER
 from vdsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from vdsr_cli.runtime import Runtime
-    from vdsr_cli.services.loading import LoadedModel
+    from vdsr_cli.services.loading import LoadedModel, ModelSource
 
 _MB = 1_000_000
 
@@ -33,7 +35,8 @@ def serve(
         typer.Option(
             "--model",
             "-m",
-            help="Offer this model, and others given so; else every bundled one.",
+            help="Offer this model, and others given so; else auto, which looks at each picture, "
+            "and every bundled one.",
         ),
     ] = None,
     host: Annotated[
@@ -89,19 +92,21 @@ def serve(
             raise typer.Exit(INTERRUPTED) from None
 
 
-def _load(names: list[str] | None, runtime: "Runtime") -> "list[LoadedModel]":
-    """The models named, or every bundled one that upscales, the default first."""
+def _load(names: list[str] | None, runtime: "Runtime") -> "Sequence[ModelSource]":
+    """The models named, or auto and every bundled one that upscales."""
+    from vdsr_cli.services.auto import auto_sampler
     from vdsr_cli.services.loading import load_model
     from vdsr_cli.weights import load_records
     from vdsr_cli.weights.sources import Bundled
 
+    load = cache(partial(load_model, runtime=runtime))
     if names:
-        return [load_model(name, runtime) for name in names]
+        return [auto_sampler(4, load) if name == AUTO_MODEL else load(name) for name in names]
     rows = load_records().values()
     bundled = [row.name for row in rows if row.scale and isinstance(row.location, Bundled)]
-    loaded = []
+    loaded: list[LoadedModel] = []
     for name in sorted(bundled, key=lambda name: name != DEFAULT_SAMPLER):
         # Some systems of the papers have a scale but do not upscale whole pictures.
         with suppress(UsageError):
-            loaded.append(load_model(name, runtime))
-    return loaded
+            loaded.append(load(name))
+    return [auto_sampler(4, load), *loaded]

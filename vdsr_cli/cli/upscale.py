@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from vdsr_cli.cli.console import TileProgress, print_error, tile_progress
+from vdsr_cli.cli.console import TileProgress, print_choice, print_error, tile_progress
 from vdsr_cli.cli.options import (
     BatchOption,
     Device,
@@ -34,7 +34,7 @@ from vdsr_cli.cli.options import (
     TileOption,
     parse_batch,
 )
-from vdsr_cli.config import check_scale, check_temperature, default_model
+from vdsr_cli.config import AUTO_MODEL, check_scale, check_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import (
     Naming,
@@ -65,7 +65,7 @@ def upscale(
         str | None,
         typer.Option("--out", "-o", help="Output file, folder, or - for standard output."),
     ] = None,
-    model: ModelOption = None,
+    model: ModelOption = AUTO_MODEL,
     scale: Annotated[float, typer.Option("--scale", "-s", help="Factor from 1 to 16.")] = 4.0,
     temperature: Annotated[
         float,
@@ -162,7 +162,7 @@ def upscale(
         max_pixels=max_pixels,
     )
     job = Job(
-        model=model or default_model(scale),
+        model=model,
         request=request,
         device=device.value,
         dtype=dtype.value,
@@ -274,6 +274,8 @@ def _show_result(result: "UpscaleResult", stdout: TextIO, *, as_json: bool, quie
     """The result on stdout; notes and failures on stderr."""
     if result.error:
         print_error(result.error, result.hint)
+    if not quiet:
+        print_choice(result.input, result.model, result.model_reason)
     for note in result.notes:
         print(f"vdsr: {result.input}: {note}", file=sys.stderr)
     if as_json:

@@ -148,7 +148,19 @@ def _read(stream: BinaryIO, max_pixels: int) -> Picture:
         orientation = orientation_of(image)
         metadata = _read_metadata(image, samples, notes)
     rgb, alpha = _to_tensors(samples, orientation)
-    return Picture(rgb=rgb, alpha=alpha, metadata=metadata, notes=(*samples.notes, *notes))
+    return Picture(
+        rgb=rgb,
+        alpha=alpha,
+        metadata=metadata,
+        notes=(*samples.notes, *notes),
+        jpeg_table=_luma_table(image),
+    )
+
+
+def _luma_table(image: ImageFile.ImageFile) -> tuple[int, ...] | None:
+    """The quantisation steps of a JPEG's luma, whose table is the first one."""
+    tables = getattr(image, "quantization", None)
+    return tuple(tables[min(tables)]) if tables else None
 
 
 def _identify(head: bytes) -> _Kind:

@@ -39,12 +39,14 @@ class Picture:
         alpha: (1, 1, h, w) float32 in [0, 1], or None when the picture is opaque.
         metadata: what is carried over to the output.
         notes: what was not read exactly as stored, one line each; for the user to see.
+        jpeg_table: of a JPEG file, the 64 quantisation steps of its luma, row by row.
     """
 
     rgb: Tensor
     alpha: Tensor | None = None
     metadata: Metadata = field(default_factory=Metadata)
     notes: tuple[str, ...] = ()
+    jpeg_table: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         height, width = self.rgb.shape[-2:]

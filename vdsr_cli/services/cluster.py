@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
+from vdsr_cli.config import AUTO_MODEL
 from vdsr_cli.errors import DeviceError, UsageError, VdsrError
 from vdsr_cli.services.folder import Outcome, as_asked, failure
 from vdsr_cli.services.listing import Work, absolute
@@ -100,7 +101,8 @@ class _Launcher:
         asked = {"num_gpus": 1, "num_cpus": 0} if self._resource == "GPU" else {"num_cpus": 1}
         # A picture is given out again by us, since it then may replace what was left of it.
         self._task = ray.remote(max_retries=0, **asked)(_upscale)
-        model = os.path.abspath(job.model) if os.path.exists(job.model) else job.model
+        is_file = job.model != AUTO_MODEL and os.path.exists(job.model)
+        model = os.path.abspath(job.model) if is_file else job.model
         self._job = ray.put(replace(job, model=model))
         self._check()
 

@@ -36,7 +36,7 @@ from vdsr_cli.services.engine import (
     sample_strips,
 )
 from vdsr_cli.services.latents import LatentGrid, latent_grid, save_latents
-from vdsr_cli.services.loading import LoadedModel
+from vdsr_cli.services.loading import LoadedModel, ModelSource
 from vdsr_cli.services.report import write_report
 from vdsr_cli.services.sample_set import Subject, draw_set
 
@@ -44,7 +44,7 @@ from vdsr_cli.services.sample_set import Subject, draw_set
 def sample_diverse(
     source: Source,
     names: OutputNames,
-    loaded: LoadedModel,
+    models: ModelSource,
     request: DiverseRequest,
     runtime: Runtime,
     *,
@@ -57,6 +57,7 @@ def sample_diverse(
     Args:
         source: what to read.
         names: what to write.
+        models: gives the picture its model.
         on_start: told how many tiles there will be.
         on_tiles: told how many have just been finished.
 
@@ -65,9 +66,11 @@ def sample_diverse(
     """
     started = time.perf_counter()
     drawn = count_samples(request)
+    picture = read_picture(stdin if source.is_stdin else source.path, max_pixels=request.max_pixels)
+    choice = models.choose(picture)
+    loaded = choice.loaded
     settings = fitting(request.settings, loaded.model, runtime, samples=drawn)
     request = replace(request, settings=settings)
-    picture = read_picture(stdin if source.is_stdin else source.path, max_pixels=request.max_pixels)
     job = _plan(picture, names, loaded, request)
     if _is_all_there(job.outputs, request):
         return DiverseResult(input=str(source.path), status="skipped")
@@ -83,6 +86,7 @@ def sample_diverse(
     result = DiverseResult(
         input=str(source.path),
         model=loaded.name,
+        model_reason=choice.reason,
         scale=loaded.model.scale,
         seed=request.settings.seed,
         width=picture.width * loaded.model.scale,

@@ -244,6 +244,7 @@ class DiverseResult:
     input: str
     status: str = "done"
     model: str | None = None
+    model_reason: str | None = None
     scale: int | None = None
     seed: int | None = None
     width: int | None = None

@@ -13,6 +13,7 @@ only change the rounding and what reaches a batch's edge.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import torch
@@ -43,6 +44,9 @@ _SAMPLES_A_PASS = 8
 
 class ConditionalSampler(Protocol):
     """What the engine needs of a model."""
+
+    def __hash__(self) -> int:
+        """By which models are told apart."""
 
     @property
     def scale(self) -> int:
@@ -207,8 +211,9 @@ def fitting(
     return replace(settings, batch_size=max(1, min(_MOST_TILES, room // each)))
 
 
+@lru_cache(maxsize=2)
 def _tile_bytes(model: ConditionalSampler, tile: int, runtime: Runtime) -> int:
-    """What a sample of one tile takes of a card's memory."""
+    """What a sample of one tile takes of a card's memory; measured once for each model."""
     device, side = runtime.device, tile * model.scale
     lr = torch.zeros(1, 3, tile, tile, device=device)
 

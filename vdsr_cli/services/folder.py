@@ -140,5 +140,6 @@ def _record(outcome: Outcome, manifest: Manifest) -> None:
             sha256=sha256,
             error=result.error,
             exit_code=result.exit_code,
+            model=result.model,
         )
     )

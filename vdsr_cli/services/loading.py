@@ -1,9 +1,10 @@
 """From a model's name to a module that is ready to sample."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from vdsr_cli.errors import UsageError, WeightsError
+from vdsr_cli.images import Picture
 from vdsr_cli.models.registry import build_model
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.engine import ConditionalSampler
@@ -30,9 +31,41 @@ class LoadedModel:
     parameters: int
 
     @property
+    def scale(self) -> int:
+        """Integer super-resolution factor."""
+        return self.model.scale
+
+    @property
     def is_bicubic(self) -> bool:
         """Whether it was trained on the degradation that the consistency projection inverts."""
         return self.card.get("degradation") == "bicubic"
+
+    def choose(self, picture: Picture) -> "Choice":
+        """Itself, whatever the picture."""
+        return Choice(loaded=self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The model for a picture, and the words that follow "because of", where it was chosen."""
+
+    loaded: LoadedModel
+    reason: str | None = None
+
+
+class ModelSource(Protocol):
+    """What gives each picture its model: a loaded one, or ``services.auto.AutoModel``."""
+
+    @property
+    def name(self) -> str:
+        """As the user gave it."""
+
+    @property
+    def scale(self) -> int:
+        """Integer super-resolution factor of the models."""
+
+    def choose(self, picture: Picture) -> Choice:
+        """The model for a picture, loaded. Raises WeightsError."""
 
 
 def load_model(name: str, runtime: Runtime, *, progress: Progress | None = None) -> LoadedModel:

@@ -1,7 +1,7 @@
 """The manifest of a run: one JSON object a line, what became of each picture.
 
     {"input": "/in/a.png", "output": "/out/a_x4.png", "status": "done", "seconds": 0.412,
-     "sha256": "9f86...", "error": null, "exit_code": 0}
+     "sha256": "9f86...", "error": null, "exit_code": 0, "model": "vdvae-sr-x4"}
 
 A picture's last line counts. A line is appended by one write, after the output has its name:
 whatever ends the process, an output is whole, and at most the last line is torn, which the next
@@ -35,6 +35,7 @@ class Record:
         sha256: of the output's bytes; None where there is none.
         error: what went wrong.
         exit_code: as of the command line.
+        model: that made the output; None where none was made.
     """
 
     input: str
@@ -44,6 +45,7 @@ class Record:
     sha256: str | None = None
     error: str | None = None
     exit_code: int = 0
+    model: str | None = None
 
 
 class Manifest:

@@ -24,7 +24,7 @@ from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.diverse import enlarged_alpha
 from vdsr_cli.services.diverse_outputs import colour_full
 from vdsr_cli.services.engine import SamplingSettings, limits_of, plan_for
-from vdsr_cli.services.loading import LoadedModel
+from vdsr_cli.services.loading import LoadedModel, ModelSource
 from vdsr_cli.services.sample_set import SampleSet, Subject, draw_set
 from vdsr_cli.services.spread import mean_of_pairs
 from vdsr_cli.services.viridis import viridis
@@ -69,7 +69,7 @@ class Drawn:
 
 def draw(
     picture: Picture,
-    loaded: LoadedModel,
+    models: ModelSource,
     request: DrawRequest,
     runtime: Runtime,
     *,
@@ -80,6 +80,7 @@ def draw(
     """Draws the samples of one picture and encodes what a page shows of them.
 
     Args:
+        models: gives the picture its model.
         address: where the page will find the files: the start of their names.
         on_start: told how many tiles there will be.
         on_tiles: told how many have just been finished; what it raises ends the work.
@@ -94,6 +95,8 @@ def draw(
         samples=tuple(range(request.samples)),
         batch_size=request.batch_size,
     )
+    choice = models.choose(picture)
+    loaded = choice.loaded
     plan = plan_for(loaded.model, picture.height, picture.width, settings)
     on_start(plan.tiles * (1 if picture.alpha is None else 2))
     subject = Subject(
@@ -108,6 +111,8 @@ def draw(
     view = _view(drawn, files, loaded, request, address) | {
         "notes": picture.notes + limits_of(loaded.model, plan)
     }
+    if choice.reason is not None:
+        view["facts"].insert(1, ("because of", choice.reason))
     view["facts"] += [
         ("faithful to the input", "projected" if subject.is_projected else "not projected"),
         ("seconds", f"{time.perf_counter() - started:.1f}"),

@@ -32,9 +32,9 @@ from vdsr_cli.images import (
 from vdsr_cli.paths import Source, output_format
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.aside import aside
-from vdsr_cli.services.engine import SamplingSettings, limits_of, plan_for
+from vdsr_cli.services.engine import SamplingSettings, fitting, limits_of, plan_for
 from vdsr_cli.services.identity import identify
-from vdsr_cli.services.loading import LoadedModel
+from vdsr_cli.services.loading import LoadedModel, ModelSource
 from vdsr_cli.services.strips import StripSource, projected_strips, resized_strips, sampled_strips
 from vdsr_cli.tiling import check_tiles, tiles_for
 
@@ -77,6 +77,7 @@ class UpscaleResult:
     output: str | None = None
     status: str = "done"
     model: str | None = None
+    model_reason: str | None = None
     scale: float | None = None
     temperature: float | None = None
     seed: int | None = None
@@ -253,7 +254,7 @@ def check_request(request: UpscaleRequest, loaded: LoadedModel) -> None:
 def upscale_file(
     source: Source,
     output: Path | None,
-    loaded: LoadedModel,
+    models: ModelSource,
     request: UpscaleRequest,
     runtime: Runtime,
     *,
@@ -267,6 +268,7 @@ def upscale_file(
     Args:
         source: what to read.
         output: where to write; None for ``stdout``.
+        models: gives the picture its model.
         on_start: told how many tiles there will be.
         on_tiles: told how many have just been finished.
     """
@@ -279,12 +281,16 @@ def upscale_file(
         picture = read_picture(
             stdin if source.is_stdin else source.path, max_pixels=request.max_pixels
         )
+        choice = models.choose(picture)
+        loaded = choice.loaded
+        settings = fitting(request.settings, loaded.model, runtime)
+        request = replace(request, settings=settings)
         tiles = count_tiles(picture.height, picture.width, loaded, request)
         tiles *= 1 if picture.alpha is None else 2
         frame = _frame(picture, loaded, request)
         _refuse_format(frame, output, request)
         on_start(tiles)
-        plan = plan_for(loaded.model, picture.height, picture.width, request.settings)
+        plan = plan_for(loaded.model, picture.height, picture.width, settings)
         limits = limits_of(loaded.model, plan)
         notes = (
             picture.notes
@@ -299,6 +305,7 @@ def upscale_file(
     return replace(
         named,
         model=loaded.name,
+        model_reason=choice.reason,
         scale=request.scale,
         temperature=request.settings.temperature,
         seed=request.settings.seed,

@@ -19,13 +19,14 @@ from typing import BinaryIO, Final
 
 import torch
 
+from vdsr_cli.config import AUTO_MODEL
 from vdsr_cli.errors import DeviceError, VdsrError
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.engine import fitting
+from vdsr_cli.services.auto import auto_upscaler
 from vdsr_cli.services.folder import Outcome, as_asked, failure, file_sha256, settled
 from vdsr_cli.services.listing import Work, is_url
-from vdsr_cli.services.loading import load_model
+from vdsr_cli.services.loading import LoadedModel, load_model
 from vdsr_cli.services.storage import exists, fetch, put
 from vdsr_cli.services.upscale import UpscaleRequest, check_request, upscale_file
 
@@ -44,7 +45,7 @@ class Job:
     """What every worker of a run does with its pictures.
 
     Attributes:
-        model: name, address or file.
+        model: name, address or file, or ``AUTO_MODEL``.
         request: how pictures are made.
         device, dtype: as :func:`~vdsr_cli.runtime.choose_runtime` takes them.
         is_hashed: whether outcomes carry the sha256 of what was written.
@@ -58,7 +59,7 @@ class Job:
 
 
 class Upscaler:
-    """A loaded model and what to do with it.
+    """A model, or those to choose from, and what to do with it.
 
     Raises:
         VdsrError: the model, the device or the request cannot be used.
@@ -66,10 +67,16 @@ class Upscaler:
 
     def __init__(self, job: Job) -> None:
         self._runtime = choose_runtime(job.device, job.dtype)
-        self._loaded = load_model(job.model, self._runtime)
-        check_request(job.request, self._loaded)
-        settings = fitting(job.request.settings, self._loaded.model, self._runtime)
-        self._job = replace(job, request=replace(job.request, settings=settings))
+        self._job = job
+        is_chosen = job.model == AUTO_MODEL
+        self._models = (
+            auto_upscaler(job.request.scale, self._load) if is_chosen else self._load(job.model)
+        )
+
+    def _load(self, name: str) -> LoadedModel:
+        loaded = load_model(name, self._runtime)
+        check_request(self._job.request, loaded)
+        return loaded
 
     def __call__(
         self,
@@ -90,7 +97,7 @@ class Upscaler:
             result = upscale_file(
                 Source(path=Path(work.input), is_stdin=work.is_stdin),
                 output,
-                self._loaded,
+                self._models,
                 request,
                 self._runtime,
                 stdin=stdin or io.BytesIO(),

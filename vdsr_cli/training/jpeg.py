@@ -12,26 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vdsr_cli.jpeg_tables import CHROMA, LUMA
+
 BLOCK = 16
 """Side of what is coded together: four 8x8 blocks of luma and one of each chroma."""
 
-_LUMA = (
-    (16, 11, 10, 16, 24, 40, 51, 61),
-    (12, 12, 14, 19, 26, 58, 60, 55),
-    (14, 13, 16, 24, 40, 57, 69, 56),
-    (14, 17, 22, 29, 51, 87, 80, 62),
-    (18, 22, 37, 56, 68, 109, 103, 77),
-    (24, 35, 55, 64, 81, 104, 113, 92),
-    (49, 64, 78, 87, 103, 121, 120, 101),
-    (72, 92, 95, 98, 112, 100, 103, 99),
-)
-_CHROMA = (
-    (17, 18, 24, 47, 99, 99, 99, 99),
-    (18, 21, 26, 66, 99, 99, 99, 99),
-    (24, 26, 56, 99, 99, 99, 99, 99),
-    (47, 66, 99, 99, 99, 99, 99, 99),
-    *((99,) * 8 for _ in range(4)),
-)
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 
@@ -50,9 +35,9 @@ def jpeg(pictures: Tensor, quality: Tensor) -> Tensor:
     padded = F.pad(pictures, (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
     levels = (padded * 255).round().clamp(0, 255)
     planes = torch.einsum("yc,bchw->byhw", levels.new_tensor(_TO_YCC), levels)
-    luma = _through_blocks(planes[:, :1] - 128, quantisation_table(_LUMA, quality)) + 128
+    luma = _through_blocks(planes[:, :1] - 128, quantisation_table(LUMA, quality)) + 128
     halved = F.avg_pool2d(planes[:, 1:], 2)
-    chroma = _through_blocks(halved, quantisation_table(_CHROMA, quality))
+    chroma = _through_blocks(halved, quantisation_table(CHROMA, quality))
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
     decoded = torch.einsum(
         "cy,byhw->bchw", levels.new_tensor(_TO_RGB), torch.cat([luma, chroma], dim=1)

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.services.loading import LoadedModel
+from vdsr_cli.services.loading import ModelSource
 from vdsr_cli.services.report import embedded_json, viewer_part
 from vdsr_cli.services.serve import MOST_SAMPLES
 from vdsr_cli.web.endpoint import Draw, Limits
@@ -35,7 +35,7 @@ _HEADERS: Final = {
 
 
 def create_app(
-    models: Sequence[LoadedModel],
+    models: Sequence[ModelSource],
     runtime: Runtime,
     limits: Limits,
     *,
@@ -77,11 +77,11 @@ def create_app(
     return app
 
 
-def _page_routes(models: Sequence[LoadedModel], limits: Limits) -> Iterator[Route]:
+def _page_routes(models: Sequence[ModelSource], limits: Limits) -> Iterator[Route]:
     """The page and what it loads, all from memory."""
     own = resources.files(__package__)
     settings = {
-        "models": [{"name": m.name, "scale": m.model.scale} for m in models],
+        "models": [{"name": m.name, "scale": m.scale} for m in models],
         "upload_bytes": limits.upload_bytes,
         "most_samples": MOST_SAMPLES,
     }

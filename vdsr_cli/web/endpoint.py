@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 from vdsr_cli.errors import DeviceError, InputError, UsageError, VdsrError
 from vdsr_cli.images import read_picture
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.services.loading import LoadedModel
+from vdsr_cli.services.loading import ModelSource
 from vdsr_cli.services.serve import Drawn, DrawRequest, draw
 from vdsr_cli.web.jobs import Cancelled, Job, JobQueue, KeptFiles, QueueFullError
 
@@ -84,13 +84,13 @@ class Draw:
 
     def __init__(
         self,
-        models: Sequence[LoadedModel],
+        models: Sequence[ModelSource],
         runtime: Runtime,
         limits: Limits,
         queue: JobQueue,
         kept: KeptFiles,
     ) -> None:
-        self.models = {loaded.name: loaded for loaded in models}
+        self.models = {model.name: model for model in models}
         self.default = models[0].name
         self.runtime, self.limits, self.queue, self.kept = runtime, limits, queue, kept
 
