@@ -1,11 +1,11 @@
 """Twenty things that happen to a photograph before it is upscaled, from none to heavy.
 
-A photograph is reduced to a quarter by the degradation that ``vdsr-sr-x4`` was trained on, or
+A photograph is reduced to a quarter by the degradation that ``vdvae-sr-x4`` was trained on, or
 cropped at its full size, as a camera gives it; screenshots are drawn. What each kind is called,
 clean or degraded, is the model that it is to get. On the fence that was decided by LPIPS of what
-the two models make of ten other photographs (``python tools/fit_input_kind.py --fence``):
-``vdvae-sr-x4-real`` is ahead from JPEG at quality 85 down, from noise of more than 3 grey levels
-up and from blur of a standard deviation of 0.8 pixels up. Blur is degraded here where it is strong
+the two models make of ten other photographs (``tools/input_kind_fence.py``): on the mean
+``vdvae-sr-x4-real`` is ahead from JPEG at quality 85 down, from noise of 4 grey levels up and from
+blur of a standard deviation of 0.8 pixels up. Blur is degraded here where it is strong
 only: at full size a camera's own picture is as soft as a reduced one that was blurred a little.
 """
 
@@ -27,7 +27,7 @@ Levels = NDArray[np.uint8]
 Rng = np.random.Generator
 
 SCALE: Final = 4
-_CAMERA_SIDE: Final = 768
+_CAMERA_SIDE: Final = 512
 _WORDS: Final = (
     "File Edit View Search Open settings of the picture 12:45 Cancel OK Total 3,417 items"
 )

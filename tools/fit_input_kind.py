@@ -1,15 +1,11 @@
 """Fits the classifier of ``--model auto`` to photographs of your own.
 
     python tools/fit_input_kind.py PHOTOGRAPHS... [--every 1] [--out FILE]
-    python tools/fit_input_kind.py PHOTOGRAPHS... --fence --metric-weights DIR
 
 Each photograph is made into clean and degraded pictures of random strength, other ones than the
 twenty of ``benchmarks/input_kinds.py``; what ``vdsr_cli/inspection/estimates.py`` measures of them
 goes into a network of one hidden layer with an output for each cause: compression, noise, blur.
 Writes ``vdsr_cli/inspection/classifier.json``. The same photographs give the same file.
-
-``--fence`` fits nothing. It prints LPIPS at temperature 0.8 of what the two models make of mild
-degradations: which of them count as clean.
 """
 
 import argparse
@@ -36,13 +32,11 @@ from input_kinds import (
     decoded,
     jpeg,
     noisy,
-    png,
     reduced,
     resized,
     screenshot,
 )
 
-from vdsr_cli.images import read_picture
 from vdsr_cli.inspection import estimate
 from vdsr_cli.inspection import verdict as decision
 
@@ -55,11 +49,20 @@ STEPS = 6000
 METHODS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 
 
-def webp(pixels: Levels, quality: int) -> bytes:
-    """A lossy WebP file."""
+def webp(pixels: Levels, quality: float) -> Levels:
+    """What a lossy WebP file holds."""
     file = BytesIO()
-    Image.fromarray(pixels).save(file, "WEBP", quality=quality)
-    return file.getvalue()
+    Image.fromarray(pixels).save(file, "WEBP", quality=round(quality))
+    return decoded(file.getvalue())
+
+
+def exposed(photo: Levels, rng: Rng) -> Levels:
+    """As it is, or on every fourth occasion dark as at night, and on every tenth in grey."""
+    if rng.random() < 0.25:
+        photo = (photo * rng.uniform(0.08, 0.6)).round().astype(np.uint8)
+    if rng.random() < 0.1:
+        photo = np.array(Image.fromarray(photo).convert("L").convert("RGB"))
+    return photo
 
 
 class Maker:
@@ -68,7 +71,7 @@ class Maker:
     def __init__(self, photo: Levels, rng: Rng) -> None:
         self.photo, self.rng, self.lr = photo, rng, reduced(photo)
 
-    def __iter__(self) -> Iterator[tuple[str, bytes, Labels]]:
+    def __iter__(self) -> Iterator[tuple[str, Levels, Labels]]:
         yield from self._clean()
         yield from self._compressed()
         yield from self._noisy()
@@ -76,9 +79,9 @@ class Maker:
     def _number(self, low: float, high: float) -> float:
         return float(self.rng.uniform(low, high))
 
-    def _jpeg(self, pixels: Levels, low: float, high: float) -> bytes:
+    def _jpeg(self, pixels: Levels, low: float, high: float) -> Levels:
         quality = round(self._number(low, high))
-        return jpeg(pixels, quality, subsampling=int(self.rng.choice((0, 2))))
+        return decoded(jpeg(pixels, quality, subsampling=int(self.rng.choice((0, 2)))))
 
     def _source(self) -> Levels:
         """The LR picture, another reduction, a screenshot now and then, or a part of it."""
@@ -97,52 +100,53 @@ class Maker:
         method = METHODS[int(self.rng.integers(3))]
         return resized(pixels, self._number(0.7, 1.6), method)
 
-    def _clean(self) -> Iterator[tuple[str, bytes, Labels]]:
+    def _clean(self) -> Iterator[tuple[str, Levels, Labels]]:
         full = camera(self.photo)
         soft = blurred(full, self._number(0.2, 0.7))
         is_grey = self.rng.random() < 0.5
-        yield "reduced", png(self.lr), CLEAN
-        yield "another reduction", png(self._small()), CLEAN
-        yield "camera", png(full), CLEAN
-        yield "soft camera", png(noisy(soft, self._number(0.3, 1.5), self.rng)), CLEAN
+        yield "reduced", self.lr, CLEAN
+        yield "another reduction", self._small(), CLEAN
+        yield "camera", full, CLEAN
+        yield "soft camera", noisy(soft, self._number(0.3, 1.5), self.rng), CLEAN
         grain = noisy(full, self._number(0.5, 1.8), self.rng, is_grey=is_grey)
-        yield "camera's grain", png(grain), CLEAN
+        yield "camera's grain", grain, CLEAN
         yield "camera's JPEG", self._jpeg(grain if is_grey else full, 91, 98), CLEAN
-        yield "screenshot", png(screenshot(self.photo, self.rng)), CLEAN
-        yield "little noise", png(noisy(self.lr, self._number(0.5, 2.2), self.rng)), CLEAN
+        yield "screenshot", screenshot(self.photo, self.rng), CLEAN
+        yield "little noise", noisy(self.lr, self._number(0.5, 2.2), self.rng), CLEAN
         yield "little compression", self._jpeg(self.lr, 89, 98), CLEAN
 
-    def _compressed(self) -> Iterator[tuple[str, bytes, Labels]]:
-        yield "JPEG", png(decoded(self._jpeg(self._source(), 15, 80))), COMPRESSED
-        yield "milder JPEG", png(decoded(self._jpeg(self._small(), 50, 82))), COMPRESSED
-        yield "WebP", png(decoded(webp(self._small(), round(self._number(5, 50))))), COMPRESSED
+    def _compressed(self) -> Iterator[tuple[str, Levels, Labels]]:
+        yield "JPEG", self._jpeg(self._source(), 15, 80), COMPRESSED
+        yield "milder JPEG", (self._jpeg(self._small(), 50, 82)), COMPRESSED
+        yield "WebP", webp(self._small(), self._number(5, 50)), COMPRESSED
         for name in ("JPEG, resized", "JPEG, resized again"):
-            again = self._resized(decoded(self._jpeg(self._small(), 20, 65)))
-            yield name, png(again), COMPRESSED
-        again = self._resized(decoded(self._jpeg(self._small(), 20, 65)))
+            again = self._resized(self._jpeg(self._small(), 20, 65))
+            yield name, again, COMPRESSED
+        again = self._resized(self._jpeg(self._small(), 20, 65))
         yield "JPEG, resized, JPEG", self._jpeg(again, 88, 97), COMPRESSED
 
-    def _noisy(self) -> Iterator[tuple[str, bytes, Labels]]:
+    def _noisy(self) -> Iterator[tuple[str, Levels, Labels]]:
         is_grey = self.rng.random() < 0.4
         mild = noisy(self._source(), self._number(4, 10), self.rng, is_grey=is_grey)
-        yield "noise", png(mild), NOISY
-        yield "colour noise", png(noisy(self._small(), self._number(4, 7), self.rng)), NOISY
-        yield "much noise", png(noisy(self._source(), self._number(8, 30), self.rng)), NOISY
+        yield "noise", mild, NOISY
+        yield "colour noise", noisy(self._small(), self._number(4, 7), self.rng), NOISY
+        yield "much noise", noisy(self._source(), self._number(8, 30), self.rng), NOISY
         strong = noisy(self._source(), self._number(5, 15), self.rng)
-        yield "noise, JPEG", png(decoded(self._jpeg(strong, 35, 80))), (1, 1, 0)
+        yield "noise, JPEG", (self._jpeg(strong, 35, 80)), (1, 1, 0)
         soft = blurred(self._small(), self._number(0.8, 1.8))
         both = noisy(soft, self._number(3, 8), self.rng)
-        yield "blur, noise, JPEG", png(decoded(self._jpeg(both, 45, 75))), (1, 1, 1)
-        yield "blur", png(blurred(self._small(), self._number(1.5, 3))), BLURRED
+        yield "blur, noise, JPEG", (self._jpeg(both, 45, 75)), (1, 1, 1)
+        yield "blur", blurred(self._small(), self._number(1.5, 3)), BLURRED
 
 
 def measured(paths: list[Path]) -> tuple[list[str], Tensor, Tensor]:
     """The name, the features and the labels of every picture that is made of the photographs."""
     names, features, labels = [], [], []
     for index, path in enumerate(paths):
-        photo = np.array(Image.open(path).convert("RGB"))
-        for name, file, causes in Maker(photo, np.random.default_rng(index)):
-            estimates = estimate(read_picture(BytesIO(file)).rgb[0])
+        rng = np.random.default_rng(index)
+        photo = exposed(np.array(Image.open(path).convert("RGB")), rng)
+        for name, pixels, causes in Maker(photo, rng):
+            estimates = estimate(torch.from_numpy(pixels).permute(2, 0, 1) / 255)
             if estimates is not None:
                 names.append(name)
                 features.append(estimates.features)

@@ -35,7 +35,7 @@ def test_a_line_says_all_there_is(path):
         manifest.append(said)
         assert json.loads(path.read_text()) == {
             "input": "/in/a.png", "output": "/out/a.png", "status": "failed", "seconds": None,
-            "sha256": None, "error": "broken", "exit_code": 3,
+            "sha256": None, "error": "broken", "exit_code": 3, "model": None,
         }  # fmt: skip
         assert list(manifest) == [said]
 

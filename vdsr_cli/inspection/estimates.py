@@ -167,8 +167,8 @@ def _spectrum(columns: Tensor) -> Tensor:
     power = torch.fft.rfft(tapered, n=_BINS, dim=1).abs().square().mean(0)
     logarithm = (power + 1e-6).log()
     surroundings = F.pad(logarithm.view(1, 1, -1), (40, 40), mode="reflect").view(-1)
-    middle: Tensor = surroundings.unfold(0, 81, 1).median(1).values
-    return logarithm - middle
+    above: Tensor = logarithm - surroundings.unfold(0, 81, 1).median(1).values
+    return above
 
 
 def _zeros(luma: Tensor, top: int, left: int) -> tuple[float, float, float, float]:
