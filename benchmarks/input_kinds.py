@@ -125,6 +125,30 @@ def screenshot(photo: Levels, rng: Rng) -> Levels:
     return np.array(sheet)
 
 
+def drawing(rng: Rng) -> Levels:
+    """Smooth-edged shapes on a flat ground or a gradient, now and then without shapes, or in two
+    colours alone."""
+    draw_from = random.Random(int(rng.integers(1 << 30)))
+    width, height = draw_from.randint(100, 400), draw_from.randint(100, 400)
+    corners = np.array([[draw_from.randrange(256) for _ in range(3)] for _ in range(2)])
+    if draw_from.random() < 0.4:
+        corners[1] = corners[0]
+    across, down = draw_from.random(), draw_from.random()
+    ramp = np.add.outer(np.linspace(0, down, 2 * height), np.linspace(0, across, 2 * width))
+    share = (ramp / max(across + down, 0.01))[..., None]
+    ground = (corners[0] * (1 - share) + corners[1] * share).round().astype(np.uint8)
+    sheet = Image.fromarray(ground)
+    draw = ImageDraw.Draw(sheet)
+    for _ in range(draw_from.choice((0, 2, 5, 20))):
+        x, y = draw_from.randrange(2 * width), draw_from.randrange(2 * height)
+        box = (x, y, x + draw_from.randint(4, width), y + draw_from.randint(4, height))
+        colour = tuple(draw_from.randrange(256) for _ in range(3))
+        shape = draw_from.choice((draw.ellipse, draw.rectangle, draw.line))
+        shape(box, fill=colour, width=draw_from.randint(1, 8))
+    smooth = sheet.resize((width, height), Image.Resampling.BOX)
+    return np.array((smooth.convert("1") if draw_from.random() < 0.15 else smooth).convert("RGB"))
+
+
 def _tone(draw_from: random.Random, is_dark: bool) -> tuple[int, int, int]:
     base = draw_from.randint(0, 60) if is_dark else draw_from.randint(200, 255)
     return tuple(min(255, max(0, base + draw_from.randint(-10, 10))) for _ in range(3))  # type: ignore[return-value]

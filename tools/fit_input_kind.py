@@ -30,6 +30,7 @@ from input_kinds import (
     blurred,
     camera,
     decoded,
+    drawing,
     jpeg,
     noisy,
     reduced,
@@ -45,7 +46,7 @@ CAUSES = ("compression", "noise", "blur")
 Labels = tuple[int, int, int]
 CLEAN, COMPRESSED, NOISY, BLURRED = (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)
 HIDDEN = 12
-STEPS = 6000
+STEPS = 3000
 METHODS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 
 
@@ -75,6 +76,7 @@ class Maker:
         yield from self._clean()
         yield from self._compressed()
         yield from self._noisy()
+        yield from self._drawn()
 
     def _number(self, low: float, high: float) -> float:
         return float(self.rng.uniform(low, high))
@@ -138,6 +140,17 @@ class Maker:
         yield "blur, noise, JPEG", (self._jpeg(both, 45, 75)), (1, 1, 1)
         yield "blur", blurred(self._small(), self._number(1.5, 3)), BLURRED
 
+    def _drawn(self) -> Iterator[tuple[str, Levels, Labels]]:
+        """What is no photograph: the same faults, and the same lack of them."""
+        for name in ("drawing", "another drawing"):
+            yield name, drawing(self.rng), CLEAN
+        yield "drawing's fine JPEG", self._jpeg(drawing(self.rng), 92, 100), CLEAN
+        yield "drawing's JPEG", self._jpeg(drawing(self.rng), 15, 75), COMPRESSED
+        yield "noisy drawing", noisy(drawing(self.rng), self._number(4, 20), self.rng), NOISY
+        shot = screenshot(self.photo, self.rng)
+        yield "screenshot's fine JPEG", self._jpeg(shot, 92, 100), CLEAN
+        yield "screenshot's JPEG", self._jpeg(shot, 15, 75), COMPRESSED
+
 
 def measured(paths: list[Path]) -> tuple[list[str], Tensor, Tensor]:
     """The name, the features and the labels of every picture that is made of the photographs."""
@@ -160,10 +173,10 @@ def fit(features: Tensor, labels: Tensor) -> tuple[nn.Sequential, Tensor, Tensor
     mean, std = features.mean(0), features.std(0) + 1e-3
     x = (features - mean) / std
     network = nn.Sequential(nn.Linear(x.shape[1], HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 3))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=3e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for _ in range(STEPS):
-        seen = x + 0.05 * torch.randn_like(x)
+        seen = x + 0.15 * torch.randn_like(x)
         loss = F.binary_cross_entropy_with_logits(network(seen), labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -47,6 +47,7 @@ class Estimates:
         coarse: as ``noise``, of the picture at half its size.
         flat: share of blocks with no deviation at all.
         clipped: share of blocks with black or white in them.
+        telling: share of blocks that are neither.
         grid: logarithm of the second differences on the strongest phase of 8 pixels over those
             on the others, in the weaker and in the stronger direction.
         periodicity: height of the spectrum of second differences above its surroundings, in
@@ -60,6 +61,7 @@ class Estimates:
     coarse: tuple[float, ...]
     flat: float
     clipped: float
+    telling: float
     grid: tuple[float, float]
     periodicity: tuple[float, float]
     zeros: tuple[float, float, float, float]
@@ -71,7 +73,7 @@ class Estimates:
 
     @property
     def features(self) -> tuple[float, ...]:
-        """All of it as one vector for a classifier, deviations as logarithms."""
+        """What a classifier goes by, deviations as logarithms."""
         levels = (*self.noise, *self.colour_noise, *self.coarse)
         logarithms = (math.log(level + 0.1) for level in levels)
         shares = (self.flat, self.clipped)
@@ -89,7 +91,7 @@ def _measure(windows: Tensor) -> Estimates:
     red, green, blue = windows.unbind(1)
     luma = torch.einsum("c,nchw->nhw", windows.new_tensor(_TO_LUMA), windows)
     deviations = _deviations(luma)
-    is_within = _is_within_range(luma)
+    is_flat, is_within = deviations < 0.02, _is_within_range(luma)
     colours = (_deviations(red - green) + _deviations(blue - green)) / math.sqrt(8)
     halved = F.avg_pool2d(luma.unsqueeze(1), 2).squeeze(1)
     across, down = _second_differences(luma), _second_differences(luma.transpose(1, 2))
@@ -98,8 +100,9 @@ def _measure(windows: Tensor) -> Estimates:
         noise=_distribution(deviations[is_within]),
         colour_noise=_distribution(colours[is_within]),
         coarse=_distribution(_deviations(halved, _BLOCK // 2).flatten()),
-        flat=float((deviations < 0.02).float().mean()),
+        flat=float(is_flat.float().mean()),
         clipped=1 - float(is_within.float().mean()),
+        telling=float((is_within & ~is_flat).float().mean()),
         grid=(min(stronger_x, stronger_y), max(stronger_x, stronger_y)),
         periodicity=_periodicity(across, down),
         zeros=_zeros(luma, y, x),

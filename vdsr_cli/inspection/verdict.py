@@ -20,6 +20,9 @@ from vdsr_cli.jpeg_tables import quality_of
 
 LOWEST_CLEAN_QUALITY: Final = 86
 """Of a JPEG: below it ``vdvae-sr-x4-real`` has the better LPIPS of the two models."""
+LEAST_NOISE: Final = 2.5
+"""Grey levels: below them, though not much, ``vdvae-sr-x4`` has the better one."""
+_LEAST_TELLING: Final = 0.02
 CLASSIFIER: Final = "classifier.json"
 
 
@@ -40,12 +43,13 @@ def inspect(rgb: Tensor, jpeg_table: Sequence[int] | None = None) -> Verdict:
 def judge(estimates: Estimates | None, jpeg_quality: int | None) -> Verdict:
     """Decides by what there is of the two: the estimates of the pixels, the quality of a JPEG."""
     is_coarse = jpeg_quality is not None and jpeg_quality < LOWEST_CLEAN_QUALITY
-    found = {} if estimates is None else _words(estimates)
+    can_tell = estimates is not None and estimates.telling >= _LEAST_TELLING
+    found = _words(estimates) if estimates is not None and can_tell else {}
     if is_coarse:
         found["compression"] = f"JPEG at quality {jpeg_quality}"
     if found:
         return Verdict(is_degraded=True, reason=" and ".join(found.values()))
-    seen = "pixels too few to tell more" if estimates is None else "clean pixels"
+    seen = "clean pixels" if can_tell else "too little in it to tell more"
     whole = seen if jpeg_quality is None else f"JPEG at quality {jpeg_quality} and {seen}"
     return Verdict(is_degraded=False, reason=whole)
 
@@ -58,7 +62,10 @@ def _words(estimates: Estimates) -> dict[str, str]:
         "blur": "blur",
     }
     scores = dict(zip(_classifier()["causes"], classify(estimates.features), strict=True))
-    return {cause: text for cause, text in words.items() if scores[cause] > 0}
+    is_heard = {cause for cause, score in scores.items() if score > 0}
+    if estimates.noise_level < LEAST_NOISE:
+        is_heard.discard("noise")
+    return {cause: text for cause, text in words.items() if cause in is_heard}
 
 
 def classify(features: Sequence[float]) -> list[float]:
