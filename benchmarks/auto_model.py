@@ -3,8 +3,8 @@
     python benchmarks/auto_model.py PHOTOGRAPHS... [--every 1] [--runs 5]
 
 The twenty kinds of ``benchmarks/input_kinds.py``, each of every photograph, written to a file's
-bytes and read as ``vdsr upscale`` reads it. Then the seconds of the decision beside those of
-``vdvae-sr-x4`` from file to file, in turns in this process, on 512x512 pixels of the first
+bytes and read as ``vdsr upscale`` reads it. Before that the CPU seconds of the decision beside
+those of ``vdvae-sr-x4`` from file to file, in turns in this process, on 512x512 pixels of the first
 photograph: the first of each, which pays for whatever is set up once, and the median of the rest.
 """
 
@@ -54,7 +54,7 @@ def show_decisions(photos: list[Levels]) -> None:
 
 
 def show_cost(photo: Levels, runs: int) -> None:
-    """Seconds of the decision and of an upscale, and their ratio."""
+    """CPU seconds of the decision and of an upscale, and their ratio."""
     runtime = choose_runtime("cpu")
     loaded = load_model(DEFAULT_MODEL, runtime)
     request = UpscaleRequest(overwrite=True)
@@ -75,17 +75,20 @@ def show_cost(photo: Levels, runs: int) -> None:
 
         taken = [(seconds(decide), seconds(upscale)) for _ in range(runs + 1)]
     rest = [statistics.median(column) for column in zip(*taken[1:], strict=True)]
-    print(f"| {SIDE}x{SIDE} to x4, {runs} runs | decision, s | upscale, s | ratio |")
+    print(
+        f"| {SIDE}x{SIDE} to x4, {runs} runs | decision, CPU s | upscale, CPU s | ratio |",
+        flush=True,
+    )
     print("| --- | ---: | ---: | ---: |")
     for name, (decision, whole) in (("first", taken[0]), ("median of the rest", rest)):
         print(f"| {name} | {decision:.4f} | {whole:.3f} | {decision / whole:.2%} |")
 
 
 def seconds(work: Callable[[], None]) -> float:
-    """Of one run."""
-    started = time.perf_counter()
+    """CPU seconds of one run, of all threads: other programs do not change them much."""
+    started = time.process_time()
     work()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def main() -> None:

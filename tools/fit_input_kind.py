@@ -42,7 +42,6 @@ from vdsr_cli.inspection import estimate
 from vdsr_cli.inspection import verdict as decision
 
 CLASSIFIER = Path(decision.__file__).with_name(decision.CLASSIFIER)
-CAUSES = ("compression", "noise", "blur")
 Labels = tuple[int, int, int]
 CLEAN, COMPRESSED, NOISY, BLURRED = (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)
 HIDDEN = 12
@@ -198,7 +197,6 @@ def as_json(network: nn.Sequential, mean: Tensor, std: Tensor) -> dict[str, Any]
         )
 
     return {
-        "causes": CAUSES,
         "hidden": {"weight": rounded(weight), "bias": rounded(first.bias - weight @ mean)},
         "output": {"weight": rounded(last.weight), "bias": rounded(last.bias)},
     }

@@ -23,6 +23,8 @@ LOWEST_CLEAN_QUALITY: Final = 86
 LEAST_NOISE: Final = 2.5
 """Grey levels: below them, though not much, ``vdvae-sr-x4`` has the better one."""
 _LEAST_TELLING: Final = 0.02
+CAUSES: Final = ("compression", "noise", "blur")
+"""What the classifier has an output for, in this order."""
 CLASSIFIER: Final = "classifier.json"
 
 
@@ -48,7 +50,8 @@ def judge(estimates: Estimates | None, jpeg_quality: int | None) -> Verdict:
     if is_coarse:
         found["compression"] = f"JPEG at quality {jpeg_quality}"
     if found:
-        return Verdict(is_degraded=True, reason=" and ".join(found.values()))
+        reason = " and ".join(found[cause] for cause in CAUSES if cause in found)
+        return Verdict(is_degraded=True, reason=reason)
     seen = "clean pixels" if can_tell else "too little in it to tell more"
     whole = seen if jpeg_quality is None else f"JPEG at quality {jpeg_quality} and {seen}"
     return Verdict(is_degraded=False, reason=whole)
@@ -61,7 +64,7 @@ def _words(estimates: Estimates) -> dict[str, str]:
         "noise": f"noise of {estimates.noise_level:.0f} grey levels",
         "blur": "blur",
     }
-    scores = dict(zip(_classifier()["causes"], classify(estimates.features), strict=True))
+    scores = dict(zip(CAUSES, classify(estimates.features), strict=True))
     is_heard = {cause for cause, score in scores.items() if score > 0}
     if estimates.noise_level < LEAST_NOISE:
         is_heard.discard("noise")
@@ -82,7 +85,7 @@ def _affine(layer: dict[str, Any], values: Sequence[float]) -> list[float]:
 
 @cache
 def _classifier() -> dict[str, Any]:
-    """Causes, and two layers of weights and biases."""
+    """Two layers of weights and biases."""
     file = resources.files(__package__).joinpath(CLASSIFIER)
     numbers: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return numbers
