@@ -21,9 +21,14 @@ from rich.progress import (
 from vdsr_cli.errors import VdsrError
 
 
+def print_note(message: str) -> None:
+    """One line on stderr."""
+    print(f"vdsr: {_one_line(message)}", file=sys.stderr)
+
+
 def print_error(message: str, hint: str | None = None) -> None:
     """One line on stderr, and the hint as a second."""
-    print(f"vdsr: {_one_line(message)}", file=sys.stderr)
+    print_note(message)
     if hint:
         print(f"  hint: {_one_line(hint)}", file=sys.stderr)
 

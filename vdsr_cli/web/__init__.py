@@ -7,6 +7,7 @@
     jobs.py      the queue, its thread, and the kept files: no web in it
     endpoint.py  an upload: received, refused or drawn, its progress told
     app.py       routes, security headers, whom to answer
+    connections.py  who is too slow, or one too many
     server.py    the socket and uvicorn
     page.*       the page around the viewer that reports have too (services/viewer.*)
 
