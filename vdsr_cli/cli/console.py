@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +20,7 @@ from rich.progress import (
 )
 
 from vdsr_cli.errors import VdsrError
+from vdsr_cli.paths import printable
 
 
 def print_note(message: str) -> None:
@@ -38,10 +40,14 @@ def print_vdsr_error(error: VdsrError) -> None:
     print_error(str(error), error.hint)
 
 
+def print_line(text: object, *, file: TextIO | None = None) -> None:
+    """One line on stdout, or where else results go, whatever is in the names of files."""
+    print(printable(str(text)), file=file or sys.stdout)
+
+
 def _one_line(text: str) -> str:
     """File names may hold line breaks and bytes that are no text; a message does not."""
-    printable = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in printable)
+    return printable(text.encode("utf-8", "backslashreplace").decode())
 
 
 @dataclass(slots=True)

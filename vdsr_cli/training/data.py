@@ -24,6 +24,7 @@ from vdsr_cli.errors import InputError, OutputError
 from vdsr_cli.files import atomic_path
 from vdsr_cli.images import read_picture
 from vdsr_cli.images.decode import DECODE_ERRORS
+from vdsr_cli.paths import files_below
 from vdsr_cli.training.world import World
 
 _DEEP_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
@@ -53,7 +54,8 @@ def find_pictures(sources: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for source in sources:
         if source.is_dir():
-            found += (p for p in source.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+            below = files_below(source, hidden=True)
+            found += (path for path in below if path.suffix.lower() in PICTURE_SUFFIXES)
         else:
             found.append(source)
     return sorted(found)
