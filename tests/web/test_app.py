@@ -32,7 +32,7 @@ LOCAL = {"base_url": "http://127.0.0.1:8000"}
 class Broken(Gate):
     """A model whose device gives up."""
 
-    def sample(self, lr, noise, temperature, *, repeats=1):
+    def means(self, lr, noise, temperature, *, repeats=1):
         raise DeviceError("the device is lost", hint="try --device cpu")
 
 
