@@ -44,13 +44,15 @@ BETWEEN_NEIGHBOURS = {
     ("training", "models"),
     ("training", "consistency"),
     ("training", "metrics"),
+    ("training", "images"),
+    ("training", "weights"),
     ("metrics", "consistency"),
     ("weights", "models"),
     ("config", "errors"),
 }
 """Imports within a layer: what is trained, and the distance that trains it; the degradation that
-makes pairs and scores them; the registry that gives an architecture its module; what a range
-refuses with."""
+makes pairs and scores them; the reader of deep pictures; the guard before any unpickling; the
+registry that gives an architecture its module; what a range refuses with."""
 
 ONLY_CLI = {"typer", "rich"}
 ONLY_WEB = {"starlette", "uvicorn"}

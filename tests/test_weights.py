@@ -1,5 +1,6 @@
 """Weights: the table, the files, the downloads; against a real server on this machine."""
 
+import copy
 import hashlib
 import io
 import json
@@ -10,6 +11,7 @@ import resource
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,10 @@ from published_vdvae import cut, pickled, published_state, write_published
 
 from vdsr_cli import weights
 from vdsr_cli.errors import OutputError, UsageError, WeightsError
+from vdsr_cli.training.run_folder import read_checkpoint
 from vdsr_cli.weights import Checkpoint, WeightsRecord, cache, fetch
 from vdsr_cli.weights.fetch import Download
+from vdsr_cli.weights.pickles import read_pickle
 from vdsr_cli.weights.records import did_you_mean
 from vdsr_cli.weights.sources import PUBLISHER, Bundled, Hub, Web, mirrored, parse_source
 
@@ -552,6 +556,32 @@ class TestConvert:
             source.write_bytes(pickled(loaded))
             with pytest.raises(WeightsError, match="not a file of weights"):
                 weights.convert(source, tmp_path / "out.safetensors", "ffhq256")
+
+    @pytest.mark.parametrize(
+        ("pickle", "copies", "said"),
+        [
+            (b"\x80\x04" + b"\x8f" * 9 + b".", 0, "more than plain tensors"),
+            (b"\x80\x02" + b"]" * 99 + b".", 0, "more parts"),
+            (b"\x80\x02].", 9, "overlap"),
+        ],
+        ids=["sets", "parts", "overlapping records"],
+    )
+    def test_what_grows_in_memory_is_refused_unread(
+        self, tmp_path, monkeypatch, pickle, copies, said
+    ):
+        """Whoever reads it: as published weights or as a run's checkpoint."""
+        monkeypatch.setattr("vdsr_cli.weights.pickles._MOST_OPCODES", 50)
+        source = tmp_path / "last.pt"
+        with zipfile.ZipFile(source, "w") as archive:
+            archive.writestr("archive/data.pkl", pickle)
+            archive.writestr("archive/data/0", bytes(1000))
+            for index in range(copies):
+                again = copy.copy(archive.filelist[-1])
+                again.filename = f"archive/data/{index + 1}"
+                archive.filelist.append(again)
+        for read in (read_pickle, read_checkpoint):
+            with pytest.raises(WeightsError, match=said):
+                read(source)
 
 
 class TestWeb:

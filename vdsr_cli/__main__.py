@@ -1,5 +1,22 @@
-"""``python -m vdsr_cli`` is ``vdsr``."""
+"""The command ``vdsr``, and ``python -m vdsr_cli``: signals first, as the rest takes a while."""
 
-from vdsr_cli.cli.app import main
+import sys
 
-main()
+from vdsr_cli.cli.signals import end_on_signals, forget_signals
+
+
+def main() -> None:
+    """Runs the command line; however it ends, no signal shows a traceback."""
+    try:
+        end_on_signals()
+        from vdsr_cli.cli.app import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        forget_signals()
+
+
+if __name__ == "__main__":
+    main()

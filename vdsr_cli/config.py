@@ -31,6 +31,11 @@ def default_sampler(scale: float) -> str:
     return DEFAULT_SAMPLER if model == DEFAULT_MODEL else model
 
 
+def torch_seed(seed: int) -> int:
+    """A seed as torch takes it: itself, or, beyond its 64 bits, the lowest of them."""
+    return seed if -(1 << 63) <= seed < 1 << 64 else seed % (1 << 64)
+
+
 def check_scale(scale: float) -> None:
     """Raises UsageError for a factor outside ``SCALE_RANGE``."""
     _check("--scale", scale, SCALE_RANGE)

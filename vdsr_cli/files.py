@@ -133,7 +133,7 @@ def _mark(target: Path) -> str:
 def write_text_atomic(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 to ``path``, whole or not at all. Raises OSError."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def sync_file(path: Path) -> None:

@@ -86,6 +86,37 @@ class Naming:
             raise ValueError("folder, file and is_stdout exclude each other")
 
 
+def printable(text: str) -> str:
+    """A text with file names in it as one line that no terminal obeys: line breaks and control
+    characters are escapes, bytes that are no UTF-8 stay as they are."""
+    return "".join(c if c.isprintable() or _is_byte(c) else repr(c)[1:-1] for c in text)
+
+
+def _is_byte(character: str) -> bool:
+    """Whether it stands for a byte that is no UTF-8."""
+    return "\udc80" <= character <= "\udcff"
+
+
+def files_below(folder: Path, *, hidden: bool = False) -> Iterator[Path]:
+    """Every file below a folder, however deep; what cannot be listed is left out.
+
+    Links to folders are not followed. Without ``hidden``, folders whose names begin with a dot are
+    not looked into.
+    """
+    folders = [folder]
+    while folders:
+        above = folders.pop()
+        try:
+            with os.scandir(above) as entries:
+                for entry in entries:
+                    if not entry.is_dir(follow_symlinks=False):
+                        yield above / entry.name
+                    elif hidden or not entry.name.startswith("."):
+                        folders.append(above / entry.name)
+        except OSError:
+            continue
+
+
 def scale_tag(scale: float) -> str:
     """What a scale is called in a file name: 4 -> ``x4``, 2.5 -> ``x2.5``."""
     return f"x{scale:g}"
@@ -281,7 +312,8 @@ def _expand(argument: str, *, recursive: bool) -> list[Source]:
 
 def _from_folder(folder: Path, *, recursive: bool) -> list[Source]:
     try:
-        found = sorted(_walk(folder) if recursive else filter(_is_picture, folder.iterdir()))
+        listed = files_below(folder) if recursive else folder.iterdir()
+        found = sorted(filter(_is_picture, listed))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"{folder}: cannot be read: {reason}") from error
@@ -293,14 +325,13 @@ def _from_folder(folder: Path, *, recursive: bool) -> list[Source]:
     return [Source(path=path, root=folder) for path in found]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for above, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from filter(_is_picture, (Path(above, name) for name in files))
-
-
 def _from_pattern(pattern: str) -> list[Source]:
-    found = sorted(filter(_is_picture, map(Path, glob(pattern, recursive=True))))
+    try:
+        found = sorted(filter(_is_picture, map(Path, glob(pattern, recursive=True))))
+    except RecursionError:
+        raise InputError(
+            f"{pattern}: folders are too deep for a pattern", hint="give the folder, with -r"
+        ) from None
     if not found:
         raise InputError(f"{pattern}: no picture matches this pattern")
     root = _plain_start(pattern)

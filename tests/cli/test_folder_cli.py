@@ -1,9 +1,11 @@
 """`vdsr upscale` over a folder: the manifest, failures tried again, runs that are ended."""
 
+import contextlib
 import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -91,12 +93,36 @@ def started(start_vdsr, tiny_path, save_picture):
     os.close(pipe)
 
 
+def of_session(session: int) -> list[int]:
+    """The processes of a session that have not ended."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(folder.name))
+    return found
+
+
 @posix
-def test_130_an_interrupt_ends_the_workers(started):
-    os.killpg(started.pid, signal.SIGINT)
+@pytest.mark.parametrize(
+    ("number", "times", "reaches", "code"),
+    [
+        (signal.SIGINT, 4, os.killpg, 130),
+        (signal.SIGTERM, 1, os.kill, 143),
+        (signal.SIGTERM, 2, os.killpg, 143),
+    ],
+)
+def test_a_signal_ends_the_workers(started, number, times, reaches, code):
+    """At once, however often it comes and whom it reaches."""
+    for _ in range(times):
+        with contextlib.suppress(ProcessLookupError):
+            reaches(started.pid, number)
+        time.sleep(0.02)
     out, err = started.communicate(timeout=60)
-    assert started.returncode == 130
+    assert started.returncode == code
     assert out == b"" and b"Traceback" not in err and len(err.splitlines()) <= 1, err
+    assert of_session(started.pid) == []
     assert lines("m.jsonl") == [("1.png", "done")]
     assert os.listdir("out") == ["1_x4.png"]
 

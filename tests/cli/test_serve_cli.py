@@ -35,7 +35,12 @@ def test_serves_until_it_is_interrupted(start_vdsr, tiny_path, tmp_path, save_pi
         assert answer.read(4) == b"\x89PNG"
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (130, b"")
+    assert child.returncode == 130
+    lines = err.decode().splitlines()
+    assert [line.split()[2:6] for line in lines] == [
+        ["127.0.0.1", "POST", "/draw", "200"],
+        ["127.0.0.1", "GET", "/s0.png", "200"],
+    ]
 
 
 class Interrupted:
@@ -55,6 +60,8 @@ def test_warns_where_others_can_reach_it(vdsr, monkeypatch, tiny_path, host, war
     ended = vdsr("serve", "--host", host, "--port", 0, "--model", tiny_path)
     assert ended.code == 130
     assert len(ended.lines) == warnings
+    path = ended.out.decode().strip().split("/", 3)[3]
+    assert len(path.rstrip("/")) == (22 if warnings else 0)
     assert all(line.startswith(f"vdsr: warning: listening on {host}") for line in ended.lines)
 
 
@@ -90,6 +97,9 @@ def test_a_taken_port_is_one_line(vdsr):
         (["--batch-size", "none"], 2),
         (["--queue", "0"], 2),
         (["--port", "70000"], 2),
+        *((["--max-upload", number], 2) for number in ("inf", "nan", "1e308")),
+        *((["--keep", number], 2) for number in ("inf", "nan", "1e308")),
+        *((["--host", host], 2) for host in ("", ".", "x" * 300, "a..b", "\ud800", "fe80::1%lo")),
     ],
 )
 def test_refusals(vdsr, arguments, code):

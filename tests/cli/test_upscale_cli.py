@@ -525,7 +525,8 @@ def test_a_reader_that_goes_away(start_vdsr, tmp_path, save_picture, tiny_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
-def test_130_an_interrupt_in_the_middle(start_vdsr, tmp_path, save_picture, tiny_path):
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_in_the_middle(start_vdsr, tmp_path, save_picture, tiny_path, number, code):
     """The finished picture stays, the one in work leaves nothing."""
     save_picture(tmp_path / "1.png")
     save_picture(tmp_path / "2.png", 3000, 3000)
@@ -535,9 +536,9 @@ def test_130_an_interrupt_in_the_middle(start_vdsr, tmp_path, save_picture, tiny
     assert json.loads(child.stdout.readline())["status"] == "done"
     time.sleep(0.7)
     assert child.poll() is None, "the second picture is in work"
-    child.send_signal(signal.SIGINT)
+    child.send_signal(getattr(signal, number))
     out, err = child.communicate(timeout=30)
-    assert child.returncode == 130
+    assert child.returncode == code
     assert out == b"" and b"Traceback" not in err and len(err.splitlines()) <= 1, err
     assert files(tmp_path) == ["1.png", "2.png", "out/1_x4.png"]
 

@@ -61,6 +61,23 @@ def test_names(vdsr, tmp_path, monkeypatch, named, tiny_path, name):
     assert not list((tmp_path / "out").glob("*.part*"))
 
 
+@pytest.mark.parametrize("name", [n for n in ODD_NAMES if len(n) < 200])
+def test_names_of_many_outputs(vdsr, tmp_path, monkeypatch, named, tiny_path, name):
+    """On the sheet, in the report and on stdout, where a name is one line that nothing obeys."""
+    monkeypatch.chdir(tmp_path)
+    path = named(name)
+    words = [f"./{path.name}", "-n", 2, "-m", tiny_path, "--dtype", "float32"]
+    words += ["-o", "out/", "--report", "report.html"]
+    planned = vdsr("sample-diverse", *words, "--dry-run")
+    ended = vdsr("sample-diverse", *words)
+    assert ended.code == planned.code == 0, ended.err
+    for out in (planned.out, ended.out):
+        assert b"\x1b" not in out and b"\t" not in out
+    assert len(planned.out.splitlines()) == len(list((tmp_path / "out").iterdir())) + 1
+    assert len(ended.out.splitlines()) == len(planned.out.splitlines()) + 1
+    (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("format", ["png", "jpg"])
 def test_an_output_of_the_longest_name(vdsr, tmp_path, tiny_path, save_picture, format):
     save_picture(tmp_path / "a.png")

@@ -118,3 +118,17 @@ def test_works_are_taken_as_they_are_needed(works):
     with pytest.raises(WeightsError):
         run_works(endless(), engine, UpscaleRequest(overwrite=True), on_outcome=stop_after_three)
     assert engine.asked == ["a"] * 3 and engine.is_closed
+
+
+def test_an_output_that_vanishes_before_it_is_hashed_is_skipped_all_the_same(
+    works, manifest, monkeypatch
+):
+    Path("a_x4").touch()
+
+    def vanished(path):
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr("vdsr_cli.services.folder.file_sha256", vanished)
+    _, told = run(works[:1], overwrite=False, manifest=manifest)
+    assert [result.status for result in told] == ["skipped"]
+    assert [record.sha256 for record in manifest] == [None]

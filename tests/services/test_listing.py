@@ -1,6 +1,9 @@
 """A folder as a stream of work: the same pictures and names as a plan of all, one at a time."""
 
+import contextlib
+import inspect
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,8 @@ from vdsr_cli.errors import InputError, UsageError
 from vdsr_cli.paths import drop_own_outputs, expand_inputs, plan_naming, plan_outputs
 from vdsr_cli.services import listing
 from vdsr_cli.services.listing import FolderListing, takes_extension, work_on
+from vdsr_cli.services.store_listing import StoreListing
+from vdsr_cli.training.data import find_pictures
 
 STEMS = st.lists(st.sampled_from(["a", "b", "_", "jpg", "png", "JPG", "x4", "."]), min_size=1)
 NAMES = st.builds(
@@ -154,3 +159,50 @@ def test_an_input_is_never_replaced(tmp_path, monkeypatch):
     naming = plan_naming("in", tag="x4")
     with pytest.raises(UsageError, match="would be replaced"):
         list(FolderListing(folder=Path("in/shots"), naming=naming, recursive=True))
+
+
+@pytest.fixture
+def deep(tmp_path):
+    """The last of 250 folders in one another, more than Python lets functions call each other."""
+    levels = [tmp_path.joinpath(*["d"] * depth) for depth in range(1, 251)]
+    for level in levels:
+        os.mkdir(level)
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 200)
+    yield levels[-1]
+    sys.setrecursionlimit(before)
+    (levels[-1] / "a.png").unlink()
+    for level in reversed(levels):  # rmtree calls itself
+        os.rmdir(level)
+
+
+def test_folders_may_be_deeper_than_python_calls(deep):
+    (deep / "a.png").touch()
+    found, top = str(deep / "a.png"), deep.parents[249]
+    naming = plan_naming("out/", tag="x4")
+    works = list(FolderListing(folder=top, naming=naming, recursive=True))
+    assert [work.input for work in works] == [found]
+    assert [str(source.path) for source in expand_inputs([str(top)], recursive=True)] == [found]
+    assert find_pictures([top]) == [Path(found)]
+    with contextlib.suppress(InputError):  # one line, where glob calls itself
+        assert [str(s.path) for s in expand_inputs([f"{top}/**/*.png"])] == [found]
+
+
+def test_a_picture_that_vanishes_is_told_when_it_is_read(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).touch()
+    works = iter(FolderListing(folder=tmp_path, naming=plan_naming("out/", tag="x4")))
+    first = next(works)
+    (tmp_path / "b.png").unlink()
+    assert [Path(work.input).name for work in (first, *works)] == ["a.png", "b.png", "c.png"]
+
+
+def test_an_empty_part_of_a_key_has_a_name(monkeypatch):
+    keys = ["/a.png", "b//a.png", "b/a.png"]
+    listing = StoreListing(folder="memory://in", naming=plan_naming("out/", tag="x4"))
+    monkeypatch.setattr(StoreListing, "_names", lambda self: iter(keys))
+    assert [(work.input, work.output) for work in listing] == [
+        ("memory://in//a.png", "out/%/a_x4.png"),
+        ("memory://in/b//a.png", "out/b/%/a_x4.png"),
+        ("memory://in/b/a.png", "out/b/a_x4.png"),
+    ]

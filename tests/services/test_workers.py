@@ -92,6 +92,14 @@ def test_a_worker_that_dies_is_replaced(tiny_path, save_picture):
     assert sorted(p.name for p in Path().glob("*_x4.png")) == ["fine_x4.png", "once_x4.png"]
 
 
+def test_a_crash_is_not_called_a_lack_of_memory():
+    killed, crashed = (workers._End(-n).error("a.png") for n in (signal.SIGKILL, signal.SIGSEGV))
+    assert killed.exit_code == 5 and "--jobs" in str(killed.hint)
+    assert crashed.exit_code == 1 and "memory" not in f"{crashed} {crashed.hint}"
+    assert str(crashed) == "a.png: killed by SIGSEGV"
+    assert str(workers._End(-60)) == "killed by signal 60" and str(workers._End(3)) == "exit code 3"
+
+
 def test_what_no_worker_can_do_ends_the_run(tmp_path, save_picture):
     save_picture(Path("a.png"))
     engine = WorkerProcesses(job=job(tmp_path / "none.safetensors"), count=1)

@@ -185,3 +185,32 @@ def test_a_store_is_read_back_as_it_was_written(store, tmp_path):
         strict=True,
     ):
         assert torch.equal(kept, again)
+
+
+def test_deep_pictures_are_scaled_and_not_cut_off(tmp_path):
+    """8, 16 and floating-point bits of the same grey picture are the same to train on."""
+    grey = smooth(64, 64)[:, :, 0]
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    Image.fromarray(grey.astype(np.float32) / 255).save(tmp_path / "f.tiff")
+    stores = [PictureStore([path], scale=4, min_lr_size=8) for path in find_pictures([tmp_path])]
+    assert len(stores) == 3
+    assert torch.equal(stores[0].hr, stores[1].hr) and torch.equal(stores[0].hr, stores[2].hr)
+
+
+def test_a_picture_of_no_numbers_is_refused(tmp_path):
+    values = np.full((64, 64), np.nan, np.float32)
+    Image.fromarray(values).save(tmp_path / "nan.tiff")
+    with pytest.raises(InputError, match=r"nan\.tiff: .*not finite"):
+        PictureStore([tmp_path / "nan.tiff"], scale=4, min_lr_size=8)
+
+
+def test_a_picture_that_is_damaged_or_huge_is_one_line(tmp_path, paths):
+    whole = paths[0].read_bytes()
+    bomb = tmp_path / "bomb.ppm"
+    bomb.write_bytes(b"P6 100000 100000 255 ")
+    for index, data in enumerate((whole[:40], whole[:-30], whole[:8], whole[:60] + bytes(400))):
+        (tmp_path / f"bad{index}.png").write_bytes(data)
+    for path in (bomb, *tmp_path.glob("bad*.png")):
+        with pytest.raises(InputError, match=path.name):
+            PictureStore([path], scale=4, min_lr_size=8)

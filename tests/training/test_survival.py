@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from PIL import Image
 from vdsr_cli.errors import DeviceError, OutputError, UsageError, WeightsError
 from vdsr_cli.training import run_folder
 from vdsr_cli.training.config import RunPlan, TrainConfig
+from vdsr_cli.training.curves import save_curves
 from vdsr_cli.training.data import PictureStore
 from vdsr_cli.training.loop import Trainer
 
@@ -242,17 +244,101 @@ def test_a_leg_ends_with_its_minutes_and_with_a_wish(trainer):
     assert torch.load(other.folder / "last.pt")["step"] == 2
 
 
-def test_rows_of_lost_steps_leave_the_log(trainer):
+def test_rows_of_lost_steps_leave_the_log(trainer, kill_writer):
+    """So do unfinished files of ours, and no other file."""
     one = trainer(steps=3)
     one.run(log_every=1)
     with (one.folder / "log.jsonl").open("a") as log:
         log.write(json.dumps({"step": 4, "loss": 1.0}) + "\n" + '{"step": 5, "lo')
-    (one.folder / ".vdsr-unfinished.pt").write_bytes(b"half")
+    (one.folder / ".vdsr-notes.txt").write_text("mine")
+    kill_writer(one.folder / "last.pt")
     again = trainer(steps=4)
     again.resume(one.folder / "last.pt")
     again.run(log_every=1)
     assert [row["step"] for row in run_folder.read_log(one.folder)] == [1, 2, 3, 4]
-    assert not (one.folder / ".vdsr-unfinished.pt").exists()
+    assert [path.name for path in one.folder.glob(".vdsr-*")] == [".vdsr-notes.txt"]
+
+
+NO_ROWS = [
+    b"[1]", b"7", b"null", b"{}", b'{"step": "1"}', b'{"step": NaN}', b'{"step": 1, "loss": "x"}',
+    b'{"step": 1, "loss": null}', b'{"step": 1' + b"0" * 400 + b"}", b"[" * 5000, b"\xff\xfe",
+    b'{"step": 1, "loss": 1' + b"0" * 5000 + b"}", b'{"step": 2, "lo',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", NO_ROWS)
+def test_a_line_that_is_no_row_is_none(tmp_path, line):
+    """Wherever it stands; what is logged after it stays whole."""
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(line + b'\n{"step": 1, "loss": NaN, "val_psnr_y": 2.5}\n' + line)
+    save_curves(run_folder.read_log(tmp_path) * 2, tmp_path / "curves.png")
+    run_folder.prepare_folder(tmp_path, 1)
+    run_folder.append_log(tmp_path, {"step": 2, "loss": 1.0})
+    assert [row["step"] for row in run_folder.read_log(tmp_path)] == [1, 2]
+    assert len(log.read_text().splitlines()) == 2
+
+
+def test_a_folder_is_for_one_training_at_a_time(pictures, tmp_path, tiny_path, vdsr):
+    words = ["train", "vdvae-sr", pictures, "--from", tiny_path, "--dtype", "float32", "-q"]
+    words += ["--batch", 1, "--lr-size", 8, "--val-every", 0, "--device", "cpu", "--steps", 1]
+    with run_folder.alone_in(tmp_path / "run"):
+        ended = vdsr(*words, "--out", tmp_path / "run")
+        assert ended.code == 6 and "another training is at work" in ended.err
+    assert not (tmp_path / "run").exists()
+    assert vdsr(*words, "--out", tmp_path / "run").code == 0
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names == ["curves.png", "last.pt"]
+
+
+def test_a_lock_that_a_killed_training_left_holds_nobody(tmp_path):
+    (tmp_path / "run.lock").write_bytes(b"")
+    with run_folder.alone_in(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_bytes(b"")
+    with (
+        pytest.raises(OutputError, match="cannot write into"),
+        run_folder.alone_in(tmp_path / "file"),
+    ):
+        raise AssertionError("a file is no folder")
+
+
+HOSTILE = {
+    "a large buffer": b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
+    "code": b"cos\nsystem\n(S'true'\ntR.",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_checkpoint_is_judged_before_it_is_made(tmp_path, kind):
+    path = tmp_path / "last.pt"
+    path.write_bytes(HOSTILE[kind] * 2)
+    tracemalloc.start()
+    with pytest.raises(WeightsError):
+        run_folder.read_checkpoint(path)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+def test_a_checkpoint_that_says_more_than_it_holds_is_refused(trainer, tmp_path):
+    one = trainer(steps=1)
+    one.run()
+    sound = run_folder.read_checkpoint(one.folder / "last.pt")
+    wide = {name: torch.zeros(1).expand(10_000_000) for name in "abc"}
+    for change in ({"ema": wide}, {"step": "1"}, {"skipped": None}, {"model": [1]}):
+        torch.save({**sound, **change}, tmp_path / "last.pt")
+        with pytest.raises(WeightsError, match="not the checkpoint of a run"):
+            run_folder.read_checkpoint(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize("seed", [2**63, 2**64, 10**40, -(10**40), 2**43])
+def test_a_seed_may_be_any_number(trainer, seed):
+    one = trainer(steps=1, seed=seed)
+    one.run()
+    again = trainer("again", steps=1, seed=seed)
+    again.run()
+    assert all(torch.equal(value, again.ema[name]) for name, value in one.ema.items())
+    assert run_folder.read_checkpoint(one.folder / "last.pt")["config"]["seed"] == seed
 
 
 def test_a_checkpoint_of_another_model_is_refused(trainer, tmp_path):

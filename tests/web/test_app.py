@@ -9,6 +9,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 pytest.importorskip("starlette", reason="needs the extra serve")
@@ -17,8 +18,10 @@ from gated_model import Gate, loaded
 from starlette.testclient import TestClient
 
 from vdsr_cli.errors import DeviceError
+from vdsr_cli.images import Picture
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.services.loading import load_model
+from vdsr_cli.services.serve import reduced_to
 from vdsr_cli.web.app import create_app
 from vdsr_cli.web.endpoint import Limits
 
@@ -29,7 +32,7 @@ LOCAL = {"base_url": "http://127.0.0.1:8000"}
 class Broken(Gate):
     """A model whose device gives up."""
 
-    def sample(self, lr, noise, temperature, *, repeats=1):
+    def means(self, lr, noise, temperature, *, repeats=1):
         raise DeviceError("the device is lost", hint="try --device cpu")
 
 
@@ -113,10 +116,10 @@ def test_depth_and_alpha_are_kept(client, tmp_path, save_picture):
 @pytest.mark.parametrize(
     ("query", "status", "message"),
     [
-        ({"n": 0}, 400, "-n 0 is outside 1 to 16"),
-        ({"n": 17}, 400, "-n 17 is outside 1 to 16"),
+        ({"n": 0}, 400, "n 0 is outside 1 to 16"),
+        ({"n": 17}, 400, "n 17 is outside 1 to 16"),
         ({"n": "many"}, 400, "n is no such number: 'many'"),
-        ({"temperature": "nan"}, 400, "--temperature nan is outside 0 to 2"),
+        ({"temperature": "nan"}, 400, "temperature nan is outside 0 to 2"),
         ({"seed": "9" * 5000}, 400, f"seed is no such number: '{'9' * 40}'"),
         ({"model": "best"}, 400, "this server has no model 'best'"),
     ],
@@ -129,7 +132,11 @@ def test_refuses_impossible_wishes(client, face, query, status, message):
 
 
 @pytest.mark.parametrize("kind", ["empty", "text", "truncated", "large"])
-def test_refuses_bad_pictures_as_the_command_line_does(client, face, tmp_path, vdsr, kind):
+def test_refuses_bad_pictures_as_the_command_line_does(
+    client, face, tmp_path, vdsr, monkeypatch, kind
+):
+    """But for what a visitor can do about it, who has no options to give."""
+    monkeypatch.setattr("vdsr_cli.web.endpoint._DECODED_PIXELS", 30_000)
     large = io.BytesIO()
     Image.new("L", (200, 200)).save(large, "PNG")
     bodies = {"empty": b"", "text": b"no picture", "truncated": face[:-60]}
@@ -143,6 +150,28 @@ def test_refuses_bad_pictures_as_the_command_line_does(client, face, tmp_path, v
     assert ended.lines[0] == f"vdsr: {refusal['error']}"
     assert ended.code == refusal["exit_code"] == 3
     assert refusal["hint"] is None or refusal["hint"] in ended.err
+    assert "--" not in answer.text and ("--max-pixels" in ended.err) == (kind == "large")
+
+
+def test_a_large_picture_is_reduced_first(tiny_model, tmp_path, save_picture):
+    body = save_picture(tmp_path / "a.png", 60, 40).read_bytes()
+    with TestClient(app_of(tiny_model, pixels=500), **LOCAL) as client:
+        result = draw(client, body, n=1)[-1]["result"]
+    assert (result["width"], result["height"]) == (27 * 4, 18 * 4)
+    assert "reduced from 60 x 40 to 27 x 18 to be drawn" in result["notes"]
+
+
+@pytest.mark.parametrize("size", [(40, 30), (1000, 1), (1, 1000), (9, 9), (1, 1)])
+@pytest.mark.parametrize("has_alpha", [False, True])
+def test_a_picture_of_any_shape_is_reduced_to_at_most(size, has_alpha):
+    generator = torch.Generator().manual_seed(0)
+    rgba = (torch.rand(1, 4, *size, generator=generator) > 0.5).float()
+    rgb, alpha = rgba[:, :3] * rgba[:, 3:], rgba[:, 3:] if has_alpha else None
+    reduced = reduced_to(Picture(rgb=rgb, alpha=alpha), 100)
+    assert 0.6 * min(100, size[0] * size[1]) <= reduced.height * reduced.width <= 100
+    assert bool(reduced.notes) == (size[0] * size[1] > 100)
+    most = 1.0 if reduced.alpha is None else reduced.alpha
+    assert (reduced.rgb >= 0).all() and (reduced.rgb <= most).all()
 
 
 def test_an_announced_upload_is_refused_unread(tiny_model):
@@ -169,8 +198,38 @@ def test_pages_of_other_sites_are_refused(client, face):
         answer = client.post("/draw", content=face, headers={"origin": origin})
         assert answer.status_code == 403
         assert "access-control-allow-origin" not in answer.headers
-    own = client.post("/draw", content=face, headers={"origin": LOCAL["base_url"]})
-    assert own.status_code == 200
+    for site in ("cross-site", "same-site", "x"):
+        assert client.post("/draw", headers={"sec-fetch-site": site}).status_code == 403
+    own = {"origin": LOCAL["base_url"], "sec-fetch-site": "same-origin"}
+    assert client.post("/draw", content=face, headers=own).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "//", "", "http://\xff", "["])
+def test_an_origin_of_anything_is_foreign(client, origin):
+    headers = {"origin": origin.encode("latin-1")}
+    assert client.post("/draw", content=b"", headers=headers).status_code == 403
+
+
+def test_whoever_has_not_the_token_finds_nothing(tiny_model, face):
+    with TestClient(create_app([loaded(tiny_model)], RUNTIME, Limits(), token="secret")) as client:
+        for path in ("/", "/page.js", "/draw", "/secre/", "/secrets/"):
+            assert client.get(path).status_code == 404
+        assert client.post("/draw", content=face).status_code == 404
+        assert client.get("/secret/").status_code == 200
+        last = json.loads(client.post("/secret/draw?n=1", content=face).text.splitlines()[-1])
+        assert client.get(f"/secret/{last['result']['files'][0]['src']}").status_code == 200
+
+
+def test_each_request_is_logged_as_one_line(tiny_model, face):
+    lines = []
+    app = create_app([loaded(tiny_model)], RUNTIME, Limits(), log=lines.append)
+    with TestClient(app, **LOCAL) as client:
+        client.get("/")
+        client.post("/draw", params={"name": "holiday.png", "n": 0}, content=face)
+        draw(client, face, n=1, name="holiday.png")
+    assert [re.sub(r"[\d.]+ s$", "", line) for line in lines] == [
+        *("testclient GET / 200 ", "testclient POST /draw 400 ", "testclient POST /draw 200 ")
+    ]
 
 
 def test_every_answer_has_the_headers(client):
@@ -196,8 +255,46 @@ def test_a_failure_on_the_way_is_the_last_line(tiny_model, face):
     with TestClient(app_of(Broken(tiny_model)), **LOCAL) as client:
         last = draw(client, face)[-1]
     assert last["status"] == "failed"
-    assert (last["error"], last["hint"]) == ("the device is lost", "try --device cpu")
+    assert (last["error"], last["hint"]) == ("the device is lost", None), "a flag is no help here"
     assert last["exit_code"] == 5
+
+
+def test_a_slow_upload_holds_no_place_and_ends(gate, face, monkeypatch):
+    monkeypatch.setattr("vdsr_cli.web.endpoint._SILENT_SECONDS", 0.05)
+    gate.is_open.set()
+    app = app_of(gate, jobs=1)
+
+    async def scenario():
+        slow = [asyncio.create_task(call_later(app, [b"x", None])) for _ in range(4)]
+        await asyncio.sleep(0)
+        return await call_later(app, [face]), *[await sent for sent in slow]
+
+    drawn, *slow = asyncio.run(scenario())
+    app.state.queue.close()
+    assert drawn.lines()[-1]["status"] == "done"
+    assert [sent.status for sent in slow] == [422] * 4
+    assert slow[0].json()["error"].startswith("the upload stood still for 0.05 s")
+
+
+def test_another_machine_has_half_of_the_places(gate, face):
+    app = app_of(gate, jobs=4)
+
+    async def scenario():
+        def ask(client):
+            return asyncio.create_task(call_later(app, [face], client=client))
+
+        first = [ask("10.0.0.1"), ask("10.0.0.1")]
+        await reached(gate)
+        await asyncio.sleep(0.01)
+        third, other = await ask("10.0.0.1"), ask("10.0.0.2")
+        gate.is_open.set()
+        return third, await other, *[await sent for sent in first]
+
+    third, *others = asyncio.run(scenario())
+    app.state.queue.close()
+    assert third.status == 503 and third.received == 0
+    assert third.json()["error"] == "2 pictures of yours are in work already"
+    assert [sent.lines()[-1]["status"] for sent in others] == ["done"] * 3
 
 
 class Sent:
@@ -213,15 +310,17 @@ class Sent:
         return [json.loads(line) for line in self.body.splitlines()]
 
 
-async def call_later(app, chunks, *, headers=None, is_gone=None, until=None):
-    """One POST, its body in chunks, by the bare protocol. Who sends it leaves when ``is_gone`` is
-    set, or when the answer holds ``until``."""
+async def call_later(app, chunks, *, headers=None, is_gone=None, until=None, client="127.0.0.1"):
+    """One POST, its body in chunks, by the bare protocol; a chunk None never comes. Who sends it
+    leaves when ``is_gone`` is set, or when the answer holds ``until``."""
     sent, left = Sent(), list(chunks)
     is_gone = is_gone or asyncio.Event()
 
     async def receive():
         if left:
             sent.received += 1
+            if left[0] is None:
+                await asyncio.Event().wait()
             return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
         await is_gone.wait()
         return {"type": "http.disconnect"}
@@ -241,6 +340,7 @@ async def call_later(app, chunks, *, headers=None, is_gone=None, until=None):
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "method": "POST",
         "path": "/draw",
+        "client": (client, 5),
         "query_string": b"n=2",
         "headers": [(name.encode(), value.encode()) for name, value in named.items()],
     }
@@ -370,7 +470,7 @@ def test_nothing_is_written_to_disk(client, face, tmp_path):
     IS_WATCHED.set()
     try:
         draw(client, face, n=2)
-        assert client.post("/draw", content=large.getvalue()).status_code == 422
+        draw(client, large.getvalue(), n=1)
         assert not WRITTEN
         (tmp_path / "seen").write_bytes(b"")
         assert len(WRITTEN) == 1

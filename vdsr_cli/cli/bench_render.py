@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from vdsr_cli.cli.console import print_line
 from vdsr_cli.services.bench_published import PublishedRow, load_known_sets, published_rows
 from vdsr_cli.services.bench_report import (
     COLUMNS,
@@ -287,7 +288,7 @@ def print_grids(grids: Sequence[Grid]) -> None:
         wanted = Measurement.get(console, console.options.update(max_width=_PLAIN_WIDTH), table)
         if console.width < wanted.maximum:
             console = Console(width=wanted.maximum)
-        print(grid.title)
+        print_line(grid.title)
         console.print(table)
         for note in grid.footnotes:
             print(note)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import (
     INTERRUPTED,
     LearnedModelOption,
@@ -84,7 +85,7 @@ def figure(
 
     output_format(output)
     save_levels(output, draw_figure(load_cnn_vae(model), data, count=count, seed=seed))
-    typer.echo(output)
+    print_line(output)
 
 
 def train(
@@ -177,7 +178,7 @@ def train(
         )
     if is_stopped():
         raise typer.Exit(INTERRUPTED)
-    typer.echo(out)
+    print_line(out)
 
 
 def _describe(row: dict[str, float]) -> str:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,11 +20,17 @@ from rich.progress import (
 )
 
 from vdsr_cli.errors import VdsrError
+from vdsr_cli.paths import printable
+
+
+def print_note(message: str) -> None:
+    """One line on stderr."""
+    print(f"vdsr: {_one_line(message)}", file=sys.stderr)
 
 
 def print_error(message: str, hint: str | None = None) -> None:
     """One line on stderr, and the hint as a second."""
-    print(f"vdsr: {_one_line(message)}", file=sys.stderr)
+    print_note(message)
     if hint:
         print(f"  hint: {_one_line(hint)}", file=sys.stderr)
 
@@ -36,13 +43,17 @@ def print_vdsr_error(error: VdsrError) -> None:
 def print_choice(input: str, model: str | None, reason: str | None) -> None:
     """One line on stderr on the model that was chosen for a picture, where one was."""
     if model is not None and reason is not None:
-        print(f"vdsr: {_one_line(input)}: {model}, because of {reason}", file=sys.stderr)
+        print_note(f"{input}: {model}, because of {reason}")
+
+
+def print_line(text: object, *, file: TextIO | None = None) -> None:
+    """One line on stdout, or where else results go, whatever is in the names of files."""
+    print(printable(str(text)), file=file or sys.stdout)
 
 
 def _one_line(text: str) -> str:
     """File names may hold line breaks and bytes that are no text; a message does not."""
-    printable = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in printable)
+    return printable(text.encode("utf-8", "backslashreplace").decode())
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vdsr_cli.cli.console import download_progress, tile_progress
+from vdsr_cli.cli.console import download_progress, print_line, tile_progress
 from vdsr_cli.cli.options import (
     DEFAULT_PRIOR,
     Device,
@@ -142,7 +142,7 @@ def _show(result: "GenerateResult", *, is_to_stdout: bool, as_json: bool, quiet:
         print(json.dumps(result.as_json()))
     elif not (quiet or is_to_stdout):
         for path in result.outputs:
-            print(path)
+            print_line(path)
         size = f"{result.width}x{result.height}"
         ended = "exist, skipped" if result.status == "skipped" else f"{result.seconds} s"
         print(f"{result.count} pictures of {size}, {ended}")

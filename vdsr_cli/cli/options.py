@@ -1,5 +1,6 @@
 """Options that several commands share: one wording, one range, one meaning."""
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -144,6 +145,13 @@ MinutesOption = Annotated[
 SaveEveryOption = Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")]
 LogEveryOption = Annotated[int, typer.Option(min=1, help="Steps between rows of the log.")]
 NoProgressOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+def finite(value: float) -> float:
+    """A number that an option takes. Raises UsageError for infinity and what is no number."""
+    if not math.isfinite(value):
+        raise UsageError(f"{value} is no such number", hint="give a finite one")
+    return value
 
 
 def parse_batch(text: str) -> int | None:

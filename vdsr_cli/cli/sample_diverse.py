@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vdsr_cli.cli.console import print_choice, tile_progress
+from vdsr_cli.cli.console import print_choice, print_line, print_note, tile_progress
 from vdsr_cli.cli.options import (
     BatchOption,
     Device,
@@ -215,7 +215,8 @@ def _show_plan(source: Source, outputs: list[Path], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"input": str(source.path), "outputs": planned, "status": "planned"}))
     else:
-        print(*(f"{source.path} -> {path}" for path in planned), sep="\n")
+        for path in planned:
+            print_line(f"{source.path} -> {path}")
 
 
 def _show(result: "DiverseResult", *, as_json: bool, quiet: bool) -> None:
@@ -223,12 +224,12 @@ def _show(result: "DiverseResult", *, as_json: bool, quiet: bool) -> None:
     if not quiet:
         print_choice(result.input, result.model, result.model_reason)
     for note in result.notes:
-        print(f"vdsr: {result.input}: {note}", file=sys.stderr)
+        print_note(f"{result.input}: {note}")
     if as_json:
         print(json.dumps(result.as_json()))
     elif not quiet:
         for line in _lines(result):
-            print(line)
+            print_line(line)
     sys.stdout.flush()
 
 

@@ -1,6 +1,7 @@
 """``vdsr serve``."""
 
-import sys
+import secrets
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vdsr_cli.cli.console import print_note
 from vdsr_cli.cli.options import (
     INTERRUPTED,
     BatchOption,
@@ -16,7 +18,7 @@ from vdsr_cli.cli.options import (
     DeviceOption,
     Dtype,
     DtypeOption,
-    MaxPixelsOption,
+    finite,
     parse_batch,
 )
 from vdsr_cli.config import AUTO_MODEL, DEFAULT_SAMPLER
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from vdsr_cli.services.loading import LoadedModel, ModelSource
 
 _MB = 1_000_000
+_MOST_MB = 1e6
 
 
 def serve(
@@ -43,13 +46,21 @@ def serve(
         str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8000,
-    max_upload: Annotated[float, typer.Option(min=0.001, help="Refuse larger files (MB).")] = 20.0,
-    max_pixels: MaxPixelsOption = 1_200_000,
+    max_upload: Annotated[
+        float,
+        typer.Option(min=0.001, max=_MOST_MB, callback=finite, help="Refuse larger files (MB)."),
+    ] = 20.0,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Reduce larger pictures to so many pixels.")
+    ] = 1_200_000,
     queue: Annotated[
         int, typer.Option(min=1, help="Pictures waiting or drawn; more are refused.")
     ] = 8,
     keep: Annotated[
-        float, typer.Option(min=0.0, help="Drop the oldest results beyond this (MB).")
+        float,
+        typer.Option(
+            min=0.0, max=_MOST_MB, callback=finite, help="Drop the oldest results beyond this (MB)."
+        ),
     ] = 1000.0,
     batch_size: BatchOption = "4",
     device: DeviceOption = Device.auto,
@@ -78,18 +89,29 @@ def serve(
     )
     with listen(host, port) as sock:
         runtime = choose_runtime(device.value, dtype.value)
-        app = create_app(_load(model, runtime), runtime, limits, hosts=trusted_hosts(sock))
-        if not is_loopback(sock):
-            print(
-                f"vdsr: warning: listening on {host}: whoever reaches this machine can use it; "
-                "there is neither password nor encryption",
-                file=sys.stderr,
+        token = "" if is_loopback(sock) else secrets.token_urlsafe(16)
+        app = create_app(
+            _load(model, runtime),
+            runtime,
+            limits,
+            hosts=trusted_hosts(sock),
+            token=token,
+            log=_log,
+        )
+        if token:
+            print_note(
+                f"warning: listening on {host}: whoever has the address below can use it; "
+                "there is no encryption"
             )
-        print(address_of(sock), flush=True)
+        print(address_of(sock, token), flush=True)
         try:
             make_server(app).run(sockets=[sock])
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _log(line: str) -> None:
+    print_note(f"{time.strftime('%H:%M:%S')} {line}")
 
 
 def _load(names: list[str] | None, runtime: "Runtime") -> "Sequence[ModelSource]":

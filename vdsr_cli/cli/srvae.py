@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import LearnedModelOption, TorchDeviceOption
 from vdsr_cli.paths import output_format
 
@@ -75,7 +76,7 @@ def generate(
     output_format(output)
     drawing = Drawing(temperature=temperature, seed=seed, is_sampled=sample_pixels)
     save_levels(output, draw_generated(load_srvae(model, device), drawing, count=count))
-    typer.echo(output)
+    print_line(output)
 
 
 def _operate(
@@ -99,7 +100,7 @@ def _operate(
     crops = take_crops(pictures, count=count, size_px=network.config.hr_size, seed=seed)
     drawing = Drawing(temperature=temperature, seed=seed, is_sampled=sample_pixels)
     save_levels(output, draw_operation(network, crops, name, drawing, samples=samples))
-    typer.echo(output)
+    print_line(output)
 
 
 for _command, (_, _help) in OPERATIONS.items():
@@ -127,7 +128,7 @@ def figure(
     network = load_srvae(model, device)
     crops = take_crops(pictures, count=count, size_px=network.config.hr_size, seed=seed)
     save_levels(output, draw_figure(network, crops, Drawing(temperature=temperature, seed=seed)))
-    typer.echo(output)
+    print_line(output)
 
 
 @app.command()

@@ -25,6 +25,7 @@ from vdsr_cli.cli.adversarial_options import (
     SharpenOption,
     TemperaturesOption,
 )
+from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import (
     INTERRUPTED,
     LogEveryOption,
@@ -294,7 +295,7 @@ def _train(
         )
     if is_stopped():
         raise typer.Exit(INTERRUPTED)
-    typer.echo(out)
+    print_line(out)
 
 
 for _objective, _help in OBJECTIVES.items():
@@ -370,7 +371,7 @@ def export_run(
 
     checkpoint = (find_checkpoint(run) or run / LAST) if run.is_dir() else run
     export(checkpoint, out, card=_card(card or []), blend=_blend(blend or []))
-    typer.echo(out)
+    print_line(out)
 
 
 def _blend(entries: list[str]) -> dict[str, float]:

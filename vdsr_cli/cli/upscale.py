@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from vdsr_cli.cli.console import TileProgress, print_choice, print_error, tile_progress
+from vdsr_cli.cli.console import (
+    TileProgress,
+    print_choice,
+    print_error,
+    print_line,
+    print_note,
+    tile_progress,
+)
 from vdsr_cli.cli.options import (
     BatchOption,
     Device,
@@ -267,7 +274,7 @@ def _show_plan(work: Work, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"input": work.input, "output": work.output, "status": "planned"}))
     else:
-        print(f"{work.input} -> {work.output or 'standard output'}")
+        print_line(f"{work.input} -> {work.output or 'standard output'}")
 
 
 def _show_result(result: "UpscaleResult", stdout: TextIO, *, as_json: bool, quiet: bool) -> None:
@@ -277,11 +284,12 @@ def _show_result(result: "UpscaleResult", stdout: TextIO, *, as_json: bool, quie
     if not quiet:
         print_choice(result.input, result.model, result.model_reason)
     for note in result.notes:
-        print(f"vdsr: {result.input}: {note}", file=sys.stderr)
+        print_note(f"{result.input}: {note}")
     if as_json:
         print(json.dumps(result.as_json()), file=stdout)
     elif result.status == "done" and result.output and not quiet:
-        print(f"{result.output} ({result.width}x{result.height}, {result.seconds} s)", file=stdout)
+        size = f"{result.width}x{result.height}"
+        print_line(f"{result.output} ({size}, {result.seconds} s)", file=stdout)
     elif result.status == "skipped" and not quiet:
-        print(f"{result.output} (exists, skipped)", file=stdout)
+        print_line(f"{result.output} (exists, skipped)", file=stdout)
     stdout.flush()

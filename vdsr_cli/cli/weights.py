@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vdsr_cli.cli.console import download_progress
+from vdsr_cli.cli.console import download_progress, print_line
 from vdsr_cli.cli.options import NoProgressOption
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.weights import (
@@ -192,7 +192,7 @@ def convert_file(
     if as_json:
         _print_json({"path": str(output), **_header_facts(header)})
     else:
-        typer.echo(output)
+        print_line(output)
 
 
 def _summary(record: WeightsRecord) -> dict[str, Any]:

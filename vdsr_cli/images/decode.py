@@ -32,7 +32,7 @@ from vdsr_cli.images.samples import Samples, read_samples
 MAX_PIXELS: Final = 100_000_000
 """The most pixels of an input, unless the user allows more."""
 
-_DECODE_ERRORS: Final = (
+DECODE_ERRORS: Final = (
     ArithmeticError,
     EOFError,
     LookupError,
@@ -44,6 +44,7 @@ _DECODE_ERRORS: Final = (
     struct.error,
     zlib.error,
 )
+"""What Pillow raises on damaged files."""
 _HEADER_BYTES: Final = 4096
 _CODECS: Final = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}
 _TIFF_SUBFILE: Final = 254
@@ -143,7 +144,7 @@ def _read(stream: BinaryIO, max_pixels: int) -> Picture:
         try:
             notes += _refuse_several(image)
             samples = read_samples(image, lambda: _open(stream, kind, max_pixels))
-        except _DECODE_ERRORS as error:
+        except DECODE_ERRORS as error:
             raise _damaged(kind, error) from error
         orientation = orientation_of(image)
         metadata = _read_metadata(image, samples, notes)
@@ -207,7 +208,7 @@ def _open(stream: BinaryIO, kind: _Kind, max_pixels: int) -> ImageFile.ImageFile
             f"it is a damaged {kind.name} file or of a rare kind",
             hint="open it in another program and save it as PNG",
         ) from error
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise _damaged(kind, error) from error
     if image.width * image.height > max_pixels:
         raise _too_large(f"{image.width}x{image.height} = {image.width * image.height:,}")

@@ -163,9 +163,10 @@ def _cancel(ray: Any, tasks: list[Any]) -> None:
 
 def _died(work: Work, error: Exception) -> DeviceError:
     kind = type(error).__name__
+    is_for_memory = kind == "OutOfMemoryError"
     return DeviceError(
         f"{work.input}: its worker ended {_ATTEMPTS} times: {kind}",
-        hint="if memory ran out, use fewer --jobs or a smaller --batch-size",
+        hint="use fewer --jobs or a smaller --batch-size" if is_for_memory else None,
     )
 
 

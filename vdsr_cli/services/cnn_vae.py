@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vdsr_cli.config import torch_seed
 from vdsr_cli.errors import UsageError
 from vdsr_cli.metrics import psnr_rgb
 from vdsr_cli.models.cnn_vae import CNNVAE, HR_SIZE, SCALE, CNNVAEConfig
@@ -23,7 +24,7 @@ from vdsr_cli.training.cnn_vae import CNNVAETrainConfig, CNNVAETrainer
 from vdsr_cli.training.config import Row, RunPlan
 from vdsr_cli.training.idx import TEST_IMAGES, TRAIN_IMAGES, IdxStore, find_idx
 from vdsr_cli.training.objectives import to_unit_range
-from vdsr_cli.training.run_folder import find_checkpoint
+from vdsr_cli.training.run_folder import alone_in, find_checkpoint
 
 _BATCH = 500
 _SHOWN_PX = 112
@@ -65,11 +66,16 @@ def train_cnn_vae(request: CNNVAETrainRequest) -> CNNVAETrainer:
         UsageError: the folder's run is of another model.
         InputError, DeviceError, OutputError: see :class:`~vdsr_cli.training.loop.Trainer`.
     """
+    with alone_in(request.out):
+        return _train(request)
+
+
+def _train(request: CNNVAETrainRequest) -> CNNVAETrainer:
     deadline = None if request.minutes is None else time.monotonic() + 60 * request.minutes
     runtime = choose_runtime(request.device, request.dtype)
     store = _store(request.data, TRAIN_IMAGES)
     start = find_checkpoint(request.out)
-    torch.manual_seed(request.config.seed)
+    torch.manual_seed(torch_seed(request.config.seed))
     model = model_of_run("cnn-vae", start) if start else CNNVAE(request.architecture)
     trainer = CNNVAETrainer(
         model,
@@ -154,7 +160,7 @@ def pictures_of(model: CNNVAE, hr: Tensor, lr: Tensor) -> dict[str, Tensor]:
 def draw_figure(model: CNNVAE, data: Path, *, count: int, seed: int) -> NDArray[np.uint8]:
     """The paper's figures 5 and 6 side by side on random test pictures: (H, W, 3) uint8."""
     store = _store(data, TEST_IMAGES)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(torch_seed(seed))
     index = torch.randperm(len(store), generator=generator)[:count]
     hr, lr = store.pictures(index)
     made = pictures_of(model, hr, lr)

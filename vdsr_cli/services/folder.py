@@ -6,7 +6,7 @@ works ─► what exists is settled at once ─► Engine.run ─► outcomes, a
 import hashlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -130,7 +130,8 @@ def _record(outcome: Outcome, manifest: Manifest) -> None:
     if result.status == "skipped":
         if manifest.has(input):
             return
-        sha256 = None if output is None or is_url(output) else file_sha256(output)
+        with suppress(OSError):  # it may have vanished meanwhile
+            sha256 = None if output is None or is_url(output) else file_sha256(output)
     manifest.append(
         Record(
             input=input,

@@ -123,7 +123,7 @@ class FolderListing:
         """
         unread: list[OSError] = []
         is_empty = True
-        for entry in self._entries(self.folder, unread):
+        for entry in self._entries(unread):
             is_empty = False
             has = _neighbours(entry)
             if self._is_own_output(entry.name, has):
@@ -142,22 +142,28 @@ class FolderListing:
                 hint=None if self.recursive else "-r looks into the folders below it too",
             )
 
-    def _entries(self, folder: Path, unread: list[OSError]) -> Iterator["os.DirEntry[str]"]:
-        """The pictures of a folder, then those of the folders below it."""
-        below: list[Path] = []
-        try:
-            with os.scandir(folder) as entries:
-                while block := list(islice(entries, _BLOCK)):
-                    for entry in sorted(block, key=lambda entry: entry.name):
-                        if self.recursive and entry.is_dir(follow_symlinks=False):
-                            below.append(Path(entry.path))
-                        elif is_picture_name(entry.name) and os.path.isfile(entry.path):
-                            yield entry
-        except OSError as error:
-            unread.append(error)
-        for path in sorted(below):
-            if not path.name.startswith(".") and not self._is_output_folder(path):
-                yield from self._entries(path, unread)
+    def _entries(self, unread: list[OSError]) -> Iterator["os.DirEntry[str]"]:
+        """The pictures of the folder, then those of the folders below it, each before its own."""
+        folders = [self.folder]
+        while folders:
+            below: list[Path] = []
+            try:
+                yield from self._entries_of(folders.pop(), below)
+            except OSError as error:
+                unread.append(error)
+            folders += sorted(below, reverse=True)
+
+    def _entries_of(self, folder: Path, below: list[Path]) -> Iterator["os.DirEntry[str]"]:
+        """The pictures of one folder; notes the folders below it. Raises OSError."""
+        with os.scandir(folder) as entries:
+            while block := list(islice(entries, _BLOCK)):
+                for entry in sorted(block, key=lambda entry: entry.name):
+                    if self.recursive and entry.is_dir(follow_symlinks=False):
+                        path = Path(entry.path)
+                        if not entry.name.startswith(".") and not self._is_output_folder(path):
+                            below.append(path)
+                    elif is_picture_name(entry.name) and _is_file(entry):
+                        yield entry
 
     def _is_output_folder(self, path: Path) -> bool:
         out = self.naming.folder
@@ -184,6 +190,11 @@ class FolderListing:
             )
 
 
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a file, or was one when the folder was read: reading it tells what became."""
+    return entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)
+
+
 def _neighbours(entry: "os.DirEntry[str]") -> Callable[[str], bool]:
     """Whether the folder of an entry has another file of a name.
 
@@ -194,11 +205,10 @@ def _neighbours(entry: "os.DirEntry[str]") -> Callable[[str], bool]:
     def has(name: str) -> bool:
         try:
             found = os.lstat(os.path.join(folder, name))
+            own = os.lstat(entry.path)
         except OSError:
             return False
-        is_itself = found.st_nlink == 1 and os.path.samestat(
-            found, entry.stat(follow_symlinks=False)
-        )
+        is_itself = found.st_nlink == 1 and os.path.samestat(found, own)
         return not is_itself and not stat.S_ISDIR(found.st_mode)
 
     return has

@@ -84,7 +84,7 @@ def write_report(path: Path, report: Report) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    page = render(report).encode()
+    page = render(report).encode(errors="backslashreplace")  # names may be no text
     with atomic_write(path) as stream:
         stream.write(page)
 

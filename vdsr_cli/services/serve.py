@@ -7,7 +7,7 @@ Picture ─► SampleSet ─► PNGs: the input enlarged, the samples, their mea
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import PurePath
 from typing import Any
@@ -55,7 +55,7 @@ class DrawRequest:
 
     def __post_init__(self) -> None:
         if not 1 <= self.samples <= MOST_SAMPLES:
-            raise UsageError(f"-n {self.samples} is outside 1 to {MOST_SAMPLES}")
+            raise UsageError(f"n {self.samples} is outside 1 to {MOST_SAMPLES}")
         check_temperature(self.temperature)
 
 
@@ -65,6 +65,25 @@ class Drawn:
 
     files: dict[str, bytes]
     view: dict[str, Any]
+
+
+def reduced_to(picture: Picture, pixels: int) -> Picture:
+    """The picture with so many pixels at most: antialiased bicubic, and a note that says so."""
+    factor = (pixels / (picture.height * picture.width)) ** 0.5
+    if factor >= 1:
+        return picture
+    width = min(max(1, int(picture.width * factor)), pixels)
+    height = min(max(1, int(picture.height * factor)), pixels // width)
+    width = min(width, pixels // height)
+    alpha = picture.alpha
+    if alpha is not None:
+        alpha = _resized(alpha[0], (height, width)).clamp_(0, 1).unsqueeze(0)
+    most = 1.0 if alpha is None else alpha
+    rgb = _resized(picture.rgb[0], (height, width)).clamp_(0).unsqueeze(0).clamp_(max=most)
+    note = f"reduced from {picture.width} x {picture.height} to {width} x {height} to be drawn"
+    notes = (*picture.notes, note)
+    # Its pixels are no longer those that a JPEG's table tells of.
+    return replace(picture, rgb=rgb, alpha=alpha, notes=notes, jpeg_table=None)
 
 
 def draw(

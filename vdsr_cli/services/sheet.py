@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from vdsr_cli.paths import printable
+
 LONGEST_PX = 320
 """Longest side of a picture on a sheet."""
 
@@ -65,7 +67,7 @@ def contact_sheet(rows: Sequence[Sequence[Entry]], *, title: str) -> NDArray[np.
 def _write(draw: ImageDraw.ImageDraw, x: int, y: int, text: str, width: int, size: int) -> None:
     """One line of Pillow's own font, cut with three dots where it is too long."""
     # The built-in font has Latin letters alone; others would be drawn as boxes or fail.
-    text = text.encode("latin-1", "replace").decode("latin-1")
+    text = printable(text).encode("latin-1", "replace").decode("latin-1")
     font = ImageFont.load_default(size)
     if draw.textlength(text, font=font) > width:
         while text and draw.textlength(text + "...", font=font) > width:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vdsr_cli.config import torch_seed
 from vdsr_cli.errors import UsageError
 from vdsr_cli.metrics import psnr_y
 from vdsr_cli.models.compact_parts import LatentShape, NoiseSource
@@ -85,7 +86,7 @@ def take_crops(sources: Sequence[Path], *, count: int, size_px: int, seed: int) 
     lr_size = size_px // SCALE
     store = PictureStore(find_pictures(sources), scale=SCALE, min_lr_size=lr_size)
     spec = CropSpec(batch=count, lr_size=lr_size, scale=SCALE)
-    hr, lr = store.batch(spec, torch.Generator().manual_seed(seed))
+    hr, lr = store.batch(spec, torch.Generator().manual_seed(torch_seed(seed)))
     return Crops(hr=hr.contiguous(), lr=lr.contiguous())
 
 
@@ -94,7 +95,7 @@ class Drawer:
 
     def __init__(self, model: SRVAE, drawing: Drawing) -> None:
         self.model, self.drawing = model, drawing
-        self.generator = torch.Generator().manual_seed(drawing.seed)
+        self.generator = torch.Generator().manual_seed(torch_seed(drawing.seed))
         self.device = next(model.parameters()).device
 
     def generate(self, count: int) -> Crops:

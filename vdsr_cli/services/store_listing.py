@@ -72,7 +72,7 @@ class StoreListing:
                 return full in siblings
             return exists(joined(self.folder, full))
 
-        source = Source(path=Path(name), root=Path())
+        source = Source(path=_as_path(name), root=Path())
         output = output_path(source, self.naming, depth=int(takes_extension(base, has)))
         return replace(work_on(source, output, self.address), input=joined(self.folder, name))
 
@@ -90,6 +90,11 @@ class StoreListing:
                 is_hidden = any(part.startswith(".") for part in name.split("/"))
                 if is_picture_name(posixpath.basename(name)) and not is_hidden:
                     yield name
+
+
+def _as_path(name: str) -> Path:
+    """Where a key's picture goes: as the key says, "%" for what is empty between its slashes."""
+    return Path(*(part or "%" for part in name.split("/")))
 
 
 def _s3_keys(files: Any, start: str, *, recursive: bool) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vdsr_cli.config import torch_seed
 from vdsr_cli.errors import DeviceError, OutputError, UsageError, WeightsError
 from vdsr_cli.files import write_text_atomic
 from vdsr_cli.metrics import LPIPS
@@ -31,7 +33,13 @@ from vdsr_cli.training.config import Row, RunPlan, TrainConfig, check_crop
 from vdsr_cli.training.curves import save_curves
 from vdsr_cli.training.data import CropSpec, PictureStore, find_pictures
 from vdsr_cli.training.loop import Trainer
-from vdsr_cli.training.run_folder import find_checkpoint, read_checkpoint, read_log
+from vdsr_cli.training.run_folder import (
+    CURVES,
+    alone_in,
+    find_checkpoint,
+    read_checkpoint,
+    read_log,
+)
 from vdsr_cli.training.srvae import initialise_from_data
 from vdsr_cli.training.world import World, join_world, leave_world
 from vdsr_cli.weights import Checkpoint, write_safetensors
@@ -112,13 +120,14 @@ def train(request: TrainRequest) -> Trainer:
     deadline = None if request.minutes is None else time.monotonic() + 60 * request.minutes
     world, device = join_world(request.device)
     try:
-        runtime = _runtime(device, request.dtype)
-        trainer = _trainer(request, world, runtime)
-        validate = _validator(request, trainer, runtime) if request.val_every else None
-        trainer.run(_plan(request, validate, deadline))
-        if world.is_first:
-            _draw_curves(request.out)
-        world.wait()  # a process that leaves while others still talk can bring them down
+        with alone_in(request.out) if world.is_first else nullcontext():
+            runtime = _runtime(device, request.dtype)
+            trainer = _trainer(request, world, runtime)
+            validate = _validator(request, trainer, runtime) if request.val_every else None
+            trainer.run(_plan(request, validate, deadline))
+            if world.is_first:
+                _draw_curves(request.out)
+            world.wait()  # a process that leaves while others still talk can bring them down
     finally:
         leave_world()
     return trainer
@@ -139,7 +148,7 @@ def _runtime(device: str, dtype: str) -> Runtime:
 def _trainer(request: TrainRequest, world: World, runtime: Runtime) -> Trainer:
     """The trainer at the step that the run folder, or its source, has reached."""
     start = find_checkpoint(request.out) or request.branch_from
-    torch.manual_seed(request.config.seed)
+    torch.manual_seed(torch_seed(request.config.seed))
     model = model_of_run(request.objective, start) if start else _new_model(request)
     check_scale_of(model, request.scale)
     fixed = getattr(model, "fixed_tile", None)
@@ -289,9 +298,9 @@ def _tensorboard(folder: Path) -> Any:
 
 def _draw_curves(folder: Path) -> None:
     try:
-        save_curves(read_log(folder), folder / "curves.png")
+        save_curves(read_log(folder), folder / CURVES)
     except OSError as error:
-        raise OutputError(f"cannot write {folder / 'curves.png'}: {error.strerror}") from error
+        raise OutputError(f"cannot write {folder / CURVES}: {error.strerror}") from error
 
 
 def export(

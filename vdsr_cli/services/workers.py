@@ -8,9 +8,11 @@ import io
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -36,7 +38,9 @@ _STARTS: Final = 3
 """How many workers may die in a row before any is ready."""
 _PATIENCE_S: Final = 10
 """How long a worker that is told to end may take to remove what it was writing."""
-_HINT: Final = "if memory ran out, use fewer --jobs or a smaller --batch-size"
+_MEMORY_HINT: Final = "if memory ran out, use fewer --jobs or a smaller --batch-size"
+_CRASH_HINT: Final = "it crashed: please report it, with the picture"
+_ENDING: Final = (signal.SIGTERM, *([] if sys.platform == "win32" else [signal.SIGHUP]))
 _CONTEXT: Final = multiprocessing.get_context("spawn")
 
 
@@ -240,15 +244,32 @@ class WorkerProcesses:
         if not was_ready:
             self._failed_starts += 1
             if self._failed_starts == _STARTS:
-                raise DeviceError(
-                    f"worker processes end before they are ready: {reason}", hint=_HINT
-                )
+                raise reason.error("worker processes end before they are ready")
         elif worker.attempts == _ATTEMPTS:
-            error = f"{work.input}: its worker process ended {_ATTEMPTS} times: {reason}"
             worker.work = None
-            return failure(work, DeviceError(error, hint=_HINT))
+            what = f"{work.input}: its worker process ended {_ATTEMPTS} times"
+            return failure(work, reason.error(what))
         worker.take(replace(work, is_retry=was_ready), attempts=worker.attempts + was_ready)
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a process ended: its exit code, or a signal's number below zero."""
+
+    code: int
+
+    def error(self, what: str) -> VdsrError:
+        """Who ends without being asked to has crashed, unless the system wanted its memory."""
+        if self.code == -getattr(signal, "SIGKILL", 9):
+            return DeviceError(f"{what}: {self}", hint=_MEMORY_HINT)
+        return VdsrError(f"{what}: {self}", hint=_CRASH_HINT)
+
+    def __str__(self) -> str:
+        if self.code >= 0:
+            return f"exit code {self.code}"
+        known = {number.value: number.name for number in signal.Signals}
+        return f"killed by {known.get(-self.code, f'signal {-self.code}')}"
 
 
 class _Worker:
@@ -267,7 +288,7 @@ class _Worker:
             target=_serve, args=(theirs, self._job, self._threads), daemon=True
         )
         self.is_ready = False
-        with _interrupts_ignored():
+        with _interrupts_held():
             self._process.start()
         theirs.close()
 
@@ -278,13 +299,13 @@ class _Worker:
         with suppress(OSError):
             self.connection.send(work)
 
-    def restart(self) -> str:
+    def restart(self) -> _End:
         """Replaces a process that has died; says what ended it."""
         self._process.join()
-        code = self._process.exitcode or 0
+        end = _End(self._process.exitcode or 0)
         self.connection.close()
         self._start()
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return end
 
     def stop(self) -> None:
         """Tells the process to end: at once when it has work, which then leaves nothing."""
@@ -301,13 +322,18 @@ class _Worker:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """What starts in here ignores Ctrl-C, which a terminal sends to workers too."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_held() -> Iterator[None]:
+    """What starts in here never sees Ctrl-C, which a terminal sends to workers too; this process
+    sees it afterwards."""
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # which would take the mask off
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _device_of(device: str, place: int) -> str:
@@ -329,7 +355,9 @@ def _threads_of(count: int) -> int:
 
 def _serve(connection: Connection, job: Job, threads: int) -> None:
     """Says when it is ready, or why it cannot be; then answers each work with its outcome."""
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _ENDING:
+        signal.signal(number, _end)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads)
     try:
@@ -342,9 +370,11 @@ def _serve(connection: Connection, job: Job, threads: int) -> None:
         _send(connection, upscaler(work))
 
 
-def _end(*_: int | FrameType | None) -> None:
-    """Ends by an exception, so that files in the making are removed."""
-    raise SystemExit(128 + signal.SIGTERM)
+def _end(number: int, frame: FrameType | None) -> None:
+    """Ends by an exception, so that files in the making are removed; once is enough."""
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 def _send(connection: Connection, message: Outcome | VdsrError | None) -> None:

@@ -1,5 +1,6 @@
 """The log of a run as a picture: one panel a figure, drawn with Pillow."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,13 +31,18 @@ Points = list[tuple[float, float]]
 
 
 def series_of(rows: Sequence[Row], key: str) -> Points:
-    """(step, figure) of every row that has it; the ELBO's panel waits for the ELBO to begin."""
+    """(step, figure) of every row that has a finite one; the ELBO's panel waits for the ELBO to
+    begin."""
     if key == "elbo_bits":
         parts = ("distortion_bits", "rate_bits")
-        found = [(r["step"], sum(r[p] for p in parts)) for r in rows if r.get(parts[0], 0) > 0]
-        return found
-    found = [(row["step"], row[key]) for row in rows if key in row]
+        begun = [r for r in rows if r.get(parts[0], 0) > 0 and parts[1] in r]
+        return _finite([(r["step"], sum(r[p] for p in parts)) for r in begun])
+    found = _finite([(row["step"], row[key]) for row in rows if key in row])
     return found if any(value for _, value in found) else []
+
+
+def _finite(points: Points) -> Points:
+    return [point for point in points if math.isfinite(point[1])]
 
 
 def draw_curves(rows: Sequence[Row]) -> Image.Image:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,8 +22,13 @@ from torch import Tensor
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.errors import InputError, OutputError
 from vdsr_cli.files import atomic_path
+from vdsr_cli.images import read_picture
+from vdsr_cli.images.decode import DECODE_ERRORS
+from vdsr_cli.paths import files_below
 from vdsr_cli.training.world import World
 
+_DEEP_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
+"""Of Pillow, which cuts their values off instead of scaling them."""
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
 
 
@@ -49,19 +54,23 @@ def find_pictures(sources: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for source in sources:
         if source.is_dir():
-            found += (p for p in source.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+            below = files_below(source, hidden=True)
+            found += (path for path in below if path.suffix.lower() in PICTURE_SUFFIXES)
         else:
             found.append(source)
     return sorted(found)
 
 
 def decode_rgb(path: Path) -> Image.Image:
-    """The picture as 8-bit RGB; InputError where it cannot be read."""
+    """The picture as 8-bit RGB; InputError where it cannot be read, or holds no numbers."""
     try:
         with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
+            if picture.mode not in _DEEP_MODES:
+                return picture.convert("RGB")
+    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: cannot be read as a picture ({error})") from error
+    levels = read_picture(path).rgb[0].permute(1, 2, 0) * 255
+    return Image.fromarray(levels.round().to(torch.uint8).numpy())
 
 
 class PictureStore:

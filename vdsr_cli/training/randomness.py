@@ -6,6 +6,8 @@ was not, and nothing of it need be stored.
 
 import torch
 
+from vdsr_cli.config import torch_seed
+
 
 class StepRandom:
     """The generators of one step.
@@ -21,7 +23,7 @@ class StepRandom:
     """
 
     def __init__(self, seed: int, step: int, device: torch.device) -> None:
-        number = seed * 1_000_003 + step
+        number = torch_seed(seed * 1_000_003 + step)
         self.cpu = torch.Generator().manual_seed(number)
         self.device = (
             self.cpu if device.type == "cpu" else torch.Generator(device).manual_seed(number)

@@ -4,24 +4,80 @@
     previous.pt   the one before it
     mean.pt       the averaged weights where the mean path alone ends and the ELBO begins
     log.jsonl     one JSON object a line: figures of the training, of the validation
+    run.lock      while a process trains here
 
 A checkpoint is written beside its place, brought to the disk and then renamed. Killed at any
 moment, the folder holds the old one or the new one.
 """
 
 import json
+import math
 import os
 import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from vdsr_cli.errors import OutputError, WeightsError
-from vdsr_cli.files import PICKLE_ERRORS, atomic_path, write_text_atomic
+from vdsr_cli.files import (
+    PICKLE_ERRORS,
+    atomic_path,
+    is_still,
+    lock,
+    remove_leftovers,
+    write_text_atomic,
+)
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
+from vdsr_cli.weights.pickles import load_plain
 
 LAST, PREVIOUS, MEAN, LOG = "last.pt", "previous.pt", "mean.pt", "log.jsonl"
+CURVES = "curves.png"
+_LOCK = "run.lock"
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Holds a run folder, made where there is none, against other trainings.
+
+    Raises:
+        OutputError: another process trains in it, or it cannot be written.
+    """
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = _open_alone(folder / _LOCK)
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
+    if held is None:
+        raise OutputError(
+            f"{folder}: another training is at work in it",
+            hint="wait for that one, or give --out another folder",
+        )
+    with held:
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (folder / _LOCK).unlink()
+                if is_new:  # and nothing came of it
+                    folder.rmdir()
+
+
+def _open_alone(path: Path) -> IO[bytes] | None:
+    """The file, made where there is none and locked; None where another process has it."""
+    while True:
+        file = path.open("ab")
+        if lock(file) is False:
+            file.close()
+            return None
+        # Who had it may have removed it between the opening and the locking.
+        if is_still(file, path):
+            return file
+        file.close()
 
 
 def find_checkpoint(folder: Path) -> Path | None:
@@ -39,20 +95,29 @@ def read_checkpoint(
         WeightsError: no such file, or no checkpoint of a run.
     """
     try:
-        state: Any = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+        state = load_plain(path, device, mmap=mmap)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
-    except PICKLE_ERRORS as error:
+    except (*PICKLE_ERRORS, zipfile.BadZipFile) as error:
         raise WeightsError(f"{path} is not the checkpoint of a run") from error
+    if not _is_checkpoint(state, path.stat().st_size):
+        raise WeightsError(f"{path} is not the checkpoint of a run")
+    return dict(state)
+
+
+def _is_checkpoint(state: Any, size_bytes: int) -> bool:
+    """Whether it has what a run goes on from, and the file had room for it."""
     if not isinstance(state, dict) or not {"model", "ema", "step"} <= state.keys():
-        raise WeightsError(f"{path} is not the checkpoint of a run")
-    if not (_are_tensors(state["model"]) and _are_tensors(state["ema"])):
-        raise WeightsError(f"{path} is not the checkpoint of a run")
-    return state
+        return False
+    is_dated = isinstance(state["step"], int) and isinstance(state.get("skipped", 0), int)
+    parts = state["model"], state["ema"]
+    # A view may repeat a few stored numbers without end; copying it would fill the memory.
+    return is_dated and all(_are_tensors(part, 4 * size_bytes) for part in parts)
 
 
-def _are_tensors(state: Any) -> bool:
-    return isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values())
+def _are_tensors(state: Any, most_bytes: int) -> bool:
+    is_table = isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values())
+    return is_table and sum(value.nbytes for value in state.values()) <= most_bytes
 
 
 def read_architecture(path: Path) -> tuple[str, dict[str, Any]]:
@@ -100,32 +165,34 @@ def write_checkpoint(
 
 def _replace_by_copy(target: Path, source: Path) -> None:
     """Makes ``target`` a second name of ``source``, or its copy where there are no hard links."""
-    temporary = target.with_name(f".vdsr-{os.getpid()}{target.suffix}")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copy2(source, temporary)
-    temporary.replace(target)
+    with atomic_path(target) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copy2(source, temporary)
 
 
 def prepare_folder(folder: Path, step: int) -> None:
     """Makes the folder ready for a run that goes on from ``step``.
 
     Log rows of steps that were lost with the process are taken out, as they will come again, and
-    so are the unfinished files of a killed process.
+    so are lines that are no rows and the unfinished files of a killed process.
 
     Raises:
         OutputError: it cannot be made or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in folder.glob(".vdsr-*"):
-            unfinished.unlink()
-        rows = read_log(folder)
-        kept = [row for row in rows if row["step"] <= step]
-        if len(kept) < len(rows):
-            write_text_atomic(folder / LOG, "".join(json.dumps(row) + "\n" for row in kept))
+        for name in (LAST, PREVIOUS, MEAN, LOG, CURVES):
+            remove_leftovers(folder / name)
+        text = _read_text(folder / LOG)
+        lines = [
+            line for line in text.splitlines() if (row := _row_of(line)) and row["step"] <= step
+        ]
+        kept = "".join(f"{line}\n" for line in lines)
+        if kept != text:
+            write_text_atomic(folder / LOG, kept)
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
 
@@ -142,12 +209,28 @@ def append_log(folder: Path, row: dict[str, float]) -> None:
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """The rows of the log; a line cut short by a kill is left out."""
-    path = folder / LOG
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    """The rows of the log; what is no row, such as a line cut short by a kill, is left out."""
+    lines = _read_text(folder / LOG).splitlines()
+    return [row for line in lines if (row := _row_of(line)) is not None]
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def _row_of(line: str) -> dict[str, float] | None:
+    """The row that a line is, or None: numbers by name, that of the step among them."""
+    try:
+        row = json.loads(line)
+        is_row = (
+            isinstance(row, dict)
+            and math.isfinite(row["step"])
+            and all(map(_is_figure, row.values()))
+        )
+    except (ValueError, RecursionError, LookupError, TypeError, OverflowError):
+        return None
+    return row if is_row else None
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 63)

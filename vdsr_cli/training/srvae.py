@@ -2,6 +2,7 @@
 
 import torch
 
+from vdsr_cli.config import torch_seed
 from vdsr_cli.models.compact_parts import LatentShape
 from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.srvae_layers import data_dependent_initialisation
@@ -15,7 +16,7 @@ INITIAL_BATCH = 32
 @torch.no_grad()
 def initialise_from_data(model: SRVAE, store: PictureStore, config: TrainConfig) -> None:
     """Initialises every convolution on one batch of crops, the same for one seed."""
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(torch_seed(config.seed))
     spec = CropSpec(batch=INITIAL_BATCH, lr_size=config.lr_size, scale=store.scale)
     hr, lr = (to_unit_range(pixels) for pixels in store.batch(spec, generator))
 

@@ -4,11 +4,12 @@
        ▲ ▲──────lines of JSON: progress, then the result ──┘            │
        └──GET results/ID/s0.png── kept files, oldest dropped first ◄────┘
 
-    jobs.py      the queue, its thread, and the kept files: no web in it
-    endpoint.py  an upload: received, refused or drawn, its progress told
-    app.py       routes, security headers, whom to answer
-    server.py    the socket and uvicorn
-    page.*       the page around the viewer that reports have too (services/viewer.*)
+    jobs.py         the queue, its thread, and the kept files: no web in it
+    endpoint.py     an upload: received, refused or drawn, its progress told
+    app.py          routes, security headers, whom to answer, the log
+    connections.py  who is too slow, or one too many
+    server.py       the socket and uvicorn
+    page.*          the page around the viewer that reports have too (services/viewer.*)
 
 Needs the extra ``serve``; nothing here is imported before ``vdsr serve`` has found it.
 """

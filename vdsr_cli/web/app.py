@@ -1,6 +1,7 @@
 """The application: the page, the endpoint that draws, the files it has drawn, and who may ask."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Final
@@ -11,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vdsr_cli.runtime import Runtime
@@ -40,6 +41,8 @@ def create_app(
     limits: Limits,
     *,
     hosts: Sequence[str] = ("*",),
+    token: str = "",
+    log: Callable[[str], None] = lambda line: None,
 ) -> Starlette:
     """The application; its ``state.queue`` is the :class:`JobQueue`.
 
@@ -47,6 +50,8 @@ def create_app(
         models: to choose from, the first by default.
         hosts: what requests may call this server, so that no other site's name can be pointed at
             it (DNS rebinding); "*" is any.
+        token: first part of every path, which who is to be answered has to know; "" for none.
+        log: told a line of each request, without its query, which has the picture's name.
     """
     queue, kept = JobQueue(limits.jobs), KeptFiles(limits.kept_bytes)
 
@@ -61,13 +66,15 @@ def create_app(
             return Response("this result is gone\n", 404)
         return Response(data, media_type="image/png")
 
+    routes = [
+        *_page_routes(models, limits),
+        Route("/draw", Draw(models, runtime, limits, queue, kept), methods=["POST"]),
+        Route("/results/{result}/{name}", result),
+    ]
     app = Starlette(
-        routes=[
-            *_page_routes(models, limits),
-            Route("/draw", Draw(models, runtime, limits, queue, kept), methods=["POST"]),
-            Route("/results/{result}/{name}", result),
-        ],
+        routes=[Mount(f"/{token}", routes=routes)] if token else routes,
         middleware=[
+            Middleware(_RequestLog, log=log),
             Middleware(_SecurityHeaders),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
         ],
@@ -110,3 +117,28 @@ class _SecurityHeaders:
             await send(message)
 
         await self.app(scope, receive, send_more)
+
+
+class _RequestLog:
+    """Tells one line of each request when its answer ends: who, what, status, seconds."""
+
+    def __init__(self, app: ASGIApp, log: Callable[[str], None]) -> None:
+        self.app, self.log = app, log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.monotonic(), 0
+
+        async def send_more(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_more)
+        finally:
+            client = (scope.get("client") or ["-"])[0]
+            what = f"{scope['method']} /{scope['path'].rpartition('/')[2][:40]}"
+            self.log(f"{client} {what} {status or '-'} {time.monotonic() - started:.1f} s")

@@ -6,8 +6,9 @@
          {"status": "done", "result": ...}           what viewer.js shows; or "failed" and an error
       ─► 4xx, 503: {"error": ..., "hint": ..., "exit_code": ...}
 
-The upload is the body and no form, because parsers of forms put what is large into files. While
-the answer runs the visitor is there; a visitor who leaves has cancelled.
+The upload is the body and no form, because parsers of forms put what is large into files. A place
+in the queue is taken once it is here, so that a slow one holds up nobody. While the answer runs the
+visitor is there; a visitor who leaves has cancelled.
 """
 
 import asyncio
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
@@ -25,14 +25,18 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from vdsr_cli.errors import DeviceError, InputError, UsageError, VdsrError
-from vdsr_cli.images import read_picture
+from vdsr_cli.images import Picture, read_picture
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.loading import ModelSource
-from vdsr_cli.services.serve import Drawn, DrawRequest, draw
+from vdsr_cli.services.serve import Drawn, DrawRequest, draw, reduced_to
+from vdsr_cli.web.connections import client_of
 from vdsr_cli.web.jobs import Cancelled, Job, JobQueue, KeptFiles, QueueFullError
 
 _TICK_SECONDS: Final = 0.25
 _UPLOAD_SECONDS: Final = 120
+_SILENT_SECONDS: Final = 15
+_DECODED_PIXELS: Final = 50_000_000
+"""Of the largest picture that is decoded to be reduced, one at a time: 1.5 GB for a moment."""
 _LONGEST_NAME: Final = 200
 
 _NUMBERS: Final = (
@@ -65,7 +69,7 @@ class Limits:
 
     Attributes:
         upload_bytes: of one picture's file.
-        pixels: of one picture.
+        pixels: of one picture as it is drawn; a larger one is reduced to them.
         jobs: pictures at a time, waiting or being drawn.
         kept_bytes: of finished files in memory.
         batch_size: most tiles a batch.
@@ -93,13 +97,19 @@ class Draw:
         self.models = {model.name: model for model in models}
         self.default = models[0].name
         self.runtime, self.limits, self.queue, self.kept = runtime, limits, queue, kept
+        self._decoding = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
             _refuse_foreign(request)
-            with self.queue.place() as job:
-                work = await self._prepare(job, request)
+            models, wanted = self._wanted(request.query_params)
+            client = client_of(request.client)
+            self.queue.refuse_if_full(client)
+            body = await _receive(request, self.limits.upload_bytes)
+            with self.queue.place(client) as job:
+                picture = await self._decode(body, wanted.title)
+                work = self._work(job, picture, models, wanted)
                 answer = StreamingResponse(
                     self._lines(job, work), media_type="application/x-ndjson"
                 )
@@ -109,9 +119,8 @@ class Draw:
         except ClientDisconnect:
             pass
 
-    async def _prepare(self, job: Job, request: Request) -> Callable[[], Drawn]:
-        """Everything that can be refused, before the answer begins."""
-        query = request.query_params
+    def _wanted(self, query: QueryParams) -> tuple[ModelSource, DrawRequest]:
+        """What gives the picture its model, and what is asked of it. Raises UsageError."""
         wanted = DrawRequest(
             title=query.get("name", "")[:_LONGEST_NAME] or "upload",
             batch_size=self.limits.batch_size,
@@ -122,14 +131,26 @@ class Draw:
             raise UsageError(
                 f"this server has no model {name!r}", hint=f"it has {', '.join(self.models)}"
             )
-        body = await _receive(request, self.limits.upload_bytes)
-        picture = await asyncio.to_thread(
-            read_picture, BytesIO(body), max_pixels=self.limits.pixels, name=wanted.title
-        )
+        return self.models[name], wanted
+
+    async def _decode(self, body: BytesIO, title: str) -> Picture:
+        """The picture, no larger than is drawn; large ones take turns. Raises InputError."""
+        most = max(_DECODED_PIXELS, self.limits.pixels)
+
+        def decode() -> Picture:
+            picture = read_picture(body, max_pixels=most, name=title)
+            return reduced_to(picture, self.limits.pixels)
+
+        async with self._decoding:
+            return await asyncio.to_thread(decode)
+
+    def _work(
+        self, job: Job, picture: Picture, models: ModelSource, wanted: DrawRequest
+    ) -> Callable[[], Drawn]:
         return partial(
             draw,
             picture,
-            self.models[name],
+            models,
             wanted,
             self.runtime,
             address=f"results/{job.id}/",
@@ -167,8 +188,9 @@ class Draw:
 
 def _refuse_foreign(request: Request) -> None:
     """Browsers name the page that sends; other programs, which have no visitor's trust, do not."""
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    is_foreign = origin is not None and origin.partition("://")[2] != request.headers.get("host")
+    if is_foreign or site not in (None, "same-origin", "none"):
         raise ForeignOriginError("the request comes from another site's page")
 
 
@@ -183,32 +205,38 @@ def _numbers(query: QueryParams) -> dict[str, Any]:
     return numbers
 
 
-async def _receive(request: Request, most_bytes: int) -> bytes:
+async def _receive(request: Request, most_bytes: int) -> BytesIO:
     """The body, refused as soon as it is known to be too large.
 
     Raises:
         InputError: too large, or too slow.
     """
-    too_large = UploadTooLargeError(
-        f"the upload has more than {most_bytes:,} bytes", hint="--max-upload allows more"
-    )
+    too_large = UploadTooLargeError(f"the upload has more than {most_bytes:,} bytes")
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most_bytes:
+    if length.isdecimal() and int(length[:20]) > most_bytes:
         raise too_large
-    body = bytearray()
+    body, now = BytesIO(), asyncio.get_running_loop().time
+    end = now() + _UPLOAD_SECONDS
     try:
-        async with asyncio.timeout(_UPLOAD_SECONDS):
+        async with asyncio.timeout(_SILENT_SECONDS) as patience:
             async for chunk in request.stream():
-                if len(body) + len(chunk) > most_bytes:
+                patience.reschedule(min(end, now() + _SILENT_SECONDS))
+                if body.tell() + len(chunk) > most_bytes:
                     raise too_large
-                body += chunk
+                body.write(chunk)
     except TimeoutError:
-        raise InputError(f"the upload took more than {_UPLOAD_SECONDS} s") from None
-    return bytes(body)
+        raise InputError(
+            f"the upload stood still for {_SILENT_SECONDS} s, or took more than {_UPLOAD_SECONDS} s"
+        ) from None
+    body.seek(0)
+    return body
 
 
 def _as_json(error: VdsrError) -> dict[str, Any]:
-    return {"error": str(error), "hint": error.hint, "exit_code": error.exit_code}
+    """An error as a visitor sees it, who has no options to give: no word of them."""
+    hint = None if error.hint and " --" in f" {error.hint}" else error.hint
+    message = str(error).removeprefix("--")
+    return {"error": message, "hint": hint, "exit_code": error.exit_code}
 
 
 def _failed(error: VdsrError) -> dict[str, Any]:

@@ -19,8 +19,8 @@ T = TypeVar("T")
 class QueueFullError(DeviceError):
     """There is no place in the queue. ``seconds``: when to ask again."""
 
-    def __init__(self, seconds: int) -> None:
-        super().__init__("the queue is full", hint=f"try again in {seconds} s")
+    def __init__(self, seconds: int, message: str = "the queue is full") -> None:
+        super().__init__(message, hint=f"try again in {seconds} s")
         self.seconds = seconds
 
 
@@ -29,10 +29,14 @@ class Cancelled(Exception):  # noqa: N818  # no error: nobody waits for the resu
 
 
 class Job:
-    """One picture's way through the queue: an address that cannot be guessed, and progress."""
+    """One picture's way through the queue: an address that cannot be guessed, and progress.
 
-    def __init__(self) -> None:
-        self.id = secrets.token_urlsafe(16)
+    Args:
+        client: the machine that it is drawn for; None for this one.
+    """
+
+    def __init__(self, client: str | None = None) -> None:
+        self.id, self.client = secrets.token_urlsafe(16), client
         self.tiles = self.done = 0
         self._is_cancelled = False
 
@@ -53,7 +57,7 @@ class Job:
 
 
 class JobQueue:
-    """First come, first served, by one thread.
+    """First come, first served, by one thread; another machine holds half of the places at most.
 
     Args:
         most: jobs at a time, waiting or running.
@@ -66,16 +70,24 @@ class JobQueue:
         self._thread = ThreadPoolExecutor(1, "vdsr-model")
         self._last_seconds = 1.0
 
+    def refuse_if_full(self, client: str | None = None) -> None:
+        """Raises QueueFullError where there is no place, or none for this client."""
+        seconds = max(1, round(self._last_seconds))
+        if len(self._jobs) >= self._most:
+            raise QueueFullError(seconds)
+        held = sum(job.client == client for job in self._jobs)
+        if client is not None and held >= (self._most + 1) // 2:
+            raise QueueFullError(seconds, f"{held} pictures of yours are in work already")
+
     @contextmanager
-    def place(self) -> Iterator[Job]:
+    def place(self, client: str | None = None) -> Iterator[Job]:
         """A job's place in the queue while the block lasts; what is then unfinished is cancelled.
 
         Raises:
             QueueFullError: there is none.
         """
-        if len(self._jobs) >= self._most:
-            raise QueueFullError(max(1, round(self._last_seconds)))
-        job = Job()
+        self.refuse_if_full(client)
+        job = Job(client)
         self._jobs.append(job)
         try:
             yield job

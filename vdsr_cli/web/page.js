@@ -20,7 +20,7 @@ function choose(file) {
   const isTooLarge = file.size > settings.upload_bytes;
   picture = isTooLarge ? null : file;
   $("go").disabled = picture === null;
-  say("", isTooLarge ? `${file.name} has more than ${settings.upload_bytes.toLocaleString("en")} bytes. --max-upload allows more` : "");
+  say("", isTooLarge ? `${file.name} has more than ${settings.upload_bytes.toLocaleString("en")} bytes` : "");
   $("chosen").textContent = `${file.name}, ${Math.ceil(file.size / 1000).toLocaleString("en")} kB`;
   URL.revokeObjectURL($("preview").src);
   $("preview").hidden = true;

@@ -8,8 +8,8 @@ import uvicorn
 from starlette.applications import Starlette
 
 from vdsr_cli.errors import UsageError
+from vdsr_cli.web.connections import MOST_CONNECTIONS, Connection
 
-_CONNECTIONS = 64
 _SECONDS_TO_FINISH = 10
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -23,17 +23,19 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "that is no name of a machine"
         raise UsageError(
-            f"cannot listen on {host}, port {port}: {error.strerror}",
+            f"cannot listen on {host}, port {port}: {reason}",
             hint="--port 0 takes a free port",
         ) from error
 
 
-def address_of(sock: socket.socket) -> str:
+def address_of(sock: socket.socket, token: str = "") -> str:
     """Where a browser on this machine finds the server."""
     host, port = sock.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    path = f"{token}/" if token else ""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/{path}"
 
 
 def is_loopback(sock: socket.socket) -> bool:
@@ -60,14 +62,14 @@ def make_server(app: Starlette) -> uvicorn.Server:
     """Serves with ``run(sockets=[...])`` until Ctrl-C, which it raises as KeyboardInterrupt."""
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         ws="none",
         loop="asyncio",
         lifespan="on",
         access_log=False,
         log_level="warning",
         server_header=False,
-        limit_concurrency=_CONNECTIONS,
+        limit_concurrency=2 * MOST_CONNECTIONS,
         timeout_graceful_shutdown=_SECONDS_TO_FINISH,
     )
     return _Server(config)

@@ -3,9 +3,10 @@
 .th, .pt, .pth ──► its opcodes, unrun ──► torch.load(weights_only=True) ──► name -> tensor ──► ours
                    plain tensors alone    the only reader; never any other  "module." off
 
-What weights_only lets pass is more than weights need: ``bytearray(1 << 40)`` and a record that
-deflates to nothing fill the memory before anything can be judged. So the names that a pickle calls
-are read first, by :mod:`pickletools`, which runs nothing.
+What weights_only lets pass is more than weights need: ``bytearray(1 << 40)``, a record that
+deflates to nothing, many records that are the same bytes, and a few megabytes of empty sets fill
+the memory before anything can be judged. So the opcodes of a pickle are read first, by
+:mod:`pickletools`, which runs nothing. The checkpoints of a run go the same way.
 """
 
 import pickletools
@@ -22,6 +23,7 @@ from vdsr_cli.weights.cache import hash_file
 from vdsr_cli.weights.files import Checkpoint, Header, read_header, write_safetensors
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 PUBLISHED_ARCHITECTURE = "openai-vdvae"
@@ -40,6 +42,10 @@ _TORCH = re.compile(
     r"(torch|collections|_codecs)\b.*|(builtins|__builtin__) (bytearray|set|complex)"
 )
 """Names that torch.load allows too, for what is no plain tensor."""
+_CALLS = frozenset({"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"})
+_CONTAINERS = frozenset({"EMPTY_SET", "FROZENSET", "BYTEARRAY8"})
+_MOST_OPCODES = 2_000_000
+"""Of a file; each makes an object of 64 bytes or so, and a tensor takes about 60 of them."""
 _LEGACY_PICKLES = 5
 """Before the raw numbers of a file of the older format: magic, version, system, table, keys."""
 
@@ -80,21 +86,32 @@ def read_pickle(path: Path) -> "dict[str, Tensor]":
 
     Raises WeightsError.
     """
-    import torch
-
     try:
         size_bytes = path.stat().st_size
-        _refuse_what_is_not_plain(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of storage classes that old files name
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = load_plain(path)
     except _DAMAGE as error:
         raise _refusal(path, error) from error
     return _checked_state(path, loaded, size_bytes)
 
 
+def load_plain(path: Path, device: "torch.device | str" = "cpu", *, mmap: bool = False) -> Any:
+    """What torch.load makes of a pickle of tensors, numbers and texts, in memory that its size
+    bounds; with ``mmap`` tensors are read when they are looked at.
+
+    Raises:
+        WeightsError: there is something else in it.
+        OSError, PICKLE_ERRORS, zipfile.BadZipFile: it cannot be read, or is damaged.
+    """
+    import torch
+
+    _refuse_what_is_not_plain(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of storage classes that old files name
+        return torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+
+
 def _refuse_what_is_not_plain(path: Path) -> None:
-    """Reads the names that a pickle calls, running nothing; see the module."""
+    """Reads what a pickle does, running nothing; see the module."""
     with path.open("rb") as file:
         is_archive = file.read(4) == b"PK\x03\x04"
         file.seek(0)
@@ -103,18 +120,27 @@ def _refuse_what_is_not_plain(path: Path) -> None:
                 _refuse_calls(path, file)
             return
         with zipfile.ZipFile(file) as archive:
+            _refuse_what_grows(path, archive.infolist())
             for record in archive.infolist():
-                if record.compress_type != zipfile.ZIP_STORED:
-                    raise WeightsError(
-                        f"{path} is refused: it is compressed, which files of weights are not"
-                    )
                 if record.filename.endswith(".pkl"):
                     _refuse_calls(path, BytesIO(archive.read(record)))
 
 
+def _refuse_what_grows(path: Path, records: list[zipfile.ZipInfo]) -> None:
+    """Refuses an archive whose records are more than it is."""
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise WeightsError(f"{path} is refused: it is compressed, which files of weights are not")
+    if sum(record.file_size for record in records) > path.stat().st_size:
+        raise WeightsError(f"{path} is refused: its parts overlap, which those of weights do not")
+
+
 def _refuse_calls(path: Path, pickle: BinaryIO) -> None:
-    for opcode, argument, _ in pickletools.genops(pickle):
-        if opcode.name not in {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}:
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
+        if count > _MOST_OPCODES:
+            raise WeightsError(f"{path} is refused: it has more parts than weights have")
+        if opcode.name in _CONTAINERS:
+            raise WeightsError(f"{path} is not a file of weights: it holds more than plain tensors")
+        if opcode.name not in _CALLS:
             continue
         name = str(argument) if opcode.name == "GLOBAL" else "something"
         if _PLAIN.fullmatch(name):

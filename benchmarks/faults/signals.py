@@ -1,0 +1,72 @@
+"""Signals at random moments of runs in one process and in workers, and workers that die."""
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from runner import Trial, fault
+
+ENDINGS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+def of_session(session: int) -> list[int]:
+    """The processes of a session that have not ended."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(folder.name))
+    return found
+
+
+def interrupted(trial: Trial, *words: object) -> None:
+    """One run over some pictures, with a signal, or two, at a random moment."""
+    for index in range(4):
+        trial.picture(f"in/{index}.png", 40, 30)
+    child = trial.start(
+        *("upscale", "in", "-o", "out", "-m", trial.model, "--json", *words),
+        start_new_session=True,
+    )
+    number = trial.chance.choice(list(ENDINGS))
+    # The interpreter itself takes a moment, in which it knows no signals yet.
+    time.sleep(0.3 + 6 * trial.chance.random())
+    for _ in range(trial.chance.choice((1, 1, 2, 3))):
+        with contextlib.suppress(ProcessLookupError):
+            trial.chance.choice((os.kill, os.killpg))(child.pid, number)
+        time.sleep(0.1 * trial.chance.random())
+    ended = trial.end(child)
+    trial.expect(ended.code in (0, ENDINGS[number]), f"{number.name}: {ended.code}", kind="codes")
+    trial.expect(of_session(child.pid) == [], "processes are left", kind="wrong")
+    out = trial.folder / "out"
+    left = [path.name for path in out.iterdir() if ".part" in path.name] if out.exists() else []
+    trial.expect(left == [], f"left behind: {left}")
+
+
+@fault("a signal to a run in one process", times=250)
+def one_process(trial: Trial) -> None:
+    interrupted(trial)
+
+
+@fault("a signal to a run in worker processes", times=250)
+def in_workers(trial: Trial) -> None:
+    interrupted(trial, "--jobs", 2)
+
+
+@fault("a worker crashes twice on one picture", times=3)
+def crashes(trial: Trial) -> None:
+    os.mkfifo(trial.folder / "a.png")
+    child = trial.start(
+        *("upscale", "a.png", "-o", "out/", "-m", trial.model, "--jobs", 1), start_new_session=True
+    )
+    for _ in range(2):
+        pipe = os.open(trial.folder / "a.png", os.O_WRONLY)
+        for process in of_session(child.pid):
+            command = Path(f"/proc/{process}/cmdline").read_bytes()
+            if process != child.pid and b"spawn_main" in command:
+                os.kill(process, signal.SIGSEGV)
+        os.close(pipe)
+    ended = trial.end(child, killed=(-1,))  # which is exit code 1: a crash is a bug
+    trial.expect("SIGSEGV" in ended.err and "memory" not in ended.err, ended.err)
