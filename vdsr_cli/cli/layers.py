@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from vdsr_cli.cli.console import make_progress
 from vdsr_cli.cli.options import (
     Device,
     DeviceOption,
@@ -75,16 +75,17 @@ def layers(
         output=output.value,
     )
     prior = load_prior(model, choose_runtime(device.value, dtype.value))
-    console = Console(stderr=True)
-    measured = track(
-        measure_codes(prior, request),
-        description=model,
-        total=codes,
-        console=console,
-        transient=True,
-        disable=quiet or not console.is_terminal,
+    progress = make_progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        quiet=quiet,
     )
-    distances = summarise(prior, request, list(measured))
+    with progress:
+        codes_measured = measure_codes(prior, request)
+        measured = list(progress.track(codes_measured, total=codes, description=model))
+    distances = summarise(prior, request, measured)
     if as_json:
         settings = {"codes": codes, "draws": draws, "temperature": temperature, "seed": seed}
         document = {"model": model, **settings, "output": output.value, **distances.as_json()}

@@ -180,7 +180,8 @@ def upscale(
             nonlocal worst
             worst = max(worst, outcome.result.exit_code)
             bars.finish()
-            _show_result(outcome.result, results, as_json=as_json, quiet=quiet)
+            with bars.cleared():
+                _show_result(outcome.result, results, as_json=as_json, quiet=quiet)
 
         on_ray = engine is Engine.ray
         # Ray tells of dead workers on standard output, which is for results.
