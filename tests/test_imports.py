@@ -31,7 +31,9 @@ LAYERS = [
         "metrics",
         "runtime",
     },
-    {"paths", "files", "replay"},
+    {"paths", "replay"},
+    {"outputs"},
+    {"files"},
     {"errors", "config"},
 ]
 """Top-level modules from top to bottom; a module may import from layers below its own.
