@@ -153,7 +153,7 @@ APPEARED: Final = "has appeared meanwhile and is kept; the result of this run is
 
 def exists_error(target: Path | str, how: str = "exists already") -> OutputExistsError:
     """What is said of an output that is there and may neither be replaced nor skipped."""
-    return OutputExistsError(f"{target} {how}", hint="add --overwrite, or give another name")
+    return OutputExistsError(f"{target} {how}", hint="add --overwrite to replace it")
 
 
 def _take_mode(file: Path, target: Path) -> None:

@@ -7,10 +7,11 @@ files get their names, by :func:`vdsr_cli.files.publish`.
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 
-from vdsr_cli.errors import UsageError
+from vdsr_cli.errors import OutputExistsError, UsageError
 from vdsr_cli.files import exists_error, is_special
 
 
@@ -21,6 +22,37 @@ class Existing(StrEnum):
     refuse = "refuse"
     skip = "skip"
     overwrite = "overwrite"
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether it may be replaced."""
+        return self is Existing.overwrite
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Ends the writing of an output that turns out to be there quietly, where it is skipped."""
+        return suppress(OutputExistsError) if self is Existing.skip else nullcontext()
+
+
+def check_outputs(
+    outputs: Iterable[Path | None], existing: Existing, *, inputs: Iterable[Path] = ()
+) -> None:
+    """Refuses, before any work is done, outputs that may not be written.
+
+    Args:
+        outputs: of a run; None is none.
+        existing: what becomes of those that are there.
+        inputs: files that the run reads.
+
+    Raises:
+        UsageError: an output is an input, or given twice.
+        OutputExistsError: one is there, and that is to be refused.
+    """
+    paths = [path for path in outputs if path is not None]
+    refuse_inputs(paths, inputs)
+    files = [os.path.realpath(path) for path in paths if not is_special(path)]
+    if len(set(files)) < len(files):
+        raise UsageError("two outputs of this run have the same name")
+    refuse_taken(paths, existing)
 
 
 def is_taken(path: Path | str) -> bool:

@@ -17,8 +17,11 @@ from vdsr_cli.cli.options import (
     NoProgressOption,
     Output,
     OutputOption,
+    ReplaceOption,
+    existing_of,
 )
 from vdsr_cli.errors import UsageError
+from vdsr_cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from vdsr_cli.services.layers import LayerDistances
@@ -42,6 +45,7 @@ def layers(
     plot: Annotated[Path | None, typer.Option(help="The curves, as .svg or .png.")] = None,
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Dtype.auto,
+    overwrite: ReplaceOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: NoProgressOption = False,
 ) -> None:
@@ -64,6 +68,7 @@ def layers(
 
     if plot is not None:
         check_plot_path(plot)
+    check_outputs([plot], existing_of(overwrite or None))
     request = LayersRequest(
         scales=_parse_scales(scales),
         codes=codes,
@@ -93,7 +98,7 @@ def layers(
     else:
         _print(distances)
     if plot is not None:
-        save_figure(plot, layers_figure(distances))
+        save_figure(plot, layers_figure(distances), replace=overwrite)
 
 
 def _parse_scales(text: str) -> tuple[int, ...]:

@@ -32,10 +32,12 @@ from vdsr_cli.cli.options import (
     RayAddressOption,
     SeedOption,
     TileOption,
+    existing_of,
     parse_batch,
 )
 from vdsr_cli.config import check_scale, check_temperature, default_model
 from vdsr_cli.errors import UsageError
+from vdsr_cli.outputs import refuse_inputs
 from vdsr_cli.paths import (
     Naming,
     drop_own_outputs,
@@ -156,7 +158,7 @@ def upscale(
             wrap=wrap,
         ),
         consistency=consistency,
-        overwrite=overwrite,
+        existing=existing_of(overwrite),
         format=_stream_format(naming),
         quality=quality,
         max_pixels=max_pixels,
@@ -225,6 +227,8 @@ def _plan_works(
     sources, own = drop_own_outputs(expand_inputs(inputs, recursive=recursive), naming)
     _tell_own_outputs(len(own), quiet=quiet)
     outputs = plan_outputs(sources, naming)
+    if store is None:
+        refuse_inputs(outputs, [source.path for source in sources if not source.is_stdin])
     return [work_on(source, path, address) for source, path in zip(sources, outputs, strict=True)]
 
 
