@@ -191,7 +191,8 @@ def train(name: str, plan: Plan, seconds: float, store: Path, options: argparse.
     )
     folder = options.runs / name
     blend = ["--blend", f"{folder / MEAN}={BLEND}"] if (folder / MEAN).exists() else []
-    run("train", "export", folder, "-o", options.runs / f"{name}.safetensors", *blend)
+    weights = options.runs / f"{name}.safetensors"
+    run("train", "export", folder, "-o", weights, "--overwrite", *blend)
 
 
 def main() -> None:
