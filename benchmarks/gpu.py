@@ -29,6 +29,7 @@ from vdsr_cli.images import read_picture, save_levels
 from vdsr_cli.models.compact import LatentShape
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
 from vdsr_cli.models.vdvae_config import PUBLISHED, VDVAEConfig
+from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import Source
 from vdsr_cli.replay import Replay
 from vdsr_cli.runtime import Runtime, choose_runtime
@@ -134,7 +135,7 @@ def show_upscale(side: int, options: argparse.Namespace) -> None:
     runtime = options.runtime
     loaded = load_model("vdvae-sr-x4", runtime)
     settings = fitting(SamplingSettings(batch_size=options.tiles), loaded.model, runtime)
-    request = UpscaleRequest(settings=settings, overwrite=True)
+    request = UpscaleRequest(settings=settings, existing=Existing.overwrite)
     megapixels = (4 * side) ** 2 / 1e6
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder, "in.png"), Path(folder, "out.png")
@@ -161,7 +162,7 @@ def show_folder(options: argparse.Namespace) -> None:
     """Pictures of 1 megapixel a second of a folder, by so many worker processes on one card, from
     their first picture to their last."""
     settings = SamplingSettings(batch_size=options.tiles)
-    request = UpscaleRequest(settings=settings, overwrite=True)
+    request = UpscaleRequest(settings=settings, existing=Existing.overwrite)
     device = str(options.runtime.device)
     print(f"\n{options.pictures} pictures of 256x256 into PNG of 1024x1024:")
     with tempfile.TemporaryDirectory() as folder:

@@ -124,7 +124,7 @@ def measure(name: str, system: System, folder: Path, options: argparse.Namespace
     first = run(*words, "--steps", 1)
     resumed = run(*words, "--steps", options.steps)
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    run("train", "export", out, "-o", weights)
+    run("train", "export", out, "-o", weights, "--overwrite")
     sampling = ["--model", weights, "--overwrite", "--json", "--quiet", "--scale", system.scale]
     sampling += ["--device", options.device]
     one = run("upscale", lr, "-o", folder / f"{name}.png", *sampling)

@@ -54,6 +54,7 @@ def main() -> None:
     options = parser.parse_args()
 
     from vdsr_cli.images import save_levels
+    from vdsr_cli.outputs import Existing
     from vdsr_cli.paths import Source
     from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.services.engine import SamplingSettings
@@ -69,7 +70,7 @@ def main() -> None:
         settings=SamplingSettings(
             temperature=options.temperature, tile=options.tile, batch_size=options.batch_size
         ),
-        overwrite=True,
+        existing=Existing.overwrite,
     )
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder, "in.png"), Path(folder, "out.png")

@@ -30,6 +30,7 @@ from speed import mirrored
 from torch import Tensor
 
 from vdsr_cli.images import Canvas, read_picture, save_levels
+from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.services.engine import SamplingSettings, sample_strips
@@ -136,7 +137,7 @@ def main() -> None:
         def add(loaded: LoadedModel, temperature: float) -> None:
             name = f"{loaded.name}, temperature {temperature:g}"
             settings = SamplingSettings(temperature=temperature)
-            request = UpscaleRequest(settings=settings, overwrite=True)
+            request = UpscaleRequest(settings=settings, existing=Existing.overwrite)
 
             def tensor() -> Tensor:
                 strips = sample_strips(loaded.model, lr, settings, runtime)

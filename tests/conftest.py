@@ -257,11 +257,9 @@ def start_vdsr() -> Callable[..., "subprocess.Popen[bytes]"]:
     def start(*arguments: object, **options: object) -> "subprocess.Popen[bytes]":
         command: Sequence[object] = [sys.executable, "-m", "vdsr_cli", *arguments]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        settled = {**pipes, "env": child_environment(), "preexec_fn": _take_interrupts}
         child = subprocess.Popen(
-            [os.fsencode(str(word)) for word in command],
-            env=child_environment(),
-            preexec_fn=_take_interrupts,
-            **{**pipes, **options},
+            [os.fsencode(str(word)) for word in command], **{**settled, **options}
         )
         children.append(child)
         return child

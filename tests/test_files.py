@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vdsr_cli.files import atomic_path, write_text_atomic
+from vdsr_cli.errors import OutputError, OutputExistsError
+from vdsr_cli.files import atomic_path, finished_name, new_file, write_text_atomic
 
 
 def names(folder: Path) -> list[str]:
@@ -74,6 +75,62 @@ def test_a_link_stays_and_its_file_is_replaced(tmp_path):
     write_text_atomic(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_text() == "new"
+
+
+@pytest.mark.parametrize("lacks", ["nothing", "renameat2", "links"])
+def test_a_file_that_appears_meanwhile_is_not_replaced_unasked(tmp_path, monkeypatch, lacks):
+    """Also where the kernel or the disk lacks the one way or the other."""
+    if lacks != "nothing":
+        monkeypatch.setattr("vdsr_cli.files._is_renamed_by_linux", lambda file, target: False)
+    if lacks == "links":
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr(os, "link", refuse)
+    target = tmp_path / "out.txt"
+    with atomic_path(target, replace=False) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new" and names(tmp_path) == ["out.txt"]
+    with (
+        pytest.raises(OutputExistsError, match="appeared meanwhile and is kept") as caught,
+        atomic_path(target, replace=False),
+    ):
+        pass
+    assert "--overwrite" in (caught.value.hint or "")
+    assert target.read_text() == "new" and names(tmp_path) == ["out.txt"]
+
+
+def test_a_second_name_that_a_kill_left_is_removed(tmp_path):
+    """Where names are given by links, for a moment there are two."""
+    target = tmp_path / "out.txt"
+    target.write_text("whole")
+    os.link(target, finished_name(target))
+    with new_file(target, replace=True) as stream:
+        stream.write(b"new")
+    assert target.read_text() == "new" and names(tmp_path) == ["out.txt"]
+
+
+def test_one_process_at_a_time_has_a_new_file(tmp_path):
+    pytest.importorskip("fcntl")
+    target = tmp_path / "out.txt"
+    with new_file(target, replace=True) as stream:
+        with (
+            pytest.raises(OutputError, match=r"out\.txt: another run is writing it"),
+            new_file(target, replace=True),
+        ):
+            pass
+        stream.write(b"first")
+    assert target.read_text() == "first" and names(tmp_path) == ["out.txt"]
+
+
+def test_permissions_of_a_file_that_is_replaced_stay(tmp_path):
+    target = tmp_path / "out.txt"
+    for mode in (0o600, 0o664):
+        target.write_text("old")
+        target.chmod(mode)
+        write_text_atomic(target, "new")
+        assert stat.S_IMODE(target.stat().st_mode) == mode
 
 
 def test_permissions_are_those_of_any_new_file(tmp_path):

@@ -32,7 +32,9 @@ LAYERS = [
         "metrics",
         "runtime",
     },
-    {"paths", "files", "replay", "jpeg_tables"},
+    {"paths", "replay", "jpeg_tables"},
+    {"outputs"},
+    {"files"},
     {"errors", "config"},
 ]
 """Top-level modules from top to bottom; a module may import from layers below its own.

@@ -212,13 +212,6 @@ def test_outputs_are_distinct_and_do_not_depend_on_the_order(parts, folder):
         assert dict(zip(order, plan_outputs(order, naming), strict=True)) == expected
 
 
-def test_a_source_is_never_replaced():
-    with pytest.raises(UsageError, match="would be replaced"):
-        plan_outputs(named("a.png"), Naming(tag="x4", file=Path("./a.png")))
-    with pytest.raises(UsageError, match="would be replaced"):
-        plan_outputs(named("a.png", "a_x4.png"), X4)
-
-
 # Inputs -----------------------------------------------------------------------------------------
 
 

@@ -236,7 +236,8 @@ def train(name: str, plan: Plan, seconds: float, store: Path, options: argparse.
         *("--val-every", 0, "--log-every", 200, "--save-every", 4000, "--quiet"),
         *("--device", options.device, "--minutes", round((1.1 * seconds + 20) / 60, 2)),
     )
-    run("train", "export", options.runs / name, "-o", options.runs / f"{name}.safetensors")
+    weights = options.runs / f"{name}.safetensors"
+    run("train", "export", options.runs / name, "-o", weights, "--overwrite")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ VdsrError                  exit code 1
 ├── WeightsError           4   weights are missing, damaged, hostile or of another model
 ├── DeviceError            5   the device or its memory cannot do what was asked
 └── OutputError            6   a result cannot be written
+    └── OutputExistsError      ... since another file has its name and keeps it
 
 The command line turns each into one line on stderr, ``hint`` behind it, and the exit code.
 Ctrl-C ends with 130.
@@ -57,3 +58,7 @@ class OutputError(VdsrError):
     """A result cannot be written."""
 
     exit_code = 6
+
+
+class OutputExistsError(OutputError):
+    """Another file has the name of a result, and is not to be replaced."""

@@ -1,7 +1,13 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all.
+
+atomic_path   a new file of a name of its own, for writers that want a path
+new_file      a new file, open, that one process has at a time; its folder is never listed
+publish       gives either its name: in place of another file, or only where there is none
+"""
 
 import contextlib
 import errno
+import hashlib
 import os
 import pickle
 import secrets
@@ -13,7 +19,9 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, BinaryIO, Final
+
+from vdsr_cli.errors import OutputError, OutputExistsError
 
 if sys.platform != "win32":
     import fcntl
@@ -34,16 +42,21 @@ PICKLE_ERRORS: Final = (
 )
 """What torch.load raises on damaged files, next to OSError."""
 
+_IS_NO_FILE: Final = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO)
+"""How the opening of a link, a folder or a socket fails."""
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # linux/fcntl.h, linux/fs.h
+
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a new, empty file beside ``path``; when the block succeeds, it takes ``path``'s place.
 
-    The bytes are on the disk before the name changes, so a crash leaves the old file or the new
-    one. When the block fails, Ctrl-C included, the new file is removed and ``path`` is as it was;
-    what a killed process has left is removed by the next that writes ``path``. The yielded name
-    keeps the suffix of ``path``, for writers that choose a format by it; where ``path`` is a link,
-    the file that it points to is replaced; a pipe or a device gets the bytes. Raises OSError.
+    Without ``replace`` it does so only where there is no file of that name by then. The bytes are
+    on the disk before the name changes, so a crash leaves the old file or the new one. When the
+    block fails, Ctrl-C included, the new file is removed and ``path`` is as it was; what a killed
+    process has left is removed by the next that writes ``path``. The yielded name keeps the suffix
+    of ``path``, for writers that choose a format by it; where ``path`` is a link, the file that it
+    points to is replaced; a pipe or a device gets the bytes. Raises OSError, OutputExistsError.
     """
     if is_special(path):
         with tempfile.TemporaryDirectory() as folder:
@@ -67,11 +80,203 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 if sys.platform == "win32":
                     held.close()  # which both must be for a new name there
                     written.close()
-                temporary.replace(target)
-            sync_folder(target.parent)
+                publish(temporary, target, replace=replace)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+@contextlib.contextmanager
+def new_file(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
+    """Yields a new file, open for writing; when the block succeeds, it takes ``path``'s place.
+
+    As :func:`atomic_path`, but missing folders are made, and one process at a time may have it.
+
+    Raises:
+        OSError: the disk fails, or ``path`` is a folder.
+        OutputError: another process is writing it, or it may not be replaced.
+    """
+    target = made_target(path)
+    temporary = finished_name(target)
+    with _open_new(temporary, target) as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if sys.platform == "win32":
+                file.close()  # which must be for a new name there, and holds no lock
+            publish(temporary, target, replace=replace)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            # A full disk has no room for what is held back either, but has said so already.
+            with contextlib.suppress(OSError):
+                file.close()
+            raise
+
+
+def made_target(path: Path) -> Path:
+    """What an output's path stands for, links followed, in a folder that exists. Raises OSError."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def finished_name(target: Path) -> Path:
+    """What a complete output is called until it has its own name; no other output's is the same."""
+    name = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:24]
+    return target.with_name(f".vdsr-{name}")
+
+
+def publish(file: Path, target: Path, *, replace: bool) -> None:
+    """Gives a complete file its name, and the permissions of the file that it replaces.
+
+    Raises:
+        OSError: the disk fails.
+        OutputExistsError: there is a file of that name and no ``replace``.
+    """
+    if replace:
+        _take_mode(file, target)
+        file.replace(target)
+    else:
+        try:
+            _rename_to_new(file, target)
+        except FileExistsError:
+            raise exists_error(target, APPEARED) from None
+    sync_folder(target.parent)
+
+
+APPEARED: Final = "has appeared meanwhile and is kept; the result of this run is not"
+
+
+def exists_error(target: Path | str, how: str = "exists already") -> OutputExistsError:
+    """What is said of an output that is there and may neither be replaced nor skipped."""
+    return OutputExistsError(f"{target} {how}", hint="add --overwrite to replace it")
+
+
+def _take_mode(file: Path, target: Path) -> None:
+    # Where there is none, or a disk knows no permissions, it keeps its own.
+    with contextlib.suppress(OSError):
+        mode = stat.S_IMODE(target.stat().st_mode) & 0o777
+        if mode != stat.S_IMODE(file.stat().st_mode):
+            file.chmod(mode)
+
+
+def _rename_to_new(file: Path, target: Path) -> None:
+    """Raises FileExistsError where there is a file of the new name, other OSErrors."""
+    if sys.platform == "win32":
+        file.rename(target)  # which never replaces there
+    elif not _is_renamed_by_linux(file, target):
+        try:
+            os.link(file, target)
+        except FileExistsError:
+            raise
+        except OSError:  # a disk without hard links
+            if os.path.lexists(target):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+            file.rename(target)
+        else:
+            file.unlink()
+
+
+def _is_renamed_by_linux(file: Path, target: Path) -> bool:
+    """False where the kernel or the disk cannot rename without replacing. Raises OSError."""
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    sys.audit("os.rename", file, target, -1, -1)
+    names = os.fsencode(file), os.fsencode(target)
+    if rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number))
+
+
+def open_alone(path: Path, target: Path) -> BinaryIO:
+    """Opens a file beside ``target`` to read and write it, made where there is none.
+
+    Raises:
+        OSError: the disk fails.
+        OutputError: another process has it, to write ``target``; or it is a link, has several
+            names, or is no file, and so is none of ours.
+    """
+    while True:
+        with contextlib.ExitStack() as closing:
+            file = closing.enter_context(open(path, "r+b", opener=_make_ordinary))
+            if lock(file) is False:
+                raise OutputError(f"{target}: another run is writing it", hint="wait for that one")
+            # The other process may have renamed it between the opening and the locking.
+            if is_still(file, path):
+                closing.pop_all()
+                return file
+
+
+def _open_new(path: Path, target: Path) -> BinaryIO:
+    """As :func:`open_alone`, in place of what a killed process has left."""
+    while True:
+        try:
+            file = path.open("xb")
+        except FileExistsError:
+            remove_leftover(path, target)
+            continue
+        # Before it was locked it may have been taken for a leftover.
+        if lock(file) is not False and is_still(file, path):
+            return file
+        file.close()
+
+
+def remove_leftover(path: Path, target: Path) -> None:
+    """Removes what a killed process has left at ``path`` while it wrote ``target``.
+
+    Raises as :func:`open_alone` does, where it is none of ours.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(path.lstat(), target.lstat()):
+            path.unlink()  # It was killed between giving the new name and taking the old one.
+    if os.path.lexists(path):
+        with open_alone(path, target) as file:
+            if sys.platform == "win32":
+                file.close()
+            path.unlink()
+
+
+def open_ordinary(path: str, flags: int) -> int:
+    """For ``open``: a descriptor of an ordinary file that has this name alone.
+
+    Raises:
+        OSError: there is none, or it cannot be opened.
+        OutputError: it is a link, has several names, or is no file.
+    """
+    careful = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(path, flags | careful, 0o666)
+    except OSError as error:
+        if error.errno in _IS_NO_FILE:
+            raise foreign_error(path) from error
+        raise
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(descriptor)
+        raise foreign_error(path)
+    return descriptor
+
+
+def _make_ordinary(path: str, flags: int) -> int:
+    return open_ordinary(path, flags | os.O_CREAT)
+
+
+def foreign_error(path: Path | str) -> OutputError:
+    """What is said of a file that is where one of ours would be, and is left alone."""
+    return OutputError(
+        f"{path} is in the way, and not of this program's making",
+        hint="move it, or give the output another name",
+    )
 
 
 def is_special(path: Path) -> bool:
@@ -110,7 +315,10 @@ def lock(file: IO[bytes]) -> bool | None:
 
 def is_still(file: IO[bytes], path: Path) -> bool:
     """Whether ``path`` names an open file, which another process may have moved or removed."""
-    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _open_temporary(target: Path) -> IO[bytes]:
@@ -130,9 +338,10 @@ def _mark(target: Path) -> str:
     return f".vdsr-{zlib.crc32(os.fsencode(target.name)):08x}-"
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 to ``path``, whole or not at all. Raises OSError."""
-    with atomic_path(path) as temporary:
+def write_text_atomic(path: Path, text: str, *, replace: bool = True) -> None:
+    """Write ``text`` as UTF-8 to ``path``, names that are no text escaped; see
+    :func:`atomic_path`."""
+    with atomic_path(path, replace=replace) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

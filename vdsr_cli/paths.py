@@ -3,7 +3,7 @@
 Three steps: :func:`expand_inputs` turns the arguments into sources, :func:`drop_own_outputs`
 leaves out what an earlier run wrote, :func:`plan_outputs` gives each source its output. Only the
 first and :func:`plan_naming` look at the disk; the rest is pure, so that the same arguments
-always give the same names.
+always give the same names. Whether an output is an input is looked at by ``outputs.py``.
 
 The names:
 
@@ -220,8 +220,8 @@ def plan_outputs(sources: Sequence[Source], naming: Naming) -> list[Path | None]
     sources' own paths differ no more than that.
 
     Raises:
-        UsageError: several sources for one file or for standard output, an output that would
-            replace one of the sources, or a clash that even whole paths do not settle.
+        UsageError: several sources for one file or for standard output, or a clash that even
+            whole paths do not settle.
     """
     if len(sources) > 1 and (naming.file is not None or naming.is_stdout):
         target = naming.file or "standard output"
@@ -234,7 +234,6 @@ def plan_outputs(sources: Sequence[Source], naming: Naming) -> list[Path | None]
             "two of the pictures would be written to the same file",
             hint="give -o for each of them, one run after the other",
         )
-    _refuse_replaced_sources(sources, outputs)
     return outputs
 
 
@@ -261,16 +260,6 @@ def _settled(
 
 def _folded(path: Path) -> str:
     return os.path.abspath(path).casefold()
-
-
-def _refuse_replaced_sources(sources: Sequence[Source], outputs: Sequence[Path | None]) -> None:
-    read = {os.path.abspath(source.path) for source in sources if not source.is_stdin}
-    for output in outputs:
-        if output is not None and os.path.abspath(output) in read:
-            raise UsageError(
-                f"{output} is an input of this run and would be replaced",
-                hint="give -o another name or folder",
-            )
 
 
 def expand_inputs(arguments: Sequence[str], *, recursive: bool = False) -> list[Source]:

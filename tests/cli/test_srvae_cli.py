@@ -77,7 +77,7 @@ def test_from_pictures_to_sheets_and_scores(pictures, small_preset, tmp_path, vd
         assert drawn.width > 7 * 128 and drawn.height > 3 * 128, "two crops and what is generated"
     for pixels in ([], ["--sample-pixels"]):
         words = ["srvae", "generate", "-m", run, "-o", tmp_path / "g.png", "-n", 3, *pixels]
-        assert vdsr(*words).code == 0
+        assert vdsr(*words, "--overwrite").code == 0
 
     words = ["srvae", "score", pictures, "-m", out, "-n", 4, "--weights", 3]
     figures = json.loads(vdsr(*words, "--json").out)

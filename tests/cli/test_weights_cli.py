@@ -129,7 +129,7 @@ def test_convert(tmp_path):
     arguments = ("convert", str(source), "-o", str(target))
     assert run(*arguments) == f"{target}\n"
     assert read_header(target).tensors.keys() == published_state().keys()
-    facts = json.loads(run(*arguments, "--config", "ffhq256", "--json"))
+    facts = json.loads(run(*arguments, "--overwrite", "--config", "ffhq256", "--json"))
     assert facts["config_in_file"] == {"published": "ffhq256"}
     with pytest.raises(UsageError, match="safetensors"):
         run("convert", str(source), "-o", str(tmp_path / "a.bin"), "--config", "ffhq256")

@@ -10,7 +10,7 @@ from picture_files import encode, filled, kind_of, ours, random_levels, read
 from PIL import Image, PngImagePlugin
 
 from vdsr_cli import images
-from vdsr_cli.errors import OutputError
+from vdsr_cli.errors import OutputError, OutputExistsError
 from vdsr_cli.images import atomic_write
 
 
@@ -38,6 +38,26 @@ def test_the_mode_follows_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == 0o640
+
+
+def test_the_mode_of_a_file_that_is_replaced_stays(tmp_path):
+    path = tmp_path / "a.webp"
+    path.write_bytes(b"old")
+    path.chmod(0o604)
+    sample_canvas().save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o604
+
+
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path):
+    path = tmp_path / "a.csv"
+    with (
+        pytest.raises(OutputExistsError, match=r"a\.csv has appeared meanwhile and is kept"),
+        atomic_write(path, replace=False) as stream,
+    ):
+        stream.write(b"mine")
+        path.write_bytes(b"another")
+    assert path.read_bytes() == b"another"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_links_are_followed(tmp_path):

@@ -15,7 +15,7 @@ import torch
 from picture_files import EXIF_IFD, GPS_IFD, LENS, SRGB, exif_block, random_levels, read
 from PIL import Image
 
-from vdsr_cli.errors import OutputError
+from vdsr_cli.errors import OutputError, OutputExistsError
 from vdsr_cli.images import Frame, Metadata, encode_levels, open_picture_file, read_picture
 from vdsr_cli.images.draft import open_draft
 from vdsr_cli.images.png import PngCoder, combined_adler
@@ -50,8 +50,18 @@ def rows_of(levels, top: int, bottom: int):
     return top, (planes[:-1] * cover).expand(3, -1, -1), cover
 
 
-def write(path: Path, levels, like: Metadata, cuts=(), *, identity="same", stop=None, **options):
-    """Writes levels, cut at some rows; from row ``stop`` on it fails."""
+def write(
+    path: Path,
+    levels,
+    like: Metadata,
+    cuts=(),
+    *,
+    identity="same",
+    stop=None,
+    on_row=lambda row: None,
+    **options,
+):
+    """Writes levels, cut at some rows, each of which is told; from row ``stop`` on it fails."""
     options = {"every_s": 1e9, **options, "identity": lambda: identity}
     options["format"] = {".png": "png", ".tif": "tiff"}[path.suffix]
     with open_picture_file(path, frame_of(levels, like), **options) as file:
@@ -59,6 +69,7 @@ def write(path: Path, levels, like: Metadata, cuts=(), *, identity="same", stop=
         for top, bottom in pairwise(edges):
             if stop is not None and top >= stop:
                 raise KeyboardInterrupt
+            on_row(top)
             file.put_rows(*rows_of(levels, top, bottom))
     return file
 
@@ -240,7 +251,22 @@ def test_what_is_done_soon_leaves_nothing_behind(tmp_path, small_segments):
 
 
 def spoil_journal(tmp_path):
-    (tmp_path / "a.png.part.json").write_text("{")
+    (tmp_path / "a.png.part.json").write_text('{"vdsr": "journal", "of"')
+
+
+def flip_a_bit_of_the_part(tmp_path):
+    part = tmp_path / "a.png.part"
+    content = bytearray(part.read_bytes())
+    content[300] ^= 1
+    part.write_bytes(content)
+
+
+def changed_journal(**facts):
+    def change(tmp_path):
+        journal = tmp_path / "a.png.part.json"
+        journal.write_text(json.dumps({**json.loads(journal.read_text()), **facts}))
+
+    return change
 
 
 def spoil_part(tmp_path):
@@ -252,7 +278,21 @@ def lose_part(tmp_path):
     (tmp_path / "a.png.part").unlink()
 
 
-@pytest.mark.parametrize("spoil", [spoil_journal, spoil_part, lose_part, None])
+SPOILS = [
+    spoil_journal,
+    spoil_part,
+    lose_part,
+    flip_a_bit_of_the_part,
+    changed_journal(state=None),
+    changed_journal(state={"rows": "many", "adler": 1}),
+    changed_journal(bytes="many"),
+    changed_journal(bytes=-1),
+    changed_journal(sha256=None),
+    None,
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
 def test_what_cannot_be_gone_on_with_is_discarded(tmp_path, small_segments, spoil):
     path = tmp_path / "a.png"
     interrupted(path, 20)
@@ -338,14 +378,17 @@ def test_rows_come_in_order_and_complete(tmp_path):
 def test_links_modes_and_folders(tmp_path):
     target, link = tmp_path / "target.png", tmp_path / "link.png"
     target.write_bytes(b"old")
+    target.chmod(0o604)
     link.symlink_to(target)
     before = os.umask(0o027)
     try:
         write(link, LEVELS, Metadata())
+        write(tmp_path / "new.png", LEVELS, Metadata())
     finally:
         os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new.png").stat().st_mode) == 0o640
     assert link.is_symlink() and read(target.read_bytes()).width == 68
-    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert stat.S_IMODE(target.stat().st_mode) == 0o604, "that of the file replaced"
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(OutputError, match="it is a folder"):
         write(tmp_path / "folder.png", LEVELS, Metadata())
@@ -357,8 +400,72 @@ def test_an_identity_is_not_asked_for_in_vain(tmp_path):
     def identity():
         raise AssertionError
 
+    head = b"x" * 100
     with open_draft(tmp_path / "a", identity) as draft:
+        draft.leave_head(len(head))
         draft.append(b"all")
         draft.checkpoint(dict)
-        draft.commit(b"")
-    assert (tmp_path / "a").read_bytes() == b"all"
+        draft.commit(head)
+    assert (tmp_path / "a").read_bytes() == head + b"all"
+
+
+# What is in the way
+
+
+def a_link(path: Path, victim: Path) -> None:
+    path.symlink_to(victim)
+
+
+def a_second_name(path: Path, victim: Path) -> None:
+    os.link(victim, path)
+
+
+def a_file(path: Path, victim: Path) -> None:
+    path.write_bytes(victim.read_bytes())
+
+
+def a_pipe(path: Path, victim: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_folder(path: Path, victim: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="links and pipes of POSIX")
+@pytest.mark.parametrize("make", [a_link, a_second_name, a_file, a_pipe, a_folder])
+@pytest.mark.parametrize("name", ["a.png.part", "a.png.part.json"])
+def test_what_is_not_ours_is_left_alone(tmp_path, small_segments, make, name):
+    victim, taken = tmp_path / "victim", tmp_path / name
+    victim.write_bytes(b"of somebody else, and longer than our own mark")
+    make(taken, victim)
+    before = taken.lstat()
+    with pytest.raises(OutputError, match=rf"{name} is in the way"):
+        write(tmp_path / "a.png", LEVELS, Metadata(), CUTS, every_s=0)
+    assert victim.read_bytes() == b"of somebody else, and longer than our own mark"
+    assert os.path.samestat(taken.lstat(), before) and taken.lstat().st_size == before.st_size
+    assert {path.name for path in tmp_path.iterdir()} == {"victim", name}
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="links and pipes of POSIX")
+def test_a_dangling_link_is_not_followed(tmp_path):
+    (tmp_path / "a.png.part").symlink_to(tmp_path / "none")
+    with pytest.raises(OutputError, match="in the way"):
+        write(tmp_path / "a.png", LEVELS, Metadata())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png.part"]
+
+
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path, small_segments):
+    path = tmp_path / "a.png"
+
+    def appear(row: int) -> None:
+        if row == 20:
+            path.write_bytes(b"another")
+
+    with pytest.raises(OutputExistsError, match=r"a\.png has appeared meanwhile and is kept"):
+        write(path, LEVELS, Metadata(), CUTS, on_row=appear, replace=False, every_s=0)
+    assert path.read_bytes() == b"another"
+    path.unlink()
+    file = write(path, LEVELS, Metadata(), CUTS)
+    assert file.notes[0].startswith("continued"), "what was done is not lost where it is journaled"
+    assert list(tmp_path.iterdir()) == [path]

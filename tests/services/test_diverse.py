@@ -13,6 +13,7 @@ from vdsr_cli.consistency import degrade
 from vdsr_cli.errors import InputError, OutputError, UsageError
 from vdsr_cli.images import read_picture
 from vdsr_cli.noise import NoiseField
+from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.diverse import sample_diverse
@@ -330,10 +331,13 @@ def test_existing_outputs_are_kept_unless_told_otherwise(draw, tmp_path):
     draw(samples=2)
     with pytest.raises(OutputError, match="exists already"):
         draw(samples=2)
-    assert draw(samples=2, overwrite=False).status == "skipped"
+    assert draw(samples=2, existing=Existing.skip).status == "skipped"
     (tmp_path / "out" / "face_x4_s1.png").unlink()
-    assert draw(samples=2, overwrite=False).status == "done"
-    assert draw(samples=2, overwrite=True).status == "done"
+    (tmp_path / "out" / "face_x4_sheet.png").write_bytes(b"precious")
+    assert draw(samples=2, existing=Existing.skip).status == "done"
+    assert (tmp_path / "out" / "face_x4_s1.png").exists()
+    assert (tmp_path / "out" / "face_x4_sheet.png").read_bytes() == b"precious"
+    assert draw(samples=2, existing=Existing.overwrite).status == "done"
 
 
 def test_without_lpips_weights_there_is_a_note(draw, tmp_path):

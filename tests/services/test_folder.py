@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from vdsr_cli.errors import InputError, WeightsError
+from vdsr_cli.outputs import Existing
 from vdsr_cli.services.folder import Outcome, failure, file_sha256, only_failed, run_works
 from vdsr_cli.services.listing import Work
 from vdsr_cli.services.manifest import Manifest
@@ -44,9 +45,11 @@ def works(tmp_path, monkeypatch) -> list[Work]:
     return [Work(input=name, output=f"{name}_x4") for name in "abc"]
 
 
-def run(works, *, overwrite=None, manifest=None, engine=None) -> tuple[Copier, list[UpscaleResult]]:
+def run(
+    works, *, existing=Existing.refuse, manifest=None, engine=None
+) -> tuple[Copier, list[UpscaleResult]]:
     engine, told = engine or Copier(), []
-    request = UpscaleRequest(overwrite=overwrite)
+    request = UpscaleRequest(existing=existing)
     run_works(works, engine, request, manifest=manifest, on_outcome=lambda o: told.append(o.result))
     return engine, told
 
@@ -79,7 +82,7 @@ def test_what_failed_is_tried_again(works, manifest):
 
 def test_a_run_goes_on_where_it_stopped(works, manifest):
     run(works[:1], manifest=manifest)
-    engine, told = run(works, overwrite=False, manifest=manifest)
+    engine, told = run(works, existing=Existing.skip, manifest=manifest)
     assert engine.asked == ["b", "c"]
     assert [result.status for result in told] == ["skipped", "failed", "done"]
     assert [Path(record.input).name for record in manifest] == ["a", "b", "c"]
@@ -87,11 +90,11 @@ def test_a_run_goes_on_where_it_stopped(works, manifest):
 
 def test_an_output_that_a_killed_run_left_without_a_line_gets_one(works, manifest):
     run(works[2:])
-    _, told = run(works, overwrite=False, manifest=manifest)
+    _, told = run(works, existing=Existing.skip, manifest=manifest)
     *_, last = manifest
     assert (last.status, last.sha256) == ("skipped", file_sha256("c_x4"))
     assert told[2].status == "skipped"
-    run(works, overwrite=False, manifest=manifest)
+    run(works, existing=Existing.skip, manifest=manifest)
     assert [Path(r.input).name for r in manifest] == ["a", "b", "c", "b"]
 
 
@@ -101,7 +104,7 @@ def test_what_exists_is_refused_and_not_recorded(works, manifest):
     assert engine.asked == ["b", "c"] and Path("a_x4").read_bytes() == b"precious"
     assert told[0].exit_code == 6 and "exists already" in str(told[0].error)
     assert [Path(r.input).name for r in manifest] == ["b", "c"]
-    assert run(works, overwrite=True)[0].asked == ["a", "b", "c"]
+    assert run(works, existing=Existing.overwrite)[0].asked == ["a", "b", "c"]
 
 
 def test_works_are_taken_as_they_are_needed(works):
@@ -116,7 +119,12 @@ def test_works_are_taken_as_they_are_needed(works):
             raise WeightsError("enough")
 
     with pytest.raises(WeightsError):
-        run_works(endless(), engine, UpscaleRequest(overwrite=True), on_outcome=stop_after_three)
+        run_works(
+            endless(),
+            engine,
+            UpscaleRequest(existing=Existing.overwrite),
+            on_outcome=stop_after_three,
+        )
     assert engine.asked == ["a"] * 3 and engine.is_closed
 
 

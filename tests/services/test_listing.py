@@ -91,6 +91,44 @@ def test_a_small_folder_comes_in_order(shots):
     ]  # fmt: skip
 
 
+def by_a_link_of_the_folder_above(shots: Path) -> str:
+    Path("shots/shots").mkdir()
+    Path("shots/shots/y.png").touch()
+    Path("shots/y_x4.png").touch()
+    Path("above").symlink_to(".")
+    return "above/"
+
+
+def by_an_output_that_is_a_link(shots: Path) -> str:
+    Path("out").mkdir()
+    Path("out/b_x4.png").symlink_to(Path("../shots/lone_x4.png"))
+    return "out/"
+
+
+def by_an_output_beside_that_is_a_link(shots: Path) -> str:
+    Path("shots/b_x4.png").unlink()
+    Path("shots/b_x4.png").symlink_to("lone_x4.png")
+    return "shots/"
+
+
+@pytest.mark.parametrize(
+    "alias",
+    [
+        by_a_link_of_the_folder_above,
+        by_an_output_that_is_a_link,
+        by_an_output_beside_that_is_a_link,
+    ],
+)
+def test_an_input_is_never_an_output(shots, alias):
+    with pytest.raises(UsageError, match="is an input of this run and would be replaced"):
+        list(listed(alias(shots)))
+
+
+def test_the_folder_of_o_is_left_out_by_any_name(shots):
+    Path("linked").symlink_to("shots/large")
+    assert not any("large" in work.input for work in listed("linked/"))
+
+
 def test_a_large_folder_is_read_as_it_is_used(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("shots").mkdir()

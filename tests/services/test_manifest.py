@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -72,6 +74,52 @@ def test_a_torn_line_is_cut_off(tmp_path_factory, kept):
     assert [json.loads(line)["input"] for line in path.read_text().splitlines()] == [
         f"/in/{name}" for name in [*"abc"[:lines], "new"]
     ]
+
+
+LINE = json.dumps(asdict(record("a"))).encode() + b"\n"
+OTHERS = {
+    "a picture": b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
+    "a text": b"dear diary,\ntoday",
+    "a text of one line": b"dear diary",
+    "JSON lines of others": b'{"input": "a"}\n{"input": "b"}\n',
+    "JSON of others that only begins like ours": b'{"input": "a"}',
+    "ours behind something else": b"dear diary\n" + LINE,
+    "something else behind ours": LINE + b"dear diary\n",
+    "a torn something else behind ours": LINE + b"dear",
+    "a line without an end": bytes(3 * 2**20),
+}
+
+
+@pytest.mark.parametrize("content", OTHERS.values(), ids=OTHERS)
+def test_another_file_is_not_written_to(path, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(OutputError, match="is no manifest, and is left as it is"), Manifest(path):
+        pass
+    with pytest.raises(OutputError, match="is no manifest"):
+        Manifest(path).append(record("b"))
+    assert path.read_bytes() == content
+
+
+@pytest.mark.skipif(os.name != "posix", reason="devices and pipes of POSIX")
+def test_a_pipe_or_a_device_only_takes_lines(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with Manifest(path) as manifest:
+            manifest.append(record("a"))
+            assert not manifest.has("/in/b") and manifest.failed() == set()
+    assert json.loads(os.read(reader, 2**16))["input"] == "/in/a"
+    os.close(reader)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_device_is_one_line():
+    with (
+        pytest.raises(OutputError, match="no space is left"),
+        Manifest(Path("/dev/full")) as manifest,
+    ):
+        manifest.append(record("a"))
 
 
 def test_a_full_disk_leaves_whole_lines(path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vdsr_cli.services import storage
 from vdsr_cli.services.store_listing import _with_siblings
 
 STEMS = st.text("ab._/", max_size=6).map(lambda text: "a" + text.replace("/", "/b"))
@@ -101,6 +102,34 @@ def test_from_a_store_to_a_store(upscale, bucket, save_picture):
     statuses = [json.loads(line)["status"] for line in again.out.splitlines()]
     assert sorted(statuses) == ["failed", *["skipped"] * 4]
     assert upscale("-r", f"{bucket}/in", "-o", f"{bucket}/out").code == 6
+
+
+@pytest.mark.parametrize("options", [(), ("--skip-existing",), ("--overwrite",)])
+def test_an_object_that_appears_meanwhile(upscale, bucket, save_picture, monkeypatch, options):
+    """It is kept unless it may be replaced: of two runs the store takes one, and no other file."""
+    Path("shots").mkdir()
+    save_picture(Path("shots/a.png"))
+    real, url = storage.put, f"{bucket}/out/a_x4.png"
+
+    def put(path, address, **how):
+        files, place = fsspec.core.url_to_fs(url)
+        files.makedirs(os.path.dirname(place), exist_ok=True)
+        files.pipe_file(place, b"another")
+        real(path, address, **how)
+
+    monkeypatch.setattr("vdsr_cli.services.workers.put", put)
+    ended = upscale("shots", "-o", f"{bucket}/out", "--json", *options)
+    with fsspec.open(url) as stored:
+        is_kept = stored.read() == b"another"
+    row = json.loads(ended.out)
+    if options == ("--overwrite",):
+        assert (ended.code, row["status"], is_kept) == (0, "done", False)
+    elif options:
+        assert (ended.code, row["status"], is_kept) == (0, "skipped", True)
+    else:
+        assert (ended.code, row["status"], is_kept) == (6, "failed", True)
+        assert "appeared meanwhile" in row["error"]
+    assert keys(f"{bucket}/out") == ["a_x4.png"]
 
 
 def test_a_store_holds_the_bytes_of_a_folder(upscale, bucket, save_picture):

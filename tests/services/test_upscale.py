@@ -16,6 +16,7 @@ from vdsr_cli.consistency import degrade
 from vdsr_cli.errors import OutputError, UsageError
 from vdsr_cli.images import Metadata, Picture, read_picture
 from vdsr_cli.models.sampling import AnySizeSampling
+from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import STDIN, Source
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.engine import SamplingSettings
@@ -300,11 +301,37 @@ def test_existing_outputs_are_refused_skipped_or_replaced(loaded, tmp_path, save
     out.write_bytes(b"precious")
     refused, _ = upscale_path(path, out, loaded)
     assert refused.exit_code == 6 and "exists" in refused.error and out.read_bytes() == b"precious"
-    skipped, _ = upscale_path(path, out, loaded, request(overwrite=False))
+    skipped, _ = upscale_path(path, out, loaded, request(existing=Existing.skip))
     assert skipped.exit_code == 0 and skipped.status == "skipped"
     assert out.read_bytes() == b"precious"
-    replaced, _ = upscale_path(path, out, loaded, request(overwrite=True))
+    replaced, _ = upscale_path(path, out, loaded, request(existing=Existing.overwrite))
     assert replaced.status == "done" and size_of(out) == (48, 32)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("existing", Existing)
+def test_an_output_that_appears_meanwhile(loaded, tmp_path, save_picture, suffix, existing):
+    """It is kept unless it may be replaced, and the one that lost says so."""
+    path, out = save_picture(tmp_path / "a.png"), tmp_path / f"b{suffix}"
+    result = upscale_file(
+        Source(path=path),
+        out,
+        loaded,
+        request(existing=existing),
+        CPU,
+        stdin=io.BytesIO(),
+        stdout=io.BytesIO(),
+        on_start=lambda tiles: out.write_bytes(b"another"),
+    )
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["a.png", out.name]
+    if existing is Existing.overwrite:
+        assert result.status == "done" and size_of(out) == (48, 32)
+        return
+    assert out.read_bytes() == b"another"
+    if existing is Existing.skip:
+        assert result.status == "skipped"
+    else:
+        assert result.exit_code == 6 and f"{out} has appeared meanwhile" in result.error
 
 
 def test_the_resolution_is_kept(loaded, tmp_path, save_picture):

@@ -243,7 +243,8 @@ def test_the_average_of_the_mean_path_is_kept_for_a_blend(trainer, tmp_path, vds
     assert any(not torch.equal(long.ema[name], value) for name, value in short.ema.items())
     for words in ([], ["--blend", f"{long.folder / 'mean.pt'}=0.2"]):
         source = long.folder if words else long.folder / "mean.pt"
-        ended = vdsr("train", "export", source, "-o", tmp_path / "m.safetensors", *words)
+        out = tmp_path / "m.safetensors"
+        ended = vdsr("train", "export", source, "-o", out, "--overwrite", *words)
         assert ended.code == 0, ended.err
 
 

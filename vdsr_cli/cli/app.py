@@ -1,9 +1,7 @@
 """The ``vdsr`` command: its sub-commands and the one error boundary."""
 
-import codecs
 import os
 import sys
-from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
 import typer
@@ -22,7 +20,8 @@ from vdsr_cli.cli import (
     weights,
 )
 from vdsr_cli.cli.console import print_vdsr_error
-from vdsr_cli.errors import UsageError, VdsrError
+from vdsr_cli.cli.streams import open_streams
+from vdsr_cli.errors import OutputError, UsageError, VdsrError
 
 app = typer.Typer(
     name="vdsr",
@@ -58,32 +57,43 @@ def options(
     """Super-resolution that samples."""
 
 
-def _bytes_or_escapes(error: UnicodeError) -> tuple[str | bytes, int]:
-    """File names come out as the bytes they are, also those that are no UTF-8; what else the
-    stream's encoding lacks, as an escape."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    # Its attributes move on from call to call, its args do not.
-    start = error.start
-    one = UnicodeEncodeError(error.encoding, error.object, start, start + 1, error.reason)
-    is_byte = "\udc80" <= error.object[start] <= "\udcff"
-    return codecs.lookup_error("surrogateescape" if is_byte else "backslashreplace")(one)
-
-
 def main() -> None:
     """Runs the command line; a VdsrError becomes one line on stderr and its exit code."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        codecs.register_error("vdsr", _bytes_or_escapes)
-        sys.stdout.reconfigure(errors="vdsr")
+    open_streams()
+    try:
+        _run()
+    finally:
+        _flush_results()
+
+
+def _run() -> None:
     try:
         app()
     except VdsrError as error:
         _end_with(error)
     except OSError as error:
+        if error.filename is None and not _is_somewhere():
+            _end_with(UsageError("the working directory is gone", hint="cd to one that exists"))
         # A path that was only asked about; what reads and writes files says more itself.
         if error.filename is None:
             raise
         _end_with(UsageError(f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}"))
+
+
+def _flush_results() -> None:
+    """Has what was printed written while it can still be said that this fails."""
+    try:
+        sys.stdout.flush()
+    except OutputError as error:
+        _end_with(error)
+
+
+def _is_somewhere() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
 
 
 def _end_with(error: VdsrError) -> NoReturn:

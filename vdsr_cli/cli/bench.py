@@ -15,10 +15,13 @@ from vdsr_cli.cli.options import (
     Dtype,
     DtypeOption,
     OverlapOption,
+    ReplaceOption,
     TileOption,
+    existing_of,
 )
 from vdsr_cli.config import DEFAULT_MODEL
 from vdsr_cli.errors import UsageError
+from vdsr_cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from vdsr_cli.runtime import Runtime
@@ -116,6 +119,7 @@ def bench(
     csv: Annotated[
         Path | None, typer.Option(help="File for one line a picture, method and seed.")
     ] = None,
+    overwrite: ReplaceOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")] = False,
     list_sets: Annotated[
@@ -150,6 +154,8 @@ def bench(
         print_known_sets(as_json=as_json)
         return
     _check_usage(paths, plot, as_json=as_json, markdown=markdown)
+    existing = existing_of(overwrite or None)
+    check_outputs([csv, plot], existing, inputs=paths or ())
 
     names = _names(models or model)
     if _are_priors(names):
@@ -164,7 +170,7 @@ def bench(
         numbers = tuple(range(seed, seed + seeds))
         report = _score_priors(names, paths or [], numbers, device, dtype, quiet=quiet)
         _show(report, worst=worst, as_json=as_json, markdown=markdown)
-        _save(report, csv=csv, plot=None)
+        _save(report, csv=csv, plot=None, replace=overwrite)
         raise typer.Exit(report.exit_code)
 
     from vdsr_cli.runtime import choose_runtime
@@ -191,12 +197,13 @@ def bench(
         likelihood=protocol is ProtocolName.standard if elbo is None else elbo,
         verify=verify,
         crops=crops,
+        existing=existing,
         worst=worst or (5 if crops else 0),
     )
     report = _run(request, loaded, runtime, quiet=quiet)
     # Shown first: a file that cannot be written does not take the result with it.
     _show(report, worst=request.worst, as_json=as_json, markdown=markdown, published=published)
-    _save(report, csv=csv, plot=plot)
+    _save(report, csv=csv, plot=plot, replace=overwrite)
     raise typer.Exit(report.exit_code)
 
 
@@ -298,15 +305,15 @@ def _run(
         return run_bench(request, loaded, runtime, events)
 
 
-def _save(report: "Report", *, csv: Path | None, plot: Path | None) -> None:
+def _save(report: "Report", *, csv: Path | None, plot: Path | None, replace: bool) -> None:
     from vdsr_cli.services.bench_plot import temperature_figure
     from vdsr_cli.services.bench_report import write_csv
     from vdsr_cli.services.plot import save_figure
 
     if csv is not None:
-        write_csv(report, csv)
+        write_csv(report, csv, replace=replace)
     if plot is not None:
-        save_figure(plot, temperature_figure(report))
+        save_figure(plot, temperature_figure(report), replace=replace)
 
 
 def _show(

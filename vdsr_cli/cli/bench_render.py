@@ -9,11 +9,11 @@ from typing import Self
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from vdsr_cli.cli.console import print_line
+from vdsr_cli.cli.console import make_progress, print_line
 from vdsr_cli.services.bench_published import PublishedRow, load_known_sets, published_rows
 from vdsr_cli.services.bench_report import (
     COLUMNS,
@@ -31,15 +31,12 @@ class BenchProgress:
     """A bar over the scores of a dataset; silent when quiet or off a terminal."""
 
     def __init__(self, *, quiet: bool) -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
+        self._progress = make_progress(
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=console,
-            disable=quiet or not console.is_terminal,
-            transient=True,
+            quiet=quiet,
         )
         self._task = self._progress.add_task("", total=None)
 

@@ -14,10 +14,11 @@ from vdsr_cli.cli.options import (
     LogEveryOption,
     MinutesOption,
     NoProgressOption,
+    ReplaceOption,
     SaveEveryOption,
     TorchDeviceOption,
+    check_figure,
 )
-from vdsr_cli.paths import output_format
 
 app = typer.Typer(
     name="cnn-vae",
@@ -75,6 +76,7 @@ def figure(
     model: LearnedModelOption = DEFAULT_MODEL,
     count: Annotated[int, typer.Option("-n", min=1, max=100, help="Test pictures.")] = 6,
     seed: Annotated[int, typer.Option(help="Which test pictures.")] = 0,
+    overwrite: ReplaceOption = False,
 ) -> None:
     """Draw the paper's figures 5 and 6 side by side: reconstructions and super-resolution.
 
@@ -83,8 +85,9 @@ def figure(
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.cnn_vae import draw_figure, load_cnn_vae
 
-    output_format(output)
-    save_levels(output, draw_figure(load_cnn_vae(model), data, count=count, seed=seed))
+    check_figure(output, overwrite=overwrite)
+    sheet = draw_figure(load_cnn_vae(model), data, count=count, seed=seed)
+    save_levels(output, sheet, replace=overwrite)
     print_line(output)
 
 

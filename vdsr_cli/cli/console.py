@@ -1,4 +1,7 @@
-"""What a person sees while pictures are made: progress on stderr, and nothing off a terminal."""
+"""What a person sees while pictures are made: progress on stderr, and nothing off a terminal.
+
+Results go to stdout also while progress is shown: see :func:`make_progress`.
+"""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -7,12 +10,12 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
@@ -56,6 +59,22 @@ def _one_line(text: str) -> str:
     return printable(text.encode("utf-8", "backslashreplace").decode())
 
 
+def make_progress(*columns: ProgressColumn, quiet: bool, transient: bool = True) -> Progress:
+    """Bars on stderr: disabled when quiet and off a terminal, whatever FORCE_COLOR says.
+
+    Left to itself, Rich would have what is printed to stdout meanwhile go to stderr too.
+    """
+    console = Console(stderr=True)
+    is_seen = console.is_interactive and sys.stderr.isatty()
+    return Progress(
+        *columns,
+        console=console,
+        disable=quiet or not is_seen,
+        transient=transient,
+        redirect_stdout=False,
+    )
+
+
 @dataclass(slots=True)
 class TileProgress:
     """A bar over the tiles of one picture, above one over the pictures when there are several."""
@@ -76,6 +95,16 @@ class TileProgress:
         """The picture is done."""
         self.progress.advance(self.pictures)
 
+    @contextmanager
+    def cleared(self) -> Iterator[None]:
+        """Takes the bars away while results are printed to what may be the same terminal."""
+        is_between = not self.progress.disable and sys.stdout.isatty()
+        if is_between:
+            self.progress.stop()
+        yield
+        if is_between:
+            self.progress.start()
+
 
 @contextmanager
 def tile_progress(
@@ -85,16 +114,13 @@ def tile_progress(
 
     Silent when quiet or off a terminal; ``unit`` is what each of them is counted in.
     """
-    console = Console(stderr=True)
-    progress = Progress(
+    progress = make_progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),
         TimeRemainingColumn(),
-        console=console,
-        disable=quiet or not console.is_terminal,
-        transient=True,
+        quiet=quiet,
     )
     with progress:
         overall = progress.add_task(
@@ -109,14 +135,14 @@ def download_progress(
     title: str, *, quiet: bool
 ) -> Iterator[Callable[[int, int | None], None] | None]:
     """Shows bytes arriving, on stderr, where that is a terminal and once there are any."""
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    name = TextColumn("{task.description}", markup=False)
+    bar = make_progress(name, BarColumn(), DownloadColumn(), TransferSpeedColumn(), quiet=quiet)
+    if bar.disable:
         yield None
         return
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        name = title.partition("#")[0].rpartition("/")[2]
-        task = bar.add_task(escape(name), total=None, visible=False)
+    with bar:
+        title = title.partition("#")[0].rpartition("/")[2]
+        task = bar.add_task(_one_line(title), total=None, visible=False)
 
         def progress(done: int, total: int | None) -> None:
             bar.update(task, completed=done, total=total, visible=True)

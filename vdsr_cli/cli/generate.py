@@ -21,6 +21,7 @@ from vdsr_cli.cli.options import (
     QualityOption,
     QuietOption,
     SeedOption,
+    existing_of,
     parse_batch,
 )
 from vdsr_cli.config import check_temperature
@@ -104,7 +105,7 @@ def generate(
         output=output.value,
         batch_size=batch,
         columns=columns,
-        overwrite=overwrite,
+        existing=existing_of(overwrite),
         quality=quality,
     )
     runtime = choose_runtime(device.value, dtype.value)

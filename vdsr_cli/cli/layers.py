@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from vdsr_cli.cli.console import make_progress
 from vdsr_cli.cli.options import (
     Device,
     DeviceOption,
@@ -17,8 +17,11 @@ from vdsr_cli.cli.options import (
     NoProgressOption,
     Output,
     OutputOption,
+    ReplaceOption,
+    existing_of,
 )
 from vdsr_cli.errors import UsageError
+from vdsr_cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from vdsr_cli.services.layers import LayerDistances
@@ -42,6 +45,7 @@ def layers(
     plot: Annotated[Path | None, typer.Option(help="The curves, as .svg or .png.")] = None,
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Dtype.auto,
+    overwrite: ReplaceOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: NoProgressOption = False,
 ) -> None:
@@ -64,6 +68,7 @@ def layers(
 
     if plot is not None:
         check_plot_path(plot)
+    check_outputs([plot], existing_of(overwrite or None))
     request = LayersRequest(
         scales=_parse_scales(scales),
         codes=codes,
@@ -75,16 +80,17 @@ def layers(
         output=output.value,
     )
     prior = load_prior(model, choose_runtime(device.value, dtype.value))
-    console = Console(stderr=True)
-    measured = track(
-        measure_codes(prior, request),
-        description=model,
-        total=codes,
-        console=console,
-        transient=True,
-        disable=quiet or not console.is_terminal,
+    progress = make_progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        quiet=quiet,
     )
-    distances = summarise(prior, request, list(measured))
+    with progress:
+        codes_measured = measure_codes(prior, request)
+        measured = list(progress.track(codes_measured, total=codes, description=model))
+    distances = summarise(prior, request, measured)
     if as_json:
         settings = {"codes": codes, "draws": draws, "temperature": temperature, "seed": seed}
         document = {"model": model, **settings, "output": output.value, **distances.as_json()}
@@ -92,7 +98,7 @@ def layers(
     else:
         _print(distances)
     if plot is not None:
-        save_figure(plot, layers_figure(distances))
+        save_figure(plot, layers_figure(distances), replace=overwrite)
 
 
 def _parse_scales(text: str) -> tuple[int, ...]:

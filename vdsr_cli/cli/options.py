@@ -1,6 +1,7 @@
 """Options that several commands share: one wording, one range, one meaning."""
 
 import math
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from vdsr_cli.errors import UsageError
+from vdsr_cli.outputs import Existing, check_outputs
+from vdsr_cli.paths import output_format
 
 DEFAULT_PRIOR = "vdvae-x4-prior"
 INTERRUPTED = 130
@@ -108,6 +111,9 @@ OverwriteOption = Annotated[
         show_default="refuse",
     ),
 ]
+ReplaceOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that exist.", show_default="refuse")
+]
 MaxPixelsOption = Annotated[int, typer.Option(min=1, help="Refuse larger inputs (pixels).")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no result lines.")]
 JobsOption = Annotated[
@@ -152,6 +158,24 @@ def finite(value: float) -> float:
     if not math.isfinite(value):
         raise UsageError(f"{value} is no such number", hint="give a finite one")
     return value
+
+
+def existing_of(overwrite: bool | None) -> Existing:
+    """The value of ``--overwrite/--skip-existing``, or of ``--overwrite`` alone."""
+    if overwrite:
+        return Existing.overwrite
+    return Existing.refuse if overwrite is None else Existing.skip
+
+
+def check_figure(output: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+    """Refuses, before any work is done, a picture that cannot or may not be written.
+
+    Raises:
+        UsageError: no format that can be written, or one of the inputs.
+        OutputExistsError: it is there, and not to be replaced.
+    """
+    output_format(output)
+    check_outputs([output], existing_of(overwrite or None), inputs=inputs)
 
 
 def parse_batch(text: str) -> int | None:

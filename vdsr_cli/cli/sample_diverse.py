@@ -27,6 +27,7 @@ from vdsr_cli.cli.options import (
     SamplerOption,
     SeedOption,
     TileOption,
+    existing_of,
     parse_batch,
 )
 from vdsr_cli.config import AUTO_MODEL, check_temperature
@@ -155,7 +156,7 @@ def sample_diverse(
         walk=Walk(start=interpolate[0], end=interpolate[1], steps=steps) if interpolate else None,
         report=report,
         metric_weights=metric_weights,
-        overwrite=overwrite,
+        existing=existing_of(overwrite),
         quality=quality,
         max_pixels=max_pixels,
     )

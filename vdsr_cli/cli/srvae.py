@@ -8,8 +8,12 @@ from typing import Annotated
 import typer
 
 from vdsr_cli.cli.console import print_line
-from vdsr_cli.cli.options import LearnedModelOption, TorchDeviceOption
-from vdsr_cli.paths import output_format
+from vdsr_cli.cli.options import (
+    LearnedModelOption,
+    ReplaceOption,
+    TorchDeviceOption,
+    check_figure,
+)
 
 app = typer.Typer(
     name="srvae",
@@ -65,6 +69,7 @@ def generate(
     sample_pixels: Sampled = False,
     seed: Seed = 0,
     device: TorchDeviceOption = "auto",
+    overwrite: ReplaceOption = False,
 ) -> None:
     """Draw pictures out of nothing: u, lr given u, z given both, hr given lr and z.
 
@@ -73,9 +78,10 @@ def generate(
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import Drawing, draw_generated, load_srvae
 
-    output_format(output)
+    check_figure(output, overwrite=overwrite)
     drawing = Drawing(temperature=temperature, seed=seed, is_sampled=sample_pixels)
-    save_levels(output, draw_generated(load_srvae(model, device), drawing, count=count))
+    sheet = draw_generated(load_srvae(model, device), drawing, count=count)
+    save_levels(output, sheet, replace=overwrite)
     print_line(output)
 
 
@@ -90,16 +96,18 @@ def _operate(
     sample_pixels: Sampled = False,
     seed: Seed = 0,
     device: TorchDeviceOption = "auto",
+    overwrite: ReplaceOption = False,
 ) -> None:
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import Drawing, draw_operation, load_srvae, take_crops
 
-    output_format(output)
+    check_figure(output, overwrite=overwrite, inputs=pictures)
     name, _ = OPERATIONS[str(context.info_name)]
     network = load_srvae(model, device)
     crops = take_crops(pictures, count=count, size_px=network.config.hr_size, seed=seed)
     drawing = Drawing(temperature=temperature, seed=seed, is_sampled=sample_pixels)
-    save_levels(output, draw_operation(network, crops, name, drawing, samples=samples))
+    sheet = draw_operation(network, crops, name, drawing, samples=samples)
+    save_levels(output, sheet, replace=overwrite)
     print_line(output)
 
 
@@ -116,6 +124,7 @@ def figure(
     temperature: Temperature = 0.8,
     seed: Seed = 0,
     device: TorchDeviceOption = "auto",
+    overwrite: ReplaceOption = False,
 ) -> None:
     """Draw the four operations on one sheet.
 
@@ -124,10 +133,11 @@ def figure(
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import Drawing, draw_figure, load_srvae, take_crops
 
-    output_format(output)
+    check_figure(output, overwrite=overwrite, inputs=pictures)
     network = load_srvae(model, device)
     crops = take_crops(pictures, count=count, size_px=network.config.hr_size, seed=seed)
-    save_levels(output, draw_figure(network, crops, Drawing(temperature=temperature, seed=seed)))
+    sheet = draw_figure(network, crops, Drawing(temperature=temperature, seed=seed))
+    save_levels(output, sheet, replace=overwrite)
     print_line(output)
 
 

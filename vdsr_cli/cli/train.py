@@ -31,8 +31,10 @@ from vdsr_cli.cli.options import (
     LogEveryOption,
     MinutesOption,
     NoProgressOption,
+    ReplaceOption,
     SaveEveryOption,
     TorchDeviceOption,
+    existing_of,
 )
 from vdsr_cli.errors import UsageError
 
@@ -361,6 +363,7 @@ def export_run(
             "runs/mine/mean.pt=0.2; repeat."
         ),
     ] = None,
+    overwrite: ReplaceOption = False,
 ) -> None:
     """Write a run's averaged weights as a file that --model takes, with its model card.
 
@@ -370,7 +373,13 @@ def export_run(
     from vdsr_cli.training.run_folder import LAST, find_checkpoint
 
     checkpoint = (find_checkpoint(run) or run / LAST) if run.is_dir() else run
-    export(checkpoint, out, card=_card(card or []), blend=_blend(blend or []))
+    export(
+        checkpoint,
+        out,
+        card=_card(card or []),
+        blend=_blend(blend or []),
+        existing=existing_of(overwrite or None),
+    )
     print_line(out)
 
 

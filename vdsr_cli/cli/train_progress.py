@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+
+from vdsr_cli.cli.console import make_progress
 
 Row = dict[str, float]
 
@@ -53,27 +54,27 @@ def training_progress(
     steps: int, *, quiet: bool, describe: Callable[[Row], str] = describe
 ) -> Iterator[Callable[[Row], None]]:
     """Yields what to call with each row of the log; everything goes to stderr."""
-    console = Console(stderr=True)
 
     def print_row(row: Row) -> None:
         typer.echo(f"step {row['step']:.0f} {describe(row)}", err=True)
 
-    if quiet or not console.is_terminal:
-        yield (lambda row: None) if quiet else print_row
-        return
-    progress = Progress(
+    progress = make_progress(
         MofNCompleteColumn(),
         BarColumn(),
         TextColumn("{task.fields[left]}"),
         TextColumn("{task.description}"),
-        console=console,
+        quiet=quiet,
+        transient=False,
     )
+    if progress.disable:
+        yield (lambda row: None) if quiet else print_row
+        return
     with progress:
         task = progress.add_task("reading pictures", total=steps, left="")
 
         def show(row: Row) -> None:
             if "loss" not in row:
-                console.print(f"step {row['step']:.0f} {describe(row)}", highlight=False)
+                progress.console.print(f"step {row['step']:.0f} {describe(row)}", highlight=False)
                 return
             left = time_left(row, steps)
             progress.update(task, completed=row["step"], description=describe(row), left=left)

@@ -39,10 +39,12 @@ from vdsr_cli.cli.options import (
     RayAddressOption,
     SeedOption,
     TileOption,
+    existing_of,
     parse_batch,
 )
 from vdsr_cli.config import AUTO_MODEL, check_scale, check_temperature
 from vdsr_cli.errors import UsageError
+from vdsr_cli.outputs import refuse_inputs
 from vdsr_cli.paths import (
     Naming,
     drop_own_outputs,
@@ -163,7 +165,7 @@ def upscale(
             wrap=wrap,
         ),
         consistency=consistency,
-        overwrite=overwrite,
+        existing=existing_of(overwrite),
         format=_stream_format(naming),
         quality=quality,
         max_pixels=max_pixels,
@@ -187,7 +189,8 @@ def upscale(
             nonlocal worst
             worst = max(worst, outcome.result.exit_code)
             bars.finish()
-            _show_result(outcome.result, results, as_json=as_json, quiet=quiet)
+            with bars.cleared():
+                _show_result(outcome.result, results, as_json=as_json, quiet=quiet)
 
         on_ray = engine is Engine.ray
         # Ray tells of dead workers on standard output, which is for results.
@@ -231,6 +234,8 @@ def _plan_works(
     sources, own = drop_own_outputs(expand_inputs(inputs, recursive=recursive), naming)
     _tell_own_outputs(len(own), quiet=quiet)
     outputs = plan_outputs(sources, naming)
+    if store is None:
+        refuse_inputs(outputs, [source.path for source in sources if not source.is_stdin])
     return [work_on(source, path, address) for source, path in zip(sources, outputs, strict=True)]
 
 

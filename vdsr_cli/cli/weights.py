@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from vdsr_cli.cli.console import download_progress, print_line
-from vdsr_cli.cli.options import NoProgressOption
+from vdsr_cli.cli.options import NoProgressOption, ReplaceOption, existing_of
 from vdsr_cli.errors import UsageError, WeightsError
+from vdsr_cli.outputs import check_outputs
 from vdsr_cli.weights import (
     PUBLISHED_ARCHITECTURE,
     Header,
@@ -177,6 +178,7 @@ def convert_file(
             "the published one that they fit unless told.",
         ),
     ] = None,
+    overwrite: ReplaceOption = False,
     as_json: AsJson = False,
 ) -> None:
     """Convert a published pickle to safetensors, running nothing of what it contains.
@@ -187,7 +189,8 @@ def convert_file(
     """
     if output.suffix != ".safetensors":
         raise UsageError(f"{output} does not end in .safetensors", hint="-o OUT.safetensors")
-    header = convert(source, output, config)
+    check_outputs([output], existing_of(overwrite or None), inputs=[source])
+    header = convert(source, output, config, replace=overwrite)
     _tell_defect(str(source), header)
     if as_json:
         _print_json({"path": str(output), **_header_facts(header)})

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from vdsr_cli.errors import OutputError
-from vdsr_cli.files import is_special
-from vdsr_cli.images.draft import open_draft
+from vdsr_cli.files import is_special, new_file
 
 _REASONS: Final = {
     errno.ENOSPC: "no space is left on the disk",
@@ -26,27 +25,30 @@ _REASONS: Final = {
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name only once it is complete.
 
     What the body writes goes to a file beside the target, is synced and then renamed. If
     anything fails, Ctrl-C included, that file is removed and an existing target is left as it
-    was; what a killed process has left, the next one takes over. Missing folders are made; links
-    are followed; the mode follows the umask. A target that is no ordinary file, such as a pipe or
-    ``/dev/null``, is written to directly.
+    was; what a killed process has left, the next one removes. Missing folders are made; links are
+    followed; the mode is that of the file replaced, or follows the umask. A target that is no
+    ordinary file, such as a pipe or ``/dev/null``, is written to directly.
+
+    Args:
+        path: the target.
+        replace: whether it takes the place of a file that has its name by then.
 
     Raises:
         OutputError: an ``OSError`` while making, writing or renaming; the body's own count too;
-            another process is writing the same file.
+            another process is writing the same file; it may not be replaced.
     """
     with writing_to(str(path)):
         if is_special(path):
             with path.open("wb") as stream:
                 yield stream
         else:
-            with open_draft(path, identity=lambda: "") as draft:
-                yield draft.file
-                draft.finish()
+            with new_file(path, replace=replace) as stream:
+                yield stream
 
 
 @contextmanager

@@ -68,10 +68,22 @@ class Canvas:
         opaque = flattened(to_8_bits(self.levels()))
         return np.ascontiguousarray(np.broadcast_to(opaque, (*opaque.shape[:2], 3)))
 
-    def save(self, path: Path, *, format: str | None = None, quality: int = 95) -> tuple[str, ...]:
+    def save(
+        self,
+        path: Path,
+        *,
+        format: str | None = None,
+        quality: int = 95,
+        replace: bool = True,
+    ) -> tuple[str, ...]:
         """Write the picture with its metadata, whole or not at all; see :func:`save_levels`."""
         return save_levels(
-            path, self.levels(), like=self.frame.like, format=format, quality=quality
+            path,
+            self.levels(),
+            like=self.frame.like,
+            format=format,
+            quality=quality,
+            replace=replace,
         )
 
     def save_to(

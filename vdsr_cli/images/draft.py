@@ -1,16 +1,17 @@
 """An output that is not complete yet, and the journal by which a later run goes on with it.
 
-    photo_x4.png.part         the bytes so far
+    photo_x4.png.part         the bytes so far, in place of the first of which stands a mark
     photo_x4.png.part.json    of what they are, how many are on the disk, what goes on behind them
 
 A name that is too long for that is replaced by its hash.
 
 The journal is written once in a while, always behind the bytes that it vouches for, so that it is
-true whenever the process or the machine ends. What took less than that while leaves nothing.
+true whenever the process or the machine ends. What took less than that while leaves nothing. Both
+are read back only with the hash that the journal gives. What is called so and lacks the mark is
+somebody else's: it is left alone, and the output refused.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -22,18 +23,39 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from vdsr_cli.errors import OutputError
-from vdsr_cli.files import is_still, lock, remove_leftovers, sync_folder, write_text_atomic
+from vdsr_cli.files import (
+    APPEARED,
+    exists_error,
+    finished_name,
+    foreign_error,
+    is_still,
+    made_target,
+    open_alone,
+    open_ordinary,
+    publish,
+    remove_leftover,
+    remove_leftovers,
+    write_text_atomic,
+)
+from vdsr_cli.outputs import is_taken
 
 JOURNAL_EVERY_S: Final = 10.0
 """Seconds of work that may be lost; what is done sooner is not journaled."""
 
 _MAX_NAME_BYTES: Final = 255
+_MARK: Final = b"an unfinished output of vdsr\n"
+_JOURNAL_MARK: Final = '{"vdsr": "journal"'
+_LONGEST_JOURNAL: Final = 1 << 26
+_CHUNK_BYTES: Final = 1 << 20
 
 
 @contextmanager
 def open_draft(
-    path: Path, identity: Callable[[], str], *, every_s: float | None = None
+    path: Path,
+    identity: Callable[[], str],
+    *,
+    replace: bool = True,
+    every_s: float | None = None,
 ) -> Iterator["Draft"]:
     """Opens the draft of an output for writing.
 
@@ -43,25 +65,32 @@ def open_draft(
         path: of the output; where it is a link, of what it points to. Missing folders are made.
         identity: gives a hash of all that the bytes depend on; asked when a journal is read or
             written.
+        replace: whether the output takes the place of a file that has its name by then.
         every_s: seconds between two journals.
 
     Raises:
         OSError: the disk fails.
-        OutputError: another process is writing the same output.
+        OutputError: another process is writing the same output; what is not ours is in its way;
+            or it may not be replaced.
     """
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = made_target(path)
     part = _part_of(target)
-    with _open_alone(part, target) as file:
-        draft = Draft(file, part, target, identity, JOURNAL_EVERY_S if every_s is None else every_s)
+    with open_alone(part, target) as file:
+        _refuse_foreign(file, part)
+        draft = Draft(
+            file,
+            part,
+            target,
+            identity,
+            is_replacing=replace,
+            every_s=JOURNAL_EVERY_S if every_s is None else every_s,
+        )
         try:
             draft.recover()
             yield draft
         except BaseException:
-            with contextlib.suppress(OSError):
-                if not draft.is_kept:
+            with contextlib.suppress(OSError, ValueError):  # it may be closed
+                if not draft.is_kept and is_still(file, part):
                     part.unlink()
             # A full disk has no room for what is held back either, but has said so already.
             with contextlib.suppress(OSError):
@@ -93,95 +122,136 @@ class Draft:
         part: Path,
         target: Path,
         identity: Callable[[], str],
+        *,
+        is_replacing: bool,
         every_s: float,
     ) -> None:
         self.state: dict[str, Any] | None = None
         self.is_kept = self.is_discarded = False
         self.file, self._part, self._target = file, part, target
         self._journal = part.with_name(f"{part.name}.json")
-        self._identity = cache(identity)
+        self._identity, self._is_replacing = cache(identity), is_replacing
+        self._digest = hashlib.sha256()
         self._every_s, self._saved_at = every_s, time.monotonic()
 
     def recover(self) -> None:
         """Takes over what an earlier run left, or clears it away."""
-        size = 0
+        remove_leftover(finished_name(self._target), self._target)
         if os.fstat(self.file.fileno()).st_size:
             remove_leftovers(self._journal)
         facts = self._read_journal()
         if facts is not None and self._is_good(facts):
-            size, self.state, self.is_kept = facts["bytes"], facts["state"], True
-        elif facts is not None:
+            self.state, self.is_kept = facts["state"], True
+            self.file.truncate(facts["bytes"])
+            self.file.seek(facts["bytes"])
+            return
+        if facts is not None:
             self._journal.unlink()
             self.is_discarded = True
-        self.file.truncate(size)
-        self.file.seek(size)
+        self._digest = hashlib.sha256()
+        self.file.seek(0)
+        self.file.truncate()
+        self.append(_MARK)
+        self.file.flush()
+
+    def leave_head(self, size: int) -> None:
+        """Leaves room for the first ``size`` bytes, which :meth:`commit` writes."""
+        assert size >= len(_MARK), "the mark stands there until then"
+        self.append(bytes(size - len(_MARK)))
 
     def append(self, data: bytes) -> None:
         """Adds the bytes that come next."""
         self.file.write(data)
+        self._digest.update(data)
 
     def checkpoint(self, state: Callable[[], dict[str, Any]]) -> None:
         """Journals the bytes so far, and what is needed to go on behind them, if it is time to."""
         if time.monotonic() - self._saved_at < self._every_s:
             return
         self._sync()
-        facts = {"of": self._identity(), "bytes": self.file.tell(), "state": state()}
-        write_text_atomic(self._journal, json.dumps(facts))
+        facts = {
+            "vdsr": "journal",
+            "of": self._identity(),
+            "bytes": self.file.tell(),
+            "state": state(),
+        }
+        sealed = {**facts, "sha256": _seal(self._digest, facts)}
+        write_text_atomic(self._journal, json.dumps(sealed), replace=self.is_kept)
         self.is_kept = True
         self._saved_at = time.monotonic()
 
     def commit(self, head: bytes) -> None:
-        """Writes the final head over the first one and gives the file its name."""
-        self.file.seek(0)
-        self.file.write(head)
-        self.finish()
+        """Writes the head and gives the file its name.
 
-    def finish(self) -> None:
-        """Gives the file its name."""
+        Raises:
+            OSError: the disk fails.
+            OutputExistsError: another file has the name by now, and keeps it.
+        """
+        if not self._is_replacing and is_taken(self._target):
+            raise exists_error(self._target, APPEARED)
         self._sync()
         if sys.platform == "win32":
             self.file.close()  # which must be for a new name there, and holds no lock
-        # A run that skips the finished output would never come by a journal left beside it.
-        self._journal.unlink(missing_ok=True)
-        self._part.replace(self._target)
-        sync_folder(self._target.parent)
+        # Without the mark, only its name tells whose it is.
+        complete = finished_name(self._target)
+        self._part.replace(complete)
+        try:
+            with complete.open("r+b") as file:
+                file.write(head)
+                file.flush()
+                os.fsync(file.fileno())
+            # A run that skips the finished output would never come by a journal left beside it.
+            self._journal.unlink(missing_ok=True)
+            publish(complete, self._target, replace=self._is_replacing)
+        except BaseException:
+            self.is_kept = False
+            with contextlib.suppress(OSError):
+                complete.unlink()
+            raise
 
     def _sync(self) -> None:
         self.file.flush()
         os.fsync(self.file.fileno())
 
     def _read_journal(self) -> dict[str, Any] | None:
-        """What the journal says, empty where it makes no sense; None where there is none."""
+        """What the journal says, empty where it makes no sense; None where there is none.
+
+        Raises:
+            OutputError: it is not ours.
+        """
         try:
-            facts = json.loads(self._journal.read_text(encoding="utf-8"))
+            with open(self._journal, "rb", opener=open_ordinary) as file:
+                text = file.read(_LONGEST_JOURNAL).decode(errors="replace")
         except FileNotFoundError:
             return None
+        if not text.startswith(_JOURNAL_MARK):
+            raise foreign_error(self._journal)
+        try:
+            facts = json.loads(text)
         except (ValueError, RecursionError):
             return {}
         return facts if isinstance(facts, dict) else {}
 
     def _is_good(self, facts: dict[str, Any]) -> bool:
-        """Whether the journal is of this identity, and the bytes that it vouches for are here."""
-        size = os.fstat(self.file.fileno()).st_size
-        return facts.get("of") == self._identity() and facts["bytes"] <= size
+        """Whether the journal is of this identity, and vouches for itself and the bytes here."""
+        size, seal = facts.get("bytes"), facts.pop("sha256", None)
+        if type(size) is not int or facts.get("of") != self._identity():
+            return False
+        self.file.seek(0)
+        while size > 0 and (chunk := self.file.read(min(size, _CHUNK_BYTES))):
+            self._digest.update(chunk)
+            size -= len(chunk)
+        return size == 0 and seal == _seal(self._digest, facts)
 
 
-def _open_alone(path: Path, target: Path) -> BinaryIO:
-    """Opens a file to read and write it, made where there is none, that no other process has.
-
-    Raises:
-        OutputError: another process has it, to write ``target``.
-    """
-    while True:
-        with contextlib.ExitStack() as closing:
-            file = closing.enter_context(open(path, "r+b", opener=_making_it))
-            if lock(file) is False:
-                raise OutputError(f"{target}: another run is writing it", hint="wait for that one")
-            # The other process may have given it its name between the opening and the locking.
-            if is_still(file, path):
-                closing.pop_all()
-                return file
+def _seal(digest: "hashlib._Hash", facts: dict[str, Any]) -> str:
+    """The hash of the bytes that went into ``digest``, and of what a journal says of them."""
+    sealed = digest.copy()
+    sealed.update(json.dumps(facts, sort_keys=True).encode())
+    return sealed.hexdigest()
 
 
-def _making_it(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CREAT, 0o666)
+def _refuse_foreign(file: BinaryIO, path: Path) -> None:
+    """Refuses a file that is not empty and does not begin as ours do."""
+    if not _MARK.startswith(file.read(len(_MARK))):
+        raise foreign_error(path)

@@ -57,6 +57,7 @@ def save_levels(
     like: Metadata | None = None,
     format: str | None = None,
     quality: int = 95,
+    replace: bool = True,
 ) -> tuple[str, ...]:
     """Write a picture to a file, whole or not at all.
 
@@ -66,6 +67,7 @@ def save_levels(
         like: the metadata to write; None for none.
         format: a key of ``paths.OUTPUT_SUFFIXES``' values; None for the path's extension.
         quality: as in :func:`encode_levels`.
+        replace: whether it takes the place of a file that has its name by then.
 
     Returns:
         Notes on what the format could not hold, one line each.
@@ -75,7 +77,7 @@ def save_levels(
         UsageError: no format is given and the extension names none.
     """
     chosen = format or output_format(path)
-    with atomic_write(path) as stream:
+    with atomic_write(path, replace=replace) as stream:
         return encode_levels(
             stream, levels, format=chosen, like=like, quality=quality, name=str(path)
         )

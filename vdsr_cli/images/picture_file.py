@@ -17,6 +17,9 @@ from vdsr_cli.images.encode import fit_levels, open_coder
 from vdsr_cli.images.frame import Frame
 from vdsr_cli.images.segments import Segment
 
+_DISCARDED: Final = (
+    "an unfinished output was discarded: damaged, or of other settings or another input"
+)
 _GO_ON: Final = "what is done is kept: the same command goes on from there"
 
 
@@ -27,6 +30,7 @@ def open_picture_file(
     *,
     format: str,
     identity: Callable[[], str],
+    replace: bool = True,
     every_s: float | None = None,
     threads: int = 1,
 ) -> Iterator["PictureFile"]:
@@ -41,6 +45,7 @@ def open_picture_file(
         frame: size and samples of the picture.
         format: one that :func:`~vdsr_cli.images.encode.is_segmented`.
         identity: gives a hash of all that the rows depend on.
+        replace: whether it takes the place of a file that has its name by then.
         every_s: seconds between two journals; see :mod:`~vdsr_cli.images.draft`.
         threads: how many encode; the bytes do not depend on it. One is the caller's, more go ahead.
 
@@ -49,7 +54,7 @@ def open_picture_file(
     """
     with (
         writing_to(str(path)),
-        open_draft(path, identity, every_s=every_s) as draft,
+        open_draft(path, identity, replace=replace, every_s=every_s) as draft,
         ThreadPoolExecutor(threads) as encoders,
     ):
         try:
@@ -87,9 +92,9 @@ class PictureFile:
         self._coder, self.notes = open_coder(format, frame)
         self._waiting: NDArray[Any] | None = None
         if draft.is_discarded:
-            self.notes += ("an unfinished output of other settings or another input was discarded",)
+            self.notes += (_DISCARDED,)
         if draft.state is None:
-            draft.append(self._coder.head())
+            draft.leave_head(len(self._coder.head()))
         else:
             self._coder.restore(draft.state)
             done = self._coder.rows_done

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from vdsr_cli.errors import InputError, UsageError, VdsrError
+from vdsr_cli.outputs import Existing, refuse_inputs, refuse_taken
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.bench_crops import draw_strip, make_panels, save_strip
 from vdsr_cli.services.bench_data import (
@@ -58,6 +59,7 @@ class BenchRequest:
         verify: whether bicubic must come out as known on the sets that are known.
         worst: how many of the worst pictures are of interest.
         crops: folder for crops of those, or None.
+        existing: what becomes of crops that are there.
     """
 
     paths: tuple[Path, ...]
@@ -74,6 +76,7 @@ class BenchRequest:
     verify: bool = True
     worst: int = 0
     crops: Path | None = None
+    existing: Existing = Existing.refuse
 
     def __post_init__(self) -> None:
         if not (self.temperatures and self.seeds):
@@ -111,6 +114,8 @@ def run_bench(
     for loaded in models:
         check_request(request.upscale, loaded)
     datasets = discover(request.paths, request.scale)
+    if request.crops is not None:
+        _check_crops(datasets, request.crops, request.existing)
     methods = plan_methods(request, models, runtime)
     report = Report(protocol=request.protocol.value, scale=request.scale)
     report.notes += [
@@ -251,6 +256,18 @@ def _add_sets(dataset: Dataset, wholes: SetFeatures, request: BenchRequest, repo
             report.unscored["fid"] = f"under {FEWEST_PICTURES} pictures"
 
 
+def _check_crops(datasets: Sequence[Dataset], folder: Path, existing: Existing) -> None:
+    """Refuses crops that are pictures of the run, or there already, before any is scored."""
+    pairs = [pair for dataset in datasets for pair in dataset.pairs]
+    crops = [_crop_path(folder, d.name, pair.name) for d in datasets for pair in d.pairs]
+    refuse_inputs(crops, [path for pair in pairs for path in (pair.hr, pair.lr) if path])
+    refuse_taken(crops, existing)
+
+
+def _crop_path(folder: Path, dataset: str, picture: str) -> Path:
+    return folder / f"{Path(dataset).name}_{picture}.png"
+
+
 def save_crops(
     dataset: Dataset,
     methods: Sequence[Method],
@@ -273,8 +290,7 @@ def save_crops(
     chosen = replace(dataset, pairs=pairs)
     for scene in load_scenes(chosen, request.protocol, request.scale, lambda failure: None):
         panels = make_panels(dataset.name, scene, shown)
-        name = f"{Path(dataset.name).name}_{scene.name}.png"
-        save_strip(folder / name, draw_strip(panels))
+        save_strip(_crop_path(folder, dataset.name, scene.name), draw_strip(panels))
 
 
 def _failure_of(dataset: Dataset, scene: Scene, method: Method, error: VdsrError) -> Failure:

@@ -283,7 +283,7 @@ def worst_pictures(
     return [(name, row) for mean, name, row in ordered[:count] if not math.isnan(mean)]
 
 
-def write_csv(report: Report, path: Path) -> None:
+def write_csv(report: Report, path: Path, *, replace: bool = True) -> None:
     """One line a picture, method and seed; columns as in ``--json``.
 
     Raises:
@@ -295,7 +295,7 @@ def write_csv(report: Report, path: Path) -> None:
     writer = csv.DictWriter(text, names)
     writer.writeheader()
     writer.writerows(rows)
-    with atomic_write(path) as stream:
+    with atomic_write(path, replace=replace) as stream:
         stream.write(text.getvalue().encode())
 
 

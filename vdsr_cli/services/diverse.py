@@ -15,8 +15,9 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from vdsr_cli.errors import OutputError, UsageError
+from vdsr_cli.errors import UsageError
 from vdsr_cli.images import Picture, read_picture, save_levels
+from vdsr_cli.outputs import Existing, check_outputs, is_taken
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.diverse_inputs import choose_noises, count_samples, read_mask
@@ -72,7 +73,7 @@ def sample_diverse(
     settings = fitting(request.settings, loaded.model, runtime, samples=drawn)
     request = replace(request, settings=settings)
     job = _plan(picture, names, loaded, request)
-    if _is_all_there(job.outputs, request):
+    if _is_all_there(source, job.outputs, request):
         return DiverseResult(input=str(source.path), status="skipped")
     on_start(job.tiles)
     subject = Subject(
@@ -142,14 +143,12 @@ def _plan(
     )
 
 
-def _is_all_there(outputs: Sequence[Path], request: DiverseRequest) -> bool:
-    """Whether there is nothing to do; refuses to replace what exists unless told to."""
-    existing = [path for path in outputs if path.exists()]
-    if request.overwrite is None and existing:
-        raise OutputError(
-            f"{existing[0]} exists already", hint="add --overwrite or --skip-existing"
-        )
-    return request.overwrite is False and len(existing) == len(outputs)
+def _is_all_there(source: Source, outputs: Sequence[Path], request: DiverseRequest) -> bool:
+    """Whether there is nothing to do; refuses to replace an input, or unasked what exists."""
+    inputs = [source.path] if not source.is_stdin else []
+    inputs += filter(None, (request.mask, request.from_latents))
+    check_outputs(outputs, request.existing, inputs=inputs)
+    return request.existing is Existing.skip and all(map(is_taken, outputs))
 
 
 def enlarged_alpha(
@@ -202,16 +201,21 @@ def _write_extras(
     request: DiverseRequest,
 ) -> None:
     """The contact sheet, the latents and the report, each where it is wanted."""
+    may_replace = request.existing.is_replaced
     if job.sheet is not None:
         title = f"{Path(result.input).name}: {result.model}, seed {result.seed}"
         if len(done) == 1:
             title += f", temperature {request.temperatures[0]:g}"
-        save_levels(job.sheet, make_sheet(done, subject.lr, title))
+        with request.existing.kept():
+            save_levels(job.sheet, make_sheet(done, subject.lr, title), replace=may_replace)
     if request.save_latents is not None:
         facts = {"model": result.model, "seed": result.seed, "temperatures": request.temperatures}
-        save_latents(request.save_latents, job.noises, job.grid, facts)
+        with request.existing.kept():
+            save_latents(request.save_latents, job.noises, job.grid, facts, replace=may_replace)
     if request.report is not None:
-        write_report(request.report, make_report(result, done, subject.lr))
+        with request.existing.kept():
+            page = make_report(result, done, subject.lr)
+            write_report(request.report, page, replace=may_replace)
 
 
 def _text(path: Path | None) -> str | None:

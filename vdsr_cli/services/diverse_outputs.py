@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vdsr_cli.images import Canvas, read_picture, save_levels
 from vdsr_cli.metrics import LPIPS, average_pairwise
+from vdsr_cli.outputs import Existing
 from vdsr_cli.services.diverse_records import (
     DiverseRequest,
     DiverseResult,
@@ -64,7 +65,7 @@ def write_set(
     full = colour_full(drawn.std)
     # Encoding PNG takes as long as projecting, and leaves the interpreter to others meanwhile.
     with ThreadPoolExecutor() as pool:
-        maps = pool.submit(_write_maps, files, drawn.std, full)
+        maps = pool.submit(_write_maps, files, drawn.std, full, request.existing)
         names, paths = files.pictures.keys(), files.pictures.values()
         done = list(pool.map(partial(_write_picture, drawn, lr, request), names, paths))
         maps.result()
@@ -92,7 +93,9 @@ def _write_picture(
     """Writes one picture and measures its file; also notes for the user."""
     sample = _sample_of(name, drawn, request.pick)
     canvas = drawn.mean if sample is None else drawn.canvases[sample]
-    notes = canvas.save(path, quality=request.quality)
+    notes: tuple[str, ...] = ()
+    with request.existing.kept():
+        notes = canvas.save(path, quality=request.quality, replace=request.existing.is_replaced)
     psnr, same = measure_file(path, lr)
     before = drawn.mean_lr_psnr if sample is None else drawn.lr_psnr[sample]
     result = PictureResult(
@@ -101,11 +104,13 @@ def _write_picture(
     return result, notes
 
 
-def _write_maps(files: SetFiles, std: Tensor, full: float) -> None:
+def _write_maps(files: SetFiles, std: Tensor, full: float, existing: Existing) -> None:
     """Writes the deviation, in colours that end at ``full`` and as values."""
     if files.std_colours is not None and files.std_values is not None:
-        save_levels(files.std_colours, viridis(std.numpy(), largest=full))
-        save_levels(files.std_values, _as_values(std))
+        colours = viridis(std.numpy(), largest=full)
+        for path, levels in ((files.std_colours, colours), (files.std_values, _as_values(std))):
+            with existing.kept():
+                save_levels(path, levels, replace=existing.is_replaced)
 
 
 def _sample_of(name: str, drawn: SampleSet, pick: Pick | None) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from vdsr_cli.config import check_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.images import MAX_PIXELS
+from vdsr_cli.outputs import Existing
 from vdsr_cli.services.engine import SamplingSettings
 
 MOST_SAMPLES = 1000
@@ -83,7 +84,7 @@ class DiverseRequest:
         walk: pictures between two samples in place of samples.
         report: HTML page to write.
         metric_weights: folder that may hold ``lpips_alex.safetensors``.
-        overwrite: replace outputs that exist; False skips when all exist; None refuses.
+        existing: what becomes of outputs that are there.
         quality: of lossy formats, 1 to 100.
         max_pixels: largest input, in pixels.
     """
@@ -99,7 +100,7 @@ class DiverseRequest:
     walk: Walk | None = None
     report: Path | None = None
     metric_weights: Path | None = None
-    overwrite: bool | None = None
+    existing: Existing = Existing.refuse
     quality: int = 95
     max_pixels: int = MAX_PIXELS
 

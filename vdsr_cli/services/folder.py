@@ -4,19 +4,19 @@ works ─► what exists is settled at once ─► Engine.run ─► outcomes, a
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from vdsr_cli.errors import VdsrError
+from vdsr_cli.errors import OutputExistsError, VdsrError
+from vdsr_cli.files import exists_error
+from vdsr_cli.outputs import Existing, is_taken
 from vdsr_cli.services.listing import Work, absolute, is_url
 from vdsr_cli.services.manifest import Manifest, Record
 from vdsr_cli.services.upscale import (
     UpscaleRequest,
     UpscaleResult,
-    existing_error,
     failed_result,
 )
 
@@ -71,7 +71,7 @@ def run_works(
 
     def pending() -> Iterator[Work]:
         for work in works:
-            known = settled(work, request, os.path.exists)
+            known = settled(work, request, is_taken)
             if known is None:
                 yield work
             elif known.result.status == "skipped":
@@ -115,12 +115,18 @@ def file_sha256(path: str) -> str:
 
 def settled(work: Work, request: UpscaleRequest, exists: Callable[[str], bool]) -> Outcome | None:
     """What is known without any work: the output exists, and is skipped or refused."""
-    if work.output is None or work.is_retry or request.overwrite or not exists(work.output):
+    is_free = work.is_retry or request.existing is Existing.overwrite
+    if work.output is None or is_free or not exists(work.output):
         return None
-    if request.overwrite is False:
+    return taken(work, request, exists_error(work.output))
+
+
+def taken(work: Work, request: UpscaleRequest, error: OutputExistsError) -> Outcome:
+    """The outcome where the output is there: skipped or refused."""
+    if request.existing is Existing.skip:
         result = UpscaleResult(input=work.input, output=work.output, status="skipped")
         return Outcome(work=work, result=result)
-    return failure(work, existing_error(work.output))
+    return failure(work, error)
 
 
 def _record(outcome: Outcome, manifest: Manifest) -> None:

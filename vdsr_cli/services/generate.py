@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vdsr_cli.config import DEFAULT_BATCH
-from vdsr_cli.errors import DeviceError, OutputError, UsageError
+from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.images import encode_levels, refuse_impossible, save_levels
 from vdsr_cli.noise import NoiseField
+from vdsr_cli.outputs import Existing, is_taken, refuse_taken
 from vdsr_cli.paths import Naming, output_format
 from vdsr_cli.runtime import Runtime, is_out_of_memory
 from vdsr_cli.services.bench_data import to_pixels
@@ -45,7 +46,7 @@ class GenerateRequest:
         output: the likelihood's mean, or a draw from it.
         batch_size: most pictures at once; None for what the memory is likely to hold.
         columns: of the grid; None for about as many as rows.
-        overwrite: replace outputs that exist; False skips them; None refuses.
+        existing: what becomes of outputs that are there.
         quality: of lossy formats.
     """
 
@@ -56,7 +57,7 @@ class GenerateRequest:
     output: Literal["mean", "sample"] = "mean"
     batch_size: int | None = None
     columns: int | None = None
-    overwrite: bool | None = None
+    existing: Existing = Existing.refuse
     quality: int = 95
 
 
@@ -159,13 +160,13 @@ def output_paths(naming: Naming, name: str, count: int) -> list[Path | None]:
 
 def _todo(outputs: Sequence[Path | None], request: GenerateRequest) -> list[int]:
     """The outputs to write; refuses to replace what exists unless told to."""
-    existing = [i for i, path in enumerate(outputs) if path is not None and path.exists()]
-    if existing and request.overwrite is None:
-        raise OutputError(
-            f"{outputs[existing[0]]} exists already", hint="add --overwrite or --skip-existing"
-        )
-    skipped = set() if request.overwrite else set(existing)
-    return [index for index in range(len(outputs)) if index not in skipped]
+    refuse_taken(filter(None, outputs), request.existing)
+    is_kept = request.existing is Existing.skip
+    return [
+        index
+        for index, path in enumerate(outputs)
+        if path is None or not (is_kept and is_taken(path))
+    ]
 
 
 def _refuse_format(path: Path | None, naming: Naming, size: tuple[int, int]) -> None:
@@ -187,7 +188,12 @@ def _write(
     if path is None:
         format = _format(path, naming)
         return encode_levels(stdout, picture, format=format, quality=request.quality)
-    return save_levels(path, picture, quality=request.quality)
+    notes: tuple[str, ...] = ()
+    with request.existing.kept():
+        notes = save_levels(
+            path, picture, quality=request.quality, replace=request.existing.is_replaced
+        )
+    return notes
 
 
 def _told(

@@ -178,7 +178,12 @@ def layer_angles(start: SampleNoise, end: SampleNoise, grid: LatentGrid) -> dict
 
 
 def save_latents(
-    path: Path, noises: Sequence[SampleNoise], grid: LatentGrid, facts: Mapping[str, Any]
+    path: Path,
+    noises: Sequence[SampleNoise],
+    grid: LatentGrid,
+    facts: Mapping[str, Any],
+    *,
+    replace: bool = True,
 ) -> None:
     """Writes the noise of samples as safetensors, whole or not at all.
 
@@ -186,9 +191,10 @@ def save_latents(
 
     Args:
         facts: of the run, for people: model, temperature and the like.
+        replace: whether it takes the place of a file that has its name by then.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or not replaced.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -201,7 +207,7 @@ def save_latents(
     header = {"samples": len(noises), "layers": [asdict(s) for s in grid.shapes], **facts}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
+        with atomic_path(path, replace=replace) as temporary:
             save_file(tensors, temporary, {_METADATA_KEY: json.dumps(header, sort_keys=True)})
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path}: the latents cannot be written: {error}") from error

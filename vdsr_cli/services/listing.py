@@ -14,7 +14,8 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import Final
 
-from vdsr_cli.errors import InputError, UsageError
+from vdsr_cli.errors import InputError
+from vdsr_cli.outputs import input_error
 from vdsr_cli.paths import INPUT_SUFFIXES, Naming, Source, is_picture_name, output_path
 
 _BLOCK: Final = 10_000
@@ -113,6 +114,7 @@ class FolderListing:
     address: Callable[[Path], str] = str
     recursive: bool = False
     own_outputs: int = field(default=0, init=False)
+    _known: dict[Path, bool] = field(default_factory=dict, init=False)
 
     def __iter__(self) -> Iterator[Work]:
         """Yields every picture once.
@@ -167,7 +169,7 @@ class FolderListing:
 
     def _is_output_folder(self, path: Path) -> bool:
         out = self.naming.folder
-        return out is not None and os.path.abspath(path) == os.path.abspath(out)
+        return out is not None and os.path.exists(out) and os.path.samefile(path, out)
 
     def _is_own_output(self, name: str, has: Callable[[str], bool]) -> bool:
         stem = PurePath(name).stem
@@ -178,16 +180,27 @@ class FolderListing:
         return any(has(base + e) for e in _SPELLINGS) or (twin is not None and has(twin))
 
     def _refuse_replacing(self, output: Path | None) -> None:
-        """An output may lie among the inputs only where -o is a folder above theirs."""
-        if output is None or self.naming.folder is None:
+        """An output may lie among the inputs only where it is left out of them: beside what it is
+        made from, or in a folder of -o that is inside theirs; and neither by way of a link."""
+        if output is None or not os.path.lexists(output):
             return
-        out, root = Path(os.path.abspath(self.naming.folder)), Path(os.path.abspath(self.folder))
-        is_among = out in root.parents and Path(os.path.abspath(output)).is_relative_to(root)
-        if is_among and os.path.lexists(output):
-            raise UsageError(
-                f"{output} is an input of this run and would be replaced",
-                hint="give -o another name or folder",
-            )
+        is_link = os.path.islink(output)
+        if not is_link and (self.naming.folder is None or self._leads_among(self.naming.folder)):
+            return
+        if self._leads_among(output if is_link else output.parent):
+            raise input_error(output)
+
+    def _leads_among(self, path: Path) -> bool:
+        if path not in self._known:
+            self._known[path] = _is_within(path, self.folder)
+        return self._known[path]
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether a path leads into a folder, or is it, whatever it is called."""
+    real = Path(os.path.realpath(path))
+    above = [place for place in (real, *real.parents) if os.path.exists(place)]
+    return any(os.path.samefile(place, folder) for place in above)
 
 
 def _is_file(entry: "os.DirEntry[str]") -> bool:

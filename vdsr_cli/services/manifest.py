@@ -5,23 +5,29 @@
 
 A picture's last line counts. A line is appended by one write, after the output has its name:
 whatever ends the process, an output is whole, and at most the last line is torn, which the next
-run cuts off. The output without a line that this leaves gets one when it is skipped.
+run cuts off. The output without a line that this leaves gets one when it is skipped. A file whose
+first or last line is none of these is somebody else's, and left as it is.
 """
 
+import errno
 import hashlib
 import json
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from vdsr_cli.errors import InputError
+from vdsr_cli.errors import InputError, OutputError
+from vdsr_cli.files import is_special
 from vdsr_cli.images import writing_to
 
 _LONGEST: Final = 2**20
 """Bytes of a line, beyond which a file is no manifest."""
+_START: Final = b'{"input": "'
+_HINT: Final = "give --manifest another name"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +55,11 @@ class Record:
 
 
 class Manifest:
-    """A manifest file, made when its first line is."""
+    """A manifest file, made when its first line is; a pipe or a device only takes lines.
+
+    Raises:
+        OutputError: on entering, the file is none.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,7 +76,8 @@ class Manifest:
             try:
                 _write_whole(self._file, line)
             except OSError:
-                os.ftruncate(self._file, start)
+                with suppress(OSError):  # as of a device
+                    os.ftruncate(self._file, start)
                 raise
         if self._index is not None:
             _add(self._index, record.input)
@@ -87,6 +98,8 @@ class Manifest:
 
     def __iter__(self) -> Iterator[Record]:
         """Yields the lines so far, without a torn last one. Raises InputError."""
+        if is_special(self.path):
+            return
         try:
             with self.path.open("rb") as lines:
                 for number, line in enumerate(iter(lambda: lines.readline(_LONGEST), b""), 1):
@@ -98,43 +111,88 @@ class Manifest:
             raise InputError(f"{self.path}: cannot be read: {error.strerror}") from error
 
     def _parse(self, line: bytes, number: int) -> Record:
-        try:
-            record = Record(**json.loads(line))
-            os.fsencode(record.input)
-            return record
-        except (ValueError, TypeError, RecursionError) as error:
-            raise InputError(
-                f"{self.path}: line {number} is none of a manifest",
-                hint="give --manifest another name",
-            ) from error
+        record = _record_in(line)
+        if record is None:
+            raise InputError(f"{self.path}: line {number} is none of a manifest", hint=_HINT)
+        return record
 
     def close(self) -> None:
-        """Has the lines reach the disk."""
+        """Has the lines reach the disk. Raises OutputError."""
         if self._file is not None:
-            os.fsync(self._file)
-            os.close(self._file)
-            self._file = None
+            file, self._file = self._file, None
+            with writing_to(str(self.path)):
+                try:
+                    _sync(file)
+                finally:
+                    os.close(file)
         if self._index is not None:
             self._index.close()
             self._index = None
 
     def __enter__(self) -> "Manifest":
+        with writing_to(str(self.path)), suppress(FileNotFoundError, NotADirectoryError):
+            if not is_special(self.path):
+                with self.path.open("rb") as file:
+                    _end_of_lines(file, self.path)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
+def _record_in(line: bytes) -> Record | None:
+    """The record that a line is; None where it is none."""
+    try:
+        record = Record(**json.loads(line))
+        os.fsencode(record.input)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return record
+
+
 def _open_at_line_end(path: Path) -> int:
-    """Opens for appending, after cutting off what a killed run left of a line. Raises OSError."""
+    """Opens for appending, after cutting off what a killed run left of a line.
+
+    Raises:
+        OSError: the disk fails.
+        OutputError: the file is no manifest.
+    """
+    if is_special(path):
+        return os.open(path, os.O_WRONLY | os.O_APPEND)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
-        end = size = file.seek(0, os.SEEK_END)
-        while end and _byte_at(file, end - 1) != b"\n":
-            end -= 1
-        if end < size:
-            file.truncate(end)
+        end = _end_of_lines(file, path)
+        file.truncate(end)
     return os.open(path, os.O_WRONLY | os.O_APPEND)
+
+
+def _end_of_lines(file: BinaryIO, path: Path) -> int:
+    """Where the last whole line of a manifest ends.
+
+    Raises:
+        OutputError: its first or its last whole line is none of a manifest, or what stands behind
+            that is no beginning of one.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    first = file.readline(_LONGEST)
+    file.seek(max(0, size - 2 * _LONGEST))
+    *lines, torn = file.read().split(b"\n")
+    whole = [first] if first.endswith(b"\n") else []
+    if not (_is_torn_line(torn) and all(map(_record_in, [*whole, *lines[-1:]]))):
+        raise OutputError(f"{path} is no manifest, and is left as it is", hint=_HINT)
+    return size - len(torn)
+
+
+def _is_torn_line(text: bytes) -> bool:
+    """Whether a line of ours may begin so, or lacks no more than its end."""
+    if _record_in(text) is not None or _START.startswith(text):
+        return True
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return text.startswith(_START)
+    return False
 
 
 def _write_whole(file: int, content: bytes) -> None:
@@ -143,9 +201,13 @@ def _write_whole(file: int, content: bytes) -> None:
         content = content[os.write(file, content) :]
 
 
-def _byte_at(file: BinaryIO, place: int) -> bytes:
-    file.seek(place)
-    return file.read(1)
+def _sync(file: int) -> None:
+    """As ``os.fsync``; what has no disk, as a device, needs none. Raises OSError."""
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 # The index lives in a file that sqlite deletes: memory stays flat at any number of lines.

@@ -213,8 +213,8 @@ def to_png(figure: Figure, *, zoom: int = 2) -> bytes:
     return stream.getvalue()
 
 
-def save_figure(path: Path, figure: Figure) -> None:
+def save_figure(path: Path, figure: Figure, *, replace: bool = True) -> None:
     """Writes SVG or PNG by the name, whole or not at all; raises OutputError."""
     content = to_svg(figure) if path.suffix.lower() == ".svg" else to_png(figure)
-    with atomic_write(path) as stream:
+    with atomic_write(path, replace=replace) as stream:
         stream.write(content)

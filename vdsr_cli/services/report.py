@@ -78,14 +78,14 @@ class Report:
     figures: tuple[Figures, ...]
 
 
-def write_report(path: Path, report: Report) -> None:
+def write_report(path: Path, report: Report, *, replace: bool = True) -> None:
     """Writes the page, whole or not at all.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or not without ``replace``.
     """
     page = render(report).encode(errors="backslashreplace")  # names may be no text
-    with atomic_write(path) as stream:
+    with atomic_write(path, replace=replace) as stream:
         stream.write(page)
 
 

@@ -4,6 +4,7 @@ An object store shows an upload only when it is complete, so one upload is atomi
 upload gets its name by a move, as a file does.
 """
 
+import errno
 import os
 import posixpath
 import secrets
@@ -12,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from vdsr_cli.errors import InputError, OutputError, UsageError, VdsrError
+from vdsr_cli.errors import InputError, OutputError, OutputExistsError, UsageError, VdsrError
+from vdsr_cli.files import APPEARED, exists_error
 
-_OBJECT_STORES: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "r2"})
+S3: Final = frozenset({"s3", "s3a"})
+_OBJECT_STORES: Final = S3 | {"gs", "gcs", "az", "abfs", "abfss", "oss", "r2"}
 
 
 def fetch(address: str, folder: Path) -> Path:
@@ -26,17 +29,53 @@ def fetch(address: str, folder: Path) -> Path:
     return path
 
 
-def put(path: Path, address: str) -> None:
-    """Stores a file, whole or not at all. Raises OutputError."""
+def put(path: Path, address: str, *, replace: bool = True) -> None:
+    """Stores a file, whole or not at all.
+
+    Without ``replace``, S3 itself refuses the upload where it has such an object by then; other
+    stores are asked right before.
+
+    Raises:
+        OutputError: the store fails.
+        OutputExistsError: there is such an object and no ``replace``.
+    """
     with failing_as(OutputError, f"{address}: cannot be written"):
         files, place = open_store(address)
-        if protocol_of(address) in _OBJECT_STORES:
+        if protocol_of(address) in S3:
+            _put_to_s3(files, path, place, address, replace=replace)
+        elif protocol_of(address) in _OBJECT_STORES:
+            _refuse_replacing(files, place, address, replace=replace)
             files.put_file(str(path), place)
-            return
-        temporary = posixpath.join(posixpath.dirname(place), f".vdsr-{secrets.token_hex(8)}")
-        files.makedirs(posixpath.dirname(place), exist_ok=True)
-        files.put_file(str(path), temporary)
-        files.mv(temporary, place)
+        else:
+            above = posixpath.dirname(place)
+            temporary = posixpath.join(above, f".vdsr-{secrets.token_hex(8)}")
+            files.makedirs(above, exist_ok=True)
+            files.put_file(str(path), temporary)
+            try:
+                _refuse_replacing(files, place, address, replace=replace)
+                files.mv(temporary, place)
+            except OutputExistsError:
+                files.rm_file(temporary)
+                raise
+
+
+def _put_to_s3(files: Any, path: Path, place: str, address: str, *, replace: bool) -> None:
+    try:
+        files.put_file(str(path), place, mode="overwrite" if replace else "create")
+    except OSError as error:
+        if replace:
+            raise
+        # What it says of a condition that is not met depends on the release.
+        _refuse_replacing(files, place, address, replace=replace)
+        if error.errno != errno.ENOSYS:
+            raise
+        files.put_file(str(path), place)  # a server that speaks S3 without conditions
+
+
+def _refuse_replacing(files: Any, place: str, address: str, *, replace: bool) -> None:
+    files.invalidate_cache()
+    if not replace and files.exists(place):
+        raise exists_error(address, APPEARED)
 
 
 def exists(address: str) -> bool:

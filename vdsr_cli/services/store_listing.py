@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any
 
 from vdsr_cli.errors import InputError, UsageError
 from vdsr_cli.paths import Naming, Source, is_picture_name, output_path
 from vdsr_cli.services.listing import Work, joined, takes_extension, work_on
-from vdsr_cli.services.storage import exists, failing_as, open_store, protocol_of
-
-_S3: Final = frozenset({"s3", "s3a"})
+from vdsr_cli.services.storage import S3, exists, failing_as, open_store, protocol_of
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,7 +79,7 @@ class StoreListing:
         with failing_as(InputError, f"{self.folder}: cannot be listed"):
             files, place = open_store(self.folder)
             start = f"{place.rstrip('/')}/"
-            if protocol_of(self.folder) in _S3:
+            if protocol_of(self.folder) in S3:
                 keys = _s3_keys(files, start, recursive=self.recursive)
             else:
                 keys = iter(sorted(files.find(place, maxdepth=None if self.recursive else 1)))

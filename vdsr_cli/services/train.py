@@ -19,6 +19,7 @@ from vdsr_cli.models.cvdvae import CVDVAE
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
 from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.vdvae_sr import VDVAESR
+from vdsr_cli.outputs import Existing, check_outputs
 from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.services.train_adversarial import adversarial_phase
 from vdsr_cli.services.train_start import (
@@ -304,7 +305,12 @@ def _draw_curves(folder: Path) -> None:
 
 
 def export(
-    checkpoint: Path, out: Path, *, card: dict[str, Any], blend: Mapping[str, float] | None = None
+    checkpoint: Path,
+    out: Path,
+    *,
+    card: dict[str, Any],
+    blend: Mapping[str, float] | None = None,
+    existing: Existing = Existing.refuse,
 ) -> None:
     """Writes a run's averaged weights as a checkpoint that ``--model`` takes, in bfloat16.
 
@@ -315,12 +321,15 @@ def export(
         out: the safetensors file.
         card: facts to add; the run's own come along.
         blend: names, files or runs of the same network, and the share of each in the weights.
+        existing: what becomes of files that are there.
 
     Raises:
-        UsageError: shares that leave nothing of the run.
+        UsageError: shares that leave nothing of the run, or ``out`` is what is exported.
         WeightsError: no checkpoint of a run, or others that do not fit it.
         OutputError: a file cannot be written.
     """
+    page_path = out.with_suffix(".md")
+    check_outputs([out, page_path], existing, inputs=[checkpoint, *map(Path, blend or {})])
     run = read_checkpoint(checkpoint)
     facts = {**card_facts(run, read_log(checkpoint.parent), blend or {}), **card}
     architecture = run.get("kind", COMPACT_VDVAE_SR)
@@ -331,14 +340,15 @@ def export(
         Checkpoint(
             architecture=architecture, config=run["architecture"], state=state, metadata=facts
         ),
+        replace=existing.is_replaced,
     )
     page = markdown_card(
         out.stem, architecture, sum(value.numel() for value in state.values()), facts
     )
     try:
-        write_text_atomic(out.with_suffix(".md"), page)
+        write_text_atomic(page_path, page, replace=existing.is_replaced)
     except OSError as error:
-        raise OutputError(f"cannot write {out.with_suffix('.md')}: {error.strerror}") from error
+        raise OutputError(f"cannot write {page_path}: {error.strerror}") from error
 
 
 def _blended(state: Mapping[str, Tensor], blend: Mapping[str, float]) -> dict[str, Tensor]:

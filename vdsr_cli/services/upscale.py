@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vdsr_cli.config import check_scale, check_temperature
-from vdsr_cli.errors import DeviceError, OutputError, VdsrError
+from vdsr_cli.errors import DeviceError, OutputExistsError, VdsrError
 from vdsr_cli.files import is_special
 from vdsr_cli.images import (
     MAX_PIXELS,
@@ -29,6 +29,7 @@ from vdsr_cli.images import (
     read_picture,
     refuse_impossible,
 )
+from vdsr_cli.outputs import Existing, is_taken, refuse_taken
 from vdsr_cli.paths import Source, output_format
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.aside import aside
@@ -50,7 +51,7 @@ class UpscaleRequest:
         settings: how the model samples.
         consistency: whether the result is projected to degrade to the input; None for where the
             model was trained on that degradation.
-        overwrite: replace outputs that exist; False skips them; None refuses.
+        existing: what becomes of outputs that are there.
         format: of outputs that go to a stream.
         quality: of lossy formats, 1 to 100.
         max_pixels: largest input, in pixels.
@@ -59,7 +60,7 @@ class UpscaleRequest:
     scale: float = 4.0
     settings: SamplingSettings = field(default_factory=SamplingSettings)
     consistency: bool | None = None
-    overwrite: bool | None = None
+    existing: Existing = Existing.refuse
     format: str = "png"
     quality: int = 95
     max_pixels: int = MAX_PIXELS
@@ -275,9 +276,10 @@ def upscale_file(
     named = UpscaleResult(input=str(source.path), output=None if output is None else str(output))
     started = time.perf_counter()
     try:
-        if output is not None and os.path.exists(output) and request.overwrite is False:
-            return replace(named, status="skipped")
-        _refuse_existing(output, request)
+        if output is not None:
+            if request.existing is Existing.skip and is_taken(output):
+                return replace(named, status="skipped")
+            refuse_taken([output], request.existing)
         picture = read_picture(
             stdin if source.is_stdin else source.path, max_pixels=request.max_pixels
         )
@@ -297,6 +299,9 @@ def upscale_file(
             + limits
             + _upscale_into(output or stdout, picture, loaded, request, runtime, on_tiles)
         )
+    except OutputExistsError as error:
+        is_skipped = request.existing is Existing.skip
+        return replace(named, status="skipped") if is_skipped else failed_result(named, error)
     except VdsrError as error:
         return failed_result(named, error)
     except (MemoryError, torch.OutOfMemoryError):
@@ -337,17 +342,6 @@ def failed_result(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
     )
 
 
-def _refuse_existing(output: Path | None, request: UpscaleRequest) -> None:
-    # os.path answers no, where Path raises, for what may not be looked at: writing will tell.
-    if output is not None and os.path.exists(output) and request.overwrite is None:
-        raise existing_error(str(output))
-
-
-def existing_error(output: str) -> OutputError:
-    """What is said of an output that is there and may neither be replaced nor skipped."""
-    return OutputError(f"{output} exists already", hint="add --overwrite or --skip-existing")
-
-
 def _upscale_into(
     output: Path | BinaryIO,
     picture: Picture,
@@ -360,13 +354,22 @@ def _upscale_into(
     if not isinstance(output, Path) or not _is_streamed(output):
         canvas = upscale_picture(picture, loaded, request, runtime, on_tiles=on_tiles)
         if isinstance(output, Path):
-            return canvas.save(output, quality=request.quality)
+            return canvas.save(
+                output, quality=request.quality, replace=request.existing.is_replaced
+            )
         return canvas.save_to(output, request.format, quality=request.quality)
     frame, format = _frame(picture, loaded, request), output_format(output)
     identity = partial(_identify, picture, loaded, request, runtime)
     threads = _encoders_beside(runtime)
     with (
-        open_picture_file(output, frame, format=format, identity=identity, threads=threads) as file,
+        open_picture_file(
+            output,
+            frame,
+            format=format,
+            identity=identity,
+            replace=request.existing.is_replaced,
+            threads=threads,
+        ) as file,
         aside(file.put_rows) as put_rows,
     ):
         for rows in upscale_rows(

@@ -22,11 +22,12 @@ from typing import BinaryIO, Final
 import torch
 
 from vdsr_cli.config import AUTO_MODEL
-from vdsr_cli.errors import DeviceError, VdsrError
+from vdsr_cli.errors import DeviceError, OutputExistsError, VdsrError
+from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.services.auto import auto_upscaler
-from vdsr_cli.services.folder import Outcome, as_asked, failure, file_sha256, settled
+from vdsr_cli.services.folder import Outcome, as_asked, failure, file_sha256, settled, taken
 from vdsr_cli.services.listing import Work, is_url
 from vdsr_cli.services.loading import LoadedModel, load_model
 from vdsr_cli.services.storage import exists, fetch, put
@@ -94,7 +95,7 @@ class Upscaler:
         """Makes one picture; its failure is an outcome."""
         request = self._job.request
         if work.is_retry:
-            request = replace(request, overwrite=True)
+            request = replace(request, existing=Existing.overwrite)
 
         def by_files(work: Work) -> Outcome:
             output = None if work.output is None else Path(work.output)
@@ -137,7 +138,10 @@ def _by_way_of_files(
                 local = replace(local, output=str(Path(folder, "out", name)))
             outcome = by_files(local)
             if is_stored and outcome.result.status == "done":
-                put(Path(str(local.output)), str(work.output))
+                may_replace = work.is_retry or request.existing.is_replaced
+                put(Path(str(local.output)), str(work.output), replace=may_replace)
+    except OutputExistsError as error:
+        return taken(work, request, error)
     except VdsrError as error:
         return failure(work, error)
     return as_asked(outcome, work)

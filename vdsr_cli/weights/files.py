@@ -139,10 +139,11 @@ def read_safetensors(path: Path) -> Checkpoint:
     )
 
 
-def write_safetensors(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a weights file, whole or not at all. Raises OutputError.
+def write_safetensors(path: Path, checkpoint: Checkpoint, *, replace: bool = True) -> None:
+    """Write a weights file, whole or not at all, in place of one of its name unless told not to.
 
-    Equal checkpoints give equal bytes. Tensors that share memory are written one by one.
+    Equal checkpoints give equal bytes. Tensors that share memory are written one by one. Raises
+    OutputError.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -156,7 +157,7 @@ def write_safetensors(path: Path, checkpoint: Checkpoint) -> None:
     state = _dense(checkpoint.state)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
+        with atomic_path(path, replace=replace) as temporary:
             save_file(state, temporary, metadata={METADATA_KEY: text})
     except SafetensorError as error:
         cause = _as_os_error(error)

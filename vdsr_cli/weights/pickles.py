@@ -56,6 +56,7 @@ def convert(
     config_name: str | None = None,
     *,
     architecture: str = PUBLISHED_ARCHITECTURE,
+    replace: bool = True,
 ) -> Header:
     """Write the tensors of the pickle ``source`` to the safetensors file ``destination``.
 
@@ -63,7 +64,7 @@ def convert(
     their names and shapes. The header keeps it, and the sha256 of ``source``. Returns the new
     header. Raises WeightsError for a file that would run code, is damaged, holds anything but
     tensors by name, or not those of its configuration's generative half; OutputError where
-    ``destination`` cannot be written.
+    ``destination`` cannot be written, or is there and not to be replaced.
     """
     from vdsr_cli.models.upstream import check_published, identify_published
 
@@ -77,7 +78,7 @@ def convert(
         state=state,
         metadata={"converted_from_sha256": hash_file(source)},
     )
-    write_safetensors(destination, checkpoint)
+    write_safetensors(destination, checkpoint, replace=replace)
     return read_header(destination)
 
 

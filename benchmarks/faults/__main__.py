@@ -1,0 +1,75 @@
+"""Runs `vdsr` from outside into every misfortune of this folder and counts what goes wrong.
+
+    python benchmarks/faults [--short] [--only WORD] [--seed 0] [--model NAME|PATH]
+
+Each module beside this one holds the faults of one kind. A full run tries every fault as often as
+it says; ``--short`` tries each once. Printed is a row of a Markdown table for every fault, the
+wrongs below it, and the sums; the exit code is 1 where anything was wrong.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+
+from runner import FAULTS, MEMORY_MB, Fault, SkippedError, Trial
+
+KINDS = ("tracebacks", "lost", "codes", "memory", "wrong")
+
+
+def attempt(one: Fault, model: str, seed: int) -> Trial:
+    """One try, in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="vdsr-faults-") as name:
+        trial = Trial(folder=Path(name), model=model, chance=random.Random(f"{one.name} {seed}"))
+        one.make(trial)
+        return trial
+
+
+def main() -> int:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--short", action="store_true", help="try each fault once")
+    parser.add_argument("--only", default="", help="faults whose name has this word")
+    parser.add_argument("--seed", type=int, default=0, help="of what is random")
+    parser.add_argument("--model", default="vdvae-sr-x4-tiny", help="of the runs")
+    options = parser.parse_args()
+    model = str(Path(options.model).resolve()) if Path(options.model).exists() else options.model
+    for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
+        import_module(path.stem)
+    total: Counter[str] = Counter()
+    peak_mb = 0.0
+    print(f"| fault | tries | runs | {' | '.join(KINDS)} | peak MB |")
+    print("|---" * (len(KINDS) + 4) + "|", flush=True)
+    for one in FAULTS:
+        if options.only not in one.name:
+            continue
+        counts: Counter[str] = Counter()
+        wrongs: list[str] = []
+        most_mb = 0.0
+        times = 1 if options.short else one.times
+        try:
+            for number in range(times):
+                trial = attempt(one, model, options.seed + number)
+                counts += trial.counts
+                wrongs += trial.wrongs
+                most_mb = max(most_mb, trial.peak_mb)
+        except SkippedError as reason:
+            print(f"| {one.name} | skipped: {reason} |", flush=True)
+            continue
+        figures = " | ".join(str(counts[kind]) for kind in KINDS)
+        print(f"| {one.name} | {times} | {counts['runs']} | {figures} | {most_mb:.0f} |")
+        for line in wrongs[:10]:
+            print(f"    {line.strip()[-300:]}")
+        sys.stdout.flush()
+        total += counts
+        peak_mb = max(peak_mb, most_mb)
+    sums = ", ".join(f"{total[kind]} {kind}" for kind in KINDS)
+    print(f"\n{total['runs']} runs: {sums}; peak {peak_mb:.0f} MB of {MEMORY_MB} allowed")
+    return int(any(total[kind] for kind in KINDS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
