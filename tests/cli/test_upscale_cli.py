@@ -245,10 +245,10 @@ def test_5_a_device_that_is_not_there(upscale, tmp_path, save_picture, monkeypat
 def test_5_memory_that_is_not_there(upscale, tmp_path, save_picture, monkeypatch):
     import torch
 
-    def sample(*arguments, **options):
+    def means(*arguments, **options):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
 
-    monkeypatch.setattr("vdsr_cli.models.compact.CompactVDVAESR.sample", sample)
+    monkeypatch.setattr("vdsr_cli.models.compact.CompactVDVAESR.means", means)
     save_picture(tmp_path / "a.png")
     ended = upscale("a.png")
     assert ended.code == 5

@@ -279,13 +279,13 @@ def test_samples_are_drawn_in_one_pass(tmp_path, save_picture, tiny, monkeypatch
     upscale = UpscaleRequest(settings=SamplingSettings(seed=4))
     method = ModelMethod(name="m", loaded=tiny, request=upscale, runtime=RUNTIME, samples=3)
     calls = []
-    sample = type(tiny.model).sample
+    means = type(tiny.model).means
 
     def counted(self, lr, noise, temperature, *, repeats=1):
         calls.append(repeats)
-        return sample(self, lr, noise, temperature, repeats=repeats)
+        return means(self, lr, noise, temperature, repeats=repeats)
 
-    monkeypatch.setattr(type(tiny.model), "sample", counted)
+    monkeypatch.setattr(type(tiny.model), "means", counted)
     together = method.draw("d", scene).samples
     assert calls == [3] and together.shape == (3, 3, 40, 56)
     for index, drawn in enumerate(together):
