@@ -164,7 +164,7 @@ def run_out(monkeypatch):
 def test_memory_that_runs_out_costs_the_batch_alone(
     vdsr, tmp_path, tiny_path, save_picture, run_out, calls
 ):
-    save_picture(tmp_path / "a.png", 120, 100)
+    save_picture(tmp_path / "a.png", 200, 100)  # so wide that the batch does not decide the rows
     words = ["upscale", tmp_path / "a.png", "-m", tiny_path, "--tile", 32, "--batch-size"]
     assert vdsr(*words, 8 >> calls, "-o", tmp_path / "whole.png").code == 0
     batches = run_out(calls)
