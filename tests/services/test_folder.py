@@ -137,6 +137,6 @@ def test_an_output_that_vanishes_before_it_is_hashed_is_skipped_all_the_same(
         raise FileNotFoundError(2, "No such file or directory", path)
 
     monkeypatch.setattr("vdsr_cli.services.folder.file_sha256", vanished)
-    _, told = run(works[:1], overwrite=False, manifest=manifest)
+    _, told = run(works[:1], existing=Existing.skip, manifest=manifest)
     assert [result.status for result in told] == ["skipped"]
     assert [record.sha256 for record in manifest] == [None]
