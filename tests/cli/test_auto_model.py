@@ -36,7 +36,7 @@ def names(monkeypatch, tiny_model):
         card = {"degradation": "real" if is_real else "bicubic"}
         return LoadedModel(name=name, model=tiny_model, record=None, card=card, parameters=1)
 
-    for module in ("loading", "workers"):
+    for module in ("workers", "loading"):  # the former takes the real one in when first imported
         monkeypatch.setattr(f"vdsr_cli.services.{module}.load_model", load)
     return loaded
 

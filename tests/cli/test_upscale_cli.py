@@ -519,9 +519,7 @@ def test_a_reader_that_goes_away(start_vdsr, tmp_path, save_picture, tiny_path):
     child = start_vdsr("upscale", "-m", tiny_path, "a.png", "-o", "-")
     child.stdout.close()
     err = child.stderr.read().decode()
-    assert child.wait(60) == 6
-    assert "Traceback" not in err and err.startswith("vdsr: standard output")
-    assert len(err.splitlines()) == 1, err
+    assert (child.wait(60), err) == (141, ""), "as SIGPIPE ends a command"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
