@@ -22,7 +22,7 @@ def disturb(trial: Trial, suffix: str, numbers: tuple[int, ...], most_s: float) 
         time.sleep(trial.chance.random() * most_s)
         child.send_signal(number)
         trial.counts["signals"] += 1
-        trial.end(child, killed=(number,))
+        trial.end(child, also=(128 + number,))
         path = trial.folder / f"b{suffix}"
         is_whole = not path.exists() or path.read_bytes() == whole
         trial.expect(is_whole, f"{path.name} is not whole", kind="lost")

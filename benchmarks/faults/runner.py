@@ -58,7 +58,7 @@ def fault(name: str, *, times: int = 1) -> "Callable[[Callable[[Trial], None]], 
 
 @dataclass
 class Ended:
-    """How a run of the command ended."""
+    """How a run of the command ended; ``code`` is a shell's: 128 and the signal that ended it."""
 
     code: int
     out: bytes
@@ -118,18 +118,17 @@ class Trial:
             command, **{"cwd": self.folder, **pipes, **options}, env=environment
         )
 
-    def end(self, child: "subprocess.Popen[bytes]", *, killed: tuple[int, ...] = ()) -> Ended:
-        """Waits for a child and checks how it ended; ``killed``: signals that may have ended it."""
+    def end(self, child: "subprocess.Popen[bytes]", *, also: tuple[int, ...] = ()) -> Ended:
+        """Waits for a child and checks how it ended; ``also``: other exit codes that are right."""
         out, err = (_spool(stream) for stream in (child.stdout, child.stderr))
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         texts = [_taken(stream) for stream in (out, err)]
-        ended = Ended(
-            child.returncode, texts[0], texts[1].decode(errors="replace"), usage.ru_maxrss / 1e3
-        )
+        code = child.returncode if child.returncode >= 0 else 128 - child.returncode
+        ended = Ended(code, texts[0], texts[1].decode(errors="replace"), usage.ru_maxrss / 1e3)
         self.counts["runs"] += 1
         self.peak_mb = max(self.peak_mb, ended.memory_mb)
-        is_listed = ended.code in CODES or -ended.code in killed
+        is_listed = ended.code in (*CODES, *also)
         self.expect("Traceback" not in ended.err, ended.err[-300:], kind="tracebacks")
         self.expect(is_listed, f"exit code {ended.code}: {ended.err[-300:]}", kind="codes")
         self.expect(ended.memory_mb < MEMORY_MB, f"{ended.memory_mb:.0f} MB", kind="memory")
