@@ -67,6 +67,8 @@ def crashes(trial: Trial) -> None:
             command = Path(f"/proc/{process}/cmdline").read_bytes()
             if process != child.pid and b"spawn_main" in command:
                 os.kill(process, signal.SIGSEGV)
+                while process in of_session(child.pid):
+                    time.sleep(0.05)  # else the next opening may meet the one that is dying
         os.close(pipe)
     ended = trial.end(child, also=(1,))  # which is exit code 1: a crash is a bug
     trial.expect("SIGSEGV" in ended.err and "memory" not in ended.err, ended.err)
