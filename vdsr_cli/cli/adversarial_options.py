@@ -1,11 +1,9 @@
 """The options of ``vdsr train`` for the adversarial phase, under a heading of their own."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-
-_PANEL = "Adversarial phase"
 
 
 class PerceptualNet(StrEnum):
@@ -15,90 +13,58 @@ class PerceptualNet(StrEnum):
     vgg = "vgg"
 
 
+def _option(
+    text: str, *, default: str | None = None, min: float | None = None, max: float | None = None
+) -> Any:
+    """An option whose default stands in :class:`~vdsr_cli.training.config.AdversarialConfig`."""
+    return typer.Option(
+        help=text,
+        rich_help_panel="Adversarial phase",
+        show_default=default or True,
+        min=min,
+        max=max,
+    )
+
+
 AdversarialOption = Annotated[
     int | None,
-    typer.Option(
-        min=0,
-        help="First step of training samples against a discriminator; sharper and cleaner ones."
+    _option(
+        "First step of training samples against a discriminator; sharper and cleaner ones."
         " Takes LPIPS weights: see --metric-weights.",
-        rich_help_panel=_PANEL,
+        min=0,
     ),
 ]
-PerceptualNetOption = Annotated[
-    PerceptualNet,
-    typer.Option(help="Network of the perceptual term.", rich_help_panel=_PANEL),
-]
-L1WeightOption = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0, help="Weight of a sample's L1.", rich_help_panel=_PANEL, show_default="1"
-    ),
-]
+PerceptualNetOption = Annotated[PerceptualNet, _option("Network of the perceptual term.")]
+L1WeightOption = Annotated[float | None, _option("Weight of a sample's L1.", default="1", min=0.0)]
 PerceptualWeightOption = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0, help="Weight of a sample's LPIPS.", rich_help_panel=_PANEL, show_default="1"
-    ),
+    float | None, _option("Weight of a sample's LPIPS.", default="1", min=0.0)
 ]
 AdversarialWeightOption = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        help="Weight of the discriminator's verdict.",
-        rich_help_panel=_PANEL,
-        show_default="0.1",
-    ),
+    float | None, _option("Weight of the discriminator's verdict.", default="0.1", min=0.0)
 ]
 ElboWeightOption = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        help="Weight of ELBO and mean path together.",
-        rich_help_panel=_PANEL,
-        show_default="0.05",
-    ),
+    float | None, _option("Weight of ELBO and mean path together.", default="0.05", min=0.0)
 ]
 DiversityOption = Annotated[
     float | None,
-    typer.Option(
+    _option(
+        "Share of the distance between samples that is not held against them.",
+        default="0.3",
         min=0.0,
         max=1.0,
-        help="Share of the distance between samples that is not held against them.",
-        rich_help_panel=_PANEL,
-        show_default="0.3",
     ),
 ]
 SharpenOption = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        help="Unsharp mask on what samples are compared with.",
-        rich_help_panel=_PANEL,
-        show_default="0",
-    ),
+    float | None, _option("Unsharp mask on what samples are compared with.", default="0", min=0.0)
 ]
 TemperaturesOption = Annotated[
-    tuple[float, float] | None,
-    typer.Option(
-        help="Range of the samples' temperatures.", rich_help_panel=_PANEL, show_default="0.6 1"
-    ),
+    tuple[float, float] | None, _option("Range of the samples' temperatures.", default="0.6 1")
 ]
 RampOption = Annotated[
     int | None,
-    typer.Option(
-        min=0,
-        help="Steps in which the discriminator's verdict comes to weigh.",
-        rich_help_panel=_PANEL,
-        show_default="300",
-    ),
+    _option("Steps in which the discriminator's verdict comes to weigh.", default="300", min=0),
 ]
 DiscriminatorRateOption = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0, help="Its peak learning rate.", rich_help_panel=_PANEL, show_default="2e-4"
-    ),
+    float | None, _option("Its peak learning rate.", default="2e-4", min=0.0)
 ]
-DiscriminatorWidthOption = Annotated[
-    int | None,
-    typer.Option(min=1, help="Its channels.", rich_help_panel=_PANEL, show_default="48"),
-]
+DiscriminatorWidthOption = Annotated[int | None, _option("Its channels.", default="48", min=1)]
