@@ -3,16 +3,17 @@
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from vdsr_cli.consistency import degrade, project, project_crop
 from vdsr_cli.errors import UsageError
 from vdsr_cli.metrics import LPIPS
 from vdsr_cli.models.compact import LatentShape
-from vdsr_cli.services.train_start import model_on_prior
+from vdsr_cli.models.vdvae import VDVAE
+from vdsr_cli.models.vdvae_config import PUBLISHED
+from vdsr_cli.services.train_start import model_on_prior, prepared
+from vdsr_cli.services.train_validation import fixed_noise
 from vdsr_cli.training.adversarial import AdversarialPhase, Discriminator, sharpened
 from vdsr_cli.training.config import AdversarialConfig, TrainConfig, config_for
 from vdsr_cli.training.data import PictureStore
@@ -23,23 +24,7 @@ CPU = torch.device("cpu")
 PHASE = AdversarialConfig(start=2, discriminator_width=8, ramp=2)
 CONFIG = TrainConfig(steps=5, batch=1, lr_size=8, warmup=1, adversarial=PHASE)
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    rough = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
-    rough.resize((72, 64), Image.Resampling.BICUBIC).save(folder / "0.png")
-    return folder
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -235,6 +220,22 @@ def test_the_prior_of_a_cvdvae_stays_frozen(trainer, tiny_prior):
     assert moved and all(n.startswith("lr_encoder.") or ".enc_y." in n for n in moved)
 
 
+@pytest.mark.parametrize("objective", ["vdvae-sr", "cvdvae"])
+def test_samples_on_a_prior_of_the_published_shape_are_trained(phase, objective):
+    layers = {"enc_blocks": "32x1,32d4,8x1,8d8,1x1", "dec_blocks": "1x1,8m1,8x1,32m8,32x1"}
+    shape = {"image_size": 32, "width": 16, "no_bias_above": 8}
+    prior = VDVAE(dataclasses.replace(PUBLISHED["ffhq256"], **shape, **layers))
+    model = prepared(model_on_prior(objective, prior, 4))
+    hr, lr = torch.rand(1, 3, 32, 32) * 2 - 1, torch.rand(1, 3, 8, 8)
+    phase(projected=True).sample_terms(
+        model, hr, lr, fixed_noise(2, (32, 32), CPU), 0.8, 1.0
+    ).loss.backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    assert any(gradient.abs().sum() > 0 for gradient in gradients)
+    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+
+
 def test_the_phase_has_defaults_of_its_own():
     plain = config_for("vdvae-sr", {"steps": 9}, fine_tuning=True)
     config = config_for("vdvae-sr", {"steps": 9}, fine_tuning=True, adversarial=PHASE)
@@ -284,6 +285,7 @@ def test_the_command_trains_exports_and_goes_on(pictures, tmp_path, vdsr, lpips_
         ("vdvae-sr", ["--elbo-from", 1], 2, "--elbo-from"),
         ("vdvae-sr", ["--temperatures", 1, 0.5], 2, "temperatures"),
         ("vdvae-sr", ["--graph"], 2, "--graph"),
+        ("vdvae-sr", ["--preset", "vdvae-sr-x2", "--lr-size", 8], 2, "--lr-size"),
         ("vdvae-sr", [], 4, "--metric-weights"),
     ],
 )

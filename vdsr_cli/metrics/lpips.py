@@ -55,7 +55,8 @@ class LPIPS(nn.Module):
     def maps(self, pictures: Tensor) -> Features:
         """What is compared of pictures (B, 3, H, W) in [-1, 1]; differentiable."""
         x = (pictures - self.shift.to(pictures)) / self.spread.to(pictures)
-        taps = tapped(self.backbone, self.taps, x.contiguous(memory_format=torch.channels_last))
+        x = x.contiguous(memory_format=torch.channels_last)
+        taps = [tap.float() for tap in tapped(self.backbone, self.taps, x)]
         # The norm's gradient at 0 is 0, that of a square root is not a number.
         norms = (torch.linalg.vector_norm(tap, dim=1, keepdim=True) for tap in taps)
         return [tap / (norm + 1e-10) for tap, norm in zip(taps, norms, strict=True)]

@@ -11,7 +11,7 @@ from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.metrics import LPIPS
 from vdsr_cli.services.bench_metrics import choose_metrics, load_learned
 from vdsr_cli.services.train_validation import model_upscales
-from vdsr_cli.training.adversarial import SIDE_MULTIPLE, AdversarialPhase
+from vdsr_cli.training.adversarial import LEAST_SIDE, SIDE_MULTIPLE, AdversarialPhase
 from vdsr_cli.training.run_folder import find_checkpoint, read_checkpoint
 
 if TYPE_CHECKING:
@@ -38,10 +38,12 @@ def adversarial_phase(
         )
     if config.adversarial.start < config.elbo_from:
         raise UsageError("--adversarial keeps the ELBO: it cannot begin before --elbo-from")
-    if config.lr_size * int(model.scale) % SIDE_MULTIPLE:  # type: ignore[arg-type]
+    side = config.lr_size * int(model.scale)  # type: ignore[arg-type]
+    if side % SIDE_MULTIPLE or side < LEAST_SIDE:
         raise UsageError(
-            f"--adversarial takes crops whose HR side is a multiple of {SIDE_MULTIPLE}",
-            hint="change --lr-size",
+            f"--adversarial takes crops whose HR side is a multiple of {SIDE_MULTIPLE}, at least"
+            f" {LEAST_SIDE}",
+            hint=f"change --lr-size, which at x{model.scale} makes it {side}",
         )
     if request.graph:
         raise UsageError("--graph does not go with --adversarial", hint="leave it out")

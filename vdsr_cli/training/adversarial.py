@@ -17,8 +17,8 @@ distance terms are the energy score (Gneiting and Raftery 2007, equation 22), wh
 is least for samples of the true distribution; at 0 nothing is subtracted.
 
 The discriminator is the U-Net with spectral norm of Real-ESRGAN (Wang et al. 2021, arXiv
-2107.10833) in small. It sees the enlarged LR picture beside the other, and pairs of pixels side by
-side instead of one by one, which makes it three times as fast. The loss is the logistic one of
+2107.10833) in small. It sees the enlarged LR picture beside the other, and squares of 2x2 pixels as
+channels, so that none of its layers works at full resolution. The loss is the logistic one of
 Goodfellow et al. 2014, non-saturating.
 """
 
@@ -37,11 +37,14 @@ from vdsr_cli.metrics import LPIPS
 from vdsr_cli.models.compact import NoiseSource
 from vdsr_cli.models.compact_parts import enlarged
 from vdsr_cli.training.config import AdversarialConfig
+from vdsr_cli.training.optimizer import set_rate, step_if
 
 SAMPLES = 2
 """Drawn of each LR picture: as many as a distance between samples takes."""
 SIDE_MULTIPLE = 8
 """HR sides of crops must be multiples of it: the discriminator's coarsest cell."""
+LEAST_SIDE = 32
+"""HR side of the smallest crops that LPIPS takes."""
 _SHARPENING_SIGMA = 4.0
 _SHARPENING_THRESHOLD = 20 / 255
 """Differences from the blurred picture, on [-1, 1], that are flat enough to be left alone."""
@@ -211,18 +214,10 @@ class AdversarialPhase:
         true, drawn = self.discriminator(pictures, terms.base.repeat(2, 1, 1, 1)).chunk(2)
         return F.softplus(-true).mean() + F.softplus(drawn).mean()
 
-    @torch.no_grad()
     def apply(self, is_good: Tensor, factor: float) -> None:
         """Takes the optimiser's step at a factor on its rate, if the gradient is good."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.discriminator_rate * factor
-        if is_good.device.type == "cpu":
-            if is_good:
-                self.optimizer.step()
-            return
-        # The fused optimiser leaves everything alone where found_inf is 1: no wait for the device.
-        self.optimizer.found_inf = (~is_good).float()  # type: ignore[attr-defined]
-        self.optimizer.step()
+        set_rate(self.optimizer, self.config.discriminator_rate * factor)
+        step_if(self.optimizer, is_good)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps; the averages of spectral norm are in it."""

@@ -22,6 +22,7 @@ from vdsr_cli.training.config import Row, RunPlan, TrainConfig, check_crop
 from vdsr_cli.training.data import CropSpec, PictureStore
 from vdsr_cli.training.degradation import RealDegradation
 from vdsr_cli.training.objectives import Losses, objective_of, to_unit_range, vdvae_sr_losses
+from vdsr_cli.training.optimizer import set_rate, step_if
 from vdsr_cli.training.randomness import StepRandom
 from vdsr_cli.training.run_folder import (
     MEAN,
@@ -159,8 +160,7 @@ class Trainer:
         factor = learning_rate_factor(
             self.step, warmup=config.warmup, steps=config.steps, cooldown=config.cooldown
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * factor
+        set_rate(self.optimizer, config.learning_rate * factor)
         random = StepRandom(config.seed, self.step, self.device)
         hr, lr = self._pairs(random)
         noise = self._draw_noise(random) if self.step >= config.elbo_from else None
@@ -300,14 +300,11 @@ class Trainer:
         weight = 1 - ema_decay_at(self.step, self.config.ema_decay)
         if self._waits:
             self._give_up_if_lost()
+        step_if(self.optimizer, is_good)
+        if self._waits:
             if is_good:
-                self.optimizer.step()
                 torch._foreach_lerp_(self._averages, self._trained, weight)
             return
-        # The fused optimiser leaves parameters and moments alone where found_inf is 1. Its kernel
-        # has read the gradients by then, which need not be finite.
-        self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
-        self.optimizer.step()
         changes = torch._foreach_sub(self._trained, self._averages)
         torch._foreach_mul_(changes, is_good * weight)
         torch._foreach_add_(self._averages, changes)
