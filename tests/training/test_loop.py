@@ -17,13 +17,7 @@ from vdsr_cli.weights import read_safetensors
 
 CONFIG = TrainConfig(steps=6, batch=2, lr_size=8, warmup=2, elbo_from=1, learning_rate=2e-3)
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

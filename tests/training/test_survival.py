@@ -12,10 +12,8 @@ import sys
 import time
 import tracemalloc
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from vdsr_cli.errors import DeviceError, OutputError, UsageError, WeightsError
 from vdsr_cli.training import run_folder
@@ -43,23 +41,7 @@ for _ in sys.stdin:
     print(os.waitpid(process, 0)[1], flush=True)
 """
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    rough = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
-    rough.resize((72, 64), Image.Resampling.BICUBIC).save(folder / "a.png")
-    return folder
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

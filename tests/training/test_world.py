@@ -24,12 +24,24 @@ def test_a_process_alone_has_everything():
     assert alone.any(True, torch.device("cpu")) and torch.equal(alone.mean(rows), rows)
 
 
-def test_two_processes_give_the_curve_of_one_with_the_doubled_batch(tmp_path, tiny_path, vdsr):
+ELBO = ("loss", "distortion_bits", "rate_bits", "mean_l1", "grad_norm")
+SAMPLES = ("sample_l1", "perceptual", "generator", "discriminator", "diversity")
+
+
+@pytest.mark.parametrize(
+    ("phase", "figures"),
+    [("", ELBO), ("--adversarial 0 --discriminator-width 8 --ramp 1", (*ELBO, *SAMPLES))],
+)
+def test_two_processes_give_the_curve_of_one_with_the_doubled_batch(
+    tmp_path, tiny_path, vdsr, lpips_weights, phase, figures
+):
+    folder = lpips_weights("squeeze").parent
     rng = np.random.default_rng(0)
     rough = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
     rough.resize((72, 64), Image.Resampling.BICUBIC).save(tmp_path / "a.png")
     words = ["train", "vdvae-sr", str(tmp_path / "a.png"), "--from", str(tiny_path)]
-    words += [*OPTIONS.split(), "--degradation", "real"]
+    words += [*OPTIONS.split(), "--degradation", "real", *phase.split()]
+    words += ["--metric-weights", str(folder)] if phase else []
     assert vdsr(*words, "--batch", 4, "--out", tmp_path / "one").code == 0
     command = [sys.executable, "-m", "vdsr_cli", *words, "--batch", "2"]
     command += ["--out", str(tmp_path / "two")]
@@ -40,7 +52,7 @@ def test_two_processes_give_the_curve_of_one_with_the_doubled_batch(tmp_path, ti
     one, two = (read_rows(tmp_path / name / "log.jsonl") for name in ("one", "two"))
     assert len(one) == len(two) == 5
     for a, b in zip(one, two, strict=True):
-        for key in ("loss", "distortion_bits", "rate_bits", "mean_l1", "grad_norm"):
+        for key in figures:
             assert a[key] == pytest.approx(b[key], rel=1e-3), (a["step"], key)
 
 
