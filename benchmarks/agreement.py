@@ -22,15 +22,15 @@ import torch
 from torch import Tensor
 
 from vdsr_cli.images import read_picture
+from vdsr_cli.loading import load_model
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.engine import (
+from vdsr_cli.sampling.engine import (
     ConditionalSampler,
     SamplingSettings,
     plan_picture,
     sample_strips,
 )
-from vdsr_cli.services.loading import load_model
-from vdsr_cli.tiling import tiles_for
+from vdsr_cli.sampling.tiling import tiles_for
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "photo.png"
 CUTS = {

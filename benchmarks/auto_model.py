@@ -24,10 +24,10 @@ from PIL import Image
 from vdsr_cli.config import DEFAULT_MODEL
 from vdsr_cli.images import read_picture
 from vdsr_cli.inspection import inspect
+from vdsr_cli.loading import load_model
 from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.loading import load_model
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
 
 SIDE = 512

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
+from vdsr_cli.bench.data import Failure, Protocol, discover, load_scenes
+from vdsr_cli.bench.methods import bicubic
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.images import Metadata, Picture, save_levels
+from vdsr_cli.loading import load_model
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.bench_data import Failure, Protocol, discover, load_scenes
-from vdsr_cli.services.bench_methods import bicubic
-from vdsr_cli.services.engine import SamplingSettings
-from vdsr_cli.services.loading import load_model
+from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
 
 

@@ -31,9 +31,9 @@ from torch import Tensor
 
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.images import Picture
+from vdsr_cli.loading import LoadedModel, load_model
 from vdsr_cli.runtime import Runtime, choose_runtime
-from vdsr_cli.services.engine import SamplingSettings
-from vdsr_cli.services.loading import LoadedModel, load_model
+from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
 
 MODELS = "vdvae-sr-x4,vdvae-sr-x4-tiny,vdvae-sr-x4-real,vdvae-sr-x2,vdvae-sr-x8,cvdvae-x4"

@@ -25,19 +25,19 @@ from speed import mirrored
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from vdsr_cli.batch.listing import Work
+from vdsr_cli.batch.processes import Job, WorkerProcesses
+from vdsr_cli.cuda_graph import Replay
 from vdsr_cli.images import read_picture, save_levels
+from vdsr_cli.loading import load_model
 from vdsr_cli.models.compact import LatentShape
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
 from vdsr_cli.models.vdvae_config import PUBLISHED, VDVAEConfig
 from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import Source
-from vdsr_cli.replay import Replay
 from vdsr_cli.runtime import Runtime, choose_runtime
-from vdsr_cli.services.engine import SamplingSettings, fitting, sample_strips
-from vdsr_cli.services.listing import Work
-from vdsr_cli.services.loading import load_model
+from vdsr_cli.sampling.engine import SamplingSettings, fitting, sample_strips
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
-from vdsr_cli.services.workers import Job, WorkerProcesses
 
 SMALL = VDVAEConfig(
     image_size=32,

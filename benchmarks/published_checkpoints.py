@@ -210,7 +210,7 @@ def publish(
 def check(layout: Layout, path: Path, state: Mapping[str, Tensor], *, is_whole: bool) -> None:
     """Compares a converted file with what was published, and loads it strictly."""
     from vdsr_cli.runtime import choose_runtime
-    from vdsr_cli.services.priors import load_prior
+    from vdsr_cli.sampling.priors import load_prior
     from vdsr_cli.weights import read_safetensors
 
     found = read_safetensors(path).state

@@ -11,13 +11,13 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from vdsr_cli.bench.data import Failure, Protocol
+from vdsr_cli.bench.report import PictureScore, Report
+from vdsr_cli.bench.run import BenchRequest, Events, run_bench
 from vdsr_cli.cli.bench_render import report_grids, to_markdown
 from vdsr_cli.files import write_text_atomic
+from vdsr_cli.loading import LoadedModel, load_model
 from vdsr_cli.runtime import Runtime, choose_runtime
-from vdsr_cli.services.bench import BenchRequest, Events, run_bench
-from vdsr_cli.services.bench_data import Failure, Protocol
-from vdsr_cli.services.bench_report import PictureScore, Report
-from vdsr_cli.services.loading import LoadedModel, load_model
 from vdsr_cli.weights import load_records, locate
 from vdsr_cli.weights.sources import Bundled
 

@@ -54,11 +54,11 @@ def main() -> None:
     options = parser.parse_args()
 
     from vdsr_cli.images import save_levels
+    from vdsr_cli.loading import load_model
     from vdsr_cli.outputs import Existing
     from vdsr_cli.paths import Source
     from vdsr_cli.runtime import choose_runtime
-    from vdsr_cli.services.engine import SamplingSettings
-    from vdsr_cli.services.loading import load_model
+    from vdsr_cli.sampling.engine import SamplingSettings
     from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
 
     runtime = choose_runtime(dtype=options.dtype)

@@ -52,10 +52,10 @@ def main() -> None:
 
     from vdsr_cli.models.registry import PRIOR_PRESETS
     from vdsr_cli.runtime import choose_runtime
-    from vdsr_cli.services.train_start import new_model
     from vdsr_cli.training.cards import hardware_of
     from vdsr_cli.training.data import PictureStore, find_pictures
     from vdsr_cli.training.loop import TrainConfig, Trainer
+    from vdsr_cli.training.start import new_model
 
     runtime = choose_runtime(options.device, options.dtype)
     objective = "vdvae" if options.preset in PRIOR_PRESETS else "vdvae-sr"

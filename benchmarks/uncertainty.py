@@ -22,12 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vdsr_cli.images import Metadata, read_picture
-from vdsr_cli.noise import NoiseField
+from vdsr_cli.loading import LoadedModel, load_model
+from vdsr_cli.metrics.calibration import area, gradient_magnitude, sparsification, spearman
 from vdsr_cli.runtime import Runtime, choose_runtime
-from vdsr_cli.services.engine import SamplingSettings
-from vdsr_cli.services.loading import LoadedModel, load_model
-from vdsr_cli.services.sample_set import Subject, draw_set
-from vdsr_cli.services.uncertainty import area, gradient_magnitude, sparsification, spearman
+from vdsr_cli.sampling.engine import SamplingSettings
+from vdsr_cli.sampling.noise import NoiseField
+from vdsr_cli.sampling.sample_set import Subject, draw_set
 
 COLUMNS = ("spearman", "spearman_gradient", "area", "area_gradient", "area_oracle")
 

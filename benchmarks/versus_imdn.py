@@ -30,11 +30,11 @@ from speed import mirrored
 from torch import Tensor
 
 from vdsr_cli.images import Canvas, read_picture, save_levels
+from vdsr_cli.loading import LoadedModel, load_model
 from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.engine import SamplingSettings, sample_strips
-from vdsr_cli.services.loading import LoadedModel, load_model
+from vdsr_cli.sampling.engine import SamplingSettings, sample_strips
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
 
 SCALE = 4

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from vdsr_cli.noise import NoiseField
-from vdsr_cli.replay import Replay
+from vdsr_cli.cuda_graph import Replay
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.services import replays
-from vdsr_cli.services.engine import SamplingSettings, fitting, sample_strips
-from vdsr_cli.services.train_start import model_on_prior, prepared
+from vdsr_cli.sampling import cuda_graphs as replays
+from vdsr_cli.sampling.engine import SamplingSettings, fitting, sample_strips
+from vdsr_cli.sampling.noise import NoiseField
 from vdsr_cli.training.data import PictureStore
 from vdsr_cli.training.loop import TrainConfig, Trainer
+from vdsr_cli.training.start import model_on_prior, prepared
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32)

@@ -23,9 +23,9 @@ from input_kinds import SCALE, Levels, Rng, blurred, decoded, jpeg, noisy, reduc
 
 from vdsr_cli.config import DEFAULT_MODEL, REAL_MODEL
 from vdsr_cli.images import Picture
+from vdsr_cli.loading import LoadedModel, load_model
 from vdsr_cli.metrics import LPIPS
 from vdsr_cli.runtime import Runtime, choose_runtime
-from vdsr_cli.services.loading import LoadedModel, load_model
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
 
 SIDE: Final = 384

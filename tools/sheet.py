@@ -22,10 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vdsr_cli.consistency import degrade_8bit
-from vdsr_cli.images import Picture, save_levels
-from vdsr_cli.runtime import Runtime, choose_runtime
-from vdsr_cli.services.bench_data import (
+from vdsr_cli.bench.data import (
     Dataset,
     Protocol,
     Scene,
@@ -34,10 +31,13 @@ from vdsr_cli.services.bench_data import (
     load_scene,
     to_image,
 )
-from vdsr_cli.services.bench_methods import bicubic
-from vdsr_cli.services.engine import SamplingSettings
-from vdsr_cli.services.loading import LoadedModel, load_model
-from vdsr_cli.services.sheet import Entry, contact_sheet, enlarged
+from vdsr_cli.bench.methods import bicubic
+from vdsr_cli.consistency import degrade_8bit
+from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
+from vdsr_cli.images import Picture, save_levels
+from vdsr_cli.loading import LoadedModel, load_model
+from vdsr_cli.runtime import Runtime, choose_runtime
+from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
 
 CROPS = Path(__file__).with_name("crops.toml")

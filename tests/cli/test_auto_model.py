@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vdsr_cli.cli.upscale import MANIFEST_NAME
-from vdsr_cli.services.loading import LoadedModel
+from vdsr_cli.loading import LoadedModel
 
 STREET = Path(__file__).parents[1] / "data" / "street.png"
 SMALL = ("--tile", "16", "--overlap", "4", "--dtype", "float32")
@@ -36,8 +36,8 @@ def names(monkeypatch, tiny_model):
         card = {"degradation": "real" if is_real else "bicubic"}
         return LoadedModel(name=name, model=tiny_model, record=None, card=card, parameters=1)
 
-    for module in ("workers", "loading"):  # the former takes the real one in when first imported
-        monkeypatch.setattr(f"vdsr_cli.services.{module}.load_model", load)
+    for module in ("batch.processes", "loading"):  # the former holds the real one once imported
+        monkeypatch.setattr(f"vdsr_cli.{module}.load_model", load)
     return loaded
 
 

@@ -45,7 +45,7 @@ def pictures(tmp_path_factory) -> Path:
 @pytest.fixture
 def small_preset(monkeypatch) -> list[str]:
     """Options of a run of a tiny network."""
-    monkeypatch.setattr("vdsr_cli.services.train_start.SRVAE_PRESETS", {"small": SMALL})
+    monkeypatch.setattr("vdsr_cli.training.start.SRVAE_PRESETS", {"small": SMALL})
     words = "--preset small --batch 4 --log-every 1 --device cpu --dtype float32 --val-every 2"
     return words.split()
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from vdsr_cli.models.vdvae import VDVAE, VDVAEConfig
-from vdsr_cli.services.train_shape import published_shape
+from vdsr_cli.training.shape import published_shape
 from vdsr_cli.weights import Checkpoint, read_header, read_safetensors, write_safetensors
 
 PRIOR = VDVAEConfig(

@@ -262,7 +262,7 @@ def test_5_no_memory_for_what_is_made_of_a_sample(upscale, tmp_path, save_pictur
     def push(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
 
-    monkeypatch.setattr("vdsr_cli.services.strips.StripProjection.push", push)
+    monkeypatch.setattr("vdsr_cli.sampling.strips.StripProjection.push", push)
     save_picture(tmp_path / "a.png")
     ended = upscale("a.png")
     assert ended.code == 5

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vdsr_cli.files import finished_name
-from vdsr_cli.images.draft import _MARK
+from vdsr_cli.images.resumable import _MARK
 
 NAMES = ["a.png", "b.png", "sub/c.png", "sub/d.png", "e.png"]
 KILLS = 4
@@ -20,8 +20,8 @@ KILLS = 4
 ZYGOTE = """
 import os, sys
 import torch
-import vdsr_cli.cli.upscale, vdsr_cli.services.upscale, vdsr_cli.services.loading
-import vdsr_cli.images.draft as draft, vdsr_cli.images.segments as segments
+import vdsr_cli.cli.upscale, vdsr_cli.services.upscale, vdsr_cli.loading
+import vdsr_cli.images.resumable as draft, vdsr_cli.images.segments as segments
 draft.JOURNAL_EVERY_S, segments._SEGMENT_BYTES = 0.0, 3000
 from vdsr_cli.cli.app import main
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from mutations import EXTREMES, mutated
 
 from vdsr_cli.errors import VdsrError, WeightsError
+from vdsr_cli.loading import load_model
 from vdsr_cli.models.registry import ARCHITECTURES, PRESETS, build_model, config_of
 from vdsr_cli.models.srvae_config import DenseSpec, SRVAEConfig
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.services.loading import load_model
 from vdsr_cli.weights.pickles import read_pickle
 
 CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32)

@@ -17,8 +17,8 @@ from PIL import Image
 
 from vdsr_cli.errors import OutputError, OutputExistsError
 from vdsr_cli.images import Frame, Metadata, encode_levels, open_picture_file, read_picture
-from vdsr_cli.images.draft import open_draft
 from vdsr_cli.images.png import PngCoder, combined_adler
+from vdsr_cli.images.resumable import open_draft
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
 KINDS = [(c, d) for c in (1, 2, 3, 4) for d in (np.uint8, np.uint16)]
@@ -350,7 +350,7 @@ def test_a_full_disk_keeps_what_is_journaled(tmp_path, monkeypatch, small_segmen
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vdsr_cli.images.draft.Draft.append", full)
+        patch.setattr("vdsr_cli.images.resumable.Draft.append", full)
         with pytest.raises(OutputError, match="no space is left") as caught:
             write(path, LEVELS, Metadata(), CUTS)
     assert str(caught.value).startswith(f"{path}: cannot be written")

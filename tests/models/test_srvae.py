@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from vdsr_cli.bench.data import Scene
+from vdsr_cli.bench.likelihood import elbo_bits
 from vdsr_cli.errors import WeightsError
 from vdsr_cli.models.compact_parts import LatentShape
 from vdsr_cli.models.dmol import dmol_log_prob, dmol_mean, dmol_sample
@@ -27,10 +29,8 @@ from vdsr_cli.models.srvae_layers import (
     dense_decoder,
     dense_encoder,
 )
-from vdsr_cli.noise import NoiseField
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.bench_data import Scene
-from vdsr_cli.services.bench_elbo import elbo_bits
+from vdsr_cli.sampling.noise import NoiseField
 
 PUBLISHED_TENSORS = "071821f24fda1969e37451ac8e047a32087e02f238182d47fa91f97378f9c0d1"
 """SHA-256 of the sorted lines ``name shape`` of the published code's state dict, RealNVP prior."""

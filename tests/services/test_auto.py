@@ -9,8 +9,8 @@ from PIL import Image
 
 from vdsr_cli.errors import WeightsError
 from vdsr_cli.images import read_picture
+from vdsr_cli.loading import LoadedModel
 from vdsr_cli.services.auto import auto_sampler, auto_upscaler
-from vdsr_cli.services.loading import LoadedModel
 
 STREET = Path(__file__).parents[1] / "data" / "street.png"
 SCALES = {"vdvae-sr-x2": 2, "vdvae-sr-x8": 8}

@@ -9,6 +9,7 @@ from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.paths import Naming
 from vdsr_cli.runtime import choose_runtime
+from vdsr_cli.sampling.priors import CompactPrior, LoadedPrior, PublishedPrior
 from vdsr_cli.services.generate import (
     GenerateRequest,
     draw_pictures,
@@ -18,7 +19,6 @@ from vdsr_cli.services.generate import (
     picture_grid,
     size_of,
 )
-from vdsr_cli.services.priors import CompactPrior, LoadedPrior, PublishedPrior
 
 RUNTIME = choose_runtime("cpu", "float32")
 

@@ -11,13 +11,14 @@ import torch
 
 from vdsr_cli.consistency import degrade
 from vdsr_cli.errors import UsageError
+from vdsr_cli.figures.plot import Panel, draw_figure, to_svg
 from vdsr_cli.models.compact import CompactConfig, Level
 from vdsr_cli.models.compact_prior import CompactVDVAE
 from vdsr_cli.models.dmol import dmol_mean
 from vdsr_cli.models.registry import architecture_of
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.models.vdvae_config import VDVAEConfig
-from vdsr_cli.noise import NoiseField
+from vdsr_cli.sampling.noise import NoiseField
 from vdsr_cli.services.layers import (
     LayerDistances,
     LayersRequest,
@@ -27,7 +28,6 @@ from vdsr_cli.services.layers import (
     picture_size,
     summarise,
 )
-from vdsr_cli.services.plot import Panel, draw_figure, to_svg
 from vdsr_cli.weights import Checkpoint, write_safetensors
 
 CONFIG = CompactConfig(

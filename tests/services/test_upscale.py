@@ -15,12 +15,12 @@ from PIL import Image
 from vdsr_cli.consistency import degrade
 from vdsr_cli.errors import OutputError, UsageError
 from vdsr_cli.images import Metadata, Picture, read_picture
+from vdsr_cli.loading import LoadedModel
 from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import STDIN, Source
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.services.engine import SamplingSettings
-from vdsr_cli.services.loading import LoadedModel
+from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.services.upscale import (
     UpscaleRequest,
     count_tiles,

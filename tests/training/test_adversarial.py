@@ -12,13 +12,13 @@ from vdsr_cli.metrics import LPIPS
 from vdsr_cli.models.compact import LatentShape
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.models.vdvae_config import PUBLISHED
-from vdsr_cli.services.train_start import model_on_prior, prepared
-from vdsr_cli.services.train_validation import fixed_noise
 from vdsr_cli.training.adversarial import AdversarialPhase, Discriminator, sharpened
 from vdsr_cli.training.config import AdversarialConfig, TrainConfig, config_for
 from vdsr_cli.training.data import PictureStore
 from vdsr_cli.training.loop import Trainer
 from vdsr_cli.training.run_folder import read_checkpoint
+from vdsr_cli.training.start import model_on_prior, prepared
+from vdsr_cli.training.validation import fixed_noise
 
 CPU = torch.device("cpu")
 PHASE = AdversarialConfig(start=2, discriminator_width=8, ramp=2)

@@ -23,10 +23,10 @@ from vdsr_cli.models.registry import (
 )
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.services.engine import SamplingSettings, sample_strips
-from vdsr_cli.services.train_start import lr_encoder_for, model_on_prior, prepared
-from vdsr_cli.services.train_validation import fixed_noise
+from vdsr_cli.sampling.engine import SamplingSettings, sample_strips
 from vdsr_cli.training.objectives import objective_of
+from vdsr_cli.training.start import lr_encoder_for, model_on_prior, prepared
+from vdsr_cli.training.validation import fixed_noise
 
 CPU = torch.device("cpu")
 CONFIG = CompactConfig(

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from vdsr_cli.models.vdvae import PUBLISHED, VDVAE
-from vdsr_cli.services.train_start import model_on_prior, prepared
-from vdsr_cli.services.train_validation import fixed_noise
 from vdsr_cli.training.config import config_for
 from vdsr_cli.training.objectives import objective_of
 from vdsr_cli.training.published import PublishedShape
+from vdsr_cli.training.start import model_on_prior, prepared
+from vdsr_cli.training.validation import fixed_noise
 
 
 @pytest.mark.parametrize(

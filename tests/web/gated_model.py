@@ -2,7 +2,7 @@
 
 import threading
 
-from vdsr_cli.services.loading import LoadedModel
+from vdsr_cli.loading import LoadedModel
 
 
 class Gate:

@@ -19,8 +19,8 @@ from starlette.testclient import TestClient
 
 from vdsr_cli.errors import DeviceError
 from vdsr_cli.images import Picture
+from vdsr_cli.loading import load_model
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.loading import load_model
 from vdsr_cli.services.serve import reduced_to
 from vdsr_cli.web.app import create_app
 from vdsr_cli.web.endpoint import Limits

@@ -24,10 +24,10 @@ from vdsr_cli.errors import UsageError
 from vdsr_cli.outputs import check_outputs
 
 if TYPE_CHECKING:
+    from vdsr_cli.bench.report import Report
+    from vdsr_cli.bench.run import BenchRequest
+    from vdsr_cli.loading import LoadedModel
     from vdsr_cli.runtime import Runtime
-    from vdsr_cli.services.bench import BenchRequest
-    from vdsr_cli.services.bench_report import Report
-    from vdsr_cli.services.loading import LoadedModel
 
 BASELINE = "bicubic"
 
@@ -173,11 +173,11 @@ def bench(
         _save(report, csv=csv, plot=None, replace=overwrite)
         raise typer.Exit(report.exit_code)
 
+    from vdsr_cli.bench.data import Protocol
+    from vdsr_cli.bench.run import BenchRequest
+    from vdsr_cli.metrics.learned import choose_metrics
     from vdsr_cli.runtime import choose_runtime
-    from vdsr_cli.services.bench import BenchRequest
-    from vdsr_cli.services.bench_data import Protocol
-    from vdsr_cli.services.bench_metrics import choose_metrics
-    from vdsr_cli.services.engine import SamplingSettings
+    from vdsr_cli.sampling.engine import SamplingSettings
     from vdsr_cli.services.upscale import UpscaleRequest
 
     runtime = choose_runtime(device.value, dtype.value)
@@ -211,7 +211,7 @@ def _check_usage(
     paths: list[Path] | None, plot: Path | None, *, as_json: bool, markdown: bool
 ) -> None:
     """Refuses what would fail after minutes of work."""
-    from vdsr_cli.services.plot import check_plot_path
+    from vdsr_cli.figures.plot import check_plot_path
 
     if not paths:
         raise UsageError(
@@ -228,14 +228,14 @@ def _names(text: str) -> list[str]:
 
 
 def _load(names: list[str], runtime: "Runtime") -> list["LoadedModel"]:
-    from vdsr_cli.services.loading import load_model
+    from vdsr_cli.loading import load_model
 
     return [load_model(name, runtime) for name in names if name != BASELINE]
 
 
 def _are_priors(names: list[str]) -> bool:
     """Whether all are unconditional priors; raises UsageError where only some are."""
-    from vdsr_cli.services.priors import is_prior
+    from vdsr_cli.sampling.priors import is_prior
 
     priors = [name for name in names if name != BASELINE and is_prior(name)]
     if priors and len(priors) < len(names):
@@ -264,11 +264,11 @@ def _score_priors(
     quiet: bool,
 ) -> "Report":
     """Likelihoods, in float32 unless told otherwise: as those that others publish."""
+    from vdsr_cli.bench.priors import PriorBenchRequest, find_datasets, run_prior_bench
+    from vdsr_cli.bench.run import Events
     from vdsr_cli.cli.bench_render import BenchProgress
     from vdsr_cli.runtime import choose_runtime
-    from vdsr_cli.services.bench import Events
-    from vdsr_cli.services.bench_priors import PriorBenchRequest, find_datasets, run_prior_bench
-    from vdsr_cli.services.priors import load_prior
+    from vdsr_cli.sampling.priors import load_prior
 
     request = PriorBenchRequest(datasets=find_datasets(paths), seeds=seeds)
     precision = Dtype.float32 if dtype is Dtype.auto else dtype
@@ -295,8 +295,8 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _run(
     request: "BenchRequest", loaded: list["LoadedModel"], runtime: "Runtime", *, quiet: bool
 ) -> "Report":
+    from vdsr_cli.bench.run import Events, run_bench
     from vdsr_cli.cli.bench_render import BenchProgress
-    from vdsr_cli.services.bench import Events, run_bench
 
     with BenchProgress(quiet=quiet) as progress:
         events = Events(
@@ -306,9 +306,9 @@ def _run(
 
 
 def _save(report: "Report", *, csv: Path | None, plot: Path | None, replace: bool) -> None:
-    from vdsr_cli.services.bench_plot import temperature_figure
-    from vdsr_cli.services.bench_report import write_csv
-    from vdsr_cli.services.plot import save_figure
+    from vdsr_cli.bench.plot import temperature_figure
+    from vdsr_cli.bench.report import write_csv
+    from vdsr_cli.figures.plot import save_figure
 
     if csv is not None:
         write_csv(report, csv, replace=replace)

@@ -13,9 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.table import Table
 from rich.text import Text
 
-from vdsr_cli.cli.console import make_progress, print_line
-from vdsr_cli.services.bench_published import PublishedRow, load_known_sets, published_rows
-from vdsr_cli.services.bench_report import (
+from vdsr_cli.bench.published import PublishedRow, load_known_sets, published_rows
+from vdsr_cli.bench.report import (
     COLUMNS,
     Column,
     DatasetFacts,
@@ -25,6 +24,7 @@ from vdsr_cli.services.bench_report import (
     Row,
     worst_pictures,
 )
+from vdsr_cli.cli.console import make_progress, print_line
 
 
 class BenchProgress:

@@ -93,9 +93,9 @@ def generate(
     sides = None if size is None else _parse_size(size)
 
     from vdsr_cli.runtime import choose_runtime
+    from vdsr_cli.sampling.priors import load_prior
     from vdsr_cli.services.generate import GenerateRequest
     from vdsr_cli.services.generate import generate as run
-    from vdsr_cli.services.priors import load_prior
 
     request = GenerateRequest(
         count=count,

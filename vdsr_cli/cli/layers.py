@@ -56,6 +56,7 @@ def layers(
 
     Example: vdsr layers --model vdvae-x4-prior --scales 1,4,16 --plot layers.svg
     """
+    from vdsr_cli.figures.plot import check_plot_path, save_figure
     from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.services.layers import (
         LayersRequest,
@@ -64,7 +65,6 @@ def layers(
         measure_codes,
         summarise,
     )
-    from vdsr_cli.services.plot import check_plot_path, save_figure
 
     if plot is not None:
         check_plot_path(plot)

@@ -35,7 +35,7 @@ from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import Source, expand_inputs, output_path, plan_naming, scale_tag
 
 if TYPE_CHECKING:
-    from vdsr_cli.services.diverse_records import DiverseResult
+    from vdsr_cli.diverse.records import DiverseResult
 
 
 def sample_diverse(
@@ -129,13 +129,13 @@ def sample_diverse(
     for number in numbers:
         check_temperature(number)
 
+    from vdsr_cli.diverse.inputs import count_samples
+    from vdsr_cli.diverse.records import DiverseRequest, OutputNames, Walk, parse_pick
+    from vdsr_cli.diverse.run import sample_diverse as run
+    from vdsr_cli.loading import load_model
     from vdsr_cli.runtime import choose_runtime
+    from vdsr_cli.sampling.engine import SamplingSettings
     from vdsr_cli.services.auto import auto_sampler
-    from vdsr_cli.services.diverse import sample_diverse as run
-    from vdsr_cli.services.diverse_inputs import count_samples
-    from vdsr_cli.services.diverse_records import DiverseRequest, OutputNames, Walk, parse_pick
-    from vdsr_cli.services.engine import SamplingSettings
-    from vdsr_cli.services.loading import load_model
 
     request = DiverseRequest(
         samples=samples,

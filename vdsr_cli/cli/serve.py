@@ -25,8 +25,8 @@ from vdsr_cli.config import AUTO_MODEL, DEFAULT_SAMPLER
 from vdsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from vdsr_cli.loading import LoadedModel, ModelSource
     from vdsr_cli.runtime import Runtime
-    from vdsr_cli.services.loading import LoadedModel, ModelSource
 
 _MB = 1_000_000
 _MOST_MB = 1e6
@@ -116,8 +116,8 @@ def _log(line: str) -> None:
 
 def _load(names: list[str] | None, runtime: "Runtime") -> "Sequence[ModelSource]":
     """The models named, or auto and every bundled one that upscales."""
+    from vdsr_cli.loading import load_model
     from vdsr_cli.services.auto import auto_sampler
-    from vdsr_cli.services.loading import load_model
     from vdsr_cli.weights import load_records
     from vdsr_cli.weights.sources import Bundled
 

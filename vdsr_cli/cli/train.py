@@ -311,8 +311,8 @@ def _hyper_parameters(
 
     ``context.params`` has what was typed; some versions of Typer make no paths of it.
     """
-    from vdsr_cli.services.train_shape import published_shape
     from vdsr_cli.training.config import AdversarialConfig, TrainConfig, config_for
+    from vdsr_cli.training.shape import published_shape
 
     start = context.params["adversarial"]
     given = _given(context, TrainConfig)

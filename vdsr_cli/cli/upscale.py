@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from vdsr_cli.batch.listing import FolderListing, Work, is_url, joined, work_on
 from vdsr_cli.cli.console import (
     TileProgress,
     print_choice,
@@ -53,13 +54,12 @@ from vdsr_cli.paths import (
     plan_outputs,
     scale_tag,
 )
-from vdsr_cli.services.listing import FolderListing, Work, is_url, joined, work_on
 
 if TYPE_CHECKING:
-    from vdsr_cli.services.folder import Outcome
-    from vdsr_cli.services.store_listing import StoreListing
+    from vdsr_cli.batch.processes import InProcess, Job, WorkerProcesses
+    from vdsr_cli.batch.run import Outcome
+    from vdsr_cli.batch.store_listing import StoreListing
     from vdsr_cli.services.upscale import UpscaleResult
-    from vdsr_cli.services.workers import InProcess, Job, WorkerProcesses
 
 MANIFEST_NAME = "vdsr-manifest.jsonl"
 """What the manifest of a run over one folder is called, in the folder of -o."""
@@ -146,12 +146,12 @@ def upscale(
             _show_plan(work, as_json=as_json)
         return
 
-    from vdsr_cli.services.cluster import RayCluster
-    from vdsr_cli.services.engine import SamplingSettings
-    from vdsr_cli.services.folder import only_failed, run_works
-    from vdsr_cli.services.manifest import Manifest
+    from vdsr_cli.batch.manifest import Manifest
+    from vdsr_cli.batch.processes import Job
+    from vdsr_cli.batch.ray import RayCluster
+    from vdsr_cli.batch.run import only_failed, run_works
+    from vdsr_cli.sampling.engine import SamplingSettings
     from vdsr_cli.services.upscale import UpscaleRequest
-    from vdsr_cli.services.workers import Job
 
     request = UpscaleRequest(
         scale=scale,
@@ -223,7 +223,7 @@ def _plan_works(
     if any(map(is_url, inputs)):
         if not is_one or naming.folder is None:
             raise UsageError("a URL goes alone, to a folder or another URL", hint="give -o")
-        from vdsr_cli.services.store_listing import StoreListing
+        from vdsr_cli.batch.store_listing import StoreListing
 
         return StoreListing(
             folder=inputs[0], naming=naming, address=address, out=store, recursive=recursive
@@ -258,7 +258,7 @@ def _refuse_streams(works: list[Work], *, as_json: bool, elsewhere: bool) -> Non
 def _local_engine(
     job: "Job", jobs: int | None, bars: TileProgress
 ) -> "InProcess | WorkerProcesses":
-    from vdsr_cli.services.workers import InProcess, Upscaler, WorkerProcesses
+    from vdsr_cli.batch.processes import InProcess, Upscaler, WorkerProcesses
 
     if jobs is not None:
         return WorkerProcesses(job=job, count=jobs)

@@ -227,7 +227,7 @@ def _tell_defect(name: str, header: Header) -> None:
     """Says on stderr what a published file lacks."""
     if header.architecture != PUBLISHED_ARCHITECTURE:
         return
-    from vdsr_cli.services.priors import defect_of
+    from vdsr_cli.sampling.priors import defect_of
 
     if (defect := defect_of(header)) is not None:
         print(f"vdsr: {name}: {defect}", file=sys.stderr)

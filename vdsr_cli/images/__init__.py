@@ -28,7 +28,7 @@ from vdsr_cli.images.atomic import atomic_write, writing_to
 from vdsr_cli.images.canvas import Canvas
 from vdsr_cli.images.decode import MAX_PIXELS, read_picture
 from vdsr_cli.images.encode import encode_levels, is_segmented, refuse_impossible, save_levels
-from vdsr_cli.images.frame import Frame
+from vdsr_cli.images.output_spec import Frame
 from vdsr_cli.images.picture import Metadata, Picture
 from vdsr_cli.images.picture_file import PictureFile, open_picture_file
 

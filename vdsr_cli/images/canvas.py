@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vdsr_cli.images.encode import encode_levels, flattened, save_levels, to_8_bits
-from vdsr_cli.images.frame import Frame
+from vdsr_cli.images.output_spec import Frame
 from vdsr_cli.images.picture import Metadata
 
 
 class Canvas:
     """A picture of ``height`` x ``width`` pixels in the depth and channels of its source.
 
-    It holds the integers alone; see :class:`~vdsr_cli.images.frame.Frame`.
+    It holds the integers alone; see :class:`~vdsr_cli.images.output_spec.Frame`.
 
     Args:
         height: rows.
@@ -43,7 +43,7 @@ class Canvas:
         """Set the rows from ``top`` on.
 
         Args:
-            top, rgb, alpha: as :meth:`~vdsr_cli.images.frame.Frame.levels` takes them.
+            top, rgb, alpha: as :meth:`~vdsr_cli.images.output_spec.Frame.levels` takes them.
 
         Raises:
             ValueError: shapes that do not fit, or values that are not finite.

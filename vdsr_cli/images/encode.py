@@ -12,8 +12,8 @@ from PIL import Image, features
 
 from vdsr_cli.errors import OutputError, UsageError
 from vdsr_cli.images.atomic import atomic_write, writing_to
-from vdsr_cli.images.frame import Frame
 from vdsr_cli.images.metadata import profile_space, sized_exif
+from vdsr_cli.images.output_spec import Frame
 from vdsr_cli.images.picture import Metadata
 from vdsr_cli.images.png import PngCoder, write_png
 from vdsr_cli.images.segments import SegmentCoder

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vdsr_cli.images.atomic import writing_to
-from vdsr_cli.images.draft import Draft, open_draft
 from vdsr_cli.images.encode import fit_levels, open_coder
-from vdsr_cli.images.frame import Frame
+from vdsr_cli.images.output_spec import Frame
+from vdsr_cli.images.resumable import Draft, open_draft
 from vdsr_cli.images.segments import Segment
 
 _DISCARDED: Final = (
@@ -46,7 +46,7 @@ def open_picture_file(
         format: one that :func:`~vdsr_cli.images.encode.is_segmented`.
         identity: gives a hash of all that the rows depend on.
         replace: whether it takes the place of a file that has its name by then.
-        every_s: seconds between two journals; see :mod:`~vdsr_cli.images.draft`.
+        every_s: seconds between two journals; see :mod:`~vdsr_cli.images.resumable`.
         threads: how many encode; the bytes do not depend on it. One is the caller's, more go ahead.
 
     Raises:
@@ -105,7 +105,7 @@ class PictureFile:
         """Takes the next rows.
 
         Args:
-            top, rgb, alpha: as :meth:`~vdsr_cli.images.frame.Frame.levels` takes them.
+            top, rgb, alpha: as :meth:`~vdsr_cli.images.output_spec.Frame.levels` takes them.
 
         Raises:
             ValueError: they are not the next rows, do not fit, or are not finite.

@@ -10,7 +10,7 @@ from functools import cache
 from vdsr_cli.config import AUTO_MODEL, REAL_MODEL, default_model, default_sampler
 from vdsr_cli.images import Picture
 from vdsr_cli.inspection import inspect
-from vdsr_cli.services.loading import Choice, LoadedModel
+from vdsr_cli.loading import Choice, LoadedModel
 
 Load = Callable[[str], LoadedModel]
 

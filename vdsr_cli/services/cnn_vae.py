@@ -11,20 +11,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vdsr_cli.bench.methods import bicubic
 from vdsr_cli.config import torch_seed
 from vdsr_cli.errors import UsageError
+from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
 from vdsr_cli.metrics import psnr_rgb
 from vdsr_cli.models.cnn_vae import CNNVAE, HR_SIZE, SCALE, CNNVAEConfig
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.bench_methods import bicubic
-from vdsr_cli.services.sheet import Entry, contact_sheet, enlarged
-from vdsr_cli.services.train_start import load_weights, model_of_run
 from vdsr_cli.training.cards import command_line, hardware_of
 from vdsr_cli.training.cnn_vae import CNNVAETrainConfig, CNNVAETrainer
 from vdsr_cli.training.config import Row, RunPlan
 from vdsr_cli.training.idx import TEST_IMAGES, TRAIN_IMAGES, IdxStore, find_idx
 from vdsr_cli.training.objectives import to_unit_range
 from vdsr_cli.training.run_folder import alone_in, find_checkpoint
+from vdsr_cli.training.start import load_weights, model_of_run
 
 _BATCH = 500
 _SHOWN_PX = 112

@@ -15,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vdsr_cli.bench.data import to_pixels
 from vdsr_cli.config import DEFAULT_BATCH
 from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.images import encode_levels, refuse_impossible, save_levels
-from vdsr_cli.noise import NoiseField
 from vdsr_cli.outputs import Existing, is_taken, refuse_taken
 from vdsr_cli.paths import Naming, output_format
 from vdsr_cli.runtime import Runtime, is_out_of_memory
-from vdsr_cli.services.bench_data import to_pixels
-from vdsr_cli.services.priors import LOW_BIT_NOTE, LoadedPrior, Prior, logistic_of, noise_of
+from vdsr_cli.sampling.noise import NoiseField
+from vdsr_cli.sampling.priors import LOW_BIT_NOTE, LoadedPrior, Prior, logistic_of, noise_of
 
 DEFAULT_SIDE_PX = 256
 GAP_PX = 2

@@ -20,16 +20,16 @@ from torch import Tensor
 
 from vdsr_cli.consistency import degrade
 from vdsr_cli.errors import UsageError
+from vdsr_cli.figures.plot import Figure, Panel, draw_figure
 from vdsr_cli.metrics import pairwise_rms
 from vdsr_cli.models.compact import LatentShape, NoiseSource
 from vdsr_cli.models.compact_prior import CompactVDVAE
 from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_pixels
 from vdsr_cli.models.vdvae import VDVAE
-from vdsr_cli.noise import NoiseField
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.services.engine import PIXEL_LAYER
-from vdsr_cli.services.plot import Figure, Panel, draw_figure
-from vdsr_cli.services.train_start import load_weights
+from vdsr_cli.sampling.engine import PIXEL_LAYER
+from vdsr_cli.sampling.noise import NoiseField
+from vdsr_cli.training.start import load_weights
 
 NEGLIGIBLE = 0.5
 """Grey levels below which the paper calls a distance negligible."""

@@ -16,18 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vdsr_cli.config import check_temperature
+from vdsr_cli.diverse.outputs import colour_full
+from vdsr_cli.diverse.run import enlarged_alpha
 from vdsr_cli.errors import UsageError
+from vdsr_cli.figures.viridis import viridis
 from vdsr_cli.images import Canvas, Picture, encode_levels
-from vdsr_cli.noise import NoiseField
+from vdsr_cli.loading import LoadedModel, ModelSource
+from vdsr_cli.metrics.streaming import mean_of_pairs
 from vdsr_cli.paths import scale_tag
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.services.diverse import enlarged_alpha
-from vdsr_cli.services.diverse_outputs import colour_full
-from vdsr_cli.services.engine import SamplingSettings, limits_of, plan_for
-from vdsr_cli.services.loading import LoadedModel, ModelSource
-from vdsr_cli.services.sample_set import SampleSet, Subject, draw_set
-from vdsr_cli.services.spread import mean_of_pairs
-from vdsr_cli.services.viridis import viridis
+from vdsr_cli.sampling.engine import SamplingSettings, limits_of, plan_for
+from vdsr_cli.sampling.noise import NoiseField
+from vdsr_cli.sampling.sample_set import SampleSet, Subject, draw_set
 
 MOST_SAMPLES = 16
 """Samples of one request: each is held in memory until the result is dropped."""

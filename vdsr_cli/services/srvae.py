@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vdsr_cli.bench.methods import bicubic
 from vdsr_cli.config import torch_seed
 from vdsr_cli.errors import UsageError
+from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
 from vdsr_cli.metrics import psnr_y
 from vdsr_cli.models.compact_parts import LatentShape, NoiseSource
 from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_mean, dmol_sample
 from vdsr_cli.models.srvae import SCALE, SRVAE, Bound, importance_weighted_nll
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.bench_methods import bicubic
-from vdsr_cli.services.sheet import Entry, contact_sheet, enlarged
-from vdsr_cli.services.train_start import load_weights
 from vdsr_cli.training.data import CropSpec, PictureStore, find_pictures
 from vdsr_cli.training.objectives import to_unit_range
+from vdsr_cli.training.start import load_weights
 
 PSNR_CAP = 60.0
 """A crop whose luma is met more nearly than this, such as a flat one, counts as this."""

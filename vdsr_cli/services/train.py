@@ -21,14 +21,7 @@ from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.vdvae_sr import VDVAESR
 from vdsr_cli.outputs import Existing, check_outputs
 from vdsr_cli.runtime import Runtime, choose_runtime
-from vdsr_cli.services.train_adversarial import adversarial_phase
-from vdsr_cli.services.train_start import (
-    check_scale_of,
-    model_of_run,
-    new_model,
-    read_network,
-)
-from vdsr_cli.services.train_validation import Validator
+from vdsr_cli.training.adversarial_start import adversarial_phase
 from vdsr_cli.training.cards import card_facts, command_line, hardware_of, markdown_card
 from vdsr_cli.training.config import Row, RunPlan, TrainConfig, check_crop
 from vdsr_cli.training.curves import save_curves
@@ -42,6 +35,13 @@ from vdsr_cli.training.run_folder import (
     read_log,
 )
 from vdsr_cli.training.srvae import initialise_from_data
+from vdsr_cli.training.start import (
+    check_scale_of,
+    model_of_run,
+    new_model,
+    read_network,
+)
+from vdsr_cli.training.validation import Validator
 from vdsr_cli.training.world import World, join_world, leave_world
 from vdsr_cli.weights import Checkpoint, write_safetensors
 
@@ -116,7 +116,7 @@ def train(request: TrainRequest) -> Trainer:
 
     Raises:
         UsageError, InputError, WeightsError, DeviceError, OutputError: see :class:`Trainer` and
-            :func:`~vdsr_cli.services.train_start.new_model`.
+            :func:`~vdsr_cli.training.start.new_model`.
     """
     deadline = None if request.minutes is None else time.monotonic() + 60 * request.minutes
     world, device = join_world(request.device)

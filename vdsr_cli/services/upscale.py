@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final
 import torch
 from torch import Tensor
 
+from vdsr_cli.background import aside
 from vdsr_cli.config import check_scale, check_temperature
 from vdsr_cli.errors import DeviceError, OutputExistsError, VdsrError
 from vdsr_cli.files import is_special
@@ -29,15 +30,14 @@ from vdsr_cli.images import (
     read_picture,
     refuse_impossible,
 )
+from vdsr_cli.loading import LoadedModel, ModelSource
 from vdsr_cli.outputs import Existing, is_taken, refuse_taken
 from vdsr_cli.paths import Source, output_format
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.services.aside import aside
-from vdsr_cli.services.engine import SamplingSettings, fitting, limits_of, plan_for
-from vdsr_cli.services.identity import identify
-from vdsr_cli.services.loading import LoadedModel, ModelSource
-from vdsr_cli.services.strips import StripSource, projected_strips, resized_strips, sampled_strips
-from vdsr_cli.tiling import check_tiles, tiles_for
+from vdsr_cli.sampling.engine import SamplingSettings, fitting, limits_of, plan_for
+from vdsr_cli.sampling.fingerprint import identify
+from vdsr_cli.sampling.strips import StripSource, projected_strips, resized_strips, sampled_strips
+from vdsr_cli.sampling.tiling import check_tiles, tiles_for
 
 _MOST_ENCODERS: Final = 8
 

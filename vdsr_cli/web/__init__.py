@@ -9,7 +9,7 @@
     app.py          routes, security headers, whom to answer, the log
     connections.py  who is too slow, or one too many
     server.py       the socket and uvicorn
-    page.*          the page around the viewer that reports have too (services/viewer.*)
+    page.*          the page around the viewer that reports have too (figures/viewer.*)
 
 Needs the extra ``serve``; nothing here is imported before ``vdsr serve`` has found it.
 """

@@ -15,9 +15,9 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vdsr_cli.figures.html_report import embedded_json, viewer_part
+from vdsr_cli.loading import ModelSource
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.services.loading import ModelSource
-from vdsr_cli.services.report import embedded_json, viewer_part
 from vdsr_cli.services.serve import MOST_SAMPLES
 from vdsr_cli.web.endpoint import Draw, Limits
 from vdsr_cli.web.jobs import JobQueue, KeptFiles

@@ -26,8 +26,8 @@ from starlette.types import Receive, Scope, Send
 
 from vdsr_cli.errors import DeviceError, InputError, UsageError, VdsrError
 from vdsr_cli.images import Picture, read_picture
+from vdsr_cli.loading import ModelSource
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.services.loading import ModelSource
 from vdsr_cli.services.serve import Drawn, DrawRequest, draw, reduced_to
 from vdsr_cli.web.connections import client_of
 from vdsr_cli.web.jobs import Cancelled, Job, JobQueue, KeptFiles, QueueFullError

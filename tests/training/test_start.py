@@ -1,0 +1,64 @@
+"""What a training run starts from."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vdsr_cli.errors import UsageError
+from vdsr_cli.models.compact import CompactVDVAESR
+from vdsr_cli.models.registry import PRESETS
+from vdsr_cli.models.widening import can_widen, widen_into
+from vdsr_cli.training.start import model_of_preset, new_model, transferred
+from vdsr_cli.training.validation import fixed_noise
+
+
+def test_a_preset_takes_what_fits_of_a_model_of_another_scale():
+    source = model_of_preset("vdvae-sr", "vdvae-sr-x4-large")
+    model = transferred(source, model_of_preset("vdvae-sr", "vdvae-sr-x2"))
+    taken = model.state_dict()
+    for name, value in source.state_dict().items():
+        if name.startswith(("lr_encoder.", "levels.0.", "levels.1.", "levels.2.")):
+            assert torch.equal(taken[name], value), name
+    assert model.scale == 2
+    assert model.head.out_channels == 6 * 2**2
+
+
+def test_the_bundled_model_starts_one_of_another_scale():
+    model = new_model("vdvae-sr", preset="vdvae-sr-x8", prior=None, start_from="vdvae-sr-x4")
+    lr = torch.rand(1, 3, 8, 8)
+    assert model.mean_path(lr).shape == (1, 3, 64, 64)
+
+
+def test_nothing_in_common_is_refused():
+    with pytest.raises(UsageError, match="no tensor in common"):
+        transferred(torch.nn.Linear(2, 2), model_of_preset("vdvae-sr", "vdvae-sr-x4"))
+
+
+@pytest.mark.parametrize("factor", [(3, 2), (2, 1)])
+def test_a_wider_network_begins_as_the_narrower_one(make_tiny, factor):
+    narrow = make_tiny(config=PRESETS["vdvae-sr-x4-tiny"])
+    levels = (
+        replace(level, width=level.width * factor[0] // factor[1]) for level in narrow.config.levels
+    )
+    wide = CompactVDVAESR(replace(narrow.config, levels=tuple(levels)))
+    transferred(narrow, wide)
+    hr, lr = torch.rand(1, 3, 32, 32) * 2 - 1, torch.rand(1, 3, 8, 8)
+    noise = fixed_noise(1, (32, 32), torch.device("cpu"))
+    with torch.no_grad():
+        (elbo, mean), (wide_elbo, wide_mean) = (
+            model.elbo_and_mean(hr, lr, noise) for model in (narrow, wide)
+        )
+    torch.testing.assert_close(wide_mean, mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(wide_elbo.rate, elbo.rate, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(wide_elbo.distortion, elbo.distortion, rtol=1e-5, atol=1e-2)
+
+
+def test_a_narrower_or_deeper_network_is_not_the_same_one_wider():
+    tiny = PRESETS["vdvae-sr-x4-tiny"]
+    deeper = replace(tiny, levels=(replace(tiny.levels[0], blocks=2), *tiny.levels[1:]))
+    wider = replace(tiny, levels=tuple(replace(v, width=2 * v.width) for v in tiny.levels))
+    assert can_widen(tiny, wider) and can_widen(tiny, tiny)
+    assert not can_widen(wider, tiny) and not can_widen(tiny, deeper)
+    with pytest.raises(ValueError, match="narrower"):
+        widen_into(CompactVDVAESR(tiny), CompactVDVAESR(wider))

@@ -1,0 +1,152 @@
+"""A run over many pictures: a stream of work, an engine that does it, a manifest that records it.
+
+works ─► what exists is settled at once ─► Engine.run ─► outcomes, as they come ─► manifest
+"""
+
+import hashlib
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from vdsr_cli.batch.listing import Work, absolute, is_url
+from vdsr_cli.batch.manifest import Manifest, Record
+from vdsr_cli.errors import OutputExistsError, VdsrError
+from vdsr_cli.files import exists_error
+from vdsr_cli.outputs import Existing, is_taken
+from vdsr_cli.services.upscale import (
+    UpscaleRequest,
+    UpscaleResult,
+    failed_result,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a picture.
+
+    Attributes:
+        work: which one.
+        result: as the command line shows it.
+        sha256: of the output's bytes, where the run keeps a manifest and the picture is done.
+    """
+
+    work: Work
+    result: UpscaleResult
+    sha256: str | None = None
+
+
+class Engine(Protocol):
+    """Who does the work: this process, others of this machine, or a cluster."""
+
+    def run(self, works: Iterable[Work]) -> Generator[Outcome, None, None]:
+        """Yields an outcome for each picture, in any order, taking works only as it needs them.
+
+        Closed early, it ends what is in work and leaves nothing partial. Raises VdsrError where
+        no picture can be made: no such model, no such device.
+        """
+
+
+def run_works(
+    works: Iterable[Work],
+    engine: Engine,
+    request: UpscaleRequest,
+    *,
+    manifest: Manifest | None = None,
+    on_outcome: Callable[[Outcome], None],
+) -> None:
+    """Makes the pictures; each outcome is recorded, then told.
+
+    An output that exists on this machine is skipped or refused here, before any engine hears of
+    it. What is refused is not recorded: nothing was tried.
+
+    Raises:
+        VdsrError: of the works, the engine or the manifest; what is done stays done.
+    """
+
+    def finish(outcome: Outcome) -> None:
+        if manifest is not None:
+            _record(outcome, manifest)
+        on_outcome(outcome)
+
+    def pending() -> Iterator[Work]:
+        for work in works:
+            known = settled(work, request, is_taken)
+            if known is None:
+                yield work
+            elif known.result.status == "skipped":
+                finish(known)
+            else:
+                on_outcome(known)
+
+    with closing(engine.run(pending())) as outcomes:
+        for outcome in outcomes:
+            finish(outcome)
+
+
+def only_failed(works: Iterable[Work], manifest: Manifest) -> Iterator[Work]:
+    """Yields the works whose last line in the manifest says failed. Raises InputError."""
+    failed = manifest.failed()
+    return (work for work in works if absolute(work.input) in failed)
+
+
+def failure(work: Work, error: VdsrError) -> Outcome:
+    """The outcome of a picture that an error ended."""
+    return Outcome(work=work, result=failed_result(UpscaleResult(input=work.input), error))
+
+
+def as_asked(outcome: Outcome, work: Work) -> Outcome:
+    """The outcome of work that was done under other addresses, in those that were asked for."""
+    result = outcome.result
+    error = result.error and result.error.replace(outcome.work.input, work.input)
+    if error and outcome.work.output and work.output:
+        error = error.replace(outcome.work.output, work.output)
+    output = result.output and work.output
+    return replace(
+        outcome, work=work, result=replace(result, input=work.input, output=output, error=error)
+    )
+
+
+def file_sha256(path: str) -> str:
+    """Of a file's bytes, in hexadecimal. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def settled(work: Work, request: UpscaleRequest, exists: Callable[[str], bool]) -> Outcome | None:
+    """What is known without any work: the output exists, and is skipped or refused."""
+    is_free = work.is_retry or request.existing is Existing.overwrite
+    if work.output is None or is_free or not exists(work.output):
+        return None
+    return taken(work, request, exists_error(work.output))
+
+
+def taken(work: Work, request: UpscaleRequest, error: OutputExistsError) -> Outcome:
+    """The outcome where the output is there: skipped or refused."""
+    if request.existing is Existing.skip:
+        result = UpscaleResult(input=work.input, output=work.output, status="skipped")
+        return Outcome(work=work, result=result)
+    return failure(work, error)
+
+
+def _record(outcome: Outcome, manifest: Manifest) -> None:
+    """Adds a line; for a skipped output only where a killed run left it without one."""
+    work, result, sha256 = outcome.work, outcome.result, outcome.sha256
+    input, output = absolute(work.input), work.output and absolute(work.output)
+    if result.status == "skipped":
+        if manifest.has(input):
+            return
+        with suppress(OSError):  # it may have vanished meanwhile
+            sha256 = None if output is None or is_url(output) else file_sha256(output)
+    manifest.append(
+        Record(
+            input=input,
+            output=output,
+            status=result.status,
+            seconds=result.seconds,
+            sha256=sha256,
+            error=result.error,
+            exit_code=result.exit_code,
+            model=result.model,
+        )
+    )

@@ -1,0 +1,227 @@
+"""What is scored: bicubic enlargement, our models, and pictures that other tools have made.
+
+A method takes a scene and returns its samples, uint8 (samples, 3, H, W); one unless the protocol
+asks for more.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol as Interface
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from vdsr_cli.bench.data import Protocol, Scene, from_image, to_image, to_pixels
+from vdsr_cli.bench.likelihood import LikelihoodModel, elbo_bits
+from vdsr_cli.errors import InputError
+from vdsr_cli.images import Canvas, Metadata, Picture, read_picture
+from vdsr_cli.loading import LoadedModel
+from vdsr_cli.paths import INPUT_SUFFIXES
+from vdsr_cli.runtime import Runtime
+from vdsr_cli.sampling.noise import NoiseField
+from vdsr_cli.sampling.sample_set import Subject, draw_set
+from vdsr_cli.sampling.tiling import DEFAULT_TILE
+from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
+
+BICUBIC = "bicubic"
+_PAD_LR = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Drawn:
+    """What a method made of a scene.
+
+    Attributes:
+        samples: uint8 (k, 3, H, W).
+        seconds: that one of them took, or None where somebody else made it.
+        scores: that only the method itself can know, by column key.
+    """
+
+    samples: Tensor
+    seconds: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+class Method(Interface):
+    """One row of the table, for one seed."""
+
+    @property
+    def name(self) -> str:
+        """What the row is called."""
+
+    @property
+    def temperature(self) -> float | None:
+        """Of a model that samples."""
+
+    @property
+    def seed(self) -> int | None:
+        """Of a model that samples."""
+
+    def draw(self, dataset: str, scene: Scene) -> Drawn:
+        """The samples of a scene; raises VdsrError where there are none."""
+
+
+def row_names(paths: Sequence[str]) -> list[str]:
+    """Short names of models and folders: a file's stem, a folder's name; whole where they clash."""
+    short = [_short_name(path) for path in paths]
+    taken = Counter([BICUBIC, *short])
+    pairs = zip(short, paths, strict=True)
+    return [name if taken[name] == 1 else path for name, path in pairs]
+
+
+def _short_name(path: str) -> str:
+    if path.endswith(".safetensors"):
+        return Path(path).stem
+    return Path(path).resolve().name if Path(path).is_dir() else path
+
+
+def bicubic(lr: Tensor, scale: int) -> Tensor:
+    """MATLAB-like enlargement (a = -0.5, edge pixels repeated): uint8 (3, h, w) -> (3, H, W)."""
+    padded = F.pad(lr.double().unsqueeze(0), (_PAD_LR,) * 4, mode="replicate")
+    wide = F.interpolate(
+        padded, scale_factor=scale, mode="bicubic", antialias=True, align_corners=False
+    )
+    edge = _PAD_LR * scale
+    return to_pixels(wide[0, :, edge:-edge, edge:-edge] / 255)
+
+
+def pillow_bicubic(lr: Tensor, scale: int) -> Tensor:
+    """Pillow's enlargement, which the papers' tables use."""
+    size = (lr.shape[2] * scale, lr.shape[1] * scale)
+    return from_image(to_image(lr).resize(size, Image.Resampling.BICUBIC))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bicubic:
+    """The baseline of every table."""
+
+    protocol: Protocol = Protocol.standard
+    name: str = BICUBIC
+    temperature: float | None = None
+    seed: int | None = None
+
+    def draw(self, dataset: str, scene: Scene) -> Drawn:
+        """The enlarged picture; ``dataset`` is not looked at."""
+        enlarge = pillow_bicubic if self.protocol is Protocol.paper else bicubic
+        started = time.perf_counter()
+        sr = enlarge(scene.lr, scene.scale)
+        return Drawn(samples=sr.unsqueeze(0), seconds=time.perf_counter() - started)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMethod:
+    """A model at one temperature and seed, exactly as ``vdsr upscale`` runs it.
+
+    Several samples are drawn as ``vdsr sample-diverse`` draws them.
+    """
+
+    name: str
+    loaded: LoadedModel
+    request: UpscaleRequest
+    runtime: Runtime
+    samples: int = 1
+    has_likelihood: bool = False
+
+    @property
+    def temperature(self) -> float | None:
+        """Of the latents."""
+        return self.request.settings.temperature
+
+    @property
+    def seed(self) -> int | None:
+        """Of the noise field; None at temperature 0, where it says nothing."""
+        return self.request.settings.seed if self.request.settings.temperature else None
+
+    def draw(self, dataset: str, scene: Scene) -> Drawn:
+        """``samples`` samples of the noise field's; ``dataset`` is not looked at."""
+        started = time.perf_counter()
+        canvases = self._canvases(scene)
+        seconds = (time.perf_counter() - started) / self.samples
+        drawn = [torch.from_numpy(c.rgb8().copy()).permute(2, 0, 1) for c in canvases]
+        return Drawn(samples=torch.stack(drawn), seconds=seconds, scores=self._likelihood(scene))
+
+    def _likelihood(self, scene: Scene) -> dict[str, float]:
+        model: object = self.loaded.model
+        is_native = self.loaded.model.scale == scene.scale
+        if not (self.has_likelihood and is_native and isinstance(model, LikelihoodModel)):
+            return {}
+        return elbo_bits(model, scene, seed=self.request.settings.seed, runtime=self.runtime)
+
+    def _canvases(self, scene: Scene) -> Sequence[Canvas]:
+        return self._several(scene) if self.samples > 1 else [self._one(scene)]
+
+    def _one(self, scene: Scene) -> Canvas:
+        picture = Picture(rgb=_unit(scene), metadata=Metadata(is_grey=scene.is_grey))
+        request = replace(self.request, scale=float(scene.scale))
+        return upscale_picture(picture, self.loaded, request, self.runtime)
+
+    def _several(self, scene: Scene) -> Sequence[Canvas]:
+        """As ``vdsr sample-diverse`` draws them: the LR encoder sees each tile once."""
+        settings, consistency = self.request.settings, self.request.consistency
+        subject = Subject(
+            lr=_unit(scene)[0],
+            alpha=None,
+            metadata=Metadata(is_grey=scene.is_grey),
+            is_projected=self.loaded.is_bicubic if consistency is None else consistency,
+        )
+        noises = [NoiseField(seed=settings.seed, sample=index) for index in range(self.samples)]
+        drawn = draw_set(self.loaded.model, subject, settings, noises, self.runtime)
+        return drawn.canvases
+
+    def warm_up(self) -> None:
+        """One tile, so that what is set up on first use is not counted."""
+        side = self.loaded.model.fixed_tile or DEFAULT_TILE
+        lr = torch.zeros(3, side, side, dtype=torch.uint8)
+        scale = self.loaded.model.scale
+        self._canvases(Scene(name="", hr=lr, lr=lr, scale=scale, source_size=(side, side)))
+
+
+def _unit(scene: Scene) -> Tensor:
+    """The input as models take it: float32 (1, 3, h, w) in [0, 1]."""
+    return scene.lr.unsqueeze(0).float() / 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderMethod:
+    """Pictures that another tool has made: ``folder/001.png``, or ``folder/set5/001_x4.png``."""
+
+    folder: Path
+    name: str
+    temperature: float | None = None
+    seed: int | None = None
+
+    def draw(self, dataset: str, scene: Scene) -> Drawn:
+        """The picture of the scene's name.
+
+        Raises:
+            InputError: there is none, or several, or it has another size than HR.
+        """
+        path = self._find(dataset, scene.name)
+        sr = to_pixels(read_picture(path).rgb[0])
+        if sr.shape != scene.hr.shape:
+            raise InputError(
+                f"{path}: {sr.shape[2]}x{sr.shape[1]} where the HR picture is "
+                f"{scene.hr.shape[2]}x{scene.hr.shape[1]}"
+            )
+        return Drawn(samples=sr.unsqueeze(0))
+
+    def _find(self, dataset: str, stem: str) -> Path:
+        below = self.folder / dataset
+        folder = below if below.is_dir() else self.folder
+        files = [p for p in folder.iterdir() if p.suffix.lower() in INPUT_SUFFIXES]
+        exact = [p for p in files if p.stem == stem]
+        tagged = (
+            [p for p in files if p.stem.startswith(stem) and not p.stem[len(stem)].isalnum()]
+            if not exact
+            else []
+        )
+        found = sorted(exact or tagged)
+        if len(found) != 1:
+            count = "several pictures" if found else "no picture"
+            raise InputError(f"{folder}: {count} of the name {stem}")
+        return found[0]

@@ -1,0 +1,336 @@
+"""The use case of ``vdsr bench``: pictures with their ground truth in, a report out.
+
+paths ─► datasets ─► scenes (HR, LR) ─► methods ─► samples ─► Judge ─► scores ─► Report
+                          └─► bicubic, verified on the sets that are known, before the rest
+metrics ─► weights, at hand or downloaded ─────────────────────►┘
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from vdsr_cli.bench.crops import draw_strip, make_panels, save_strip
+from vdsr_cli.bench.data import (
+    Dataset,
+    Failure,
+    Protocol,
+    Scene,
+    discover,
+    load_scenes,
+)
+from vdsr_cli.bench.fid import FEWEST_PICTURES, SetFeatures
+from vdsr_cli.bench.methods import Bicubic, FolderMethod, Method, ModelMethod, row_names
+from vdsr_cli.bench.report import (
+    PictureScore,
+    Report,
+    SetScore,
+    worst_pictures,
+)
+from vdsr_cli.bench.scoring import Judge
+from vdsr_cli.bench.verify import dataset_facts
+from vdsr_cli.errors import InputError, UsageError, VdsrError
+from vdsr_cli.loading import LoadedModel
+from vdsr_cli.metrics.learned import LEARNED, Learned, LearnedMetric, load_learned
+from vdsr_cli.outputs import Existing, refuse_inputs, refuse_taken
+from vdsr_cli.runtime import Runtime
+from vdsr_cli.services.upscale import UpscaleRequest, check_request
+from vdsr_cli.weights.fetch import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRequest:
+    """What to score and how.
+
+    Attributes:
+        paths: pictures and folders; see :mod:`vdsr_cli.bench.data`.
+        protocol: standard, paper or diverse.
+        scale: super-resolution factor; a model of another one runs as ``vdsr upscale`` runs it.
+        temperatures: each is a row of each model.
+        seeds: of the noise; rows are means over them.
+        samples: drawn of each picture under the diverse protocol.
+        upscale: how the models run; its scale, temperature and seed are replaced.
+        metrics: the learned ones to score, downloaded if need be; None for those at hand.
+        metric_weights: folder with their weights, or None.
+        against: folders of pictures that other tools have made.
+        likelihood: whether bits per dimension are scored, of the models that have them.
+        verify: whether bicubic must come out as known on the sets that are known.
+        worst: how many of the worst pictures are of interest.
+        crops: folder for crops of those, or None.
+        existing: what becomes of crops that are there.
+    """
+
+    paths: tuple[Path, ...]
+    protocol: Protocol = Protocol.standard
+    scale: int = 4
+    temperatures: tuple[float, ...] = (0.8,)
+    seeds: tuple[int, ...] = (0,)
+    samples: int = 5
+    upscale: UpscaleRequest = field(default_factory=UpscaleRequest)
+    metrics: tuple[LearnedMetric, ...] | None = None
+    metric_weights: Path | None = None
+    against: tuple[Path, ...] = ()
+    likelihood: bool = False
+    verify: bool = True
+    worst: int = 0
+    crops: Path | None = None
+    existing: Existing = Existing.refuse
+
+    def __post_init__(self) -> None:
+        if not (self.temperatures and self.seeds):
+            raise UsageError("a benchmark needs a temperature and a seed")
+        if self.protocol is Protocol.diverse and self.samples < 2:
+            raise UsageError("--samples: diversity needs 2 samples or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """What a caller may want to see on the way."""
+
+    on_start: Callable[[str, int], None] = lambda dataset, steps: None
+    on_score: Callable[[PictureScore], None] = lambda score: None
+    on_failure: Callable[[Failure], None] = lambda failure: None
+    on_download: Progress | None = None
+
+
+def run_bench(
+    request: BenchRequest, models: Sequence[LoadedModel], runtime: Runtime, events: Events
+) -> Report:
+    """Scores everything that is asked for.
+
+    A picture that cannot be scored is a failure in the report; what concerns the whole run is
+    raised.
+
+    Raises:
+        UsageError: a model of another scale under the diverse protocol.
+        InputError: a path without pictures.
+        DeviceError: a model that does not run.
+    """
+    foreign = [loaded for loaded in models if loaded.model.scale != request.scale]
+    if foreign and request.protocol is Protocol.diverse:
+        raise UsageError(f"{foreign[0].name} is a model for scale {foreign[0].model.scale}")
+    for loaded in models:
+        check_request(request.upscale, loaded)
+    datasets = discover(request.paths, request.scale)
+    if request.crops is not None:
+        _check_crops(datasets, request.crops, request.existing)
+    methods = plan_methods(request, models, runtime)
+    report = Report(protocol=request.protocol.value, scale=request.scale)
+    report.notes += [
+        f"{loaded.name} is a model for scale {loaded.model.scale}; its row is what "
+        f"vdsr upscale --scale {request.scale} makes of it"
+        for loaded in foreign
+    ]
+    learned = load_learned(request.metrics, request.metric_weights, progress=events.on_download)
+    _tell_missing(learned, request, report, events)
+    judge = Judge(request.protocol, learned)
+    for method in methods:
+        if isinstance(method, ModelMethod) and method.seed in (None, request.seeds[0]):
+            method.warm_up()
+    for dataset in datasets:
+        _run_dataset(dataset, methods, judge, request, report, events)
+    report.peak_memory_mib = peak_memory_mib(runtime)
+    return report
+
+
+def _tell_missing(learned: Learned, request: BenchRequest, report: Report, events: Events) -> None:
+    """What was asked for is a failure and keeps its column; of the rest, a note says how."""
+    if request.metrics is None:
+        if names := [metric.name for metric in LEARNED if metric.key in learned.missing]:
+            report.notes.append(
+                f"not scored, no weights on this disk: {', '.join(names)}; name them in --metrics "
+                "to download them, or give a folder with --metric-weights"
+            )
+        return
+    for key, error in learned.missing.items():
+        report.unscored[key] = "no weights"
+        failure = Failure(
+            dataset="*",
+            picture="*",
+            error=f"{key} is not scored: {error}",
+            hint=error.hint,
+            exit_code=error.exit_code,
+        )
+        report.failures.append(failure)
+        events.on_failure(failure)
+
+
+def plan_methods(
+    request: BenchRequest, models: Sequence[LoadedModel], runtime: Runtime
+) -> list[Method]:
+    """The rows but bicubic, one a seed: models by temperature, then other tools' folders."""
+    samples = request.samples if request.protocol is Protocol.diverse else 1
+    methods: list[Method] = []
+    names = row_names([m.name for m in models] + [str(folder) for folder in request.against])
+    for name, loaded in zip(names, models, strict=False):
+        for temperature in request.temperatures:
+            for seed in request.seeds if temperature else request.seeds[:1]:
+                settings = replace(request.upscale.settings, temperature=temperature, seed=seed)
+                upscale = replace(request.upscale, settings=settings)
+                methods.append(
+                    ModelMethod(
+                        name=name,
+                        loaded=loaded,
+                        request=upscale,
+                        runtime=runtime,
+                        samples=samples,
+                        has_likelihood=request.likelihood
+                        and temperature == request.temperatures[0],
+                    )
+                )
+    for name, folder in zip(names[len(models) :], request.against, strict=True):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: there is no such folder")
+        methods.append(FolderMethod(folder=folder, name=name))
+    return methods
+
+
+def _run_dataset(
+    dataset: Dataset,
+    methods: Sequence[Method],
+    judge: Judge,
+    request: BenchRequest,
+    report: Report,
+    events: Events,
+) -> None:
+    """Bicubic over the whole set first, so that it can be verified; then the rest by picture."""
+
+    def fail(failure: Failure) -> None:
+        report.failures.append(failure)
+        events.on_failure(failure)
+
+    events.on_start(dataset.name, len(dataset.pairs) * (1 + len(methods)))
+    baseline = Bicubic(protocol=request.protocol)
+    wholes = SetFeatures(judge.learned.inception)
+    scores, sizes = [], []
+    for scene in load_scenes(dataset, request.protocol, request.scale, fail):
+        sizes.append(scene.source_size)
+        scores.append(_scored(dataset, scene, baseline, judge, wholes))
+        events.on_score(scores[-1])
+    try:
+        facts = dataset_facts(
+            dataset,
+            sizes,
+            scores,
+            protocol=request.protocol,
+            scale=request.scale,
+            insist=request.verify,
+        )
+    except InputError as error:
+        fail(Failure(dataset=dataset.name, picture="*", error=str(error), hint=error.hint))
+        return
+    report.datasets.append(facts)
+    report.pictures += scores
+    for scene in load_scenes(dataset, request.protocol, request.scale, lambda failure: None):
+        for method in methods:
+            try:
+                report.pictures.append(_scored(dataset, scene, method, judge, wholes))
+            except InputError as error:
+                fail(_failure_of(dataset, scene, method, error))
+            else:
+                events.on_score(report.pictures[-1])
+    _add_sets(dataset, wholes, request, report)
+    if request.crops is not None and methods:
+        save_crops(dataset, methods, request, report, request.crops)
+
+
+def _add_sets(dataset: Dataset, wholes: SetFeatures, request: BenchRequest, report: Report) -> None:
+    """FID of each row, or a note that there are too few pictures for it."""
+    for (method, temperature, seed), fid in wholes.scores().items():
+        report.sets.append(
+            SetScore(
+                dataset=dataset.name,
+                method=method,
+                temperature=temperature,
+                seed=seed,
+                scores={"fid": fid},
+            )
+        )
+    if 0 < len(wholes.hr) < FEWEST_PICTURES:
+        report.notes.append(
+            f"{dataset.name}: FID needs {FEWEST_PICTURES} pictures, there are {len(wholes.hr)}"
+        )
+        if request.metrics is not None:
+            report.unscored["fid"] = f"under {FEWEST_PICTURES} pictures"
+
+
+def _check_crops(datasets: Sequence[Dataset], folder: Path, existing: Existing) -> None:
+    """Refuses crops that are pictures of the run, or there already, before any is scored."""
+    pairs = [pair for dataset in datasets for pair in dataset.pairs]
+    crops = [_crop_path(folder, d.name, pair.name) for d in datasets for pair in d.pairs]
+    refuse_inputs(crops, [path for pair in pairs for path in (pair.hr, pair.lr) if path])
+    refuse_taken(crops, existing)
+
+
+def _crop_path(folder: Path, dataset: str, picture: str) -> Path:
+    return folder / f"{Path(dataset).name}_{picture}.png"
+
+
+def save_crops(
+    dataset: Dataset,
+    methods: Sequence[Method],
+    request: BenchRequest,
+    report: Report,
+    folder: Path,
+) -> None:
+    """Writes ``folder/dataset_picture.png`` for the first method's worst pictures.
+
+    Raises:
+        OutputError: one cannot be written.
+    """
+    first = methods[0]
+    column = next(column for column in report.columns() if column.key.startswith("psnr"))
+    mine = [s for s in report.pictures if (s.dataset, s.method) == (dataset.name, first.name)]
+    mine = [s for s in mine if s.temperature == first.temperature]
+    worst = {name for name, _ in worst_pictures(mine, column, request.worst)}
+    shown = [method for method in methods if method.seed in (None, request.seeds[0])]
+    pairs = tuple(pair for pair in dataset.pairs if pair.name in worst)
+    chosen = replace(dataset, pairs=pairs)
+    for scene in load_scenes(chosen, request.protocol, request.scale, lambda failure: None):
+        panels = make_panels(dataset.name, scene, shown)
+        save_strip(_crop_path(folder, dataset.name, scene.name), draw_strip(panels))
+
+
+def _failure_of(dataset: Dataset, scene: Scene, method: Method, error: VdsrError) -> Failure:
+    return Failure(
+        dataset=dataset.name,
+        picture=scene.name,
+        error=str(error),
+        hint=error.hint,
+        method=method.name,
+        exit_code=error.exit_code,
+    )
+
+
+@torch.inference_mode()
+def _scored(
+    dataset: Dataset, scene: Scene, method: Method, judge: Judge, wholes: SetFeatures
+) -> PictureScore:
+    drawn = method.draw(dataset.name, scene)
+    wholes.add((method.name, method.temperature, method.seed), scene, drawn.samples)
+    scores = {**judge.score(scene, drawn.samples), **drawn.scores}
+    if drawn.seconds is not None:
+        scores["seconds_per_megapixel"] = drawn.seconds / scene.megapixels
+    return PictureScore(
+        dataset=dataset.name,
+        picture=scene.name,
+        method=method.name,
+        temperature=method.temperature,
+        seed=method.seed,
+        megapixels=scene.megapixels,
+        scores=scores,
+    )
+
+
+def peak_memory_mib(runtime: Runtime) -> float | None:
+    """The most memory that was in use so far: the GPU's, else the process's; None where unknown."""
+    if runtime.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(runtime.device) / 2**20
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

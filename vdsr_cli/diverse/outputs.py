@@ -1,0 +1,269 @@
+"""What a run of ``vdsr sample-diverse`` writes: pictures, maps, the contact sheet, the report."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vdsr_cli.diverse.records import (
+    DiverseRequest,
+    DiverseResult,
+    Pick,
+    PictureResult,
+    SetFiles,
+    SetResult,
+)
+from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
+from vdsr_cli.figures.html_report import Figures, Layer, Report
+from vdsr_cli.figures.viridis import viridis
+from vdsr_cli.images import Canvas, read_picture, save_levels
+from vdsr_cli.metrics import LPIPS, average_pairwise
+from vdsr_cli.metrics.streaming import LrFidelity, farthest, mean_of_pairs, medoid
+from vdsr_cli.outputs import Existing
+from vdsr_cli.sampling.sample_set import SampleSet
+
+_LPIPS_FILE = "lpips_alex.safetensors"
+_LPIPS_SMALLEST_PX = 64
+_MEASURED_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoneSet:
+    """One temperature's samples, and what was written of them."""
+
+    result: SetResult
+    drawn: SampleSet
+
+    @property
+    def label(self) -> str:
+        """What the set is called on sheets."""
+        return f"t {self.result.temperature:g}"
+
+
+def write_set(
+    drawn: SampleSet,
+    files: SetFiles,
+    temperature: float,
+    lr: Tensor,
+    request: DiverseRequest,
+    *,
+    seconds: float,
+) -> tuple[SetResult, tuple[str, ...]]:
+    """Writes the pictures and maps of one temperature and measures the files.
+
+    Returns:
+        What was written, and notes for the user.
+    """
+    notes: list[str] = []
+    several = len(drawn.canvases) > 1
+    full = colour_full(drawn.std)
+    # Encoding PNG takes as long as projecting, and leaves the interpreter to others meanwhile.
+    with ThreadPoolExecutor() as pool:
+        maps = pool.submit(_write_maps, files, drawn.std, full, request.existing)
+        names, paths = files.pictures.keys(), files.pictures.values()
+        done = list(pool.map(partial(_write_picture, drawn, lr, request), names, paths))
+        maps.result()
+    for _, picture_notes in done:
+        notes += picture_notes
+    lpips = _apd_lpips(drawn, request.metric_weights, notes) if several else None
+    result = SetResult(
+        temperature=temperature,
+        samples=len(drawn.canvases),
+        pictures=tuple(picture for picture, _ in done),
+        apd_mse=mean_of_pairs(drawn.distances) if several else None,
+        apd_lpips=lpips,
+        std_mean=round(255 * drawn.std.mean().item(), 4) if several else None,
+        std_colour_full=round(255 * full, 4) if several else None,
+        std_file=None if files.std_colours is None else str(files.std_colours),
+        std_values_file=None if files.std_values is None else str(files.std_values),
+        seconds=round(seconds, 3),
+    )
+    return result, tuple(dict.fromkeys(notes))
+
+
+def _write_picture(
+    drawn: SampleSet, lr: Tensor, request: DiverseRequest, name: str, path: Path
+) -> tuple[PictureResult, tuple[str, ...]]:
+    """Writes one picture and measures its file; also notes for the user."""
+    sample = _sample_of(name, drawn, request.pick)
+    canvas = drawn.mean if sample is None else drawn.canvases[sample]
+    notes: tuple[str, ...] = ()
+    with request.existing.kept():
+        notes = canvas.save(path, quality=request.quality, replace=request.existing.is_replaced)
+    psnr, same = measure_file(path, lr)
+    before = drawn.mean_lr_psnr if sample is None else drawn.lr_psnr[sample]
+    result = PictureResult(
+        name=name, sample=sample, file=str(path), lr_psnr=psnr, lr_psnr_float=before, lr_same=same
+    )
+    return result, notes
+
+
+def _write_maps(files: SetFiles, std: Tensor, full: float, existing: Existing) -> None:
+    """Writes the deviation, in colours that end at ``full`` and as values."""
+    if files.std_colours is not None and files.std_values is not None:
+        colours = viridis(std.numpy(), largest=full)
+        for path, levels in ((files.std_colours, colours), (files.std_values, _as_values(std))):
+            with existing.kept():
+                save_levels(path, levels, replace=existing.is_replaced)
+
+
+def _sample_of(name: str, drawn: SampleSet, pick: Pick | None) -> int | None:
+    """The index of the sample that a name stands for; None for the mean."""
+    if name == "mean":
+        return None
+    if name == "medoid":
+        return medoid(drawn.distances)
+    if pick is not None and name.startswith("far"):
+        return farthest(drawn.distances, pick.count)[int(name.removeprefix("far")) - 1]
+    return int(name[1:])
+
+
+def measure_file(path: Path, lr: Tensor) -> tuple[float, float]:
+    """LR-PSNR in dB and the share of LR samples given back, of a file as it is on the disk."""
+    rgb = read_picture(path, max_pixels=1 << 40).rgb
+    scale = rgb.shape[2] // lr.shape[1]
+    fidelity = LrFidelity(lr, 1, scale)
+    for top in range(0, rgb.shape[2], _MEASURED_ROWS * scale):
+        fidelity.add(rgb[:, :, top : top + _MEASURED_ROWS * scale])
+    return fidelity.psnr()[0], fidelity.same()[0]
+
+
+def colour_full(std: Tensor) -> float:
+    """What the brightest colour stands for: the deviation that one pixel in 200 exceeds."""
+    step = max(1, std.numel() // 1_000_000)
+    values = std.flatten()[::step]
+    rank = max(1, round(0.995 * len(values)))
+    return max(values.kthvalue(rank).values.item(), 0.5 / 255)
+
+
+def _as_values(std: Tensor) -> NDArray[np.uint16]:
+    """(H, W) where 1 is white -> (H, W, 1) uint16 where 65535 is white."""
+    levels = (std * 65535).round().clamp(0, 65535).to(torch.int32)
+    return levels.numpy().astype(np.uint16)[:, :, None]
+
+
+def _apd_lpips(drawn: SampleSet, folder: Path | None, notes: list[str]) -> float | None:
+    """Average pairwise LPIPS, or None and a note on why not."""
+    if folder is None:
+        return None
+    weights = folder / _LPIPS_FILE
+    if not weights.is_file():
+        notes.append(f"{folder} holds no {_LPIPS_FILE}: APD-LPIPS was not computed")
+        return None
+    if min(drawn.std.shape) < _LPIPS_SMALLEST_PX:
+        notes.append(f"APD-LPIPS needs {_LPIPS_SMALLEST_PX} pixels a side")
+        return None
+    network = LPIPS(weights)
+    features = [network.features(_planes(canvas)) for canvas in drawn.canvases]
+    return average_pairwise(features, network.distance)
+
+
+def _planes(canvas: Canvas) -> Tensor:
+    return torch.from_numpy(canvas.rgb8().copy()).permute(2, 0, 1)
+
+
+def input_rgb8(lr: Tensor) -> NDArray[np.uint8]:
+    """(3, h, w) in [0, 1] -> (h, w, 3)."""
+    levels: NDArray[np.uint8] = (lr * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    return levels
+
+
+def make_sheet(sets: Sequence[DoneSet], lr: Tensor, title: str) -> NDArray[np.uint8]:
+    """The contact sheet: the input, then a row of samples (and mean, deviation) a temperature."""
+    height, width = sets[0].drawn.std.shape
+    first = Entry(label="input", rgb=enlarged(input_rgb8(lr), height, width))
+    if len(sets) > 1:
+        return contact_sheet([[first], *(list(_entries(s, s.label)) for s in sets)], title=title)
+    entries = [first, *_entries(sets[0], "")]
+    columns = max(2, min(6, round(len(entries) ** 0.5 * 1.4)))
+    rows = [entries[i : i + columns] for i in range(0, len(entries), columns)]
+    return contact_sheet(rows, title=title)
+
+
+def _entries(done: DoneSet, prefix: str) -> Iterator[Entry]:
+    result, drawn = done.result, done.drawn
+    start = f"{prefix}, " if prefix else ""
+    names = [picture.name for picture in result.pictures if picture.sample is not None]
+    for name, canvas in zip(names, drawn.canvases, strict=False):
+        yield Entry(label=f"{start}{name}", rgb=canvas.rgb8())
+    if result.std_colour_full is not None and result.std_file is not None:
+        yield Entry(label=f"{start}mean", rgb=drawn.mean.rgb8())
+        colours = viridis(drawn.std.numpy(), largest=result.std_colour_full / 255)
+        yield Entry(label=f"{start}std 0 to {result.std_colour_full:.1f}/255", rgb=colours)
+
+
+def make_report(result: DiverseResult, sets: Sequence[DoneSet], lr: Tensor) -> Report:
+    """The contents of the HTML page."""
+    several = len(sets) > 1
+    layers, maps = [], []
+    for done in sets:
+        prefix = f"{done.label}, " if several else ""
+        drawn = done.drawn
+        names = _report_names(done)
+        layers += [
+            Layer(label=f"{prefix}{name}", rgb=canvas.rgb8())
+            for name, canvas in zip(names, drawn.canvases, strict=True)
+        ]
+        if len(drawn.canvases) > 1:
+            layers.append(Layer(label=f"{prefix}mean", rgb=drawn.mean.rgb8()))
+            full = colour_full(drawn.std)
+            label = f"{prefix}up to {255 * full:.1f} of 255"
+            maps.append(Layer(label=label, rgb=viridis(drawn.std.numpy(), largest=full)))
+    return Report(
+        title=Path(result.input).name,
+        facts=_facts(result),
+        input=Layer(label="input", rgb=input_rgb8(lr)),
+        results=tuple(layers),
+        deviations=tuple(maps),
+        figures=_figures(sets),
+    )
+
+
+def _report_names(done: DoneSet) -> list[str]:
+    """Every sample is shown, also where only picked ones were written."""
+    count = len(done.drawn.canvases)
+    is_walk = any(picture.name.startswith("w") for picture in done.result.pictures)
+    return [f"{'w' if is_walk else 's'}{index}" for index in range(count)]
+
+
+def _facts(result: DiverseResult) -> tuple[tuple[str, str], ...]:
+    facts = [
+        ("model", str(result.model)),
+        ("scale", f"x{result.scale}"),
+        ("size", f"{result.width} x {result.height}"),
+        ("temperature", ", ".join(f"{s.temperature:g}" for s in result.sets)),
+        ("seed", str(result.seed)),
+        ("faithful to the input", "projected" if result.consistency else "not projected"),
+    ]
+    return tuple(facts)
+
+
+def _figures(sets: Sequence[DoneSet]) -> tuple[Figures, ...]:
+    tables = []
+    for done in sets:
+        result = done.result
+        rows = [
+            (p.name, f"{p.lr_psnr:.1f}", f"{p.lr_psnr_float:.1f}", f"{100 * p.lr_same:.2f} %")
+            for p in result.pictures
+        ]
+        notes = [("seconds", f"{result.seconds:.2f}")]
+        if result.apd_mse is not None:
+            notes.insert(0, ("APD, mean squared", f"{result.apd_mse:.3e}"))
+            notes.insert(1, ("mean deviation", f"{result.std_mean:.2f} of 255"))
+        if result.apd_lpips is not None:
+            notes.insert(1, ("APD, LPIPS", f"{result.apd_lpips:.4f}"))
+        tables.append(
+            Figures(
+                title=f"Temperature {result.temperature:g}, {result.samples} samples",
+                head=("picture", "LR-PSNR of the file, dB", "before rounding, dB", "LR kept"),
+                rows=tuple(rows),
+                notes=tuple(notes),
+            )
+        )
+    return tuple(tables)

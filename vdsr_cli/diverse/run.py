@@ -1,0 +1,222 @@
+"""The use case of ``vdsr sample-diverse``: several pictures that one input may come from.
+
+Picture ─► noises (drawn, stored, masked or walked) ─► one SampleSet a temperature
+             ├─► the samples, or those picked;  mean and deviation ─► files
+             ├─► contact sheet, report
+             └─► distances, LR-PSNR of the files as they are ─► DiverseResult
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from vdsr_cli.diverse.inputs import choose_noises, count_samples, read_mask
+from vdsr_cli.diverse.outputs import DoneSet, make_report, make_sheet, write_set
+from vdsr_cli.diverse.records import (
+    DiverseRequest,
+    DiverseResult,
+    OutputNames,
+    SetFiles,
+)
+from vdsr_cli.errors import UsageError
+from vdsr_cli.figures.html_report import write_report
+from vdsr_cli.images import Picture, read_picture, save_levels
+from vdsr_cli.loading import LoadedModel, ModelSource
+from vdsr_cli.outputs import Existing, check_outputs, is_taken
+from vdsr_cli.paths import Source
+from vdsr_cli.runtime import Runtime
+from vdsr_cli.sampling.engine import (
+    SampleNoise,
+    SamplingSettings,
+    fitting,
+    limits_of,
+    plan_for,
+    sample_strips,
+)
+from vdsr_cli.sampling.latents import LatentGrid, latent_grid, save_latents
+from vdsr_cli.sampling.sample_set import Subject, draw_set
+
+
+def sample_diverse(
+    source: Source,
+    names: OutputNames,
+    models: ModelSource,
+    request: DiverseRequest,
+    runtime: Runtime,
+    *,
+    stdin: BinaryIO,
+    on_start: Callable[[int], None] = lambda tiles: None,
+    on_tiles: Callable[[int], None] = lambda tiles: None,
+) -> DiverseResult:
+    """Reads a picture, draws samples of what it may come from, and writes them.
+
+    Args:
+        source: what to read.
+        names: what to write.
+        models: gives the picture its model.
+        on_start: told how many tiles there will be.
+        on_tiles: told how many have just been finished.
+
+    Raises:
+        VdsrError: anything that goes wrong.
+    """
+    started = time.perf_counter()
+    drawn = count_samples(request)
+    picture = read_picture(stdin if source.is_stdin else source.path, max_pixels=request.max_pixels)
+    choice = models.choose(picture)
+    loaded = choice.loaded
+    settings = fitting(request.settings, loaded.model, runtime, samples=drawn)
+    request = replace(request, settings=settings)
+    job = _plan(picture, names, loaded, request)
+    if _is_all_there(source, job.outputs, request):
+        return DiverseResult(input=str(source.path), status="skipped")
+    on_start(job.tiles)
+    subject = Subject(
+        lr=picture.rgb[0],
+        alpha=enlarged_alpha(picture, loaded, request.settings, runtime, on_tiles),
+        metadata=picture.metadata,
+        is_projected=loaded.is_bicubic if request.consistency is None else request.consistency,
+        mask=job.mask,
+    )
+    done, notes = _make_sets(job, subject, loaded, request, runtime, on_tiles)
+    result = DiverseResult(
+        input=str(source.path),
+        model=loaded.name,
+        model_reason=choice.reason,
+        scale=loaded.model.scale,
+        seed=request.settings.seed,
+        width=picture.width * loaded.model.scale,
+        height=picture.height * loaded.model.scale,
+        tiles=job.tiles,
+        consistency=subject.is_projected,
+        mask=_text(request.mask),
+        sets=tuple(entry.result for entry in done),
+        sheet=_text(job.sheet),
+        report=_text(request.report),
+        latents=_text(request.save_latents),
+        notes=(*picture.notes, *job.notes, *notes),
+    )
+    _write_extras(result, done, job, subject, request)
+    return replace(result, seconds=round(time.perf_counter() - started, 3))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What is drawn and written, settled before anything is."""
+
+    grid: LatentGrid
+    mask: Tensor | None
+    noises: Sequence[SampleNoise]
+    files: Sequence[SetFiles]
+    sheet: Path | None
+    outputs: Sequence[Path]
+    tiles: int
+    notes: tuple[str, ...]
+
+
+def _plan(
+    picture: Picture, names: OutputNames, loaded: LoadedModel, request: DiverseRequest
+) -> _Job:
+    model, settings = loaded.model, request.settings
+    height, width = picture.height, picture.width
+    grid = latent_grid(model, height, width, settings)
+    mask = None if request.mask is None else read_mask(request.mask, picture, model.scale)
+    noises = choose_noises(request, grid, mask)
+    if request.pick and request.pick.count > len(noises):
+        raise UsageError(f"there are {len(noises)} samples, too few for that --pick")
+    files = [names.of_set(request, t, len(noises)) for t in request.temperatures]
+    plan = plan_for(model, height, width, settings)
+    return _Job(
+        grid=grid,
+        mask=mask,
+        noises=noises,
+        files=files,
+        sheet=names.sheet(request),
+        outputs=names.all_of(request, len(noises)),
+        tiles=plan.tiles * (len(files) + (picture.alpha is not None)),
+        notes=limits_of(model, plan),
+    )
+
+
+def _is_all_there(source: Source, outputs: Sequence[Path], request: DiverseRequest) -> bool:
+    """Whether there is nothing to do; refuses to replace an input, or unasked what exists."""
+    inputs = [source.path] if not source.is_stdin else []
+    inputs += filter(None, (request.mask, request.from_latents))
+    check_outputs(outputs, request.existing, inputs=inputs)
+    return request.existing is Existing.skip and all(map(is_taken, outputs))
+
+
+def enlarged_alpha(
+    picture: Picture,
+    loaded: LoadedModel,
+    settings: SamplingSettings,
+    runtime: Runtime,
+    on_tiles: Callable[[int], None],
+) -> Tensor | None:
+    """(1, H, W): by the same model at temperature 0, once for all samples."""
+    if picture.alpha is None:
+        return None
+    still = replace(settings, temperature=0.0, samples=(0,), output="mean")
+    grey = picture.alpha[0].expand(3, -1, -1)
+    strips = sample_strips(loaded.model, grey, still, runtime, on_tiles=on_tiles)
+    return torch.cat([strip.pixels[0].cpu() for strip in strips], dim=1).mean(0, keepdim=True)
+
+
+def _make_sets(
+    job: _Job,
+    subject: Subject,
+    loaded: LoadedModel,
+    request: DiverseRequest,
+    runtime: Runtime,
+    on_tiles: Callable[[int], None],
+) -> tuple[list[DoneSet], tuple[str, ...]]:
+    """Draws and writes each temperature's samples."""
+    done: list[DoneSet] = []
+    notes: list[str] = []
+    for temperature, files in zip(request.temperatures, job.files, strict=True):
+        started = time.perf_counter()
+        settings = replace(
+            request.settings, temperature=temperature, samples=tuple(range(len(job.noises)))
+        )
+        drawn = draw_set(loaded.model, subject, settings, job.noises, runtime, on_tiles=on_tiles)
+        seconds = time.perf_counter() - started
+        result, set_notes = write_set(
+            drawn, files, temperature, subject.lr, request, seconds=seconds
+        )
+        notes += set_notes
+        done.append(DoneSet(result=result, drawn=drawn))
+    return done, tuple(dict.fromkeys(notes))
+
+
+def _write_extras(
+    result: DiverseResult,
+    done: Sequence[DoneSet],
+    job: _Job,
+    subject: Subject,
+    request: DiverseRequest,
+) -> None:
+    """The contact sheet, the latents and the report, each where it is wanted."""
+    may_replace = request.existing.is_replaced
+    if job.sheet is not None:
+        title = f"{Path(result.input).name}: {result.model}, seed {result.seed}"
+        if len(done) == 1:
+            title += f", temperature {request.temperatures[0]:g}"
+        with request.existing.kept():
+            save_levels(job.sheet, make_sheet(done, subject.lr, title), replace=may_replace)
+    if request.save_latents is not None:
+        facts = {"model": result.model, "seed": result.seed, "temperatures": request.temperatures}
+        with request.existing.kept():
+            save_latents(request.save_latents, job.noises, job.grid, facts, replace=may_replace)
+    if request.report is not None:
+        with request.existing.kept():
+            page = make_report(result, done, subject.lr)
+            write_report(request.report, page, replace=may_replace)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

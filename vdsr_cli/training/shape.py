@@ -1,0 +1,57 @@
+"""Whether a run trains a model of the published shape: known from headers, before any weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vdsr_cli.models.cvdvae import CVDVAEConfig
+from vdsr_cli.models.registry import openai_config
+from vdsr_cli.models.vdvae_sr import VDVAESRConfig
+from vdsr_cli.training.published import PublishedShape
+from vdsr_cli.training.run_folder import find_checkpoint, read_architecture
+from vdsr_cli.training.start import PUBLISHED_SCALE
+from vdsr_cli.weights import read_header, resolve
+
+
+def published_shape(
+    out: Path,
+    *,
+    branch_from: Path | None = None,
+    start_from: str | None = None,
+    prior: str | None = None,
+    scale: int | None = None,
+) -> PublishedShape | None:
+    """The shape of what a run in ``out`` trains; None for every other network.
+
+    A run that is there decides, then the one it branches from, the weights to start from, and the
+    prior, on which a new model of factor ``scale`` is built.
+
+    Raises:
+        WeightsError: none of its files can be read.
+    """
+    run = find_checkpoint(out) or branch_from
+    source = str(run) if run else start_from or prior
+    return None if source is None else _shape_of(*_architecture(source), scale or PUBLISHED_SCALE)
+
+
+def _architecture(name: str) -> tuple[str, Mapping[str, Any]]:
+    """Kind and configuration of a name, a weights file, a run folder or its ``last.pt``."""
+    path = Path(name)
+    path = (find_checkpoint(path) or path) if path.is_dir() else path
+    if path.suffix == ".pt":
+        return read_architecture(path)
+    header = read_header(resolve(name).path)
+    return header.architecture, header.config
+
+
+def _shape_of(kind: str, config: Mapping[str, Any], scale: int) -> PublishedShape | None:
+    if kind == "openai-vdvae":
+        prior = openai_config(config)
+        return PublishedShape(prior=prior, lr_size=prior.image_size // scale)
+    if kind == "cvdvae":
+        cvdvae = CVDVAEConfig.from_dict(config)
+        return PublishedShape(prior=cvdvae.prior, lr_size=cvdvae.image_size_y)
+    if kind == "vdvae-sr":
+        vdvae_sr = VDVAESRConfig.from_dict(config)
+        return PublishedShape(prior=vdvae_sr.prior, lr_size=vdvae_sr.lr.image_size)
+    return None
