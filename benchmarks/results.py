@@ -1,10 +1,11 @@
-"""The results page of the README: the bundled x4 models beside bicubic and what others published.
+"""The results page: the bundled x4 models beside bicubic and what others published.
 
     python benchmarks/results.py Set5 Set14 [--metric-weights DIR] [--write]
 
-Prints the page; with --write it replaces the one in README.md. The three protocols of `vdsr bench`
-have tables of their own, and published rows stand only in the table of their protocol. Run again
-on the same machine it gives the same page; another one may round the last digit otherwise.
+Prints the page; with --write it replaces the one in docs/results.md. The three protocols of
+`vdsr bench` have tables of their own, and published rows stand only in the table of their
+protocol. Run again on the same machine it gives the same page; another one may round the last
+digit otherwise.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.weights import load_records, locate
 from vdsr_cli.weights.sources import Bundled
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "results.md"
 BEGIN, END = "<!-- results -->\n", "<!-- end of results -->"
 SCALE = 4
 SHOWN = {
@@ -83,7 +84,7 @@ def main() -> None:
     )
     parser.add_argument("paths", type=Path, nargs="+", help="Set5, Set14, ...")
     parser.add_argument("--metric-weights", type=Path, default=None)
-    parser.add_argument("--write", action="store_true", help="into README.md")
+    parser.add_argument("--write", action="store_true", help="into docs/results.md")
     options = parser.parse_args()
 
     runtime = choose_runtime("cpu", "auto")
@@ -94,11 +95,11 @@ def main() -> None:
     if not options.write:
         print(page, end="")
         return
-    before, begin, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    before, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise SystemExit(f"{README} has no place for results: {BEGIN.strip()} ... {END}")
-    write_text_atomic(README, f"{before}{begin}\n{page}\n{end}{after}")
+        raise SystemExit(f"{PAGE} has no place for results: {BEGIN.strip()} ... {END}")
+    write_text_atomic(PAGE, f"{before}{begin}\n{page}\n{end}{after}")
 
 
 if __name__ == "__main__":

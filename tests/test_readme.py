@@ -1,15 +1,38 @@
-"""The README says what is true: its commands exist, and CI runs its test command."""
+"""The README and docs/ say what is true: their commands exist, their links lead somewhere."""
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {"README.md": README} | {
+    f"docs/{path.name}": path.read_text(encoding="utf-8")
+    for path in sorted((ROOT / "docs").glob("*.md"))
+    if path.name != "cli.md"
+}
 FENCED = re.findall(r"```sh\n(.+?)\n```", README, flags=re.DOTALL)
-SHOWN = re.findall(r"^    (?:cat \S+ \| )?(vdsr .+?)(?:  .*)?$", README, flags=re.MULTILINE)
+
+
+def shown_in(page: str) -> list[str]:
+    """The commands that a page shows, without what is said of them."""
+    return re.findall(r"^    (?:cat \S+ \| )?(vdsr .+?)(?:  .*)?$", page, flags=re.MULTILINE)
+
+
+SHOWN = sorted({command for page in PAGES.values() for command in shown_in(page)})
+
+
+def anchors(page: str) -> set[str]:
+    """The links to its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 180
 
 
 def test_the_two_set_up_commands_are_single_lines() -> None:
@@ -33,4 +56,41 @@ def test_shown_commands_use_options_that_exist(shown, vdsr, monkeypatch) -> None
 
 
 def test_shown_commands_are_found() -> None:
-    assert len(SHOWN) > 8
+    assert len(shown_in(README)) >= 10
+    assert len(SHOWN) > 40
+
+
+def test_the_readmes_commands_succeed_in_order(vdsr, tmp_path, monkeypatch) -> None:
+    """As typed one after the other in a fresh clone, after the command that installs."""
+    names = ("photo.png", "detail.png", "phone.jpg", "SOURCES.md")
+    (tmp_path / "examples").mkdir()
+    for name in names:
+        shutil.copy(ROOT / "examples" / name, tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    first = FENCED[0].rpartition(" && .venv/bin/")[2]
+    for command in [first, *shown_in(README)]:
+        ended = vdsr(*shlex.split(command)[1:])
+        assert ended.code == 0, f"{command}\n{ended.err}"
+    assert sorted(path.name for path in (tmp_path / "examples").iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[name]):
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "pictures").glob("*.*g*")), ids=str)
+def test_pictures_are_shown_and_small(picture) -> None:
+    shown = any(f"pictures/{picture.name})" in page for page in PAGES.values())
+    assert shown and picture.stat().st_size < 300_000
+
+
+def test_the_page_of_options_is_current(load_script) -> None:
+    script = load_script("tools/cli_page.py")
+    assert script.PAGE.read_text(encoding="utf-8") == script.page(), "run tools/cli_page.py"
