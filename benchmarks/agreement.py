@@ -23,13 +23,9 @@ from torch import Tensor
 
 from vdsr_cli.images import read_picture
 from vdsr_cli.loading import load_model
+from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.sampling.engine import (
-    ConditionalSampler,
-    SamplingSettings,
-    plan_picture,
-    sample_strips,
-)
+from vdsr_cli.sampling.engine import SamplingSettings, plan_picture, sample_strips
 from vdsr_cli.sampling.tiling import tiles_for
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "photo.png"
@@ -45,7 +41,7 @@ SINGLE = SamplingSettings(batch_size=1)
 """Tiles of the default size, each drawn by itself."""
 
 
-def seam_ratio(draw: Callable[[Tensor], Tensor], lr: Tensor, model: ConditionalSampler) -> float:
+def seam_ratio(draw: Callable[[Tensor], Tensor], lr: Tensor, model: Sampler) -> float:
     """Gradient across seams over gradient across other lines between LR pixels' squares.
 
     Args:

@@ -30,8 +30,8 @@ from vdsr_cli.batch.processes import Job, WorkerProcesses
 from vdsr_cli.cuda_graph import Replay
 from vdsr_cli.images import read_picture, save_levels
 from vdsr_cli.loading import load_model
-from vdsr_cli.models.compact import LatentShape
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
+from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.vdvae_config import PUBLISHED, VDVAEConfig
 from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import Source

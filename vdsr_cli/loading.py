@@ -5,9 +5,9 @@ from typing import Any, Protocol, cast
 
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.images import Picture
+from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.models.registry import build_model
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling.engine import ConditionalSampler
 from vdsr_cli.weights import WeightsRecord, read_safetensors, resolve
 from vdsr_cli.weights.fetch import Progress
 
@@ -25,7 +25,7 @@ class LoadedModel:
     """
 
     name: str
-    model: ConditionalSampler
+    model: Sampler
     record: WeightsRecord | None
     card: dict[str, Any]
     parameters: int
@@ -93,7 +93,7 @@ def load_model(name: str, runtime: Runtime, *, progress: Progress | None = None)
     parameters = sum(p.numel() for p in model.parameters())
     return LoadedModel(
         name=name,
-        model=cast(ConditionalSampler, runtime.place(model)),
+        model=cast(Sampler, runtime.place(model)),
         record=resolved.record,
         card=checkpoint.metadata,
         parameters=parameters,

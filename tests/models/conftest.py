@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from vdsr_cli.models.compact import LatentShape, NoiseSource
+from vdsr_cli.models.protocol import LatentShape, NoiseSource
 from vdsr_cli.models.vdvae import VDVAEConfig
 
 BUNDLED = Path(__file__).parents[1] / "data" / "golden"

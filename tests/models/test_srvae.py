@@ -10,8 +10,8 @@ from torch import Tensor
 from vdsr_cli.bench.data import Scene
 from vdsr_cli.bench.likelihood import elbo_bits
 from vdsr_cli.errors import WeightsError
-from vdsr_cli.models.compact_parts import LatentShape
 from vdsr_cli.models.dmol import dmol_log_prob, dmol_mean, dmol_sample
+from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.registry import architecture_of, build_model, config_of
 from vdsr_cli.models.srvae import (
     SRVAE,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vdsr_cli.errors import DeviceError, UsageError
-from vdsr_cli.models.compact import LatentShape
+from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import (

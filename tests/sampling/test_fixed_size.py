@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from published_vdvae import SMALLEST as PRIOR
 
 from vdsr_cli.errors import DeviceError, UsageError
-from vdsr_cli.models.compact import LatentShape
+from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.runtime import Runtime

@@ -9,7 +9,7 @@ import torch
 from vdsr_cli.consistency import degrade, project, project_crop
 from vdsr_cli.errors import UsageError
 from vdsr_cli.metrics import LPIPS
-from vdsr_cli.models.compact import LatentShape
+from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.models.vdvae_config import PUBLISHED
 from vdsr_cli.training.adversarial import AdversarialPhase, Discriminator, sharpened

@@ -1,41 +1,23 @@
 """The likelihood of HR pictures under a model: the ELBO in bits per dimension.
 
-    bits = (distortion + sum of rates) / (3 H W ln 2)        paper 000, equation 5
+    bits = (distortion + sum of rates) / (3 H W ln 2)        Chira 2022, eq. 5
 
 The posterior is drawn once, its noise read from the noise field, so that a seed gives a figure.
 """
 
 import math
 from collections.abc import Iterator
-from typing import Protocol as Interface
-from typing import runtime_checkable
 
 import torch
 from torch import Tensor
 
 from vdsr_cli.bench.data import Scene
-from vdsr_cli.models.compact import Elbo, LatentShape, NoiseSource
+from vdsr_cli.models.protocol import Elbo, LatentShape, LikelihoodModel, NoiseSource
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.noise import NoiseField
 
 _TILE_PX = 512
 """HR side of the pieces that are scored by themselves, to bound the memory."""
-
-
-@runtime_checkable
-class LikelihoodModel(Interface):
-    """What is needed of a model; a model that has no such method has no bits per dimension."""
-
-    def elbo_and_mean(self, hr: Tensor, lr: Tensor, noise: NoiseSource) -> tuple[Elbo, Tensor]:
-        """hr (1, 3, H, W) in [-1, 1], lr in [0, 1] -> the parts of the ELBO, and a picture."""
-
-    @property
-    def lr_multiple(self) -> int:
-        """Sides of LR inputs must be multiples of this."""
-
-    @property
-    def latent_shapes(self) -> list[LatentShape]:
-        """Every stochastic layer, coarse to fine."""
 
 
 @torch.inference_mode()

@@ -17,10 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from vdsr_cli.bench.data import Protocol, Scene, from_image, to_image, to_pixels
-from vdsr_cli.bench.likelihood import LikelihoodModel, elbo_bits
+from vdsr_cli.bench.likelihood import elbo_bits
 from vdsr_cli.errors import InputError
 from vdsr_cli.images import Canvas, Metadata, Picture, read_picture
 from vdsr_cli.loading import LoadedModel
+from vdsr_cli.models.protocol import LikelihoodModel
 from vdsr_cli.paths import INPUT_SUFFIXES
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.noise import NoiseField

@@ -36,7 +36,7 @@ from vdsr_cli.bench.methods import row_names
 from vdsr_cli.bench.report import DatasetFacts, PictureScore, Report
 from vdsr_cli.bench.run import Events, peak_memory_mib
 from vdsr_cli.errors import DeviceError, InputError, VdsrError
-from vdsr_cli.models.compact import LatentShape
+from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.runtime import Runtime, is_out_of_memory
 from vdsr_cli.sampling.noise import NoiseField
 from vdsr_cli.sampling.priors import LOW_BIT_NOTE, LoadedPrior, Prior, noise_of

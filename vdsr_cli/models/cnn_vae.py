@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vdsr_cli.models.compact_parts import LatentShape
+from vdsr_cli.models.protocol import LatentShape
 
 READINGS = ("corrected", "paper")
 SCALE = 2

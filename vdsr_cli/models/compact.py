@@ -28,17 +28,15 @@ from vdsr_cli.models.blocks import Plain, TopDownBlock, repeated
 from vdsr_cli.models.compact_parts import (
     STYLE,
     CompactConfig,
-    Elbo,
     HREncoder,
-    LatentShape,
     Level,
     LREncoder,
-    NoiseSource,
     Step,
     Upsample,
     enlarged,
 )
 from vdsr_cli.models.distributions import discretized_logistic_log_prob
+from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.sampling import AnySizeSampling
 
 __all__ = [
@@ -46,12 +44,9 @@ __all__ = [
     "CompactConfig",
     "CompactHierarchy",
     "CompactVDVAESR",
-    "Elbo",
     "HREncoder",
     "LREncoder",
-    "LatentShape",
     "Level",
-    "NoiseSource",
     "negative_log_likelihood",
 ]
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdsr_cli.models.blocks import BlockStyle, TopDownBlock
+from vdsr_cli.models.protocol import LatentShape
 
 STYLE = BlockStyle(kind="plain", log_std_range=(-8.0, 4.0))
 MAX_LEVELS = 16
@@ -78,7 +79,7 @@ class CompactConfig:
         return sum(level.blocks for level in self.levels if level.cell >= self.scale)
 
     @property
-    def latent_shapes(self) -> "list[LatentShape]":
+    def latent_shapes(self) -> list[LatentShape]:
         """Every stochastic layer in the order of drawing, coarse to fine."""
         shapes = [
             (level.latent_channels, level.cell)
@@ -87,35 +88,6 @@ class CompactConfig:
         ]
         return [LatentShape(i, channels, cell) for i, (channels, cell) in enumerate(shapes)]
 
-
-@dataclass(frozen=True, slots=True)
-class LatentShape:
-    """One stochastic layer: its index, channels, and the side of its cell in HR pixels.
-
-    A global one has a single cell, a whole tile, which stands for no place in the picture.
-    """
-
-    layer: int
-    channels: int
-    cell: int
-    is_global: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Elbo:
-    """The parts of the evidence lower bound (paper 000, equation 5) of one batch.
-
-    Attributes:
-        distortion: (B,) negative log-likelihood of hr given the latents, nats per image.
-        rate: (layers, B) KL(q || p) of each stochastic layer, nats per image.
-    """
-
-    distortion: Tensor
-    rate: Tensor
-
-
-NoiseSource = Callable[[LatentShape], Tensor]
-"""Gives the standard normals of a layer: (B, channels, H / cell, W / cell)."""
 
 Step = Callable[[TopDownBlock, LatentShape, Tensor], Tensor]
 """Takes a layer's input state to its output state: draws its latent in one way or another."""

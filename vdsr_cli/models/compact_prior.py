@@ -23,14 +23,12 @@ from vdsr_cli.models.compact import (
     CompactConfig,
     CompactHierarchy,
     CompactVDVAESR,
-    Elbo,
-    LatentShape,
     Level,
     LREncoder,
-    NoiseSource,
     negative_log_likelihood,
 )
 from vdsr_cli.models.cvdvae import LatentKL
+from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.models.vdvae import set_trainable
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from vdsr_cli.models.blocks import TopDownBlock
-from vdsr_cli.models.compact_parts import LatentShape, NoiseSource
+from vdsr_cli.models.protocol import LatentShape, NoiseSource
 from vdsr_cli.models.sampling import FixedSizeSampling
 from vdsr_cli.models.vdvae import (
     VDVAE,

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from vdsr_cli.models.compact_parts import LatentShape, NoiseSource
 from vdsr_cli.models.dmol import dmol_pixels
+from vdsr_cli.models.protocol import LatentShape, NoiseSource
 from vdsr_cli.models.vdvae_config import VDVAEConfig
 
 

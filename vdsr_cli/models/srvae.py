@@ -29,9 +29,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vdsr_cli.models.compact_parts import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.distributions import gaussian_kl, gaussian_sample
 from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_mean, dmol_nll, split_mixture
+from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.realnvp import (
     LatentPrior,
     MixtureOfGaussians,

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vdsr_cli.models.blocks import BlockStyle, TopDownBlock
-from vdsr_cli.models.compact import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_nll, to_levels
+from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.vdvae_config import PUBLISHED, EncoderConfig, Layer, VDVAEConfig
 
 __all__ = [

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from vdsr_cli.models.compact_parts import LatentShape
+from vdsr_cli.models.protocol import LatentShape
 
 MAX_LAYERS = 1000
 """Blocks of a layer string: it comes from files, and a list of so many is still made at once."""

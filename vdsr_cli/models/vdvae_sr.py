@@ -32,8 +32,8 @@ import torch
 from torch import Tensor, nn
 
 from vdsr_cli.models.blocks import TopDownBlock, repeated
-from vdsr_cli.models.compact_parts import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.distributions import gaussian_kl, gaussian_sample
+from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.sampling import FixedSizeSampling
 from vdsr_cli.models.vdvae import (
     PUBLISHED,

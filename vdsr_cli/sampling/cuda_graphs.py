@@ -2,17 +2,14 @@
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from vdsr_cli.cuda_graph import Replay
-from vdsr_cli.models.compact import NoiseSource
-
-if TYPE_CHECKING:
-    from vdsr_cli.sampling.engine import ConditionalSampler
+from vdsr_cli.models.protocol import NoiseSource, Sampler
 
 MOST_PIXELS: Final = 32 * 64 * 64
 """LR pixels times samples of a batch, above which launches are hidden behind kernels."""
@@ -25,7 +22,7 @@ _Kind = tuple[torch.Size, int, float, bool]
 
 
 def sample(
-    model: "ConditionalSampler",
+    model: Sampler,
     lr: Tensor,
     noise: NoiseSource | None,
     temperature: float,

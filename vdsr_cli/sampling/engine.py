@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vdsr_cli.config import DEFAULT_BATCH
 from vdsr_cli.errors import DeviceError
-from vdsr_cli.models.compact import LatentShape, NoiseSource
+from vdsr_cli.models.protocol import LatentShape, NoiseSource, Sampler
 from vdsr_cli.runtime import Runtime, is_out_of_memory
 from vdsr_cli.sampling.cuda_graphs import sample
 from vdsr_cli.sampling.noise import NoiseField
@@ -40,46 +40,6 @@ _MOST_TILES = 64
 """Of a batch that memory decides: a card is busy with fewer, and strips would be large."""
 _SAMPLES_A_PASS = 8
 """Samples drawn at once of a batch of tiles, for which its LR encoder runs once."""
-
-
-class ConditionalSampler(Protocol):
-    """What the engine needs of a model."""
-
-    def __hash__(self) -> int:
-        """By which models are told apart."""
-
-    @property
-    def scale(self) -> int:
-        """Integer super-resolution factor."""
-
-    @property
-    def lr_multiple(self) -> int:
-        """Sides of LR inputs must be multiples of this: the coarsest cell in LR pixels."""
-
-    @property
-    def latent_shapes(self) -> list[LatentShape]:
-        """Every stochastic layer, coarse to fine."""
-
-    @property
-    def fixed_tile(self) -> int | None:
-        """The only side that LR inputs may have, or None."""
-
-    @property
-    def pixel_noise_channels(self) -> int:
-        """Channels of logistic noise that a draw of the pixels takes."""
-
-    def sample(
-        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
-    ) -> Tensor:
-        """(B, 3, h, w) in [0, 1] -> (B * repeats, C, H, W), the parameters of the likelihood."""
-
-    def means(
-        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
-    ) -> Tensor:
-        """``pixels(sample(...), None)``, without what the means do not need."""
-
-    def pixels(self, parameters: Tensor, noise: Tensor | None) -> Tensor:
-        """Those parameters -> (B, 3, H, W) on [-1, 1]: the mean, or a draw by logistic noise."""
 
 
 class SampleNoise(Protocol):
@@ -181,9 +141,7 @@ def plan_picture(
     return PicturePlan(height=height, width=width, padding=padding, rows=rows, columns=columns)
 
 
-def plan_for(
-    model: ConditionalSampler, height: int, width: int, settings: SamplingSettings
-) -> PicturePlan:
+def plan_for(model: Sampler, height: int, width: int, settings: SamplingSettings) -> PicturePlan:
     """:func:`plan_picture` for a model."""
     return plan_picture(
         height, width, cell=model.lr_multiple, settings=settings, fixed_tile=model.fixed_tile
@@ -192,7 +150,7 @@ def plan_for(
 
 @torch.inference_mode()
 def fitting(
-    settings: SamplingSettings, model: ConditionalSampler, runtime: Runtime, *, samples: int = 1
+    settings: SamplingSettings, model: Sampler, runtime: Runtime, *, samples: int = 1
 ) -> SamplingSettings:
     """The settings; on CUDA with the batch, where none is given, that half of the card's memory
     holds for so many samples, by what one of a tile takes. The same card chooses the same batch.
@@ -212,7 +170,7 @@ def fitting(
 
 
 @lru_cache(maxsize=2)
-def _tile_bytes(model: ConditionalSampler, tile: int, runtime: Runtime) -> int:
+def _tile_bytes(model: Sampler, tile: int, runtime: Runtime) -> int:
     """What a sample of one tile takes of a card's memory; measured once for each model."""
     device, side = runtime.device, tile * model.scale
     lr = torch.zeros(1, 3, tile, tile, device=device)
@@ -227,7 +185,7 @@ def _tile_bytes(model: ConditionalSampler, tile: int, runtime: Runtime) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def limits_of(model: ConditionalSampler, plan: PicturePlan) -> tuple[str, ...]:
+def limits_of(model: Sampler, plan: PicturePlan) -> tuple[str, ...]:
     """What a model of one picture size cannot do for a picture: notes for the user."""
     if model.fixed_tile is None:
         return ()
@@ -252,7 +210,7 @@ class Strip:
 
 @torch.inference_mode()
 def sample_strips(
-    model: ConditionalSampler,
+    model: Sampler,
     lr: Tensor,
     settings: SamplingSettings,
     runtime: Runtime,
@@ -345,7 +303,7 @@ class _TileDrawer:
 
     def __init__(
         self,
-        model: ConditionalSampler,
+        model: Sampler,
         padded: Tensor,
         plan: PicturePlan,
         settings: SamplingSettings,

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from vdsr_cli.errors import InputError, OutputError
 from vdsr_cli.files import atomic_path
-from vdsr_cli.models.compact import LatentShape
-from vdsr_cli.sampling.engine import ConditionalSampler, SampleNoise, SamplingSettings, plan_for
+from vdsr_cli.models.protocol import LatentShape, Sampler
+from vdsr_cli.sampling.engine import SampleNoise, SamplingSettings, plan_for
 
 _METADATA_KEY = "vdsr_latents"
 
@@ -58,9 +58,7 @@ class LatentGrid:
         return self.height // shape.cell, self.width // shape.cell, shape.channels
 
 
-def latent_grid(
-    model: ConditionalSampler, height: int, width: int, settings: SamplingSettings
-) -> LatentGrid:
+def latent_grid(model: Sampler, height: int, width: int, settings: SamplingSettings) -> LatentGrid:
     """The grid of an LR picture of ``height`` by ``width`` pixels."""
     padding = plan_for(model, height, width, settings).padding
     if not padding.periodic:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from vdsr_cli.errors import UsageError
-from vdsr_cli.models.compact import Elbo, LatentShape, NoiseSource, negative_log_likelihood
+from vdsr_cli.models.compact import negative_log_likelihood
 from vdsr_cli.models.compact_prior import CompactVDVAE
 from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_pixels, to_image
+from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.registry import build_model
 from vdsr_cli.models.upstream import ENCODER, check_published, check_state, encoder_defect
 from vdsr_cli.models.vdvae import VDVAE, distortion

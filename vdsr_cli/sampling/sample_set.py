@@ -13,13 +13,9 @@ from torch import Tensor
 from vdsr_cli.consistency import ClippedStripProjection, project_within, round_cells
 from vdsr_cli.images import Canvas, Metadata
 from vdsr_cli.metrics.streaming import LrFidelity, PairwiseDistances
+from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling.engine import (
-    ConditionalSampler,
-    SampleNoise,
-    SamplingSettings,
-    sample_strips,
-)
+from vdsr_cli.sampling.engine import SampleNoise, SamplingSettings, sample_strips
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,7 +65,7 @@ class SampleSet:
 
 
 def draw_set(
-    model: ConditionalSampler,
+    model: Sampler,
     subject: Subject,
     settings: SamplingSettings,
     noises: Sequence[SampleNoise],
@@ -97,7 +93,7 @@ def round_rows(exact: Tensor, subject: Subject, scale: int) -> Tensor:
 
 
 def _exact_rows(
-    model: ConditionalSampler,
+    model: Sampler,
     subject: Subject,
     settings: SamplingSettings,
     noises: Sequence[SampleNoise],

@@ -17,13 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vdsr_cli.consistency import StripProjection, cubic, projected_by, replay_top
+from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling.engine import (
-    ConditionalSampler,
-    SamplingSettings,
-    plan_for,
-    sample_strips,
-)
+from vdsr_cli.sampling.engine import SamplingSettings, plan_for, sample_strips
 
 _RESIZED_ROWS: Final = 64
 
@@ -74,7 +70,7 @@ class StripSource:
 
 
 def sampled_strips(
-    model: ConditionalSampler,
+    model: Sampler,
     lr: Tensor,
     settings: SamplingSettings,
     runtime: Runtime,

@@ -22,9 +22,9 @@ from vdsr_cli.consistency import degrade
 from vdsr_cli.errors import UsageError
 from vdsr_cli.figures.plot import Figure, Panel, draw_figure
 from vdsr_cli.metrics import pairwise_rms
-from vdsr_cli.models.compact import LatentShape, NoiseSource
 from vdsr_cli.models.compact_prior import CompactVDVAE
 from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_pixels
+from vdsr_cli.models.protocol import LatentShape, NoiseSource
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import PIXEL_LAYER

@@ -34,8 +34,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from vdsr_cli.consistency import project_crop
 from vdsr_cli.metrics import LPIPS
-from vdsr_cli.models.compact import NoiseSource
 from vdsr_cli.models.compact_parts import enlarged
+from vdsr_cli.models.protocol import NoiseSource
 from vdsr_cli.training.config import AdversarialConfig
 from vdsr_cli.training.optimizer import set_rate, step_if
 

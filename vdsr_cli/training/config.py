@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from vdsr_cli.errors import UsageError
-from vdsr_cli.models.compact import LatentShape
+from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.training.published import PublishedShape, published_defaults
 
 Row = dict[str, float]

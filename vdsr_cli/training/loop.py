@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vdsr_cli.cuda_graph import Replay
 from vdsr_cli.errors import DeviceError, WeightsError
-from vdsr_cli.models.compact import LatentShape
+from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.registry import architecture_of, config_of
 from vdsr_cli.training.adversarial import SAMPLES, AdversarialPhase, SampleTerms
 from vdsr_cli.training.config import Row, RunPlan, TrainConfig, check_crop

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vdsr_cli.models.compact import CompactVDVAESR, Elbo, NoiseSource
+from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE
 from vdsr_cli.models.cvdvae import CVDVAE
+from vdsr_cli.models.protocol import Elbo, NoiseSource
 from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.models.vdvae_sr import VDVAESR

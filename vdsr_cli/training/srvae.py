@@ -3,7 +3,7 @@
 import torch
 
 from vdsr_cli.config import torch_seed
-from vdsr_cli.models.compact_parts import LatentShape
+from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.srvae_layers import data_dependent_initialisation
 from vdsr_cli.training.config import TrainConfig

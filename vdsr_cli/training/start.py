@@ -13,6 +13,7 @@ from vdsr_cli.models.cnn_vae import CNNVAE
 from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE, CompactVDVAESROnPrior
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
+from vdsr_cli.models.protocol import PartlyTrained
 from vdsr_cli.models.registry import (
     PRESETS,
     PRIOR_PRESETS,
@@ -224,7 +225,7 @@ def _cvdvae_config(prior: VDVAEConfig, lr: EncoderConfig) -> CVDVAEConfig:
 def prepared(model: nn.Module) -> nn.Module:
     """The model with its frozen parts frozen and the rest trainable."""
     model.requires_grad_(True)
-    if isinstance(model, CompactCVDVAE | CompactVDVAESROnPrior | VDVAESR | CVDVAE | SRVAE):
+    if isinstance(model, PartlyTrained):
         model.select_trainable()
     return model
 

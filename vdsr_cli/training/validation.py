@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from vdsr_cli.files import atomic_path
 from vdsr_cli.metrics import LPIPS, psnr_y
-from vdsr_cli.models.compact import LatentShape
 from vdsr_cli.models.compact_prior import CompactVDVAE
+from vdsr_cli.models.protocol import LatentShape, Sampler
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings, sample_strips
 from vdsr_cli.training.config import Row
@@ -156,7 +156,7 @@ def model_draws(model: nn.Module) -> bool:
 
 def model_upscales(model: nn.Module) -> bool:
     """Whether a model draws HR pictures of an LR one."""
-    return hasattr(model, "lr_multiple")
+    return isinstance(model, Sampler)
 
 
 def fixed_noise(

@@ -1,0 +1,110 @@
+"""What a model promises those who use it; one that keeps the promise need not name it.
+
+    Sampler            p(hr | lr)    sample, means, pixels     upscale, sample-diverse, bench
+    LikelihoodModel    p(hr | lr)    elbo_and_mean             bench, train
+    PartlyTrained      either        select_trainable          train
+
+Latents are described by :class:`LatentShape`, and their noise comes from a :data:`NoiseSource`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LatentShape:
+    """One stochastic layer: its index, channels, and the side of its cell in HR pixels.
+
+    A global one has a single cell, a whole tile, which stands for no place in the picture.
+    """
+
+    layer: int
+    channels: int
+    cell: int
+    is_global: bool = False
+
+
+NoiseSource = Callable[[LatentShape], Tensor]
+"""Gives the standard normals of a layer: (B, channels, H / cell, W / cell)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elbo:
+    """The parts of the evidence lower bound (Chira 2022, eq. 5) of one batch.
+
+    Attributes:
+        distortion: (B,) negative log-likelihood of hr given the latents, nats per image.
+        rate: (layers, B) KL(q || p) of each stochastic layer, nats per image.
+    """
+
+    distortion: Tensor
+    rate: Tensor
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Draws HR pictures given an LR one, tile by tile: p(hr | lr)."""
+
+    def __hash__(self) -> int:
+        """By which models are told apart."""
+
+    @property
+    def scale(self) -> int:
+        """Integer super-resolution factor."""
+
+    @property
+    def lr_multiple(self) -> int:
+        """Sides of LR inputs must be multiples of this: the coarsest cell in LR pixels."""
+
+    @property
+    def latent_shapes(self) -> list[LatentShape]:
+        """Every stochastic layer, coarse to fine."""
+
+    @property
+    def fixed_tile(self) -> int | None:
+        """The only side that LR inputs may have, or None."""
+
+    @property
+    def pixel_noise_channels(self) -> int:
+        """Channels of logistic noise that a draw of the pixels takes."""
+
+    def sample(
+        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
+    ) -> Tensor:
+        """(B, 3, h, w) in [0, 1] -> (B * repeats, C, H, W), the parameters of the likelihood."""
+
+    def means(
+        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
+    ) -> Tensor:
+        """``pixels(sample(...), None)``, without what the means do not need."""
+
+    def pixels(self, parameters: Tensor, noise: Tensor | None) -> Tensor:
+        """Those parameters -> (B, 3, H, W) on [-1, 1]: the mean, or a draw by logistic noise."""
+
+
+@runtime_checkable
+class LikelihoodModel(Protocol):
+    """Bounds the likelihood of HR pictures given their LR ones."""
+
+    @property
+    def lr_multiple(self) -> int:
+        """Sides of LR inputs must be multiples of this."""
+
+    @property
+    def latent_shapes(self) -> list[LatentShape]:
+        """Every stochastic layer, coarse to fine."""
+
+    def elbo_and_mean(self, hr: Tensor, lr: Tensor, noise: NoiseSource) -> tuple[Elbo, Tensor]:
+        """hr (B, 3, H, W) in [-1, 1], lr (B, 3, h, w) in [0, 1] -> the parts of the ELBO, and the
+        mean path's pixels (B, 3, H, W) in [-1, 1]."""
+
+
+@runtime_checkable
+class PartlyTrained(Protocol):
+    """Freezes what its objective leaves alone, such as the prior that it is built on."""
+
+    def select_trainable(self) -> object:
+        """Marks which parameters are trained."""
