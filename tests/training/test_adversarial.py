@@ -123,6 +123,13 @@ def test_sharpening_leaves_flat_places_alone_and_widens_edges():
     torch.testing.assert_close(result[..., :2], hr[..., :2])
 
 
+def test_sharpening_is_in_float32_where_the_model_computes_in_bfloat16():
+    hr = torch.rand(2, 3, 24, 24) * 2 - 1
+    with torch.autocast("cpu", torch.bfloat16):
+        result = sharpened(hr, 0.5)
+    torch.testing.assert_close(result, sharpened(hr, 0.5), rtol=0, atol=0)
+
+
 def test_diversity_is_taken_off_the_distances(phase, tiny_model):
     """At 1 the distance terms are the energy score, of which equal samples take nothing off."""
     plain, energy = (terms_of(phase(diversity=share), tiny_model) for share in (0.0, 1.0))

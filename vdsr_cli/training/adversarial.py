@@ -98,10 +98,10 @@ def sharpened(hr: Tensor, amount: float) -> Tensor:
     reach = round(3 * _SHARPENING_SIGMA)
     offsets = torch.arange(-reach, reach + 1, device=hr.device, dtype=hr.dtype)
     taps = torch.exp(-0.5 * (offsets / _SHARPENING_SIGMA) ** 2)
-    taps = (taps / taps.sum()).expand(hr.shape[1], 1, 1, -1)
-    padded = F.pad(hr, (reach,) * 4, mode="reflect")
-    blurred = F.conv2d(padded, taps, groups=hr.shape[1])
-    blurred = F.conv2d(blurred, taps.transpose(2, 3), groups=hr.shape[1])
+    taps = (taps / taps.sum()).view(1, 1, 1, -1)
+    planes = F.pad(hr, (reach,) * 4, mode="reflect").flatten(0, 1).unsqueeze(1)
+    with torch.autocast(hr.device.type, enabled=False):
+        blurred = F.conv2d(F.conv2d(planes, taps), taps.transpose(2, 3)).view_as(hr)
     detail = hr - blurred
     return (hr + amount * detail * (detail.abs() > _SHARPENING_THRESHOLD)).clamp(-1, 1)
 
