@@ -1,6 +1,7 @@
 """The exception tree. Every error that a user can cause or cure is one of these.
 
 VdsrError                  exit code 1
+├── UnexpectedError        1   vdsr itself failed on one picture; the others go on
 ├── UsageError             2   the command line asks for something impossible
 ├── InputError             3   an input picture cannot be read or used
 ├── WeightsError           4   weights are missing, damaged, hostile or of another model
@@ -12,6 +13,7 @@ The command line turns each into one line on stderr, ``hint`` behind it, and the
 Ctrl-C ends with 130.
 """
 
+import traceback
 from typing import ClassVar
 
 
@@ -24,10 +26,29 @@ class VdsrError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+    details: str | None = None
+    """The traceback of what nobody expected."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class UnexpectedError(VdsrError):
+    """An error of vdsr itself ended the work on one picture.
+
+    Args:
+        name: what messages call the picture.
+        cause: the error, whose traceback ``details`` is.
+    """
+
+    def __init__(self, name: str, cause: Exception) -> None:
+        what = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+        super().__init__(
+            f"{name}: an error of vdsr itself: {what}",
+            hint="please report it, with the picture; --debug shows where it happened",
+        )
+        self.details = "".join(traceback.format_exception(cause))
 
 
 class UsageError(VdsrError):

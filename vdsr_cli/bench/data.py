@@ -299,6 +299,7 @@ class Failure:
     hint: str | None = None
     method: str | None = None
     exit_code: int = 3
+    traceback: str | None = None
 
 
 def load_scenes(
@@ -316,5 +317,6 @@ def load_scenes(
                     error=str(error),
                     hint=error.hint,
                     exit_code=error.exit_code,
+                    traceback=error.details,
                 )
             )

@@ -191,6 +191,7 @@ def _fitted(
                     hint=error.hint,
                     method=loaded.name,
                     exit_code=error.exit_code,
+                    traceback=error.details,
                 )
             )
 

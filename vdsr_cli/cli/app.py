@@ -20,6 +20,7 @@ from vdsr_cli.cli import (
     weights,
 )
 from vdsr_cli.cli.console import print_vdsr_error
+from vdsr_cli.cli.options import Debugging
 from vdsr_cli.cli.streams import open_streams
 from vdsr_cli.errors import OutputError, UsageError, VdsrError
 
@@ -67,9 +68,12 @@ def main() -> None:
 
 
 def _run() -> None:
+    debugging = Debugging()
     try:
-        app()
+        app(obj=debugging)
     except VdsrError as error:
+        if debugging.is_on and error.details:
+            print(error.details, file=sys.stderr, end="")
         _end_with(error)
     except OSError as error:
         if error.filename is None and not _is_somewhere():

@@ -10,6 +10,7 @@ import typer
 
 from vdsr_cli.cli.console import download_progress, print_error
 from vdsr_cli.cli.options import (
+    DebugOption,
     Device,
     DeviceOption,
     Dtype,
@@ -141,6 +142,7 @@ def bench(
         bool, typer.Option(help="Insist on the known figures of bicubic on the known sets.")
     ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    debug: DebugOption = False,
 ) -> None:
     """Score models on pictures whose ground truth is known.
 
@@ -169,7 +171,7 @@ def bench(
         )
         numbers = tuple(range(seed, seed + seeds))
         report = _score_priors(names, paths or [], numbers, device, dtype, quiet=quiet)
-        _show(report, worst=worst, as_json=as_json, markdown=markdown)
+        _show(report, worst=worst, as_json=as_json, markdown=markdown, debug=debug)
         _save(report, csv=csv, plot=None, replace=overwrite)
         raise typer.Exit(report.exit_code)
 
@@ -202,7 +204,14 @@ def bench(
     )
     report = _run(request, loaded, runtime, quiet=quiet)
     # Shown first: a file that cannot be written does not take the result with it.
-    _show(report, worst=request.worst, as_json=as_json, markdown=markdown, published=published)
+    _show(
+        report,
+        worst=request.worst,
+        as_json=as_json,
+        markdown=markdown,
+        published=published,
+        debug=debug,
+    )
     _save(report, csv=csv, plot=plot, replace=overwrite)
     raise typer.Exit(report.exit_code)
 
@@ -317,7 +326,13 @@ def _save(report: "Report", *, csv: Path | None, plot: Path | None, replace: boo
 
 
 def _show(
-    report: "Report", *, worst: int, as_json: bool, markdown: bool, published: bool = False
+    report: "Report",
+    *,
+    worst: int,
+    as_json: bool,
+    markdown: bool,
+    published: bool = False,
+    debug: bool,
 ) -> None:
     """The result on stdout; failures and notes on stderr."""
     from vdsr_cli.cli.bench_render import print_grids, report_grids, to_markdown
@@ -332,5 +347,7 @@ def _show(
             print_grids(grids)
     for failure in report.failures:
         print_error(failure.error, failure.hint)
+        if debug and failure.traceback:
+            print(failure.traceback, file=sys.stderr, end="")
     for note in report.notes:
         print(f"vdsr: {note}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,6 +61,19 @@ class Engine(StrEnum):
     ray = "ray"
 
 
+@dataclass(slots=True)
+class Debugging:
+    """Whether tracebacks are shown: the object that the contexts of a run share."""
+
+    is_on: bool = False
+
+
+def _turn_on(context: typer.Context, is_wanted: bool) -> bool:
+    if is_wanted:
+        context.ensure_object(Debugging).is_on = True
+    return is_wanted
+
+
 # Of the commands that make pictures.
 
 
@@ -115,6 +129,10 @@ ReplaceOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist.", show_default="refuse")
 ]
 MaxPixelsOption = Annotated[int, typer.Option(min=1, help="Refuse larger inputs (pixels).")]
+DebugOption = Annotated[
+    bool,
+    typer.Option("--debug", callback=_turn_on, help="Show where an error of vdsr itself happened."),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no result lines.")]
 JobsOption = Annotated[
     int | None,

@@ -11,6 +11,7 @@ import typer
 from vdsr_cli.cli.console import print_choice, print_line, print_note, tile_progress
 from vdsr_cli.cli.options import (
     BatchOption,
+    DebugOption,
     Device,
     DeviceOption,
     Dtype,
@@ -116,6 +117,7 @@ def sample_diverse(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written.")] = False,
     quiet: QuietOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Draw several pictures that the input may come from, and show where they differ.
 

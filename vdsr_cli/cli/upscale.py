@@ -20,6 +20,7 @@ from vdsr_cli.cli.console import (
 )
 from vdsr_cli.cli.options import (
     BatchOption,
+    DebugOption,
     Device,
     DeviceOption,
     Dtype,
@@ -112,6 +113,7 @@ def upscale(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
     quiet: QuietOption = False,
+    debug: DebugOption = False,
     jobs: JobsOption = None,
     engine: EngineOption = Engine.local,
     ray_address: RayAddressOption = None,
@@ -191,6 +193,8 @@ def upscale(
             bars.finish()
             with bars.cleared():
                 _show_result(outcome.result, results, as_json=as_json, quiet=quiet)
+                if debug and outcome.result.traceback:
+                    print(outcome.result.traceback, file=sys.stderr, end="")
 
         on_ray = engine is Engine.ray
         # Ray tells of dead workers on standard output, which is for results.

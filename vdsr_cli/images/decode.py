@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError, features
 from torch import Tensor
 
-from vdsr_cli.errors import InputError
+from vdsr_cli.errors import InputError, UnexpectedError
 from vdsr_cli.images.metadata import (
     EXIF_ERRORS,
     clean_exif,
@@ -34,6 +34,8 @@ MAX_PIXELS: Final = 100_000_000
 
 DECODE_ERRORS: Final = (
     ArithmeticError,
+    AssertionError,
+    AttributeError,
     EOFError,
     LookupError,
     OSError,
@@ -109,6 +111,7 @@ def read_picture(
 
     Raises:
         InputError: one line, with the name, on why it cannot be read.
+        UnexpectedError: something else went wrong, of which nothing is known.
     """
     called = name or (str(source) if isinstance(source, Path) else "standard input")
     try:
@@ -123,6 +126,8 @@ def read_picture(
         raise InputError(f"{called}: cannot be read: {reason}") from error
     except MemoryError as error:
         raise InputError(f"{called}: there is not enough memory to decode it") from error
+    except Exception as error:  # a picture never takes others down with it
+        raise UnexpectedError(called, error) from error
 
 
 def _reason(error: OSError) -> str:

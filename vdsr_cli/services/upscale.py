@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vdsr_cli.background import aside
 from vdsr_cli.config import check_scale, check_temperature
-from vdsr_cli.errors import DeviceError, OutputExistsError, VdsrError
+from vdsr_cli.errors import DeviceError, OutputExistsError, UnexpectedError, VdsrError
 from vdsr_cli.files import is_special
 from vdsr_cli.images import (
     MAX_PIXELS,
@@ -91,6 +91,7 @@ class UpscaleResult:
     error: str | None = None
     hint: str | None = None
     exit_code: int = 0
+    traceback: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The fields that have a value."""
@@ -307,6 +308,8 @@ def upscale_file(
     except (MemoryError, torch.OutOfMemoryError):
         reason = f"{named.input}: there is not enough memory for a picture that large"
         return failed_result(named, DeviceError(reason))
+    except Exception as error:  # the other pictures go on
+        return failed_result(named, UnexpectedError(named.input, error))
     return replace(
         named,
         model=loaded.name,
@@ -339,6 +342,7 @@ def failed_result(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
         error=str(error),
         hint=error.hint,
         exit_code=error.exit_code,
+        traceback=error.details,
     )
 
 
