@@ -128,7 +128,7 @@ def measure(name: str, system: System, folder: Path, options: argparse.Namespace
     sampling = ["--model", weights, "--overwrite", "--json", "--quiet", "--scale", system.scale]
     sampling += ["--device", options.device]
     one = run("upscale", lr, "-o", folder / f"{name}.png", *sampling)
-    drawn = run("upscale", lr, "-o", folder / f"{name}_d.png", "--output", "sample", *sampling)
+    drawn = run("upscale", lr, "-o", folder / f"{name}_d.png", "--pixels", "sample", *sampling)
     several = run("sample-diverse", lr, "-n", 3, "-o", folder / f"{name}_sets", *sampling)
     return {
         "system": name,

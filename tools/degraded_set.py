@@ -2,7 +2,7 @@
 
     python tools/degraded_set.py Set14/HR web [--noise 8] [--quality 50]
     python tools/degraded_set.py Set14/HR phone --blur 1.6 --filter bilinear --noise 5 --quality 60
-    vdsr bench phone --models vdvae-sr-x4,vdvae-sr-x4-real --temperatures 0,0.8 \\
+    vdsr bench phone --model vdvae-sr-x4,vdvae-sr-x4-real --temperatures 0,0.8 \\
         --no-consistency --no-verify
 
 Writes ``HR`` (cropped to multiples of 4) and ``LRx4``: HR blurred by a gaussian of the given

@@ -187,7 +187,7 @@ def test_an_encoder_that_is_not_whole_cannot_score(photos, tmp_path, vdsr):
     [
         (["--protocol", "paper"], "--protocol is not for priors"),
         (["--plot", "a.svg"], "--plot is not for priors"),
-        (["--models", f"vdvae-x4-prior,{DEFAULT_MODEL}"], "vdvae-x4-prior upscales nothing"),
+        (["--model", f"vdvae-x4-prior,{DEFAULT_MODEL}"], "vdvae-x4-prior upscales nothing"),
     ],
 )
 def test_priors_and_upscaling_do_not_mix(photos, tiny_prior_path, words, problem):

@@ -67,7 +67,7 @@ def test_a_picture_through_standard_output(vdsr, tiny_prior_path):
 @pytest.mark.usefixtures("small_published")
 def test_a_published_pickle(vdsr, tmp_path):
     source = write_published(tmp_path / "ffhq256-ema.th", published_state(prefix="module."))
-    ended = vdsr("generate", "--model", source, "-n", 4, "--output", "sample", "--json")
+    ended = vdsr("generate", "--model", source, "-n", 4, "--pixels", "sample", "--json")
     assert ended.code == 0, ended.err
     told = json.loads(ended.out)
     assert (told["width"], told["height"]) == (16, 16)

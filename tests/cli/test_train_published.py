@@ -78,7 +78,7 @@ def test_trained_resumed_exported_and_sampled_with(
 
     lr = save_picture(tmp_path / "lr.png", 11, 9)
     sampling = ["-m", out, "--scale", scale, "--dtype", "float32", "--overwrite"]
-    ended = vdsr("upscale", lr, "-o", tmp_path / "sr.png", *sampling, "--output", "sample")
+    ended = vdsr("upscale", lr, "-o", tmp_path / "sr.png", *sampling, "--pixels", "sample")
     assert ended.code == 0, ended.err
     assert "tiles is a picture of its own" in ended.err
     with Image.open(tmp_path / "sr.png") as sr:

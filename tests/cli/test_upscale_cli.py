@@ -77,7 +77,7 @@ def test_options_reach_the_engine(upscale, tmp_path, save_picture):
     variants = {
         "plain": [],
         "cold": ["-t", "0"],
-        "drawn": ["--output", "sample"],
+        "drawn": ["--pixels", "sample"],
         "free": ["--no-consistency"],
         "hot": ["--temperature", "1.5"],
     }

@@ -21,7 +21,7 @@ VALUES = st.one_of(ANYTHING, SENSIBLE)
 OPTIONS = {
     "upscale": [
         "--scale", "--temperature", "--seed", "--tile", "--overlap", "--batch-size", "--device",
-        "--dtype", "--output", "--format", "--quality", "--max-pixels", "--model",
+        "--dtype", "--pixels", "--format", "--quality", "--max-pixels", "--model",
     ],
     "sample-diverse": [
         "--samples", "--seed", "--temperature", "--scale", "--tile", "--overlap", "--format",

@@ -247,7 +247,7 @@ def test_killed_in_the_middle(vdsr, tiny_path, tmp_path, often):
     assert list(tmp_path.glob("parts*")) == [parts]
 
 
-CHANGES = [["--seed", 1], ["--temperature", 0.5], ["--no-consistency"], ["--output", "sample"]]
+CHANGES = [["--seed", 1], ["--temperature", 0.5], ["--no-consistency"], ["--pixels", "sample"]]
 
 
 @pytest.mark.parametrize("change", [*CHANGES, "input", None], ids=str)

@@ -19,15 +19,15 @@ from vdsr_cli.cli import (
     upscale,
     weights,
 )
+from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import print_vdsr_error
 from vdsr_cli.cli.options import Debugging
 from vdsr_cli.cli.streams import open_streams
 from vdsr_cli.errors import OutputError, UsageError, VdsrError
 
-app = typer.Typer(
+app = App(
     name="vdsr",
     help="Super-resolution that samples, on hierarchical variational autoencoders.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 app.command("upscale")(upscale.upscale)

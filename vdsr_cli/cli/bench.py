@@ -51,11 +51,13 @@ def bench(
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Model name, hf:// address or file; or bicubic.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Model name, hf:// address or file; or bicubic; or several with commas.",
+        ),
     ] = DEFAULT_MODEL,
-    models: Annotated[
-        str | None, typer.Option(help="Several models with commas, in place of --model.")
-    ] = None,
     temperature: Annotated[
         float, typer.Option("--temperature", "-t", min=0.0, max=2.0, help="Of every latent.")
     ] = 0.8,
@@ -159,7 +161,7 @@ def bench(
     existing = existing_of(overwrite or None)
     check_outputs([csv, plot], existing, inputs=paths or ())
 
-    names = _names(models or model)
+    names = _names(model)
     if _are_priors(names):
         _refuse_with_priors(
             protocol=protocol is not ProtocolName.standard,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import (
     INTERRUPTED,
@@ -15,15 +16,15 @@ from vdsr_cli.cli.options import (
     MinutesOption,
     NoProgressOption,
     ReplaceOption,
+    RunOption,
     SaveEveryOption,
     TorchDeviceOption,
     check_figure,
 )
 
-app = typer.Typer(
+app = App(
     name="cnn-vae",
     help="CNN-VAE on Fashion-MNIST, 14x14 to 28x28: scores and pictures.",
-    no_args_is_help=True,
 )
 
 Data = Annotated[
@@ -71,7 +72,7 @@ def score(
 
 @app.command()
 def figure(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")],
     data: Data = DEBIAN_FOLDER,
     model: LearnedModelOption = DEFAULT_MODEL,
     count: Annotated[int, typer.Option("-n", min=1, max=100, help="Test pictures.")] = 6,
@@ -85,14 +86,14 @@ def figure(
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.cnn_vae import draw_figure, load_cnn_vae
 
-    check_figure(output, overwrite=overwrite)
+    check_figure(out, overwrite=overwrite)
     sheet = draw_figure(load_cnn_vae(model), data, count=count, seed=seed)
-    save_levels(output, sheet, replace=overwrite)
-    print_line(output)
+    save_levels(out, sheet, replace=overwrite)
+    print_line(out)
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Run folder; a run in it is resumed.")],
+    out: RunOption,
     data: Data = DEBIAN_FOLDER,
     reading: Annotated[
         Reading, typer.Option(help="The paper's letter where it can run, or corrected.")

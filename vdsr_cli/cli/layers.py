@@ -15,8 +15,8 @@ from vdsr_cli.cli.options import (
     DtypeOption,
     LearnedModelOption,
     NoProgressOption,
-    Output,
-    OutputOption,
+    Pixels,
+    PixelsOption,
     ReplaceOption,
     existing_of,
 )
@@ -41,7 +41,7 @@ def layers(
         float, typer.Option("--temperature", "-t", min=0.0, max=2.0, help="Of every latent.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the codes.")] = 0,
-    output: OutputOption = Output.mean,
+    pixels: PixelsOption = Pixels.mean,
     plot: Annotated[Path | None, typer.Option(help="The curves, as .svg or .png.")] = None,
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Dtype.auto,
@@ -77,7 +77,7 @@ def layers(
         size_px=size,
         temperature=temperature,
         seed=seed,
-        output=output.value,
+        output=pixels.value,
     )
     prior = load_prior(model, choose_runtime(device.value, dtype.value))
     progress = make_progress(
@@ -93,7 +93,7 @@ def layers(
     distances = summarise(prior, request, measured)
     if as_json:
         settings = {"codes": codes, "draws": draws, "temperature": temperature, "seed": seed}
-        document = {"model": model, **settings, "output": output.value, **distances.as_json()}
+        document = {"model": model, **settings, "output": pixels.value, **distances.as_json()}
         typer.echo(json.dumps(document, indent=2))
     else:
         _print(distances)

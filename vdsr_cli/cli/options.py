@@ -47,7 +47,7 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
-class Output(StrEnum):
+class Pixels(StrEnum):
     """What pixels are, given the latents."""
 
     mean = "mean"
@@ -111,7 +111,7 @@ BatchOption = Annotated[
 ]
 DeviceOption = Annotated[Device, typer.Option(help="Where to run.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the convolutions.")]
-OutputOption = Annotated[Output, typer.Option(help="Pixels: the likelihood's mean, or a draw.")]
+PixelsOption = Annotated[Pixels, typer.Option(help="The likelihood's mean, or a draw from it.")]
 FormatOption = Annotated[
     Format | None,
     typer.Option("--format", "-f", help="Output format.", show_default="-o's, or png"),
@@ -158,6 +158,7 @@ ManifestOption = Annotated[
 ]
 
 # Of training, and of the small systems.
+RunOption = Annotated[Path, typer.Option("--out", "-o", help="Run folder; a run in it is resumed.")]
 TorchDeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, mps or a torch device.")]
 LearnedModelOption = Annotated[
     str, typer.Option("--model", "-m", help="A model's name, a file or a run.")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import (
     LearnedModelOption,
@@ -15,11 +16,10 @@ from vdsr_cli.cli.options import (
     check_figure,
 )
 
-app = typer.Typer(
+app = App(
     name="srvae",
     help="srVAE, x2: generate, super-resolve and reconstruct small crops; scores. "
     "Whole pictures: vdsr upscale --model srvae-x2 --scale 2.",
-    no_args_is_help=True,
 )
 
 DEFAULT_MODEL = "srvae-x2"
@@ -50,7 +50,7 @@ OPERATIONS: Mapping[str, tuple[str, str]] = {
 """Of each command what the service calls it, and its help."""
 
 Pictures = Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="The sheet of pictures to write.")]
+Output = Annotated[Path, typer.Option("--out", "-o", help="The sheet of pictures to write.")]
 Temperature = Annotated[
     float, typer.Option("--temperature", "-t", min=0.0, max=2.0, help="Factor on the latents.")
 ]
@@ -62,7 +62,7 @@ Seed = Annotated[int, typer.Option(help="Of the crops and of what is drawn.")]
 
 @app.command()
 def generate(
-    output: Output,
+    out: Output,
     model: LearnedModelOption = DEFAULT_MODEL,
     count: Annotated[int, typer.Option("-n", min=1, max=256, help="How many.")] = 16,
     temperature: Temperature = 0.8,
@@ -78,17 +78,17 @@ def generate(
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import Drawing, draw_generated, load_srvae
 
-    check_figure(output, overwrite=overwrite)
+    check_figure(out, overwrite=overwrite)
     drawing = Drawing(temperature=temperature, seed=seed, is_sampled=sample_pixels)
     sheet = draw_generated(load_srvae(model, device), drawing, count=count)
-    save_levels(output, sheet, replace=overwrite)
-    print_line(output)
+    save_levels(out, sheet, replace=overwrite)
+    print_line(out)
 
 
 def _operate(
     context: typer.Context,
     pictures: Pictures,
-    output: Output,
+    out: Output,
     model: LearnedModelOption = DEFAULT_MODEL,
     count: Annotated[int, typer.Option("-n", min=1, max=256, help="How many crops.")] = 8,
     samples: Annotated[int, typer.Option(min=0, max=16, help="Samples of each crop.")] = 3,
@@ -101,14 +101,14 @@ def _operate(
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import Drawing, draw_operation, load_srvae, take_crops
 
-    check_figure(output, overwrite=overwrite, inputs=pictures)
+    check_figure(out, overwrite=overwrite, inputs=pictures)
     name, _ = OPERATIONS[str(context.info_name)]
     network = load_srvae(model, device)
     crops = take_crops(pictures, count=count, size_px=network.config.hr_size, seed=seed)
     drawing = Drawing(temperature=temperature, seed=seed, is_sampled=sample_pixels)
     sheet = draw_operation(network, crops, name, drawing, samples=samples)
-    save_levels(output, sheet, replace=overwrite)
-    print_line(output)
+    save_levels(out, sheet, replace=overwrite)
+    print_line(out)
 
 
 for _command, (_, _help) in OPERATIONS.items():
@@ -118,7 +118,7 @@ for _command, (_, _help) in OPERATIONS.items():
 @app.command()
 def figure(
     pictures: Pictures,
-    output: Output,
+    out: Output,
     model: LearnedModelOption = DEFAULT_MODEL,
     count: Annotated[int, typer.Option("-n", min=1, max=64, help="How many crops.")] = 3,
     temperature: Temperature = 0.8,
@@ -133,12 +133,12 @@ def figure(
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import Drawing, draw_figure, load_srvae, take_crops
 
-    check_figure(output, overwrite=overwrite, inputs=pictures)
+    check_figure(out, overwrite=overwrite, inputs=pictures)
     network = load_srvae(model, device)
     crops = take_crops(pictures, count=count, size_px=network.config.hr_size, seed=seed)
     sheet = draw_figure(network, crops, Drawing(temperature=temperature, seed=seed))
-    save_levels(output, sheet, replace=overwrite)
-    print_line(output)
+    save_levels(out, sheet, replace=overwrite)
+    print_line(out)
 
 
 @app.command()

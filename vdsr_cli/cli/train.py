@@ -25,6 +25,7 @@ from vdsr_cli.cli.adversarial_options import (
     SharpenOption,
     TemperaturesOption,
 )
+from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import (
     INTERRUPTED,
@@ -32,6 +33,7 @@ from vdsr_cli.cli.options import (
     MinutesOption,
     NoProgressOption,
     ReplaceOption,
+    RunOption,
     SaveEveryOption,
     TorchDeviceOption,
     existing_of,
@@ -65,7 +67,7 @@ OBJECTIVES: Mapping[str, str] = {
 _LARGEST_CONFIG = 2**20
 """Bytes of a TOML file of options."""
 
-app = typer.Typer(no_args_is_help=True, help="Train or fine-tune a model on your own pictures.")
+app = App(help="Train or fine-tune a model on your own pictures.")
 
 
 class Degradation(StrEnum):
@@ -108,7 +110,7 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
 def _train(
     context: typer.Context,
     data: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
-    out: Annotated[Path, typer.Option(help="Run folder; a run in it is resumed.")],
+    out: RunOption,
     config: Annotated[
         Path | None,
         typer.Option(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import download_progress, print_line
 from vdsr_cli.cli.options import NoProgressOption, ReplaceOption, existing_of
 from vdsr_cli.errors import UsageError, WeightsError
@@ -25,10 +26,9 @@ from vdsr_cli.weights import (
     resolve,
 )
 
-app = typer.Typer(
+app = App(
     name="weights",
     help="List, download, verify and convert the weights of the models.",
-    no_args_is_help=True,
 )
 
 Models = Annotated[
@@ -167,8 +167,8 @@ def convert_file(
     source: Annotated[
         Path, typer.Argument(metavar="FILE", help="A published VDVAE: a .th, .pt or .pth pickle.")
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUT", help="The .safetensors file to write.")
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="OUT", help="The .safetensors file to write.")
     ],
     config: Annotated[
         str | None,
@@ -187,15 +187,15 @@ def convert_file(
 
     Example: vdsr weights convert ffhq256-iter-1700000-model-ema.th -o ffhq256.safetensors
     """
-    if output.suffix != ".safetensors":
-        raise UsageError(f"{output} does not end in .safetensors", hint="-o OUT.safetensors")
-    check_outputs([output], existing_of(overwrite or None), inputs=[source])
-    header = convert(source, output, config, replace=overwrite)
+    if out.suffix != ".safetensors":
+        raise UsageError(f"{out} does not end in .safetensors", hint="-o OUT.safetensors")
+    check_outputs([out], existing_of(overwrite or None), inputs=[source])
+    header = convert(source, out, config, replace=overwrite)
     _tell_defect(str(source), header)
     if as_json:
-        _print_json({"path": str(output), **_header_facts(header)})
+        _print_json({"path": str(out), **_header_facts(header)})
     else:
-        print_line(output)
+        print_line(out)
 
 
 def _summary(record: WeightsRecord) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class DiverseRequest:
         keeps_noise = self.from_latents or self.save_latents or self.walk
         if keeps_noise and self.settings.output == "sample":
             raise UsageError(
-                "latents and --interpolate hold no noise of pixels", hint="leave out --output"
+                "latents and --interpolate hold no noise of pixels", hint="leave out --pixels"
             )
 
 

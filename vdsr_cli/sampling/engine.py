@@ -35,7 +35,7 @@ from vdsr_cli.sampling.tiling import (
 )
 
 PIXEL_LAYER = -1
-"""The noise field's layer for the likelihood's own noise (``--output sample``)."""
+"""The noise field's layer for the likelihood's own noise (``--pixels sample``)."""
 _MOST_TILES = 64
 """Of a batch that memory decides: a card is busy with fewer, and strips would be large."""
 _SAMPLES_A_PASS = 8

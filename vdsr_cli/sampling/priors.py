@@ -30,7 +30,7 @@ from vdsr_cli.weights import PUBLISHED_ARCHITECTURE, Header, load_records, read_
 from vdsr_cli.weights.fetch import Progress
 
 COMPONENT_LAYER = -2
-"""The noise field's layer for the choice among a mixture's components (``--output sample``)."""
+"""The noise field's layer for the choice among a mixture's components (``--pixels sample``)."""
 LOW_BIT_NOTE = (
     "trained on 5 bits, grey levels floored to multiples of 8: its pictures are given the 3.5 "
     "levels that they lack on average"

@@ -1,0 +1,49 @@
+"""The base of every command: ``-h``, and spellings of options that have changed."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from vdsr_cli.cli.console import print_note
+
+RETIRED = {"--output": ("--pixels", "--out"), "--models": ("--model",)}
+"""Spellings of options until 0.1, and what stands for them where a command has it."""
+
+
+class Command(TyperCommand):
+    """A command that takes retired spellings too, and says so."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Parses today's spellings of the words."""
+        return super().parse_args(ctx, list(self._in_todays_words(args)))
+
+    def _in_todays_words(self, words: list[str]) -> Iterator[str]:
+        known = {name for parameter in self.params for name in parameter.opts}
+        for index, word in enumerate(words):
+            if word == "--":
+                yield from words[index:]
+                return
+            name, equals, value = word.partition("=")
+            new = next((now for now in RETIRED.get(name, ()) if now in known), None)
+            if new is None or name in known:
+                yield word
+            else:
+                print_note(f"{name} is called {new} now; {name} will go with the next release")
+                yield f"{new}{equals}{value}"
+
+
+class App(typer.Typer):
+    """A Typer whose commands are of this kind, with ``-h`` for their help."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            no_args_is_help=True,
+            context_settings={"help_option_names": ["-h", "--help"]},
+            **settings,
+        )
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[..., Any]:
+        """As Typer's own."""
+        return super().command(name, cls=Command, **settings)
