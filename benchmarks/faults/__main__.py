@@ -9,6 +9,7 @@ wrongs below it, and the sums; the exit code is 1 where anything was wrong.
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -36,6 +37,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what is random")
     parser.add_argument("--model", default="vdvae-sr-x4-tiny", help="of the runs")
     options = parser.parse_args()
+    # In the background of a shell Ctrl-C is ignored, and would be in every child.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     model = str(Path(options.model).resolve()) if Path(options.model).exists() else options.model
     for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
         import_module(path.stem)
@@ -67,7 +70,8 @@ def main() -> int:
         total += counts
         peak_mb = max(peak_mb, most_mb)
     sums = ", ".join(f"{total[kind]} {kind}" for kind in KINDS)
-    print(f"\n{total['runs']} runs: {sums}; peak {peak_mb:.0f} MB of {MEMORY_MB} allowed")
+    tried = f"{total['runs']:,} runs, {total['signals']:,} signals"
+    print(f"\n{tried}: {sums}; peak {peak_mb:.0f} MB of {MEMORY_MB} allowed")
     return int(any(total[kind] for kind in KINDS))
 
 

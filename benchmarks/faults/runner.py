@@ -13,6 +13,7 @@ table, and that memory stays below the bound; files that a fault guards are comp
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,18 @@ class Trial:
         return subprocess.Popen(
             command, **{"cwd": self.folder, **pipes, **options}, env=environment
         )
+
+    def kill(
+        self,
+        child: "subprocess.Popen[bytes]",
+        number: signal.Signals,
+        send: Callable[[int, int], None] = os.kill,
+    ) -> None:
+        """Sends a signal to a child; counts it where the child had not ended by itself."""
+        has_ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if has_ended is None:
+            send(child.pid, number)
+            self.counts["signals"] += 1
 
     def end(self, child: "subprocess.Popen[bytes]", *, also: tuple[int, ...] = ()) -> Ended:
         """Waits for a child and checks how it ended; ``also``: other exit codes that are right."""

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Sequence
+from random import Random
 
 from hypothesis import strategies as st
 
@@ -11,29 +12,33 @@ EXTREMES = (0, 1, 2, 3, 7, 8, 16, 127, 128, 254, 255, 256, 4096, 32767, 32768, 6
 EXTREMES += (2**24 - 1, 2**31 - 1, 2**31, 2**32 - 1)
 
 
-@st.composite
-def mutated(draw, originals: Sequence[bytes]) -> bytes:
+def mutated(originals: Sequence[bytes]) -> st.SearchStrategy[bytes]:
+    """What :func:`mutate` makes of the originals, as a strategy."""
+    return st.randoms(use_true_random=False).map(lambda chance: mutate(chance, originals))
+
+
+def mutate(chance: Random, originals: Sequence[bytes]) -> bytes:
     """One of the originals, changed in one to six places; the chunks of a PNG sum up again."""
-    data = bytearray(draw(st.sampled_from(originals)))
-    other = draw(st.sampled_from(originals))
-    for _ in range(draw(st.integers(1, 6))):
-        _change(draw, data, other)
-    if data.startswith(PNG_SIGNATURE) and draw(st.booleans()):
+    data = bytearray(chance.choice(originals))
+    other = chance.choice(originals)
+    for _ in range(chance.randint(1, 6)):
+        _change(chance, data, other)
+    if data.startswith(PNG_SIGNATURE) and chance.choice((False, True)):
         return with_checksums(bytes(data))
     return bytes(data)
 
 
-def _change(draw, data: bytearray, other: bytes) -> None:
+def _change(chance: Random, data: bytearray, other: bytes) -> None:
     # Headers decide most: half of all changes are made there.
     last = max(0, len(data) - 1)
-    at = draw(st.one_of(st.integers(0, min(last, 128)), st.integers(0, last)))
-    kind = draw(st.sampled_from(["byte", "field", "field", "cut", "end", "repeat", "splice"]))
-    length = draw(st.integers(1, 64))
+    at = chance.randint(0, chance.choice((min(last, 128), last)))
+    kind = chance.choice(("byte", "field", "field", "cut", "end", "repeat", "splice"))
+    length = chance.randint(1, 64)
     if kind == "byte":
-        data[at : at + 1] = bytes([draw(st.integers(0, 255))])
+        data[at : at + 1] = bytes([chance.randint(0, 255)])
     elif kind == "field":
-        order, size = draw(st.sampled_from("<>")), draw(st.sampled_from("HI"))
-        value = draw(st.sampled_from(EXTREMES)) & (0xFFFF if size == "H" else 0xFFFFFFFF)
+        order, size = chance.choice("<>"), chance.choice("HI")
+        value = chance.choice(EXTREMES) & (0xFFFF if size == "H" else 0xFFFFFFFF)
         field = struct.pack(order + size, value)
         data[at : at + len(field)] = field
     elif kind == "cut":
@@ -41,9 +46,9 @@ def _change(draw, data: bytearray, other: bytes) -> None:
     elif kind == "end":
         del data[at:]
     elif kind == "repeat":
-        data[at:at] = data[at : at + length] * draw(st.integers(1, 20))
+        data[at:at] = data[at : at + length] * chance.randint(1, 20)
     else:
-        start = draw(st.integers(0, max(0, len(other) - 1)))
+        start = chance.randint(0, max(0, len(other) - 1))
         data[at : at + length] = other[start : start + length]
 
 
