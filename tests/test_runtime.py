@@ -49,3 +49,10 @@ def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(DeviceError, match="no CUDA device") as caught:
         choose_runtime("cuda")
     assert caught.value.hint == "try --device cpu"
+
+
+@pytest.mark.parametrize("name", ["", "no such", "cpu:-1", "meta", "vulkan", "out/a.png"])
+def test_a_device_that_computes_nothing_is_refused(name):
+    with pytest.raises(DeviceError, match="device") as caught:
+        choose_runtime(name)
+    assert caught.value.hint == "try --device cpu"

@@ -44,18 +44,35 @@ def choose_runtime(device: str = "auto", dtype: str = "auto") -> Runtime:
     Raises:
         DeviceError: the device is not there or does not know the dtype.
     """
-    chosen = torch.device(_best_device() if device == "auto" else device)
+    chosen = _known_device(_best_device() if device == "auto" else device)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError("no CUDA device is available", hint="try --device cpu")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("no MPS device is available", hint="try --device cpu")
     if dtype == "float16" and chosen.type == "cpu":
         raise DeviceError("float16 is not for the CPU", hint="try --dtype bfloat16 or float32")
+    _check_answers(chosen)
     known = _best_dtype(chosen) if dtype == "auto" else DTYPES[dtype]
     if chosen.type == "cuda":
         # Left alone, CUDA's convolutions round float32 to the ten bits of TF32.
         torch.backends.cudnn.allow_tf32 = False
     return Runtime(device=chosen, dtype=known)
+
+
+def _known_device(name: str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"{name!r} is no device of torch's", hint="try --device cpu") from error
+
+
+def _check_answers(device: torch.device) -> None:
+    """Raises DeviceError unless numbers can be put on a device and taken off again: torch has names
+    of devices that it was not built for, that are not in this machine, and that compute nothing."""
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise DeviceError(f"device {device} cannot be used", hint="try --device cpu") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -65,7 +65,7 @@ def main() -> int:
         figures = " | ".join(str(counts[kind]) for kind in KINDS)
         print(f"| {one.name} | {times} | {counts['runs']} | {figures} | {most_mb:.0f} |")
         for line in wrongs[:10]:
-            print(f"    {line.strip()[-300:]}")
+            print(f"    {line.strip()[-700:]}")
         sys.stdout.flush()
         total += counts
         peak_mb = max(peak_mb, most_mb)

@@ -139,6 +139,10 @@ class Trial:
         texts = [_taken(stream) for stream in (out, err)]
         code = child.returncode if child.returncode >= 0 else 128 - child.returncode
         ended = Ended(code, texts[0], texts[1].decode(errors="replace"), usage.ru_maxrss / 1e3)
+        return self.judge(ended, also=also)
+
+    def judge(self, ended: Ended, *, also: tuple[int, ...] = ()) -> Ended:
+        """Notes what is wrong with the end of any run."""
         self.counts["runs"] += 1
         self.peak_mb = max(self.peak_mb, ended.memory_mb)
         is_listed = ended.code in (*CODES, *also)

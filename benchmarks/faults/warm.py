@@ -1,0 +1,105 @@
+"""The command in a fork of a process that has imported it: thousands of lines in minutes.
+
+What a fork leaves out is the interpreter's start and end; children of :class:`runner.Trial` have
+those.
+"""
+
+import contextlib
+import os
+import pkgutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from runner import MEMORY_MB, REPOSITORY, Ended, Trial
+
+_PATIENCE_S = 10.0
+"""How long a run that was told to end may take to."""
+
+
+def run(trial: Trial, *words: str, limit_s: float) -> Ended:
+    """Runs a line to its end, or tells it to end when its time is over."""
+    import_all()
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            _become(words, trial.folder, out.fileno(), err.fileno())
+        status, memory_mb = _wait(trial, child, limit_s)
+        out.seek(0)
+        err.seek(0)
+        code = os.waitstatus_to_exitcode(status)
+        return trial.judge(
+            Ended(
+                code if code >= 0 else 128 - code,
+                out.read(),
+                err.read().decode(errors="replace"),
+                memory_mb,
+            )
+        )
+
+
+@cache
+def import_all() -> None:
+    """Imports all of the command; what follows imports nothing of another checkout."""
+    sys.path.insert(0, str(REPOSITORY))
+    import vdsr_cli
+
+    for module in pkgutil.walk_packages(vdsr_cli.__path__, "vdsr_cli."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
+
+
+def _become(words: tuple[str, ...], folder: Path, out: int, err: int) -> None:
+    """Is the command, up to the end of the process."""
+    code = 1
+    try:
+        os.setsid()
+        os.chdir(folder)
+        for descriptor, number in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
+            os.dup2(descriptor, number)
+        os.environ.update(HOME=str(folder), VDSR_HOME=str(folder / "cache"), HF_HUB_OFFLINE="1")
+        sys.argv = ["vdsr", *words]
+        from vdsr_cli.__main__ import main
+
+        main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait(trial: Trial, child: int, limit_s: float) -> tuple[int, float]:
+    """How it ended and the megabytes that it had at most; a run without bounds is stopped."""
+    started, told_at = time.monotonic(), None
+    while True:
+        ended, status, usage = os.wait4(child, os.WNOHANG)
+        if ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)  # what it has started
+            return status, usage.ru_maxrss / 1e3
+        now = time.monotonic()
+        is_over = now - started > limit_s
+        if told_at is None and is_over:
+            os.kill(child, signal.SIGTERM)
+            told_at = now
+        if _resident_mb(child) > MEMORY_MB or (told_at and now - told_at > _PATIENCE_S):
+            trial.expect(told_at is None, f"still there {_PATIENCE_S:.0f} s after SIGTERM")
+            os.killpg(child, signal.SIGKILL)
+        time.sleep(0.005)
+
+
+def _resident_mb(process: int) -> float:
+    pages = Path(f"/proc/{process}/statm").read_text().split()
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6 if pages else 0.0
