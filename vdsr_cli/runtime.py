@@ -63,7 +63,7 @@ def _known_device(name: str) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"{name!r} is no device of torch's", hint="try --device cpu") from error
+        raise DeviceError(f"no such device: {name!r}", hint="try --device cpu") from error
 
 
 def _check_answers(device: torch.device) -> None:

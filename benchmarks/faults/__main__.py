@@ -4,7 +4,8 @@
 
 Each module beside this one holds the faults of one kind. A full run tries every fault as often as
 it says; ``--short`` tries each once. Printed is a row of a Markdown table for every fault, the
-wrongs below it, and the sums; the exit code is 1 where anything was wrong.
+first wrongs below it, and the sums; all wrongs go to stderr as they come. The exit code is 1 where
+anything was wrong.
 """
 
 import argparse
@@ -58,6 +59,8 @@ def main() -> int:
                 trial = attempt(one, model, options.seed + number)
                 counts += trial.counts
                 wrongs += trial.wrongs
+                for line in trial.wrongs:
+                    print(line.strip(), file=sys.stderr, flush=True)
                 most_mb = max(most_mb, trial.peak_mb)
         except SkippedError as reason:
             print(f"| {one.name} | skipped: {reason} |", flush=True)

@@ -467,6 +467,29 @@ def test_crops(photos, tiny, tmp_path):
         assert strip.width > 3 * 80
 
 
+def test_a_crop_whose_name_is_taken_meanwhile_fails_alone(photos, tiny, tmp_path):
+    crops = tmp_path / "crops"
+    request = BenchRequest(paths=(photos,), worst=1, crops=crops)
+
+    def take_names(score):
+        crops.mkdir(exist_ok=True)
+        for pair in photos.iterdir():
+            (crops / f"photos_{pair.stem}.png").write_bytes(b"precious")
+
+    report = run_bench(request, [tiny], RUNTIME, Events(on_score=take_names))
+    assert [failure.exit_code for failure in report.failures] == [6] == [report.exit_code]
+    assert all(path.read_bytes() == b"precious" for path in crops.iterdir())
+    assert report.pictures
+
+
+def test_crops_of_two_sets_of_one_name_are_refused(photos, tiny, tmp_path):
+    copy = tmp_path / "copy" / "photos"
+    shutil.copytree(photos, copy)
+    request = BenchRequest(paths=(photos, copy), worst=1, crops=tmp_path / "crops")
+    with pytest.raises(UsageError, match="same name"):
+        score(request, tiny)
+
+
 def test_the_worst_place():
     hr = torch.zeros(3, 20, 30, dtype=torch.uint8)
     sr = hr.clone()

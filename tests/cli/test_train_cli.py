@@ -141,6 +141,22 @@ def test_what_does_not_go_together(pictures, tiny_path, tmp_path, vdsr, words, c
     assert ended.lines[0].startswith("vdsr: ") and len(ended.lines) <= 2
 
 
+def test_a_store_is_made_once_and_is_no_other_file(pictures, tiny_path, tmp_path, vdsr):
+    mine, run = tmp_path / "mine", tmp_path / "run"
+    mine.write_bytes(b"precious")
+
+    def train(store):
+        words = ["--out", run, "--from", tiny_path, "--lr-size", 8, *SMALL]
+        return vdsr("train", "vdvae-sr", pictures, "--store", store, *words)
+
+    assert train(mine).code == 3 and mine.read_bytes() == b"precious"
+    assert train(run / "last.pt").code == 2 and not (run / "last.pt").exists()
+    assert train(tmp_path / "store").code == 0
+    made = (tmp_path / "store").stat().st_mtime_ns
+    assert train(tmp_path / "store").code == 0
+    assert (tmp_path / "store").stat().st_mtime_ns == made
+
+
 def test_a_malformed_card_entry(tmp_path, vdsr):
     ended = vdsr("train", "export", tmp_path, "-o", tmp_path / "m.safetensors", "--card", "x")
     assert ended.code == 2 and "KEY=VALUE" in ended.err

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from vdsr_cli.consistency import degrade, degrade_8bit
-from vdsr_cli.errors import InputError, VdsrError
+from vdsr_cli.errors import InputError, OutputError, VdsrError
 from vdsr_cli.training.data import CropSpec, PictureStore, find_pictures
 
 SYMMETRIES = 8
@@ -166,6 +167,45 @@ def test_folders_are_searched_in_a_fixed_order(tmp_path):
         (tmp_path / name).write_bytes(b"")
     found = find_pictures([tmp_path / "b", tmp_path / "a.webp"])
     assert [str(p.relative_to(tmp_path)) for p in found] == ["a.webp", "b/2.jpg", "b/c/1.PNG"]
+
+
+def test_a_store_never_replaces_a_file(store, tmp_path):
+    path = tmp_path / "store"
+    path.write_bytes(b"precious")
+    with pytest.raises(OutputError, match="has appeared"):
+        store.save(path)
+    assert path.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sizes": torch.tensor([[8, 9]])},
+        {"sizes": torch.zeros(0, 2, dtype=torch.int64)},
+        {"sizes": torch.tensor([[-8, -8]])},
+        {"sizes": torch.tensor([[2**62, 4]])},
+        {"sizes": torch.tensor([8.0, 8.0])},
+        {"hr": torch.zeros(1024, 3)},
+        {"lr": torch.zeros(64, 4, dtype=torch.uint8)},
+        {"scale": "0"},
+        {"scale": "four"},
+    ],
+)
+def test_a_file_that_is_no_store_is_refused(tmp_path, change):
+    sound = {
+        "hr": torch.zeros(1024, 3, dtype=torch.uint8),
+        "lr": torch.zeros(64, 3, dtype=torch.uint8),
+        "sizes": torch.tensor([[8, 8]]),
+        "scale": "4",
+    }
+    path = tmp_path / "store"
+    for content in (sound, sound | change):
+        tensors = {name: value for name, value in content.items() if name != "scale"}
+        save_file(tensors, path, metadata={"scale": content["scale"]})
+        if content is sound:
+            assert PictureStore.load(path).scale == 4
+    with pytest.raises(InputError, match="not a store"):
+        PictureStore.load(path)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])

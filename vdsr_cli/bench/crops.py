@@ -78,7 +78,8 @@ def draw_strip(panels: Sequence[Panel]) -> Image.Image:
     return strip
 
 
-def save_strip(path: Path, strip: Image.Image) -> None:
-    """Writes a PNG, whole or not at all; raises OutputError."""
-    with atomic_write(path) as stream:
+def save_strip(path: Path, strip: Image.Image, *, replace: bool) -> None:
+    """Writes a PNG, whole or not at all; raises OutputError, also where there is a file and no
+    ``replace``."""
+    with atomic_write(path, replace=replace) as stream:
         strip.save(stream, format="PNG")

@@ -31,10 +31,10 @@ from vdsr_cli.bench.report import (
 )
 from vdsr_cli.bench.scoring import Judge
 from vdsr_cli.bench.verify import dataset_facts
-from vdsr_cli.errors import InputError, UsageError, VdsrError
+from vdsr_cli.errors import InputError, OutputError, UsageError, VdsrError
 from vdsr_cli.loading import LoadedModel
 from vdsr_cli.metrics.learned import LEARNED, Learned, LearnedMetric, load_learned
-from vdsr_cli.outputs import Existing, refuse_inputs, refuse_taken
+from vdsr_cli.outputs import Existing, check_outputs
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.upscale import UpscaleRequest, check_request
 from vdsr_cli.weights.fetch import Progress
@@ -233,7 +233,7 @@ def _run_dataset(
                 events.on_score(report.pictures[-1])
     _add_sets(dataset, wholes, request, report)
     if request.crops is not None and methods:
-        save_crops(dataset, methods, request, report, request.crops)
+        save_crops(dataset, methods, request, report, request.crops, fail)
 
 
 def _add_sets(dataset: Dataset, wholes: SetFeatures, request: BenchRequest, report: Report) -> None:
@@ -257,11 +257,12 @@ def _add_sets(dataset: Dataset, wholes: SetFeatures, request: BenchRequest, repo
 
 
 def _check_crops(datasets: Sequence[Dataset], folder: Path, existing: Existing) -> None:
-    """Refuses crops that are pictures of the run, or there already, before any is scored."""
+    """Refuses crops that are pictures of the run, there already, or of one name, before any is
+    scored."""
     pairs = [pair for dataset in datasets for pair in dataset.pairs]
     crops = [_crop_path(folder, d.name, pair.name) for d in datasets for pair in d.pairs]
-    refuse_inputs(crops, [path for pair in pairs for path in (pair.hr, pair.lr) if path])
-    refuse_taken(crops, existing)
+    pictures = [path for pair in pairs for path in (pair.hr, pair.lr) if path]
+    check_outputs(crops, existing, inputs=pictures)
 
 
 def _crop_path(folder: Path, dataset: str, picture: str) -> Path:
@@ -274,12 +275,10 @@ def save_crops(
     request: BenchRequest,
     report: Report,
     folder: Path,
+    fail: Callable[[Failure], None],
 ) -> None:
-    """Writes ``folder/dataset_picture.png`` for the first method's worst pictures.
-
-    Raises:
-        OutputError: one cannot be written.
-    """
+    """Writes ``folder/dataset_picture.png`` for the first method's worst pictures; one that cannot
+    be written, or whose name has been taken meanwhile, is a failure and keeps no score back."""
     first = methods[0]
     column = next(column for column in report.columns() if column.key.startswith("psnr"))
     mine = [s for s in report.pictures if (s.dataset, s.method) == (dataset.name, first.name)]
@@ -289,8 +288,12 @@ def save_crops(
     pairs = tuple(pair for pair in dataset.pairs if pair.name in worst)
     chosen = replace(dataset, pairs=pairs)
     for scene in load_scenes(chosen, request.protocol, request.scale, lambda failure: None):
-        panels = make_panels(dataset.name, scene, shown)
-        save_strip(_crop_path(folder, dataset.name, scene.name), draw_strip(panels))
+        strip = draw_strip(make_panels(dataset.name, scene, shown))
+        path = _crop_path(folder, dataset.name, scene.name)
+        try:
+            save_strip(path, strip, replace=request.existing.is_replaced)
+        except OutputError as error:
+            fail(_failure_of(dataset, scene, first, error))
 
 
 def _failure_of(dataset: Dataset, scene: Scene, method: Method, error: VdsrError) -> Failure:

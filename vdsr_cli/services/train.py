@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vdsr_cli.config import torch_seed
-from vdsr_cli.errors import DeviceError, OutputError, UsageError, WeightsError
+from vdsr_cli.errors import OutputError, UsageError, WeightsError
 from vdsr_cli.files import write_text_atomic
 from vdsr_cli.metrics import LPIPS
 from vdsr_cli.models.compact import CompactHierarchy
@@ -33,6 +33,7 @@ from vdsr_cli.training.run_folder import (
     find_checkpoint,
     read_checkpoint,
     read_log,
+    run_files,
 )
 from vdsr_cli.training.srvae import initialise_from_data
 from vdsr_cli.training.start import (
@@ -136,10 +137,7 @@ def train(request: TrainRequest) -> Trainer:
 
 def _runtime(device: str, dtype: str) -> Runtime:
     """Device and dtype; on a GPU convolutions are tried out once for their fastest kernels."""
-    try:
-        runtime = choose_runtime(device, dtype)
-    except RuntimeError as error:
-        raise DeviceError(f"no such device: {device}", hint="try --device cpu") from error
+    runtime = choose_runtime(device, dtype)
     if runtime.device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
@@ -216,6 +214,7 @@ def _open_store(request: TrainRequest, model: nn.Module, world: World) -> Pictur
     """The decoded pictures. Of several processes that share a file the first one makes it."""
     if request.store is None:
         return _decoded(request, request.sources, model)
+    check_outputs([request.store, *run_files(request.out)], Existing.skip)
     if world.is_first and not request.store.exists():
         _decoded(request, request.sources, model).save(request.store)
     world.wait()

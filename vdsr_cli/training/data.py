@@ -120,12 +120,12 @@ class PictureStore:
         """Writes the decoded pictures, for other legs of the run to start from at once.
 
         Raises:
-            OutputError: the file cannot be written.
+            OutputError: the file cannot be written, or is there already.
         """
         tensors = {"hr": self.hr, "lr": self.lr, "sizes": self.sizes}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as temporary:
+            with atomic_path(path, replace=False) as temporary:
                 save_file(tensors, temporary, metadata={"scale": str(self.scale)})
         except (OSError, SafetensorError) as error:
             raise OutputError(f"cannot write {path}: {error}") from error
@@ -137,11 +137,12 @@ class PictureStore:
         try:
             with safe_open(path, framework="pt") as file:
                 scale = int(file.metadata()["scale"])
-                store._adopt(scale, *(file.get_tensor(name) for name in ("hr", "lr", "sizes")))
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: not a store of decoded pictures", hint="delete it to have it made again"
-            ) from error
+                hr, lr, sizes = (file.get_tensor(name) for name in ("hr", "lr", "sizes"))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise _no_store(path) from error
+        if not _are_pairs(hr, lr, sizes, scale):
+            raise _no_store(path)
+        store._adopt(scale, hr, lr, sizes)
         return store
 
     def to(self, device: torch.device) -> "PictureStore":
@@ -194,6 +195,24 @@ class PictureStore:
             raise ValueError(f"the pairs are of scale {self.scale}, not {spec.scale}")
         if spec.lr_size > int(self.sizes.min()):
             raise ValueError(f"a picture is smaller than a crop of {spec.lr_size} LR pixels")
+
+
+def _no_store(path: Path) -> InputError:
+    return InputError(
+        f"{path}: not a store of decoded pictures",
+        hint="give --store another name, or delete it to have it made",
+    )
+
+
+def _are_pairs(hr: Tensor, lr: Tensor, sizes: Tensor, scale: int) -> bool:
+    """Whether hr (N, 3) and lr (n, 3) are the pixels of LR pictures of these sizes (P, 2)."""
+    if sizes.dtype != torch.int64 or sizes.dim() != 2 or sizes.shape[1] != 2 or not len(sizes):
+        return False
+    are_rows = all(flat.dtype == torch.uint8 and flat.shape[1:] == (3,) for flat in (hr, lr))
+    if not are_rows or int(sizes.min()) < 1 or int(sizes.max()) > len(lr) or scale < 1:
+        return False
+    pixels = int(sizes.prod(1).sum())
+    return len(lr) == pixels and len(hr) == pixels * scale**2
 
 
 def _decoded_pairs(

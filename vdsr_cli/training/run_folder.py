@@ -39,6 +39,11 @@ CURVES = "curves.png"
 _LOCK = "run.lock"
 
 
+def run_files(folder: Path) -> list[Path]:
+    """What a training writes into its folder."""
+    return [folder / name for name in (LAST, PREVIOUS, MEAN, LOG, CURVES)]
+
+
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Holds a run folder, made where there is none, against other trainings.
@@ -184,8 +189,8 @@ def prepare_folder(folder: Path, step: int) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (LAST, PREVIOUS, MEAN, LOG, CURVES):
-            remove_leftovers(folder / name)
+        for path in run_files(folder):
+            remove_leftovers(path)
         text = _read_text(folder / LOG)
         lines = [
             line for line in text.splitlines() if (row := _row_of(line)) and row["step"] <= step
