@@ -140,6 +140,14 @@ def _train(
         int | None,
         typer.Option(min=2, help="Factor of a new model on an openai/ prior.", show_default="4"),
     ] = None,
+    coupled: Annotated[
+        bool,
+        typer.Option(
+            "--coupled",
+            help="Likelihood in which green depends on red, and blue on both (PixelCNN++); of a new"
+            " compact model, also one of --from.",
+        ),
+    ] = False,
     branch_from: Annotated[
         Path | None, typer.Option(help="Another run's last.pt to go on from, steps counted on.")
     ] = None,
@@ -276,6 +284,7 @@ def _train(
                 prior=prior,
                 start_from=start_from,
                 scale=scale,
+                is_coupled=coupled,
                 branch_from=branch_from,
                 rescales=tuple(rescale) if rescale else (1.0, 0.65),
                 store=store,

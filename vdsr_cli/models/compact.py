@@ -8,6 +8,7 @@
                blocks of Child 2021, each: x + gate * g, z ~ p(z | x) or q(z | x, hr)
 
     hr ~ discretised logistic(bicubic(lr) + 0.1 * mean, log scale)
+    where ``coupled``, green given red and blue given both: see :mod:`~vdsr_cli.models.logistic`
 
 A level is named by its *cell*: the side, in HR pixels, of the square that one latent of it covers.
 Conditioning follows VDVAE-SR (Chira et al. 2022, equations 9-11) with the LR activations at every
@@ -35,7 +36,7 @@ from vdsr_cli.models.compact_parts import (
     Upsample,
     enlarged,
 )
-from vdsr_cli.models.distributions import discretized_logistic_log_prob
+from vdsr_cli.models.logistic import negative_log_likelihood
 from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.sampling import AnySizeSampling
 
@@ -47,7 +48,6 @@ __all__ = [
     "HREncoder",
     "LREncoder",
     "Level",
-    "negative_log_likelihood",
 ]
 
 RESIDUAL_SCALE = 0.1
@@ -98,6 +98,9 @@ class CompactHierarchy(nn.Module):
         )
         finest = config.levels[-1]
         self.head = nn.Conv2d(finest.width, 6 * finest.cell**2, 3, padding=1)
+        self.coupling = (
+            nn.Conv2d(finest.width, 3 * finest.cell**2, 3, padding=1) if config.coupled else None
+        )
         self._initialise()
 
     def _initialise(self) -> None:
@@ -121,6 +124,8 @@ class CompactHierarchy(nn.Module):
                     if posterior is not None:
                         posterior.last.weight.mul_(0.1)
             self.head.weight.mul_(0.1)
+            if self.coupling is not None:
+                self.coupling.weight.zero_()
 
     @property
     def blocks_by_level(self) -> list[list[TopDownBlock]]:
@@ -151,19 +156,30 @@ class CompactHierarchy(nn.Module):
     def _parameters_of(
         self, x: Tensor, base: Tensor | None = None, *, means_only: bool = False
     ) -> Tensor:
-        """Last state (B * n, ...) -> the likelihood's parameters (B * n, 6, H, W) float32: mean,
-        which is the difference from base (B, 3, H, W) where there is one, and log scale; or the
-        means alone (B * n, 3, H, W), the same bits for half the work."""
+        """Last state (B * n, ...) -> the likelihood's parameters (B * n, 6 or 9, H, W) float32:
+        mean, which is the difference from base (B, 3, H, W) where there is one, log scale, and
+        coefficients where colours are coupled; or the means alone (B * n, 3, H, W), the same bits
+        for less work."""
         cell = self.config.levels[-1].cell
-        channels = (3 if means_only else 6) * cell**2
-        weight, bias = self.head.weight[:channels], cast(Tensor, self.head.bias)[:channels]
+        weight, bias = self._last_layer(3 * cell**2 if means_only else None)
         parameters = _shuffled(F.conv2d(x, weight, bias, padding=1), cell)
-        mean, log_scale = parameters[:, :3], parameters[:, 3:]
+        mean, log_scale = parameters[:, :3], parameters[:, 3:6]
         mean.mul_(self.output_scale)
         if base is not None:
             mean.view(len(base), -1, *base.shape[1:]).add_(base.unsqueeze(1))
         log_scale.add_(self.first_log_scale).clamp_(-7.0, 2.0)
         return parameters
+
+    def _last_layer(self, channels: int | None) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution that gives the likelihood's parameters, or of the
+        first ``channels`` of the head."""
+        weight, bias = self.head.weight, cast(Tensor, self.head.bias)
+        if channels is not None:
+            return weight[:channels], bias[:channels]
+        if self.coupling is None:
+            return weight, bias
+        coupling_bias = cast(Tensor, self.coupling.bias)
+        return torch.cat([weight, self.coupling.weight]), torch.cat([bias, coupling_bias])
 
 
 class CompactVDVAESR(AnySizeSampling, CompactHierarchy):
@@ -207,7 +223,8 @@ class CompactVDVAESR(AnySizeSampling, CompactHierarchy):
 
         Returns:
             (B * repeats, 6, H, W) float32, the samples of one picture side by side: mean of the
-            pixels in [-1, 1], not clamped, and log scale.
+            pixels in [-1, 1], not clamped, and log scale; 9 channels of a coupled likelihood, see
+            :mod:`~vdsr_cli.models.logistic`.
         """
         return self._generate(self.base(lr), self.lr_encoder(lr), noise, temperature, repeats)
 
@@ -273,17 +290,6 @@ def _shuffled(maps: Tensor, cell: int) -> Tensor:
     cells = maps.view(batch, -1, cell, cell, height, width).permute(0, 1, 4, 2, 5, 3)
     copied = cells.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     return copied.view(batch, channels // cell**2, height * cell, width * cell)
-
-
-def negative_log_likelihood(hr: Tensor, parameters: Tensor) -> Tensor:
-    """-log p(hr | latents), (B,) nats per picture.
-
-    Args:
-        hr: (B, 3, H, W) in [-1, 1] on the 256 grey levels.
-        parameters: (B, 6, H, W), means and log scales.
-    """
-    mean, log_scale = parameters.chunk(2, dim=1)
-    return -discretized_logistic_log_prob(hr, mean, log_scale).sum(dim=(1, 2, 3))
 
 
 def _scale_residuals(stages: nn.Module) -> None:

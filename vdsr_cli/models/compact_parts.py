@@ -50,10 +50,18 @@ class Level:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompactConfig:
-    """Architecture of a compact model: its scale and its levels, coarse to fine."""
+    """Architecture of a compact model.
+
+    Attributes:
+        scale: super-resolution factor.
+        levels: coarse to fine.
+        coupled: whether green depends on red, and blue on both, in the likelihood; see
+            :mod:`~vdsr_cli.models.logistic`. Files written before there was a choice do not say.
+    """
 
     scale: int
     levels: tuple[Level, ...]
+    coupled: bool = False
 
     def __post_init__(self) -> None:
         cells = [level.cell for level in self.levels]

@@ -25,9 +25,9 @@ from vdsr_cli.models.compact import (
     CompactVDVAESR,
     Level,
     LREncoder,
-    negative_log_likelihood,
 )
 from vdsr_cli.models.cvdvae import LatentKL
+from vdsr_cli.models.logistic import negative_log_likelihood
 from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.models.vdvae import set_trainable
@@ -83,7 +83,7 @@ class CompactVDVAE(CompactHierarchy):
             noise: standard normals of each layer.
 
         Returns:
-            The likelihood's parameters (B, 6, H, W), float32, and the rate of each layer
+            The likelihood's parameters (B, 6 or 9, H, W), float32, and the rate of each layer
             (layers, B) in nats per picture.
         """
         activations = self.hr_encoder(2 * image.float() - 1)
@@ -106,7 +106,8 @@ class CompactVDVAE(CompactHierarchy):
             temperature: factor on every latent's standard deviation.
 
         Returns:
-            (batch, 6, H, W) float32: mean of the pixels in [-1, 1], not clamped, and log scale.
+            (batch, 6 or 9, H, W) float32: mean of the pixels in [-1, 1], not clamped, log scale
+            and, of a coupled likelihood, coefficients.
         """
 
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
@@ -295,7 +296,7 @@ class CompactCVDVAE(AnySizeSampling, CompactHierarchy):
 def compact_config_from(values: Mapping[str, Any]) -> CompactConfig:
     """The inverse of ``dataclasses.asdict``; raises TypeError or KeyError."""
     levels = tuple(Level(**level) for level in values["levels"])
-    return CompactConfig(scale=values["scale"], levels=levels)
+    return CompactConfig(scale=values["scale"], levels=levels, coupled=values.get("coupled", False))
 
 
 def _load_prior(model: CompactHierarchy, prior: CompactVDVAE) -> None:

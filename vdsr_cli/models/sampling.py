@@ -1,6 +1,6 @@
 """What the sampling engine asks of a model besides ``sample``: which tiles, and which pixels.
 
-    AnySizeSampling     tiles of any size          logistic     (B, 6, H, W): means, log scales
+    AnySizeSampling     tiles of any size          logistic     (B, 6 or 9, H, W)
     FixedSizeSampling   one size, a 1x1 top        DMOL         (B, 10 K, H, W)
 
 Both turn the likelihood's parameters into pixels: its mean, or a draw by standard logistic noise.
@@ -11,6 +11,7 @@ from typing import Protocol
 from torch import Tensor
 
 from vdsr_cli.models.dmol import dmol_pixels
+from vdsr_cli.models.logistic import logistic_pixels
 from vdsr_cli.models.protocol import LatentShape, NoiseSource
 from vdsr_cli.models.vdvae_config import VDVAEConfig
 
@@ -47,14 +48,8 @@ class AnySizeSampling(_Means):
     """Channels of logistic noise that a draw of the pixels takes."""
 
     def pixels(self, parameters: Tensor, noise: Tensor | None) -> Tensor:
-        """The likelihood's parameters (B, 6, H, W) -> pixels (B, 3, H, W) on [-1, 1].
-
-        Args:
-            parameters: means and log scales.
-            noise: (B, 3, H, W) standard logistic, or None for the mean, which is not clamped.
-        """
-        mean, log_scale = parameters.chunk(2, dim=1)
-        return mean if noise is None else (mean + log_scale.exp() * noise).clamp(-1, 1)
+        """:func:`~vdsr_cli.models.logistic.logistic_pixels`."""
+        return logistic_pixels(parameters, noise)
 
 
 class FixedSizeSampling(_Means):

@@ -1,38 +1,53 @@
-"""A wider network that begins as a trained narrower one (Net2Net, Chen et al. 2016).
+"""A larger network that begins as a trained smaller one (Net2Net, Chen et al. 2016).
 
 Old channels come first in every map. What a new channel holds feeds no old one, so that pictures,
-rates and distortions are those of the narrower network, while the weights between them train.
+rates and distortions are those of the narrower network, while the weights between them train. A
+coupled likelihood begins with coefficients of zero, which couple nothing.
 """
 
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from vdsr_cli.models.compact import CompactVDVAESR
+from vdsr_cli.models.compact import CompactHierarchy, CompactVDVAESR
 from vdsr_cli.models.compact_parts import CompactConfig
+
+_Compact = TypeVar("_Compact", bound=CompactHierarchy)
 
 
 def can_widen(source: CompactConfig, wide: CompactConfig) -> bool:
-    """Whether two networks differ in widths alone, none of them smaller in the second."""
-    if len(source.levels) != len(wide.levels):
+    """Whether two networks differ in widths and coupling alone, the second in nothing the less."""
+    if len(source.levels) != len(wide.levels) or source.coupled > wide.coupled:
         return False
     pairs = list(zip(source.levels, wide.levels, strict=True))
     as_source = tuple(replace(level, width=narrow.width) for narrow, level in pairs)
-    return replace(wide, levels=as_source) == source and all(a.width <= b.width for a, b in pairs)
+    narrowed = replace(wide, levels=as_source, coupled=source.coupled)
+    return narrowed == source and all(a.width <= b.width for a, b in pairs)
 
 
 def widen_into(model: CompactVDVAESR, source: CompactVDVAESR) -> None:
     """Makes ``model``, freshly initialised, compute what the narrower ``source`` does.
 
     Raises:
-        ValueError: networks that differ in more than their widths.
+        ValueError: networks that differ in more than their widths and coupling.
     """
     if not can_widen(source.config, model.config):
         raise ValueError("the networks differ in more than widths, or the new one is narrower")
     own = model.state_dict()
     old = source.state_dict()
-    model.load_state_dict({name: _embedded(name, old[name], own[name]) for name in own})
+    model.load_state_dict(own | {name: _embedded(name, old[name], own[name]) for name in old})
+
+
+def coupled(model: _Compact) -> _Compact:
+    """The same model with a coupled likelihood: the same function, its coefficients zero; itself
+    where it has them already."""
+    if model.config.coupled:
+        return model
+    grown = type(model)(replace(model.config, coupled=True))
+    grown.load_state_dict(grown.state_dict() | model.state_dict())
+    return grown
 
 
 def _embedded(name: str, old: Tensor, fresh: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from vdsr_cli.errors import UsageError
-from vdsr_cli.models.compact import negative_log_likelihood
 from vdsr_cli.models.compact_prior import CompactVDVAE
 from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_pixels, to_image
+from vdsr_cli.models.logistic import logistic_pixels, negative_log_likelihood
 from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.registry import build_model
 from vdsr_cli.models.upstream import ENCODER, check_published, check_state, encoder_defect
@@ -156,15 +156,13 @@ class CompactPrior:
     def sample(
         self, batch: int, size: tuple[int, int], noise: NoiseSource | None, temperature: float
     ) -> Tensor:
-        """(batch, 6, H, W) float32."""
+        """(batch, 6 or 9, H, W) float32."""
         return self.model.sample(batch, size, noise, temperature)
 
     def pixels(self, parameters: Tensor, logistic: Logistic | None) -> Tensor:
         """Noise as ``vdsr upscale`` draws it."""
-        values, log_scale = parameters.chunk(2, dim=1)
-        if logistic is not None:
-            values = values + log_scale.exp() * logistic(PIXEL_LAYER, 3)
-        return to_image(values)
+        noise = None if logistic is None else logistic(PIXEL_LAYER, 3)
+        return to_image(logistic_pixels(parameters, noise))
 
     def posterior(self, image: Tensor, noise: NoiseSource) -> tuple[Elbo, Tensor]:
         """Of 256 grey levels."""

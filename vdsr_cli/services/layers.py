@@ -24,6 +24,7 @@ from vdsr_cli.figures.plot import Figure, Panel, draw_figure
 from vdsr_cli.metrics import pairwise_rms
 from vdsr_cli.models.compact_prior import CompactVDVAE
 from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_pixels
+from vdsr_cli.models.logistic import logistic_pixels
 from vdsr_cli.models.protocol import LatentShape, NoiseSource
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.runtime import Runtime
@@ -234,9 +235,9 @@ def _draw(
         )
     else:
         parameters = prior.sample(draws, (size, size), noise, request.temperature)
-        pixels, log_scale = parameters.chunk(2, dim=1)
-        if is_drawn:
-            pixels = pixels + log_scale.exp() * _pixel_noise(fields, 3, pixels)
+        pixels = logistic_pixels(
+            parameters, _pixel_noise(fields, 3, parameters) if is_drawn else None
+        )
     return (pixels.clamp(-1, 1) + 1) * 127.5
 
 

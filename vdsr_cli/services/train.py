@@ -60,6 +60,7 @@ class TrainRequest:
         prior: name or path of a pretrained prior that a new run is built on.
         start_from: name or path of finished weights that a new run fine-tunes.
         scale: super-resolution factor of a new model on a prior of the published shape.
+        is_coupled: whether the colours of a new compact model's likelihood depend on each other.
         branch_from: another run's ``last.pt`` to start this run from, its step counted on.
         rescales: sizes at which each picture is kept.
         store: file that keeps the decoded pictures from leg to leg; made where it is missing.
@@ -90,6 +91,7 @@ class TrainRequest:
     prior: str | None = None
     start_from: str | None = None
     scale: int | None = None
+    is_coupled: bool = False
     branch_from: Path | None = None
     rescales: tuple[float, ...] = (1.0, 0.65)
     store: Path | None = None
@@ -207,6 +209,7 @@ def _new_model(request: TrainRequest) -> nn.Module:
         prior=request.prior,
         start_from=request.start_from,
         scale=request.scale,
+        is_coupled=request.is_coupled,
     )
 
 

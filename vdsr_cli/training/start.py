@@ -11,6 +11,7 @@ from vdsr_cli.config import SCALE_RANGE
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.models.cnn_vae import CNNVAE
 from vdsr_cli.models.compact import CompactVDVAESR
+from vdsr_cli.models.compact_parts import CompactConfig
 from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE, CompactVDVAESROnPrior
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
 from vdsr_cli.models.protocol import PartlyTrained
@@ -26,7 +27,7 @@ from vdsr_cli.models.upstream import check_state
 from vdsr_cli.models.vdvae import VDVAE, EncoderConfig, VDVAEConfig
 from vdsr_cli.models.vdvae_config import PUBLISHED
 from vdsr_cli.models.vdvae_sr import PUBLISHED_LR_ENCODERS, VDVAESR
-from vdsr_cli.models.widening import can_widen, widen_into
+from vdsr_cli.models.widening import can_widen, coupled, widen_into
 from vdsr_cli.training.run_folder import (
     find_checkpoint,
     network_of,
@@ -69,6 +70,7 @@ def new_model(
     prior: str | None,
     start_from: str | None,
     scale: int | None = None,
+    is_coupled: bool = False,
 ) -> nn.Module:
     """The network of a new run, frozen where its objective freezes.
 
@@ -80,21 +82,38 @@ def new_model(
             preset's network takes those of its tensors whose names and shapes fit: a model of
             another scale or depth begins with what it has in common, a wider one as it is.
         scale: super-resolution factor of a model on a prior of the published shape, or None.
+        is_coupled: whether the colours of a compact model's likelihood depend on each other;
+            weights that have no coefficients begin with zero.
 
     Raises:
         UsageError: what is asked for does not go together.
         WeightsError: weights that are missing, damaged or do not fit.
     """
     if start_from is not None and preset is not None:
-        model = transferred(load_weights(start_from), model_of_preset(objective, preset))
+        fresh = model_of_preset(objective, preset, is_coupled=is_coupled)
+        model = transferred(load_weights(start_from), fresh)
     elif start_from is not None:
-        model = load_weights(start_from)
+        model = _with_likelihood(load_weights(start_from), is_coupled)
     elif prior is not None:
-        model = model_on_prior(objective, load_weights(prior), scale)
+        pretrained = _with_likelihood(load_weights(prior), is_coupled)
+        model = model_on_prior(objective, pretrained, scale)
     else:
-        model = model_of_preset(objective, preset or DEFAULT_PRESETS.get(objective, ""))
+        preset = preset or DEFAULT_PRESETS.get(objective, "")
+        model = model_of_preset(objective, preset, is_coupled=is_coupled)
     _check_kind(objective, model, str(start_from))
     return prepared(model)
+
+
+def _with_likelihood(model: nn.Module, is_coupled: bool) -> nn.Module:
+    """The model, its likelihood coupled where that is asked for; raises UsageError."""
+    if not is_coupled:
+        return model
+    if isinstance(model, CompactVDVAE | CompactVDVAESR):
+        return coupled(model)
+    raise UsageError(
+        f"--coupled does not go with a {architecture_of(model)}",
+        hint="it is of vdsr train vdvae and vdvae-sr, with compact models",
+    )
 
 
 def _check_kind(objective: str, model: nn.Module, name: str) -> None:
@@ -103,15 +122,20 @@ def _check_kind(objective: str, model: nn.Module, name: str) -> None:
         raise UsageError(f"{name} is a {kind}, which vdsr train {objective} cannot train")
 
 
-def model_of_preset(objective: str, preset: str) -> nn.Module:
+def model_of_preset(objective: str, preset: str, *, is_coupled: bool = False) -> nn.Module:
     """A network with fresh weights; raises UsageError."""
     if objective == "cvdvae":
         raise UsageError("a CVDVAE is built on a prior", hint="name it: --prior vdvae-x4-prior")
     presets = {"vdvae": PRIOR_PRESETS, "srvae": SRVAE_PRESETS}.get(objective, PRESETS)
     if preset not in presets:
         raise UsageError(f"unknown preset {preset!r}", hint=f"known: {', '.join(presets)}")
+    config: Any = presets[preset]
+    if is_coupled:
+        if not isinstance(config, CompactConfig):
+            raise UsageError(f"--coupled does not go with vdsr train {objective}")
+        config = replace(config, coupled=True)
     networks: dict[str, Callable[[Any], nn.Module]] = {"vdvae": CompactVDVAE, "srvae": SRVAE}
-    return networks.get(objective, CompactVDVAESR)(presets[preset])
+    return networks.get(objective, CompactVDVAESR)(config)
 
 
 def transferred(source: nn.Module, model: nn.Module) -> nn.Module:

@@ -1,0 +1,140 @@
+"""The coupled likelihood against its definition."""
+
+import math
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+
+from vdsr_cli.models.compact import CompactVDVAESR
+from vdsr_cli.models.compact_prior import CompactVDVAE, CompactVDVAESROnPrior
+from vdsr_cli.models.logistic import logistic_log_prob, logistic_pixels
+from vdsr_cli.models.registry import build_compact, config_of
+from vdsr_cli.models.widening import coupled
+
+LEVELS = 2 * torch.arange(256, dtype=torch.float64) / 255 - 1
+
+
+def parameters(*values: float) -> torch.Tensor:
+    """One pixel's (1, 9, 1, 1)."""
+    return torch.tensor(values, dtype=torch.float64).view(1, 9, 1, 1)
+
+
+CASES = [
+    parameters(0.1, -0.2, 0.3, -3, -4, -5, 1.5, -0.4, 0.9),
+    parameters(-0.98, 1.2, -1.4, -2, -1, -6, 5, 5, -5),
+    parameters(0.5, 0.5, 0.5, -7, -7, 2, 0, 0, 0),
+]
+
+
+def raw_coefficient(value: float) -> float:
+    """What the network says for a coefficient of ``value``."""
+    return 2 * math.atanh(value / 2)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("colour", [0, 1, 2])
+def test_each_colour_sums_to_one_given_those_before(case, colour):
+    for red, green in product((0, 90, 255), (0, 131, 255)):
+        grey = torch.tensor([red, green, 17], dtype=torch.float64).view(1, 3, 1, 1)
+        hr = (grey / 127.5 - 1).expand(256, -1, -1, -1).clone()
+        hr[:, colour, 0, 0] = LEVELS
+        log_prob = logistic_log_prob(hr, case)
+        assert log_prob.dtype == torch.float64 and log_prob.shape == (256, 3, 1, 1)
+        assert log_prob[:, colour].exp().sum().item() == pytest.approx(1, abs=1e-12)
+        assert (log_prob[:, :colour] == log_prob[:1, :colour]).all()
+
+
+def test_every_colour_there_is_sums_to_one():
+    """Explicitly, over 256 x 256 x 256 of them: narrow, so that few need be added up."""
+    case, total = CASES[0], 0.0
+    greens, blues = torch.meshgrid(LEVELS, LEVELS, indexing="ij")
+    for red in LEVELS:
+        hr = torch.stack([red.expand_as(greens), greens, blues]).unsqueeze(0)
+        total += logistic_log_prob(hr, case.expand(-1, -1, 256, 256)).sum(1).exp().sum().item()
+    assert total == pytest.approx(1, abs=1e-12)
+
+
+def test_without_coefficients_it_is_the_independent_one():
+    hr = torch.randint(0, 256, (2, 3, 4, 4)) / 127.5 - 1
+    independent = torch.randn(2, 6, 4, 4)
+    zero = torch.cat([independent, torch.zeros(2, 3, 4, 4)], dim=1)
+    noise = torch.randn(2, 3, 4, 4)
+    assert torch.equal(logistic_log_prob(hr, zero), logistic_log_prob(hr, independent))
+    for drawn in (None, noise):
+        assert torch.equal(logistic_pixels(zero, drawn), logistic_pixels(independent, drawn))
+
+
+def test_a_draw_moves_green_and_blue_with_red():
+    """Red comes out 0.05 above its mean, green therefore 0.04, and 0.01 by its own noise."""
+    a, b, c = (raw_coefficient(value) for value in (0.8, 0.5, 1.2))
+    case = parameters(0.1, 0.2, 0.3, math.log(0.01), math.log(0.01), math.log(0.01), a, b, c)
+    noise = torch.tensor([5.0, 1.0, 0.0], dtype=torch.float64).view(1, 3, 1, 1)
+    drawn = logistic_pixels(case, noise).flatten()
+    expected = [0.15, 0.25, 0.3 + 0.5 * 0.05 + 1.2 * 0.05]
+    assert drawn.tolist() == pytest.approx(expected, abs=1e-12)
+    assert torch.equal(logistic_pixels(case, None), case[:, :3])
+
+
+def test_draws_have_the_entropy_of_the_likelihood():
+    """That of a logistic is log scale + 2, in each colour given those before."""
+    case = parameters(0.1, -0.2, 0.3, -3, -3.5, -3, 1.5, -0.4, 0.9).expand(-1, -1, 400, 500)
+    uniform = torch.rand(1, 3, 400, 500, generator=torch.Generator().manual_seed(0)).double()
+    levels = (logistic_pixels(case, uniform.logit()) + 1) * 127.5
+    hr = levels.round() / 127.5 - 1
+    entropy = -logistic_log_prob(hr, case).sum(1)
+    differential = sum(log_scale + 2 + math.log(127.5) for log_scale in (-3, -3.5, -3))
+    error = 5 * entropy.std().item() / entropy.numel() ** 0.5
+    assert entropy.mean().item() == pytest.approx(differential, abs=error + 0.003)
+
+
+def test_a_model_of_either_kind_round_trips_by_its_header(tiny_model):
+    for is_coupled in (False, True):
+        model = CompactVDVAESR(replace(tiny_model.config, coupled=is_coupled))
+        again = build_compact(config_of(model))
+        again.load_state_dict(model.state_dict(), strict=True)
+        assert again.config == model.config
+
+
+def test_a_header_of_before_has_independent_colours(tiny_model):
+    header = config_of(tiny_model)
+    del header["coupled"]
+    model = build_compact(header)
+    assert not model.config.coupled
+    model.load_state_dict(tiny_model.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize("kind", [CompactVDVAESR, CompactVDVAE, CompactVDVAESROnPrior])
+def test_coupling_an_old_model_changes_nothing_at_first(kind, tiny_model, randomise):
+    model = kind(tiny_model.config).requires_grad_(False)
+    randomise(model)
+    grown = coupled(model)
+    assert grown.config.coupled and coupled(grown) is grown
+    hr = torch.randint(0, 256, (1, 3, 32, 32)) / 127.5 - 1
+    lr = torch.rand(1, 3, 8, 8)
+
+    def noise(shape):
+        generator = torch.Generator().manual_seed(shape.layer)
+        size = (1, shape.channels, 32 // shape.cell, 32 // shape.cell)
+        return torch.randn(size, generator=generator)
+
+    inputs = ((hr + 1) / 2, noise) if kind is CompactVDVAE else (hr, lr, noise)
+    (before, _), (after, _) = (m.elbo_and_mean(*inputs) for m in (model, grown))
+    torch.testing.assert_close(after.rate, before.rate, rtol=0, atol=0)
+    torch.testing.assert_close(after.distortion, before.distortion, rtol=1e-6, atol=0)
+    sample = (1, (32, 32)) if kind is CompactVDVAE else (lr,)
+    drawn = grown.sample(*sample, noise, 1.0)
+    assert drawn.shape == (1, 9, 32, 32) and not drawn[:, 6:].any()
+    torch.testing.assert_close(drawn[:, :6], model.sample(*sample, noise, 1.0))
+
+
+def test_the_coefficients_train(tiny_model):
+    model = CompactVDVAESR(replace(tiny_model.config, coupled=True))
+    hr = torch.randint(0, 256, (1, 3, 32, 32)) / 127.5 - 1
+    noise = {
+        s.layer: torch.randn(1, s.channels, 32 // s.cell, 32 // s.cell) for s in model.latent_shapes
+    }
+    elbo, _ = model.elbo_and_mean(hr, torch.rand(1, 3, 8, 8), lambda shape: noise[shape.layer])
+    elbo.distortion.sum().backward()
+    assert model.coupling.weight.grad.any() and model.coupling.bias.grad.any()
