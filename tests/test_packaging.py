@@ -13,7 +13,7 @@ DEPENDENCIES = PROJECT["dependencies"]
 OWN_EXTRA = f"{PROJECT['name']}["
 EXTRAS = [
     text
-    for name in ("dev", "release", "serve", "s3", "ray")
+    for name in ("dev", "release", "serve", "s3", "ray", "heif", "jxl", "tiff")
     for text in PROJECT["optional-dependencies"][name]
     if not text.startswith(OWN_EXTRA)
 ]

@@ -35,6 +35,10 @@ OUTPUT_SUFFIXES: Final = {
     ".tif": "tiff",
     ".avif": "avif",
     ".bmp": "bmp",
+    ".heic": "heif",
+    ".heif": "heif",
+    ".hif": "heif",
+    ".jxl": "jxl",
 }
 """Extension of an output -> its format. The first extension of a format is the one we write."""
 

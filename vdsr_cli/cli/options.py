@@ -27,6 +27,8 @@ class Format(StrEnum):
     tiff = "tiff"
     avif = "avif"
     bmp = "bmp"
+    heif = "heif"
+    jxl = "jxl"
 
 
 class Device(StrEnum):

@@ -20,6 +20,10 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
     segments.py   what PNG and TIFF have in common: segments that are encoded by themselves
     png.py        PNG, faster than Pillow's and with 16 bits a colour
     tiff.py       TIFF, with 16 bits a colour, which Pillow's lacks
+    extras.py     what the formats of other packages have in common
+    heif.py       HEIC and HEIF, by the extra heif
+    jpeg_xl.py    JPEG XL, by the extra jxl
+    rare_tiff.py  TIFF that Pillow does not read, by the extra tiff
     atomic.py     files that appear whole or not at all
     draft.py      files that take long, which a later run goes on with
 """

@@ -18,6 +18,16 @@ from PIL import Image, ImageFile, UnidentifiedImageError, features
 from torch import Tensor
 
 from vdsr_cli.errors import InputError, UnexpectedError
+from vdsr_cli.images.extras import (
+    Decoded,
+    camera_raw,
+    check_size,
+    has_extra,
+    install_hint,
+    too_large,
+)
+from vdsr_cli.images.heif import read_heif
+from vdsr_cli.images.jpeg_xl import read_jxl
 from vdsr_cli.images.metadata import (
     EXIF_ERRORS,
     clean_exif,
@@ -27,6 +37,7 @@ from vdsr_cli.images.metadata import (
     profile_space,
 )
 from vdsr_cli.images.picture import Metadata, Picture
+from vdsr_cli.images.rare_tiff import read_rare_tiff, why_rare
 from vdsr_cli.images.samples import Samples, read_samples
 
 MAX_PIXELS: Final = 100_000_000
@@ -47,6 +58,7 @@ DECODE_ERRORS: Final = (
     zlib.error,
 )
 """What Pillow raises on damaged files."""
+_EXTRA_READERS: Final = {"heif": read_heif, "jxl": read_jxl, "tiff": read_rare_tiff}
 _HEADER_BYTES: Final = 4096
 _CODECS: Final = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}
 _TIFF_SUBFILE: Final = 254
@@ -56,16 +68,24 @@ _DNG_VERSION: Final = 50706
 _PILLOW_TURN: Final = threading.Lock()
 
 
+class _UnknownKindError(InputError):
+    """Pillow makes nothing of a file, though it begins as its format does."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """A kind of file, told by its first bytes; one that is not read says what to do instead.
 
     In capitals its name is Pillow's.
+
+    Attributes:
+        extra: of this package, which reads it in Pillow's place.
     """
 
     name: str
     is_it: Callable[[bytes], bool]
     hint: str | None = None
+    extra: str | None = None
 
 
 def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
@@ -85,8 +105,8 @@ _KINDS: Final = (
     _Kind("GIF", _starts(b"GIF8")),
     _Kind("AVIF", _branded(b"avif", b"avis")),
     _Kind("PPM", lambda head: head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace()),
-    _Kind("HEIC", _branded(b"heic", b"heix", b"heim", b"heis", b"mif1"), "export it as JPEG"),
-    _Kind("JPEG XL", _starts(b"\xff\x0a", b"\0\0\0\x0cJXL "), "convert it to PNG"),
+    _Kind("HEIF", _branded(b"heic", b"heix", b"heim", b"heis", b"mif1"), extra="heif"),
+    _Kind("JPEG XL", _starts(b"\xff\x0a", b"\0\0\0\x0cJXL "), extra="jxl"),
     _Kind("JPEG 2000", _starts(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "convert it to PNG"),
     _Kind("Photoshop", _starts(b"8BPS"), "export it as PNG or TIFF"),
     _Kind("PDF", _starts(b"%PDF"), "extract its pictures: pdfimages -png"),
@@ -144,14 +164,10 @@ def _read(stream: BinaryIO, max_pixels: int) -> Picture:
     head = stream.read(_HEADER_BYTES)
     kind = _identify(head)
     with _pillow_at_rest(max_pixels):
-        image = _open(stream, kind, max_pixels)
-        notes = [*_depth_notes(head, kind), *_gamma_notes(image)]
-        try:
-            notes += _refuse_several(image)
-            samples = read_samples(image, lambda: _open(stream, kind, max_pixels))
-        except DECODE_ERRORS as error:
-            raise _damaged(kind, error) from error
-        orientation = orientation_of(image)
+        decoded = _decode(stream, kind, max_pixels)
+        image, samples = decoded.image, decoded.samples
+        notes = [*_depth_notes(head, kind), *_gamma_notes(image), *decoded.notes]
+        orientation = 1 if decoded.is_upright else orientation_of(image)
         metadata = _read_metadata(image, samples, notes)
     rgb, alpha = _to_tensors(samples, orientation)
     return Picture(
@@ -163,7 +179,39 @@ def _read(stream: BinaryIO, max_pixels: int) -> Picture:
     )
 
 
-def _luma_table(image: ImageFile.ImageFile) -> tuple[int, ...] | None:
+def _decode(stream: BinaryIO, kind: _Kind, max_pixels: int) -> Decoded:
+    if kind.extra is not None:
+        return _decode_by_extra(stream, kind, kind.extra, max_pixels)
+    try:
+        image = _open(stream, kind, max_pixels)
+    except _UnknownKindError:
+        if kind.name != "TIFF" or not has_extra("tiff"):
+            raise
+        return _decode_by_extra(stream, kind, "tiff", max_pixels)
+    reason = why_rare(image)
+    if reason is not None:
+        if not has_extra("tiff"):
+            raise InputError(f"{reason}, which cannot be read", hint=install_hint("tiff"))
+        return _decode_by_extra(stream, kind, "tiff", max_pixels)
+    try:
+        notes = _refuse_several(image)
+        samples = read_samples(image, lambda: _open(stream, kind, max_pixels))
+    except DECODE_ERRORS as error:
+        raise _damaged(kind, error) from error
+    return Decoded(image=image, samples=samples, notes=tuple(notes))
+
+
+def _decode_by_extra(stream: BinaryIO, kind: _Kind, extra: str, max_pixels: int) -> Decoded:
+    if not has_extra(extra):
+        raise InputError(f"{kind.name} files are read by an extra", hint=install_hint(extra))
+    stream.seek(0)
+    try:
+        return _EXTRA_READERS[extra](stream, max_pixels)
+    except DECODE_ERRORS as error:
+        raise _damaged(kind, error) from error
+
+
+def _luma_table(image: Image.Image) -> tuple[int, ...] | None:
     """The quantisation steps of a JPEG's luma, whose table is the first one."""
     tables = getattr(image, "quantization", None)
     return tuple(tables[min(tables)]) if tables else None
@@ -207,27 +255,23 @@ def _open(stream: BinaryIO, kind: _Kind, max_pixels: int) -> ImageFile.ImageFile
     try:
         image = Image.open(stream, formats=(kind.name.upper(),))
     except Image.DecompressionBombError as error:
-        raise _too_large(f"more than {max_pixels:,}") from error
+        raise too_large(f"more than {max_pixels:,}") from error
     except UnidentifiedImageError as error:
-        raise InputError(
+        is_helped = kind.name == "TIFF" and not has_extra("tiff")
+        raise _UnknownKindError(
             f"it is a damaged {kind.name} file or of a rare kind",
-            hint="open it in another program and save it as PNG",
+            hint=f"{install_hint('tiff')} reads more kinds"
+            if is_helped
+            else "open it in another program and save it as PNG",
         ) from error
     except DECODE_ERRORS as error:
         raise _damaged(kind, error) from error
-    if image.width * image.height > max_pixels:
-        raise _too_large(f"{image.width}x{image.height} = {image.width * image.height:,}")
-    if image.width * image.height == 0:
-        raise InputError("it has no pixels")
+    check_size(image.width, image.height, max_pixels)
     return image
 
 
-def _too_large(size: str) -> InputError:
-    return InputError(f"it has {size} pixels", hint="--max-pixels allows more")
-
-
 def _damaged(kind: _Kind, error: Exception) -> InputError:
-    text = str(error)
+    text = " ".join(str(error).split())
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return InputError(f"the {kind.name} file is truncated: its end is missing")
     return InputError(f"the {kind.name} file is damaged: {text or type(error).__name__}")
@@ -251,10 +295,7 @@ def _refuse_several(image: ImageFile.ImageFile) -> list[str]:
 def _refuse_pages(image: ImageFile.ImageFile, count: int) -> None:
     tags: Any = getattr(image, "tag_v2", {})
     if _DNG_VERSION in tags or tags.get(_TIFF_SUBFILE, 0) & 1:
-        raise InputError(
-            "it is a camera raw, whose first picture is a preview",
-            hint="develop it to TIFF or PNG first",
-        )
+        raise camera_raw()
     pages = 1
     for index in range(1, count):
         image.seek(index)
@@ -272,7 +313,7 @@ def _depth_notes(head: bytes, kind: _Kind) -> list[str]:
     return ["AVIF of more than 8 bits was read at 8 bits"] if is_deep else []
 
 
-def _gamma_notes(image: ImageFile.ImageFile) -> list[str]:
+def _gamma_notes(image: Image.Image) -> list[str]:
     gamma = image.info.get("gamma")
     is_told_otherwise = "icc_profile" in image.info or "srgb" in image.info
     if gamma is None or is_told_otherwise or abs(gamma - 1 / 2.2) < 0.01:
@@ -280,7 +321,7 @@ def _gamma_notes(image: ImageFile.ImageFile) -> list[str]:
     return [f"its gamma of {gamma:g} is not carried over: the output will look different"]
 
 
-def _read_metadata(image: ImageFile.ImageFile, samples: Samples, notes: list[str]) -> Metadata:
+def _read_metadata(image: Image.Image, samples: Samples, notes: list[str]) -> Metadata:
     is_grey = samples.levels.shape[2] < 3
     try:
         exif = clean_exif(image)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -12,6 +13,9 @@ from PIL import Image, features
 
 from vdsr_cli.errors import OutputError, UsageError
 from vdsr_cli.images.atomic import atomic_write, writing_to
+from vdsr_cli.images.extras import has_extra, install_hint
+from vdsr_cli.images.heif import write_heif
+from vdsr_cli.images.jpeg_xl import write_jxl
 from vdsr_cli.images.metadata import profile_space, sized_exif
 from vdsr_cli.images.output_spec import Frame
 from vdsr_cli.images.picture import Metadata
@@ -27,26 +31,42 @@ _JPEG_SEGMENT_BYTES: Final = 65_500
 class _Format:
     """What a format can hold.
 
-    ``channels``: the counts it takes, of 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+    Attributes:
+        channels: the counts it takes, of 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+        bits: a sample, at most.
+        codec: by which Pillow tells whether it was built with the format.
+        extra: of this package, which writes it in Pillow's place.
     """
 
     name: str
     channels: tuple[int, ...]
     longest_px: int
-    has_16_bits: bool = False
+    bits: int = 8
+    has_profile: bool = True
     has_metadata: bool = True
     codec: str | None = None
+    extra: str | None = None
 
 
 _FORMATS: Final = {
-    "png": _Format(name="PNG", channels=(1, 2, 3, 4), longest_px=2**31 - 1, has_16_bits=True),
-    "tiff": _Format(name="TIFF", channels=(1, 2, 3, 4), longest_px=2**31 - 1, has_16_bits=True),
+    "png": _Format(name="PNG", channels=(1, 2, 3, 4), longest_px=2**31 - 1, bits=16),
+    "tiff": _Format(name="TIFF", channels=(1, 2, 3, 4), longest_px=2**31 - 1, bits=16),
     "jpg": _Format(name="JPEG", channels=(1, 3), longest_px=65_500, codec="jpg"),
     "webp": _Format(name="WebP", channels=(3, 4), longest_px=16_383, codec="webp"),
     "avif": _Format(name="AVIF", channels=(1, 3, 4), longest_px=65_536, codec="avif"),
-    "bmp": _Format(name="BMP", channels=(1, 3), longest_px=2**31 - 1, has_metadata=False),
+    "bmp": _Format(
+        name="BMP", channels=(1, 3), longest_px=2**31 - 1, has_profile=False, has_metadata=False
+    ),
+    "heif": _Format(name="HEIF", channels=(1, 3, 4), longest_px=16_384, bits=10, extra="heif"),
+    "jxl": _Format(
+        name="JPEG XL", channels=(1, 2, 3, 4), longest_px=2**30, has_profile=False, extra="jxl"
+    ),
 }
 
+_WRITERS: Final[dict[str, Callable[[BinaryIO, NDArray[Any], Metadata, int], None]]] = {
+    "HEIF": write_heif,
+    "JPEG XL": write_jxl,
+}
 _CODERS: Final[dict[str, Callable[..., SegmentCoder]]] = {"png": PngCoder, "tiff": TiffCoder}
 
 
@@ -101,9 +121,9 @@ def encode_levels(
         stream: open for writing.
         levels: (H, W, c) uint8 or uint16, not premultiplied; c = 1 grey, 2 with alpha, 3 RGB,
             4 with alpha.
-        format: png, jpg, webp, tiff, avif or bmp.
+        format: png, jpg, webp, tiff, avif, bmp, heif or jxl.
         like: the metadata to write; None for none.
-        quality: 1 to 100, for JPEG, WebP (100 is lossless) and AVIF.
+        quality: 1 to 100, for JPEG, WebP and JPEG XL (of which 100 is lossless), AVIF and HEIF.
         name: what errors call the output.
 
     Returns:
@@ -169,6 +189,10 @@ def refuse_impossible(format: str, height: int, width: int, *, name: str) -> Non
             f"{name}: this Pillow was built without {spec.name}",
             hint="pip install --upgrade pillow, or --format png",
         )
+    if spec.extra is not None and not has_extra(spec.extra):
+        raise OutputError(
+            f"{name}: {spec.name} is written by an extra", hint=install_hint(spec.extra)
+        )
     if max(height, width) > spec.longest_px:
         raise OutputError(
             f"{name}: {width}x{height} pixels are too many for {spec.name}, "
@@ -179,9 +203,9 @@ def refuse_impossible(format: str, height: int, width: int, *, name: str) -> Non
 
 def _fitted(levels: NDArray[Any], spec: _Format, notes: list[str]) -> NDArray[Any]:
     """Reduce levels to what a format holds, noting what is lost."""
-    if levels.dtype == np.uint16 and not spec.has_16_bits:
-        notes.append(f"{spec.name} holds 8 bits a sample: the 16 bits were rounded")
-        levels = to_8_bits(levels)
+    if levels.dtype == np.uint16 and spec.bits < 16:
+        notes.append(f"{spec.name} holds {spec.bits} bits a sample: the 16 bits were rounded")
+        levels = to_8_bits(levels) if spec.bits == 8 else levels
     channels = levels.shape[2]
     if channels not in spec.channels and channels in (2, 4) and 4 not in spec.channels:
         notes.append(f"{spec.name} holds no transparency: the picture was laid on white")
@@ -220,6 +244,9 @@ def _fitted_metadata(
         return replace(like, icc_profile=None, exif=None, xmp=None)
     icc, exif, xmp = like.icc_profile, like.exif, like.xmp
     height, width, channels = shape
+    if icc is not None and not spec.has_profile:
+        notes.append(f"{spec.name} is written without a profile: the colours may look different")
+        icc = None
     if icc is not None and profile_space(icc) != ("grey" if channels < 3 else "RGB"):
         notes.append(f"the {profile_space(icc)} profile does not fit {spec.name} and was left out")
         icc = None
@@ -238,17 +265,24 @@ def _short(block: bytes | None, what: str, notes: list[str]) -> bytes | None:
 
 
 def _encoded(
-    levels: NDArray[np.uint8], metadata: Metadata, spec: _Format, quality: int, name: str
+    levels: NDArray[Any], metadata: Metadata, spec: _Format, quality: int, name: str
 ) -> memoryview:
-    """An 8-bit picture as Pillow writes it."""
-    image = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
-    options = _metadata_options(metadata) | _coding_options(spec, quality)
+    """A picture as Pillow or an extra's package writes it."""
+    write = _WRITERS.get(spec.name, partial(_write_by_pillow, spec))
     encoded = BytesIO()
     try:
-        image.save(encoded, spec.name, **options)
+        write(encoded, levels, metadata, quality)
     except (OSError, RuntimeError, ValueError, SystemError) as error:
         raise OutputError(f"{name}: cannot be encoded as {spec.name}: {error}") from error
     return encoded.getbuffer()
+
+
+def _write_by_pillow(
+    spec: _Format, stream: BinaryIO, levels: NDArray[np.uint8], metadata: Metadata, quality: int
+) -> None:
+    image = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
+    options = _metadata_options(metadata) | _coding_options(spec, quality)
+    image.save(stream, spec.name, **options)
 
 
 def _metadata_options(metadata: Metadata) -> dict[str, Any]:

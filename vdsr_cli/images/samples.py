@@ -22,9 +22,10 @@ from vdsr_cli.images.metadata import profile_space
 _GREY_MODES: Final = ("LA", "La")
 _OTHER_ORDER: Final = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _WIDE_CHANNELS: Final = {"RGB": 3, "RGBX": 3, "RGBA": 4, "RGBa": 4}
+_UNSEEN: Final = 0.5 / 255
 _TIFF_BITS: Final = 258
 _TIFF_PHOTOMETRIC: Final = 262
-_TIFF_PLANAR: Final = 284
+_TIFF_SAMPLE_FORMAT: Final = 339
 
 Reopen = Callable[[], ImageFile.ImageFile]
 
@@ -65,7 +66,6 @@ def read_samples(image: ImageFile.ImageFile, reopen: Reopen) -> Samples:
         InputError: a kind of pixels that cannot be read faithfully.
         OSError, SyntaxError, ValueError and others of Pillow's: the file is damaged.
     """
-    _refuse_wide_planes(image)
     rawmode = _rawmode(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _read_single(image)
@@ -78,16 +78,6 @@ def read_samples(image: ImageFile.ImageFile, reopen: Reopen) -> Samples:
     if ";16" in rawmode:
         return _read_wide(image, reopen, rawmode)
     return _read_bytes(image, rawmode)
-
-
-def _refuse_wide_planes(image: ImageFile.ImageFile) -> None:
-    """Pillow reads 16-bit colours that lie plane after plane, but wrongly."""
-    tags = getattr(image, "tag_v2", {})
-    if tags.get(_TIFF_PLANAR) == 2 and max(tags.get(_TIFF_BITS, (8,))) > 8:
-        raise InputError(
-            "its 16-bit colours lie in separate planes, which cannot be read",
-            hint="save it with interleaved channels: tiffcp -p contig",
-        )
 
 
 def _rawmode(image: ImageFile.ImageFile) -> str:
@@ -109,7 +99,13 @@ def _read_single(image: ImageFile.ImageFile) -> Samples:
     key = image.info.get("transparency")
     values = np.asarray(image)
     if image.mode == "F":
-        return _read_float(values)
+        return unit_samples(values[:, :, None])
+    if (
+        image.mode == "I"
+        and tags.get(_TIFF_SAMPLE_FORMAT, (1,)) == (1,)
+        and tags.get(_TIFF_BITS) == (32,)
+    ):
+        return long_samples(values.view(np.uint32)[:, :, None])
     if values.size and (values.min() < 0 or values.max() > full):
         raise InputError(
             f"its whole-number samples run from {values.min()} to {values.max()}, "
@@ -123,17 +119,40 @@ def _read_single(image: ImageFile.ImageFile) -> Samples:
     return Samples(levels=levels.astype(np.uint16, copy=False), full=full)
 
 
-def _read_float(values: NDArray[np.float32]) -> Samples:
+def unit_samples(values: NDArray[np.float32]) -> Samples:
+    """Floating point (h, w, c), of which 0 is black and 1 white.
+
+    Raises:
+        InputError: some are not finite, or more than white by what 8 bits would show.
+    """
     if not np.isfinite(values).all():
         raise InputError("some of its floating-point samples are not finite")
-    if values.mean(dtype=np.float64) > 1:
+    if values.size and values.max() > 1 + _UNSEEN:
         raise InputError(
             f"its floating-point samples reach {values.max():g}; 0 to 1 is black to white",
-            hint="rescale them, or save it as a 16-bit TIFF",
+            hint="bring them to that range first: what lies above would be lost",
         )
-    is_outside = bool(values.min() < 0 or values.max() > 1)
-    notes = ("floating-point samples beyond 0 to 1 were clipped",) if is_outside else ()
-    return Samples(levels=values.clip(0, 1)[:, :, None], full=1, notes=notes)
+    is_negative = bool(values.size and values.min() < -_UNSEEN)
+    notes = ("floating-point samples below 0 became black",) if is_negative else ()
+    return Samples(levels=values.clip(0, 1), full=1, notes=notes)
+
+
+def long_samples(values: NDArray[Any]) -> Samples:
+    """Whole numbers (h, w, c) of 32 or 64 bits: on their whole range, unless 16 bits would do.
+
+    Raises:
+        InputError: on their whole range they would be all but black.
+    """
+    full = int(np.iinfo(values.dtype).max)
+    highest = int(values.max(initial=0))
+    if highest < 2**16:
+        return Samples(levels=values.astype(np.uint16), full=2**16 - 1)
+    if highest < full // 256:
+        raise InputError(
+            f"its whole-number samples reach {highest:,} of {full:,}: all but black",
+            hint="rescale it to a 16-bit PNG or TIFF first",
+        )
+    return Samples(levels=(values / full).astype(np.float32), full=1)
 
 
 def _read_wide(image: ImageFile.ImageFile, reopen: Reopen, rawmode: str) -> Samples:

@@ -1,0 +1,142 @@
+"""TIFF that Pillow does not read, by tifffile: floating point, 9 to 15 and 32 bits, grey with
+alpha of 16 bits, planes of 16 bits, big-endian BigTIFF, pixels coded as WebP, JPEG 2000, ...
+"""
+
+import logging
+from dataclasses import replace
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageFile
+
+from vdsr_cli.errors import InputError
+from vdsr_cli.images.extras import Decoded, bare_image, camera_raw, check_size
+from vdsr_cli.images.samples import Samples, long_samples, unit_samples
+
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
+_JPEG, _WEBP, _JPEG_XL = 7, 50001, 50002
+_CODED_AS_RGB: Final = (_JPEG, _WEBP, _JPEG_XL)
+_PREMULTIPLIED, _STRAIGHT = 1, 2
+_BITS, _COMPRESSION, _PLANAR = 258, 259, 284
+_X_RESOLUTION, _Y_RESOLUTION, _UNIT = 282, 283, 296
+_XMP, _ICC, _DNG_VERSION = 700, 34675, 50706
+_DESCRIPTIVE: Final = (270, 271, 272, 305, 306, 315, 33432, 34665, 34853)
+_MOST_CHANNELS: Final = 16
+_UNITS_AN_INCH: Final = {2: 1.0, 3: 2.54}
+
+
+def why_rare(image: ImageFile.ImageFile) -> str | None:
+    """What Pillow reads wrongly, or not at all, of a TIFF that it has opened."""
+    tags: Any = getattr(image, "tag_v2", {})
+    if tags.get(_COMPRESSION) == _WEBP:
+        return "its pixels are coded as WebP"
+    if tags.get(_PLANAR) == 2 and max(tags.get(_BITS, (8,))) > 8:
+        return "its 16-bit colours lie in separate planes"
+    return None
+
+
+def read_rare_tiff(stream: BinaryIO, max_pixels: int) -> Decoded:
+    """Decodes the one page of a file.
+
+    Raises:
+        InputError: what it holds cannot be taken for a picture, or is too large.
+        TiffFileError, ValueError and others of tifffile's: the file is damaged.
+    """
+    import tifffile
+
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    stream.seek(0)
+    with tifffile.TiffFile(stream) as file:
+        page = _only_page(file)
+        check_size(page.imagewidth, page.imagelength, max_pixels)
+        _refuse_foreign(page)
+        samples = _samples(page)
+        # Pillow reads no directory of a big-endian BigTIFF.
+        is_readable = not (file.is_bigtiff and file.byteorder == ">")
+        image = bare_image(
+            "TIFF",
+            xmp=_bytes_of(page, _XMP),
+            icc_profile=_bytes_of(page, _ICC),
+            dpi=_dpi_of(page),
+        )
+        notes: tuple[str, ...] = ()
+        if not is_readable and any(tag in page.tags for tag in _DESCRIPTIVE):
+            notes = ("EXIF is not read from a big-endian BigTIFF",)
+        if is_readable:
+            exif = image.getexif()
+            exif.bigtiff, exif.endian = file.is_bigtiff, file.byteorder
+            exif.load_from_fp(stream, page.offset)
+    return Decoded(image=image, samples=samples, notes=notes)
+
+
+def _only_page(file: Any) -> Any:
+    """The page that is no reduced copy of another."""
+    if any(_DNG_VERSION in page.tags for page in file.pages):
+        raise camera_raw()
+    pages = [page for page in file.pages if page.dtype is not None and not page.subfiletype & 1]
+    if not pages:
+        raise ValueError("it holds no picture of a known kind")
+    if len(pages) > 1:
+        raise InputError(f"it has {len(pages)} pages", hint="split them first: tiffsplit FILE")
+    return pages[0]
+
+
+def _refuse_foreign(page: Any) -> None:
+    """Refuses what is no grey or RGB picture, or of samples of several kinds."""
+    kind = int(page.photometric)
+    is_rgb = kind == _RGB or (kind == _YCBCR and int(page.compression) in _CODED_AS_RGB)
+    if not (is_rgb or kind in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)):
+        raise InputError(f"its colours are of TIFF's kind {kind}, which is not read")
+    if page.imagedepth > 1:
+        raise InputError(f"it is a volume of {page.imagedepth} layers")
+    if page.dtype.kind not in "uf":
+        raise InputError(
+            "its samples are signed or complex numbers", hint="save it as a 16-bit TIFF or PNG"
+        )
+    if page.samplesperpixel > _MOST_CHANNELS:
+        raise InputError(f"it has {page.samplesperpixel} channels")
+
+
+def _samples(page: Any) -> Samples:
+    planes = page.shaped[0]
+    stored = page.asarray(squeeze=False)[:, 0]
+    levels = np.moveaxis(stored[..., 0], 0, -1) if planes > 1 else stored[0]
+    levels, alpha, notes = _without_extras(levels, page)
+    if levels.dtype.kind == "f":
+        samples = unit_samples(levels.astype(np.float32, copy=False))
+    elif levels.dtype.itemsize > 2:
+        samples = long_samples(levels)
+    else:
+        samples = Samples(levels=levels, full=2**page.bitspersample - 1)
+    if int(page.photometric) == _WHITE_IS_ZERO:
+        samples.levels[..., :1] = samples.full - samples.levels[..., :1]
+    return replace(samples, is_premultiplied=alpha == _PREMULTIPLIED, notes=samples.notes + notes)
+
+
+def _without_extras(
+    levels: NDArray[Any], page: Any
+) -> tuple[NDArray[Any], int | None, tuple[str, ...]]:
+    """Colours and, behind them, alpha if there is one; of what kind it is."""
+    colours = 1 if int(page.photometric) in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) else 3
+    kinds = [int(kind) for kind in page.extrasamples]
+    alpha = next((kind for kind in kinds if kind in (_PREMULTIPLIED, _STRAIGHT)), None)
+    channels = list(range(colours))
+    if alpha is not None:
+        channels.append(colours + kinds.index(alpha))
+    left_out = levels.shape[2] - len(channels)
+    notes = (f"{left_out} channels that are no colour were left out",) if left_out > 0 else ()
+    return levels[..., channels], alpha, notes
+
+
+def _bytes_of(page: Any, code: int) -> bytes | None:
+    value = page.tags.valueof(code)
+    return bytes(value) if isinstance(value, bytes | tuple) and value else None
+
+
+def _dpi_of(page: Any) -> tuple[float, float] | None:
+    factor = _UNITS_AN_INCH.get(int(page.tags.valueof(_UNIT, 2)))
+    across, down = (page.tags.valueof(code) for code in (_X_RESOLUTION, _Y_RESOLUTION))
+    if factor is None or across is None or down is None or 0 in (across[1], down[1]):
+        return None
+    return factor * across[0] / across[1], factor * down[0] / down[1]
