@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from xml.etree import ElementTree
@@ -52,9 +53,11 @@ from vdsr_cli.errors import InputError, UsageError, WeightsError
 from vdsr_cli.figures.plot import save_figure
 from vdsr_cli.loading import load_model
 from vdsr_cli.metrics.learned import Learned, choose_metrics, load_learned
+from vdsr_cli.models.blocks import drawn_rates
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.sampling.engine import SamplingSettings
+from vdsr_cli.sampling.noise import NoiseField
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
 
 BENCH = Path(__file__).parents[3] / "shared" / "data" / "bench"
@@ -514,8 +517,56 @@ def test_elbo_bits(tiny_model, save_picture, tmp_path):
     assert all(rate > 0 for rate in rates.values())
 
 
+def test_webp_bits_are_those_of_the_file(tiny_model, save_picture, tmp_path):
+    """The picture is cropped to whole cells of 16, and nothing but its pixels is in the file."""
+    pair = Pair(name="x", hr=save_picture(tmp_path / "x.png", 48, 36))
+    scene = load_scene(pair, Protocol.standard, 4)
+    bits = elbo_bits(tiny_model, scene, seed=0, runtime=RUNTIME)["webp_bits"]
+    with Image.open(tmp_path / "x.png") as picture:
+        picture.crop((0, 0, 48, 32)).save(tmp_path / "x.webp", lossless=True, quality=100)
+    assert bits == 8 * (tmp_path / "x.webp").stat().st_size / (3 * 48 * 32)
+
+
+def test_importance_weights_are_the_definition(tiny_model, save_picture, tmp_path):
+    """-log of the mean of p(hr, z) / q(z), over latents that were drawn twice."""
+    pair = Pair(name="x", hr=save_picture(tmp_path / "x.png", 48, 32))
+    scene = load_scene(pair, Protocol.standard, 4)
+    score = partial(elbo_bits, tiny_model, scene, seed=3, runtime=RUNTIME)
+    nats = 3 * 48 * 32 * math.log(2)
+    log_weights = []
+    for sample in range(2):
+        field = NoiseField(seed=3, sample=sample)
+
+        def noise(shape, field=field):
+            rows, columns = (torch.arange(n // shape.cell, dtype=torch.int32) for n in (32, 48))
+            drawn = field.normal(shape.layer, rows, columns, shape.channels)
+            return drawn.permute(2, 0, 1).unsqueeze(0)
+
+        hr, lr = scene.hr.unsqueeze(0) / 127.5 - 1, scene.lr.unsqueeze(0) / 255
+        with drawn_rates(tiny_model):
+            elbo, _ = tiny_model.elbo_and_mean(hr, lr, noise)
+        log_weights.append(-(elbo.distortion + elbo.rate.sum(0)).double())
+    expected = -torch.logsumexp(torch.cat(log_weights), 0) + math.log(2)
+    assert score(weights=2)["bits_iw"] == pytest.approx(expected.item() / nats, rel=1e-6)
+    assert score(weights=1)["bits_iw"] == pytest.approx(-log_weights[0].item() / nats, rel=1e-6)
+    assert score(weights=2)["bits_per_dim"] == score()["bits_per_dim"]
+    assert "bits_iw" not in score()
+
+
+def test_drawn_rates_have_the_kl_as_their_mean(tiny_model):
+    hr, lr = torch.zeros(256, 3, 16, 16), torch.full((256, 3, 4, 4), 0.5)
+    normals = [
+        torch.randn(256, s.channels, 16 // s.cell, 16 // s.cell) for s in tiny_model.latent_shapes
+    ]
+    elbo, _ = tiny_model.elbo_and_mean(hr, lr, lambda s: normals[s.layer])
+    with drawn_rates(tiny_model):
+        drawn, _ = tiny_model.elbo_and_mean(hr, lr, lambda s: normals[s.layer])
+    gap = (drawn.rate - elbo.rate).mean(1)
+    assert (gap.abs() < 5 * (drawn.rate - elbo.rate).std(1) / 16 + 1e-6).all()
+    assert (drawn.rate - elbo.rate).abs().max() > 0.1
+
+
 def test_elbo_bits_are_the_training_loss(tiny_model, save_picture, tmp_path):
-    from vdsr_cli.sampling.noise import NoiseField
     from vdsr_cli.training.loop import vdvae_sr_losses
 
     pair = Pair(name="x", hr=save_picture(tmp_path / "x.png", 32, 48))

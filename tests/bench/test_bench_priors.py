@@ -81,6 +81,15 @@ def test_a_picture_has_its_figure_in_whatever_set(photos):
         assert alone["bits_per_dim"] == pytest.approx(scores["bits_per_dim"], rel=1e-5)
 
 
+def test_importance_weights_and_webp_stand_beside_the_bound(photos):
+    request = PriorBenchRequest(datasets=find_datasets([photos]), weights=2)
+    report = run_prior_bench(request, [published()], RUNTIME, Events())
+    for score in report.pictures:
+        assert score.scores["bits_iw"] == pytest.approx(score.scores["bits_per_dim"], rel=0.02)
+        assert score.scores["bits_iw"] != score.scores["bits_per_dim"]
+        assert score.scores["webp_bits"] > 0
+
+
 def test_pictures_are_fitted_as_stated(photos):
     report = run([published()], photos / "0.png", photos / "1.png")
     exact, larger = (score.scores["bits_per_dim"] for score in report.pictures)

@@ -10,6 +10,7 @@ from torch.distributions import Normal
 from vdsr_cli.models.distributions import (
     discretized_logistic_log_prob,
     gaussian_kl,
+    gaussian_log_ratio,
     gaussian_sample,
     nats_to_bits,
 )
@@ -48,6 +49,14 @@ def test_kl_is_the_integral(mean_q, log_std_q, mean_p, log_std_p):
     expected = np.sum((heights[1:] + heights[:-1]) * np.diff(z)) / 2  # by trapezoids
     values = (torch.tensor(v, dtype=torch.float64) for v in (mean_q, log_std_q, mean_p, log_std_p))
     assert gaussian_kl(*values).item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_the_log_ratio_is_that_of_the_densities():
+    z, mean_q, mean_p = torch.randn(3, 50, dtype=torch.float64)
+    log_std_q, log_std_p = torch.randn(2, 50, dtype=torch.float64)
+    found = gaussian_log_ratio(z, mean_q, log_std_q, mean_p, log_std_p)
+    q, p = Normal(mean_q, log_std_q.exp()), Normal(mean_p, log_std_p.exp())
+    torch.testing.assert_close(found, q.log_prob(z) - p.log_prob(z))
 
 
 def test_kl_is_never_negative_and_zero_for_equals():

@@ -10,6 +10,7 @@ from torch import Tensor
 from vdsr_cli.bench.data import Scene
 from vdsr_cli.bench.likelihood import elbo_bits
 from vdsr_cli.errors import WeightsError
+from vdsr_cli.models.distributions import importance_weighted_nll
 from vdsr_cli.models.dmol import dmol_log_prob, dmol_mean, dmol_sample
 from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.registry import architecture_of, build_model, config_of
@@ -17,7 +18,6 @@ from vdsr_cli.models.srvae import (
     SRVAE,
     Gaussian,
     enlarged,
-    importance_weighted_nll,
     on_levels,
     to_dmol,
 )

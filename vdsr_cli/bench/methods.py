@@ -127,6 +127,7 @@ class ModelMethod:
     runtime: Runtime
     samples: int = 1
     has_likelihood: bool = False
+    weights: int = 0
 
     @property
     def temperature(self) -> float | None:
@@ -151,7 +152,8 @@ class ModelMethod:
         is_native = self.loaded.model.scale == scene.scale
         if not (self.has_likelihood and is_native and isinstance(model, LikelihoodModel)):
             return {}
-        return elbo_bits(model, scene, seed=self.request.settings.seed, runtime=self.runtime)
+        seed = self.request.settings.seed
+        return elbo_bits(model, scene, seed=seed, runtime=self.runtime, weights=self.weights)
 
     def _canvases(self, scene: Scene) -> Sequence[Canvas]:
         return self._several(scene) if self.samples > 1 else [self._one(scene)]

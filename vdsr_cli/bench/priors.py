@@ -32,10 +32,13 @@ from vdsr_cli.bench.data import (
     resized_crop,
     to_pixels,
 )
+from vdsr_cli.bench.likelihood import webp_bits
 from vdsr_cli.bench.methods import row_names
 from vdsr_cli.bench.report import DatasetFacts, PictureScore, Report
 from vdsr_cli.bench.run import Events, peak_memory_mib
 from vdsr_cli.errors import DeviceError, InputError, VdsrError
+from vdsr_cli.models.blocks import drawn_rates
+from vdsr_cli.models.distributions import importance_weighted_nll
 from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.runtime import Runtime, is_out_of_memory
 from vdsr_cli.sampling.noise import NoiseField
@@ -55,10 +58,12 @@ _LOW_BIT_BINS = "32 bins that overlap a little flatter its likelihood, as publis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriorBenchRequest:
-    """What to score: the pictures of data sets, with each prior and seed."""
+    """What to score: the pictures of data sets, with each prior and seed; with ``weights``
+    importance weights beside the ELBO, 0 for none."""
 
     datasets: Sequence[Dataset]
     seeds: tuple[int, ...] = (0,)
+    weights: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -118,7 +123,7 @@ def run_prior_bench(
         events.on_start(dataset.name, steps)
         for name, loaded in zip(row_names([p.name for p in priors]), priors, strict=True):
             named = replace(loaded, name=name)
-            _run_prior(dataset, named, request.seeds, runtime, report, events)
+            _run_prior(dataset, named, request, runtime, report, events)
         scored = {score.picture for score in report.pictures if score.dataset == dataset.name}
         if scored:
             facts = DatasetFacts(name=dataset.name, path=str(dataset.path), pictures=len(scored))
@@ -147,7 +152,7 @@ def notes_of(loaded: LoadedPrior) -> list[str]:
 def _run_prior(
     dataset: Dataset,
     loaded: LoadedPrior,
-    seeds: Sequence[int],
+    request: PriorBenchRequest,
     runtime: Runtime,
     report: Report,
     events: Events,
@@ -159,9 +164,11 @@ def _run_prior(
     side, shapes = loaded.prior.side_px, loaded.prior.latent_shapes
     batch = 1 if side is None else likely_batch(loaded.prior, (side, side), runtime)
     for names, pictures in _batches(_fitted(dataset, loaded, fail), batch):
-        for seed in seeds:
+        webp = [webp_bits(picture) for picture in pictures]
+        for seed in request.seeds:
             tallies = score_batch(loaded.prior, pictures, seed, runtime)
-            for name, tally in zip(names, tallies, strict=True):
+            tighter = _weighted(loaded.prior, pictures, seed, request.weights, runtime)
+            for name, tally, iw, coded in zip(names, tallies, tighter, webp, strict=True):
                 score = PictureScore(
                     dataset=dataset.name,
                     picture=name,
@@ -169,7 +176,7 @@ def _run_prior(
                     temperature=None,
                     seed=seed,
                     megapixels=tally.dimensions / 3e6,
-                    scores=tally.scores(shapes),
+                    scores=tally.scores(shapes) | iw | coded,
                 )
                 report.pictures.append(score)
                 events.on_score(score)
@@ -223,10 +230,13 @@ def _batches(
         yield list(names), torch.stack(tensors)
 
 
-def score_batch(prior: Prior, pictures: Tensor, seed: int, runtime: Runtime) -> list[Tally]:
-    """The sums of each picture of (B, 3, H, W) uint8; raises DeviceError for want of memory."""
+def score_batch(
+    prior: Prior, pictures: Tensor, seed: int, runtime: Runtime, *, sample: int = 0
+) -> list[Tally]:
+    """The sums of each picture of (B, 3, H, W) uint8, at one of the draws of the posterior; raises
+    DeviceError for want of memory."""
     try:
-        return _tallies(prior, pictures, seed, runtime)
+        return _tallies(prior, pictures, NoiseField(seed=seed, sample=sample), runtime)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -235,23 +245,36 @@ def score_batch(prior: Prior, pictures: Tensor, seed: int, runtime: Runtime) -> 
         ) from error
 
 
+def _weighted(
+    prior: Prior, pictures: Tensor, seed: int, weights: int, runtime: Runtime
+) -> list[dict[str, float]]:
+    """``bits_iw`` of each picture, from so many importance weights; nothing for 0."""
+    if not weights:
+        return [{} for _ in pictures]
+    with drawn_rates(prior.model):
+        drawn = [score_batch(prior, pictures, seed, runtime, sample=k) for k in range(weights)]
+    nats = [[tally.distortion + tally.rates.sum().item() for tally in row] for row in drawn]
+    bounds = importance_weighted_nll(-torch.tensor(nats, dtype=torch.float64))
+    to_bits = 1 / (pictures[0].numel() * math.log(2))
+    return [{"bits_iw": bound * to_bits} for bound in bounds.tolist()]
+
+
 @torch.inference_mode()
-def _tallies(prior: Prior, pictures: Tensor, seed: int, runtime: Runtime) -> list[Tally]:
+def _tallies(prior: Prior, pictures: Tensor, field: NoiseField, runtime: Runtime) -> list[Tally]:
     total: list[Tally] | None = None
     step = max(prior.cell_px, _TILE_PX // prior.cell_px * prior.cell_px)
     for top in range(0, pictures.shape[2], step):
         for left in range(0, pictures.shape[3], step):
             piece = pictures[:, :, top : top + step, left : left + step]
-            part = _tallies_of_piece(prior, piece, (top, left), seed, runtime)
+            part = _tallies_of_piece(prior, piece, (top, left), field, runtime)
             total = [a + b for a, b in zip(total, part, strict=True)] if total else part
     return total or []
 
 
 def _tallies_of_piece(
-    prior: Prior, piece: Tensor, origin: tuple[int, int], seed: int, runtime: Runtime
+    prior: Prior, piece: Tensor, origin: tuple[int, int], field: NoiseField, runtime: Runtime
 ) -> list[Tally]:
     height, width = piece.shape[2:]
-    field = NoiseField(seed=seed)
     noise = noise_of([field], (height, width), runtime.device, origin=origin)
     unit = (piece.float() / 255).to(runtime.device)
 

@@ -57,6 +57,8 @@ COLUMNS: tuple[Column, ...] = (
     Column(key="psnr_reconstruction", title="PSNR recon.", digits=2, better="higher"),
     Column(key="nats_per_dim", title="nats/dim", digits=4, better="lower"),
     Column(key="bits_per_dim", title="bits/dim", digits=4, better="lower"),
+    Column(key="bits_iw", title="IW bits", digits=4, better="lower"),
+    Column(key="webp_bits", title="WebP bits", digits=4),
     Column(key=SPEED, title="s/MP", digits=2),
 )
 """Every metric, in the order of the tables."""

@@ -56,6 +56,7 @@ class BenchRequest:
         metric_weights: folder with their weights, or None.
         against: folders of pictures that other tools have made.
         likelihood: whether bits per dimension are scored, of the models that have them.
+        weights: importance weights of a tighter bound on them; 0 for none.
         verify: whether bicubic must come out as known on the sets that are known.
         worst: how many of the worst pictures are of interest.
         crops: folder for crops of those, or None.
@@ -73,6 +74,7 @@ class BenchRequest:
     metric_weights: Path | None = None
     against: tuple[Path, ...] = ()
     likelihood: bool = False
+    weights: int = 0
     verify: bool = True
     worst: int = 0
     crops: Path | None = None
@@ -178,6 +180,7 @@ def plan_methods(
                         samples=samples,
                         has_likelihood=request.likelihood
                         and temperature == request.temperatures[0],
+                        weights=request.weights,
                     )
                 )
     for name, folder in zip(names[len(models) :], request.against, strict=True):

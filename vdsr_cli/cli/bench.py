@@ -105,6 +105,12 @@ def bench(
             show_default="under --protocol standard",
         ),
     ] = None,
+    weights: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Importance weights of a tighter bound on the bits, e.g. 16; 0 for none."
+        ),
+    ] = 0,
     against: Annotated[
         list[Path] | None,
         typer.Option(help="Folder of pictures that another tool has made; may be repeated."),
@@ -172,7 +178,7 @@ def bench(
             plot=plot,
         )
         numbers = tuple(range(seed, seed + seeds))
-        report = _score_priors(names, paths or [], numbers, device, dtype, quiet=quiet)
+        report = _score_priors(names, paths or [], numbers, weights, device, dtype, quiet=quiet)
         _show(report, worst=worst, as_json=as_json, markdown=markdown, debug=debug)
         _save(report, csv=csv, plot=None, replace=overwrite)
         raise typer.Exit(report.exit_code)
@@ -199,6 +205,7 @@ def bench(
         metric_weights=metric_weights,
         against=tuple(against or ()),
         likelihood=protocol is ProtocolName.standard if elbo is None else elbo,
+        weights=weights,
         verify=verify,
         crops=crops,
         existing=existing,
@@ -269,6 +276,7 @@ def _score_priors(
     names: list[str],
     paths: list[Path],
     seeds: tuple[int, ...],
+    weights: int,
     device: Device,
     dtype: Dtype,
     *,
@@ -281,7 +289,7 @@ def _score_priors(
     from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.sampling.priors import load_prior
 
-    request = PriorBenchRequest(datasets=find_datasets(paths), seeds=seeds)
+    request = PriorBenchRequest(datasets=find_datasets(paths), seeds=seeds, weights=weights)
     precision = Dtype.float32 if dtype is Dtype.auto else dtype
     runtime = choose_runtime(device.value, precision.value)
     priors = []

@@ -13,6 +13,8 @@ bottleneck of four convolutions with GELU, or the compact models' plain pair wit
 the published state dicts.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -20,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vdsr_cli.models.distributions import gaussian_kl, gaussian_sample
+from vdsr_cli.models.distributions import gaussian_kl, gaussian_log_ratio, gaussian_sample
 from vdsr_cli.models.fused import conv_add, conv_gelu, conv_relu
 
 
@@ -173,6 +175,7 @@ class TopDownBlock(nn.Module):
         super().__init__()
         self.latent_channels = latent_channels
         self.log_std_range = style.log_std_range
+        self.is_rate_drawn = False
         self.enc = style.head(2 * width, width, 2 * latent_channels, kernel=kernel)
         self.prior = style.head(width, width, 2 * latent_channels + width, kernel=kernel)
         self.z_proj = nn.Conv2d(latent_channels, width, 1)
@@ -225,11 +228,19 @@ class TopDownBlock(nn.Module):
         return advanced
 
     def infer(self, x: Tensor, activation: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
-        """Training pass, z from the posterior: the next state and KL(q || p), elementwise."""
+        """Training pass, z from the posterior: the next state and the rate, elementwise."""
         mean_q, log_std_q = self.posterior_moments(x, activation)
         mean_p, log_std_p, state = self.prior_moments(x)
         z = gaussian_sample(mean_q, log_std_q, epsilon)
-        return self.advance(state, z), gaussian_kl(mean_q, log_std_q, mean_p, log_std_p)
+        return self.advance(state, z), self.rate(z, mean_q, log_std_q, mean_p, log_std_p)
+
+    def rate(
+        self, z: Tensor, mean_q: Tensor, log_std_q: Tensor, mean_p: Tensor, log_std_p: Tensor
+    ) -> Tensor:
+        """KL(q || p), elementwise; inside :func:`drawn_rates` log q(z) - log p(z)."""
+        if self.is_rate_drawn:
+            return gaussian_log_ratio(z, mean_q, log_std_q, mean_p, log_std_p)
+        return gaussian_kl(mean_q, log_std_q, mean_p, log_std_p)
 
     def generate(self, x: Tensor, epsilon: Tensor | None, temperature: float) -> Tensor:
         """Sampling pass: z from the prior at a temperature; its mean where epsilon is None."""
@@ -268,6 +279,20 @@ class TopDownBlock(nn.Module):
         # Converted whole: a half of the channels lies scattered, which takes several times as long.
         mean, log_std = moments.float().chunk(2, dim=1)
         return mean, log_std if self.log_std_range is None else log_std.clamp(*self.log_std_range)
+
+
+@contextmanager
+def drawn_rates(model: nn.Module) -> Iterator[None]:
+    """A block in which the rates of a model are log q(z) - log p(z) of the latents that it drew,
+    as importance weights need them, instead of their expectations."""
+    blocks = [module for module in model.modules() if isinstance(module, TopDownBlock)]
+    for block in blocks:
+        block.is_rate_drawn = True
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block.is_rate_drawn = False
 
 
 def repeated(maps: Tensor, repeats: int) -> Tensor:

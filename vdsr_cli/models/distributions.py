@@ -28,6 +28,15 @@ def gaussian_kl(mean_q: Tensor, log_std_q: Tensor, mean_p: Tensor, log_std_p: Te
     )
 
 
+def gaussian_log_ratio(
+    z: Tensor, mean_q: Tensor, log_std_q: Tensor, mean_p: Tensor, log_std_p: Tensor
+) -> Tensor:
+    """log q(z) - log p(z) of diagonal Gaussians, elementwise, in nats: its mean over z ~ q is
+    :func:`gaussian_kl`."""
+    of_q, of_p = ((z - m) * torch.exp(-s) for m, s in ((mean_q, log_std_q), (mean_p, log_std_p)))
+    return log_std_p - log_std_q + 0.5 * (of_p**2 - of_q**2)
+
+
 def gaussian_sample(
     mean: Tensor, log_std: Tensor, epsilon: Tensor | None, temperature: float = 1.0
 ) -> Tensor:
@@ -60,6 +69,15 @@ def discretized_logistic_log_prob(target: Tensor, mean: Tensor, log_scale: Tenso
     inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
     first, last = target < -0.999, target > 0.999
     return torch.where(first, F.logsigmoid(upper), torch.where(last, F.logsigmoid(-lower), inside))
+
+
+def importance_weighted_nll(log_weights: Tensor) -> Tensor:
+    """-log (1/n sum of w) of each picture from n log weights (n, B): (B,) nats.
+
+    An upper bound of -log p(hr) that falls with n (Burda et al. 2015). The published code has the
+    opposite sign inside, which is close to the worst draw, and averages over the batch first.
+    """
+    return math.log(len(log_weights)) - torch.logsumexp(log_weights, dim=0)
 
 
 def nats_to_bits(nats: Tensor) -> Tensor:

@@ -356,15 +356,6 @@ def to_dmol(parameters: Tensor, base: Tensor | None = None, unit: float = 1.0) -
     return torch.cat([logits, by_colour.flatten(1, 3)], dim=1)
 
 
-def importance_weighted_nll(log_weights: Tensor) -> Tensor:
-    """-log (1/n sum of w) of each picture from n log weights (n, B): (B,) nats.
-
-    An upper bound of -log p(hr) that falls with n (Burda et al. 2015). The published code has the
-    opposite sign inside, which is close to the worst draw, and averages over the batch first.
-    """
-    return math.log(len(log_weights)) - torch.logsumexp(log_weights, dim=0)
-
-
 def _prior_of_u(config: SRVAEConfig) -> nn.Module:
     if config.prior == "realnvp":
         return RealNVP(config.latent_channels, config.flow)

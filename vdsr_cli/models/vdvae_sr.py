@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from vdsr_cli.models.blocks import TopDownBlock, repeated
-from vdsr_cli.models.distributions import gaussian_kl, gaussian_sample
+from vdsr_cli.models.distributions import gaussian_sample
 from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
 from vdsr_cli.models.sampling import FixedSizeSampling
 from vdsr_cli.models.vdvae import (
@@ -132,12 +132,12 @@ class TopPrior(nn.Module):
     def infer(
         self, block: TopDownBlock, x: Tensor, activation: Tensor, g: Tensor, epsilon: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Training pass: next state and KL(q(z_0 | hr) || p(z_0 | lr)), elementwise."""
+        """Training pass: next state and rate of q(z_0 | hr) over p(z_0 | lr), elementwise."""
         mean_q, log_std_q = block.posterior_moments(x, activation)
         mean_p, log_std_p = self(g)
         z = gaussian_sample(mean_q, log_std_q, epsilon)
-        kl = gaussian_kl(mean_q, log_std_q, mean_p, log_std_p)
-        return block.advance(block.prior_moments(g)[2], z), kl
+        rate = block.rate(z, mean_q, log_std_q, mean_p, log_std_p)
+        return block.advance(block.prior_moments(g)[2], z), rate
 
     def generate(
         self, block: TopDownBlock, g: Tensor, epsilon: Tensor | None, temperature: float
@@ -227,6 +227,10 @@ class VDVAESR(FixedSizeSampling, nn.Module):
 
         parameters = self.decoder.parameters_of(self.decoder.run(hr.shape[0], infer))
         return Elbo(distortion(hr, parameters, self.config.prior), torch.stack(rates))
+
+    def elbo_and_mean(self, hr: Tensor, lr: Tensor, noise: NoiseSource) -> tuple[Elbo, Tensor]:
+        """:meth:`forward` of hr in [-1, 1], and the mean path's pixels."""
+        return self((hr + 1) / 2, lr, noise), self.mean_path(lr)
 
     def sample(
         self,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vdsr_cli.errors import UsageError
 from vdsr_cli.models.compact_prior import CompactVDVAE
@@ -44,6 +44,10 @@ Logistic = Callable[[int, int], Tensor]
 
 class Prior(Protocol):
     """p(picture): draws pictures (B, 3, H, W) in [0, 1], and scores given ones."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The network itself."""
 
     @property
     def side_px(self) -> int | None:

@@ -16,9 +16,10 @@ from vdsr_cli.config import torch_seed
 from vdsr_cli.errors import UsageError
 from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
 from vdsr_cli.metrics import psnr_y
+from vdsr_cli.models.distributions import importance_weighted_nll
 from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_mean, dmol_sample
 from vdsr_cli.models.protocol import LatentShape, NoiseSource
-from vdsr_cli.models.srvae import SCALE, SRVAE, Bound, importance_weighted_nll
+from vdsr_cli.models.srvae import SCALE, SRVAE, Bound
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.training.data import CropSpec, PictureStore, find_pictures
 from vdsr_cli.training.objectives import to_unit_range
