@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vdsr_cli import runtime
-from vdsr_cli.errors import DeviceError
+from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.runtime import choose_runtime
 
 
@@ -56,3 +56,9 @@ def test_a_device_that_computes_nothing_is_refused(name):
     with pytest.raises(DeviceError, match="device") as caught:
         choose_runtime(name)
     assert caught.value.hint == "try --device cpu"
+
+
+def test_a_dtype_that_is_none_is_refused():
+    with pytest.raises(UsageError, match="no such dtype: 'int8'") as caught:
+        choose_runtime("cpu", "int8")
+    assert "bfloat16" in str(caught.value.hint)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vdsr_cli.errors import DeviceError
+from vdsr_cli.errors import DeviceError, UsageError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -43,7 +43,12 @@ def choose_runtime(device: str = "auto", dtype: str = "auto") -> Runtime:
 
     Raises:
         DeviceError: the device is not there or does not know the dtype.
+        UsageError: there is no such dtype.
     """
+    if dtype != "auto" and dtype not in DTYPES:
+        raise UsageError(
+            f"no such dtype: {dtype!r}", hint=f"use auto or one of {', '.join(DTYPES)}"
+        )
     chosen = _known_device(_best_device() if device == "auto" else device)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError("no CUDA device is available", hint="try --device cpu")
