@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import sys
 import threading
 import warnings
 
@@ -90,6 +91,19 @@ def test_damage_gives_an_input_error_or_a_picture(format, data):
         assert "\n" not in str(error)
     else:
         assert torch.isfinite(picture.rgb).all()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="libtiff is out of reach there")
+def test_libtiff_prints_nothing_and_its_complaints_are_a_note(capfd):
+    sound = encode(Image.new("1", (64, 64), 1), "TIFF", compression="group4")
+    assert read(sound).notes == ()
+    damaged = sound[:8] + b"\xff\0\xff\x12" + sound[12:]
+    assert any("damaged (Fax4Decode)" in note for note in read(damaged).notes)
+    cut = bytearray(encode(frames(1)[0], "TIFF", compression="tiff_adobe_deflate"))
+    cut[10:20] = bytes(10)
+    with pytest.raises(InputError, match="damaged"):
+        read(bytes(cut))
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

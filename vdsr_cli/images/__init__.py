@@ -11,6 +11,7 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
 
     picture.py    the records: Picture and Metadata
     decode.py     what a file is, whether it may be read, and reading it
+    libtiff.py    what it complains of, as notes
     samples.py    every pixel mode of Pillow -> one array of levels, at full depth
     metadata.py   EXIF, XMP, ICC and resolution: read, cleaned, fitted to the output
     frame.py      size and integers of an output picture

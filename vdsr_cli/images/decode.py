@@ -28,6 +28,7 @@ from vdsr_cli.images.extras import (
 )
 from vdsr_cli.images.heif import read_heif
 from vdsr_cli.images.jpeg_xl import read_jxl
+from vdsr_cli.images.libtiff import libtiff_complaints
 from vdsr_cli.images.metadata import (
     EXIF_ERRORS,
     clean_exif,
@@ -163,12 +164,14 @@ def _reason(error: OSError) -> str:
 def _read(stream: BinaryIO, max_pixels: int) -> Picture:
     head = stream.read(_HEADER_BYTES)
     kind = _identify(head)
-    with _pillow_at_rest(max_pixels):
+    with _pillow_at_rest(max_pixels) as complaints:
         decoded = _decode(stream, kind, max_pixels)
         image, samples = decoded.image, decoded.samples
         notes = [*_depth_notes(head, kind), *_gamma_notes(image), *decoded.notes]
         orientation = 1 if decoded.is_upright else orientation_of(image)
         metadata = _read_metadata(image, samples, notes)
+    if complaints:
+        notes.append(f"the file is damaged ({complaints[0]}): parts of the picture may be wrong")
     rgb, alpha = _to_tensors(samples, orientation)
     return Picture(
         rgb=rgb,
@@ -233,8 +236,9 @@ def _identify(head: bytes) -> _Kind:
 
 
 @contextmanager
-def _pillow_at_rest(max_pixels: int) -> Iterator[None]:
-    """Have Pillow keep its warnings to itself and its size limit at ours.
+def _pillow_at_rest(max_pixels: int) -> Iterator[list[str]]:
+    """Have Pillow keep its warnings to itself and its size limit at ours; yield what its libtiff
+    complains of.
 
     The one place that touches Pillow's global state: decoders check ``MAX_IMAGE_PIXELS``
     themselves (and refuse twice its value) before they allocate, so ours must reach them.
@@ -244,7 +248,8 @@ def _pillow_at_rest(max_pixels: int) -> Iterator[None]:
         before = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
         try:
-            yield
+            with libtiff_complaints() as complaints:
+                yield complaints
         finally:
             Image.MAX_IMAGE_PIXELS = before
 
