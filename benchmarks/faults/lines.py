@@ -111,13 +111,13 @@ def line(trial: Trial) -> list[str]:
     if is_based:
         base = BASES.get(name, ("in", "--out", "run-1") if name.startswith("train") else ())
         words += [trial.model if word == "MODEL" else word for word in base]
-    if name.startswith("train") and name != "train export":
-        words += SHORT
     for _ in range(chance.randrange(5) if options else 0):
         option = chance.choice(options)
         words.append(chance.choice([*option.opts, *option.secondary_opts]))
         if not option.is_flag:
             words.append(value(chance, option))
+    if name.startswith("train") and name != "train export":
+        words += SHORT
     if takes_places:
         more = chance.choice((0, 0, 0, 1, 2)) if is_based else chance.choice((0, 1, 2))
         words += [chance.choice(PLACES) for _ in range(more)]

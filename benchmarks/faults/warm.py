@@ -18,8 +18,8 @@ from pathlib import Path
 
 from runner import MEMORY_MB, REPOSITORY, Ended, Trial
 
-_PATIENCE_S = 10.0
-"""How long a run that was told to end may take to."""
+_PATIENCE_S = 60.0
+"""How long a run that was told to end may take to: a training ends its step and saves first."""
 
 
 def run(trial: Trial, *words: str, limit_s: float) -> Ended:
@@ -82,7 +82,8 @@ def _become(words: tuple[str, ...], folder: Path, out: int, err: int) -> None:
 
 def _wait(trial: Trial, child: int, limit_s: float) -> tuple[int, float]:
     """How it ended and the megabytes that it had at most; a run without bounds is stopped."""
-    started, told_at = time.monotonic(), None
+    told_at = killed_at = None
+    started = time.monotonic()
     while True:
         ended, status, usage = os.wait4(child, os.WNOHANG)
         if ended:
@@ -90,13 +91,14 @@ def _wait(trial: Trial, child: int, limit_s: float) -> tuple[int, float]:
                 os.killpg(child, signal.SIGKILL)  # what it has started
             return status, usage.ru_maxrss / 1e3
         now = time.monotonic()
-        is_over = now - started > limit_s
-        if told_at is None and is_over:
+        if told_at is None and now - started > limit_s:
             os.kill(child, signal.SIGTERM)
             told_at = now
-        if _resident_mb(child) > MEMORY_MB or (told_at and now - told_at > _PATIENCE_S):
-            trial.expect(told_at is None, f"still there {_PATIENCE_S:.0f} s after SIGTERM")
+        is_deaf = told_at is not None and now - told_at > _PATIENCE_S
+        if killed_at is None and (is_deaf or _resident_mb(child) > MEMORY_MB):
+            trial.expect(not is_deaf, f"still there {_PATIENCE_S:.0f} s after SIGTERM")
             os.killpg(child, signal.SIGKILL)
+            killed_at = now
         time.sleep(0.005)
 
 
