@@ -17,6 +17,7 @@ from vdsr_cli.paths import (
     Source,
     drop_own_outputs,
     expand_inputs,
+    may_be_several,
     output_format,
     output_path,
     plan_naming,
@@ -101,6 +102,23 @@ def test_out_may_be_a_folder(out, tmp_path, monkeypatch):
         f"{out.rstrip('/')}/a_x4.webp",
         f"{out.rstrip('/')}/b_x4.webp",
     ]
+
+
+def test_a_folder_may_have_a_dot_where_several_outputs_may_come(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    naming = plan_naming("out/t0.8", tag="x4", is_several=True)
+    assert planned(named("in/a.png"), naming) == ["out/t0.8/a_x4.png"]
+    assert plan_naming("a.webp", tag="x4", is_several=True).file == Path("a.webp")
+    Path("notes.v2").touch()
+    with pytest.raises(UsageError, match=r"\.v2 is no picture format"):
+        plan_naming("notes.v2", tag="x4", is_several=True)
+
+
+def test_what_may_be_several(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a[1].png").touch()
+    assert all(map(may_be_several, (["a", "b"], ["."], ["*.png"])))
+    assert not any(map(may_be_several, (["a[1].png"], ["a.png"], ["-"])))
 
 
 def test_out_may_be_standard_output():

@@ -141,7 +141,9 @@ def output_format(path: Path) -> str:
         ) from None
 
 
-def plan_naming(out: str | None, *, tag: str, format: str | None = None) -> Naming:
+def plan_naming(
+    out: str | None, *, tag: str, format: str | None = None, is_several: bool = False
+) -> Naming:
     """The naming that -o and --format ask for.
 
     Args:
@@ -150,6 +152,8 @@ def plan_naming(out: str | None, *, tag: str, format: str | None = None) -> Nami
             extension is a folder; anything else is a file whose extension names the format.
         tag: as in :class:`Naming`.
         format: the value of --format, a value of ``OUTPUT_SUFFIXES``; None for -o's own or PNG.
+        is_several: whether more than one output may come, so that a name whose extension is no
+            format, as in ``out/t0.8``, is a folder too.
 
     Raises:
         UsageError: an extension or format that cannot be written, or the two disagree.
@@ -160,7 +164,8 @@ def plan_naming(out: str | None, *, tag: str, format: str | None = None) -> Nami
     if out == "-":
         return Naming(tag=tag, suffix=suffix, is_stdout=True)
     path = Path(out)
-    if _names_folder(out):
+    is_dotted = is_several and path.suffix.lower() not in OUTPUT_SUFFIXES
+    if _names_folder(out) or (is_dotted and not os.path.exists(path)):
         return Naming(tag=tag, suffix=suffix, folder=path)
     if format is not None and output_format(path) != format:
         raise UsageError(
@@ -292,13 +297,22 @@ def expand_inputs(arguments: Sequence[str], *, recursive: bool = False) -> list[
     return sources
 
 
+def may_be_several(arguments: Sequence[str]) -> bool:
+    """Whether the arguments of :func:`expand_inputs` may stand for more than one picture."""
+    return len(arguments) != 1 or os.path.isdir(arguments[0]) or _is_pattern(arguments[0])
+
+
+def _is_pattern(argument: str) -> bool:
+    return has_magic(argument) and not os.path.lexists(argument)
+
+
 def _expand(argument: str, *, recursive: bool) -> list[Source]:
     if argument == "-":
         return [STDIN]
     path = Path(argument)
     if os.path.isdir(path):
         return _from_folder(path, recursive=recursive)
-    if has_magic(argument) and not os.path.lexists(path):
+    if _is_pattern(argument):
         return _from_pattern(argument)
     return [Source(path=path)]
 

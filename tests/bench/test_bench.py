@@ -141,6 +141,16 @@ def test_a_folder_of_sets_and_a_single_picture(tmp_path):
     assert [d.name for d in twice] == [str(tmp_path / "Set5")] * 2
 
 
+def test_a_set_is_found_whatever_the_case_of_its_name(tmp_path):
+    (tmp_path / "Set5").mkdir()
+    (tmp_path / "Set5/x.png").touch()
+    (dataset,) = discover([tmp_path / "set5"], 4)
+    assert (dataset.name, dataset.path) == ("Set5", tmp_path / "Set5")
+    (tmp_path / "SET5").mkdir()
+    with pytest.raises(InputError, match="set5"):
+        discover([tmp_path / "set5"], 4)
+
+
 def test_sibling_lr_folder(tmp_path):
     for name in ("DIV2K_valid_HR/0801.png", "DIV2K_valid_LR_bicubic/X4/0801x4.png"):
         (tmp_path / name).parent.mkdir(parents=True)

@@ -1,5 +1,9 @@
 """What all commands share: -h, and retired spellings of options."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 
@@ -30,3 +34,25 @@ def test_output_is_what_a_files_option_was_called(vdsr, tmp_path):
 def test_words_after_two_dashes_are_left_alone(vdsr):
     ended = vdsr("upscale", "--dry-run", "--", "--output")
     assert ended.out.decode().startswith("--output -> ")
+
+
+def test_models_are_completed_without_importing_torch():
+    code = "import sys; from vdsr_cli.cli.app import app\n"
+    code += "try: app(prog_name='vdsr')\nfinally: print('torch' in sys.modules)"
+    asked = {
+        "_VDSR_COMPLETE": "complete_bash",
+        "COMP_WORDS": "vdsr upscale -m vdvae-sr-x",
+        "COMP_CWORD": "3",
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True
+    )
+    *names, has_torch = ended.stdout.split()
+    assert {"vdvae-sr-x2", "vdvae-sr-x4", "vdvae-sr-x4-real", "vdvae-sr-x8"} <= set(names)
+    assert all(name.startswith("vdvae-sr-x") for name in names) and has_torch == "False"
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "abacus"])
+def test_a_device_that_is_not_there(vdsr, save_picture, tmp_path, name):
+    ended = vdsr("upscale", save_picture(tmp_path / "lr.png"), "--device", name)
+    assert ended.code == 5 and not list(tmp_path.glob("*x4*"))

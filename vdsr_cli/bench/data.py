@@ -111,6 +111,7 @@ def discover(paths: Sequence[Path], scale: int) -> list[Dataset]:
 
 
 def _discover_one(path: Path, scale: int) -> list[Dataset]:
+    path = _as_spelled(path)
     if path.is_file():
         pair = Pair(name=path.stem, hr=path)
         return [Dataset(name=path.stem, path=path, pairs=(pair,))]
@@ -127,6 +128,14 @@ def _discover_one(path: Path, scale: int) -> list[Dataset]:
             hint="give a folder of HR pictures, or one with HR/ and LRx4/ in it",
         )
     return found
+
+
+def _as_spelled(path: Path) -> Path:
+    """The path, or where there is none of that name, the only one that differs in case alone."""
+    if path.exists() or not path.parent.is_dir():
+        return path
+    near = [other for other in path.parent.iterdir() if other.name.lower() == path.name.lower()]
+    return near[0] if len(near) == 1 else path
 
 
 def _name_of(folder: Path) -> str:

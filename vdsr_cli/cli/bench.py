@@ -11,13 +11,13 @@ import typer
 from vdsr_cli.cli.console import download_progress, print_error
 from vdsr_cli.cli.options import (
     DebugOption,
-    Device,
     DeviceOption,
     Dtype,
     DtypeOption,
     OverlapOption,
     ReplaceOption,
     TileOption,
+    complete_model,
     existing_of,
 )
 from vdsr_cli.config import DEFAULT_MODEL
@@ -56,6 +56,7 @@ def bench(
             "--model",
             "-m",
             help="Model name, hf:// address or file; or bicubic; or several with commas.",
+            autocompletion=complete_model,
         ),
     ] = DEFAULT_MODEL,
     temperature: Annotated[
@@ -144,7 +145,7 @@ def bench(
     ] = None,
     tile: TileOption = None,
     overlap: OverlapOption = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
     verify: Annotated[
         bool, typer.Option(help="Insist on the known figures of bicubic on the known sets.")
@@ -190,7 +191,7 @@ def bench(
     from vdsr_cli.sampling.engine import SamplingSettings
     from vdsr_cli.services.upscale import UpscaleRequest
 
-    runtime = choose_runtime(device.value, dtype.value)
+    runtime = choose_runtime(device, dtype.value)
     loaded = _load(names, runtime)
     settings = SamplingSettings(tile=tile, overlap=overlap)
     request = BenchRequest(
@@ -277,7 +278,7 @@ def _score_priors(
     paths: list[Path],
     seeds: tuple[int, ...],
     weights: int,
-    device: Device,
+    device: str,
     dtype: Dtype,
     *,
     quiet: bool,
@@ -291,7 +292,7 @@ def _score_priors(
 
     request = PriorBenchRequest(datasets=find_datasets(paths), seeds=seeds, weights=weights)
     precision = Dtype.float32 if dtype is Dtype.auto else dtype
-    runtime = choose_runtime(device.value, precision.value)
+    runtime = choose_runtime(device, precision.value)
     priors = []
     for name in names:
         with download_progress(name, quiet=quiet) as arriving:

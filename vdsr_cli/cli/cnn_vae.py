@@ -11,6 +11,7 @@ from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import (
     INTERRUPTED,
+    DeviceOption,
     LearnedModelOption,
     LogEveryOption,
     MinutesOption,
@@ -18,7 +19,6 @@ from vdsr_cli.cli.options import (
     ReplaceOption,
     RunOption,
     SaveEveryOption,
-    TorchDeviceOption,
     check_figure,
 )
 
@@ -127,7 +127,7 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, batches and noise.")] = None,
     minutes: MinutesOption = None,
-    device: TorchDeviceOption = "auto",
+    device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     save_every: SaveEveryOption = 500,
     log_every: LogEveryOption = 50,

@@ -10,7 +10,6 @@ import typer
 from vdsr_cli.cli.console import download_progress, print_line, tile_progress
 from vdsr_cli.cli.options import (
     DEFAULT_PRIOR,
-    Device,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -21,6 +20,7 @@ from vdsr_cli.cli.options import (
     QualityOption,
     QuietOption,
     SeedOption,
+    complete_model,
     existing_of,
     parse_batch,
 )
@@ -42,6 +42,7 @@ def generate(
             "-m",
             help="An unconditional prior: vdvae-x4-prior, openai/ffhq256 and the like, a weights "
             "file (.safetensors, or .th as published), or a run of vdsr train vdvae.",
+            autocompletion=complete_model,
         ),
     ] = DEFAULT_PRIOR,
     count: Annotated[int, typer.Option("-n", min=1, help="How many pictures.")] = 16,
@@ -70,7 +71,7 @@ def generate(
     batch_size: Annotated[
         str, typer.Option(help="Pictures a batch, or auto; halved when memory runs out.")
     ] = "auto",
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
     pixels: PixelsOption = Pixels.mean,
     format: FormatOption = None,
@@ -108,7 +109,7 @@ def generate(
         existing=existing_of(overwrite),
         quality=quality,
     )
-    runtime = choose_runtime(device.value, dtype.value)
+    runtime = choose_runtime(device, dtype.value)
     with download_progress(model, quiet=quiet) as progress:
         loaded = load_prior(model, runtime, progress=progress)
     with tile_progress(1, quiet=quiet, unit="pictures") as bars:

@@ -9,7 +9,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 
 from vdsr_cli.cli.console import make_progress
 from vdsr_cli.cli.options import (
-    Device,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -43,7 +42,7 @@ def layers(
     seed: Annotated[int, typer.Option(help="Of the codes.")] = 0,
     pixels: PixelsOption = Pixels.mean,
     plot: Annotated[Path | None, typer.Option(help="The curves, as .svg or .png.")] = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
     overwrite: ReplaceOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -79,7 +78,7 @@ def layers(
         seed=seed,
         output=pixels.value,
     )
-    prior = load_prior(model, choose_runtime(device.value, dtype.value))
+    prior = load_prior(model, choose_runtime(device, dtype.value))
     progress = make_progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -31,15 +31,6 @@ class Format(StrEnum):
     jxl = "jxl"
 
 
-class Device(StrEnum):
-    """Where to run."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
 class Dtype(StrEnum):
     """Precision of the convolutions."""
 
@@ -76,6 +67,14 @@ def _turn_on(context: typer.Context, is_wanted: bool) -> bool:
     return is_wanted
 
 
+def complete_model(incomplete: str) -> list[tuple[str, str]]:
+    """The models whose names begin so, each with its summary, for the shell."""
+    from vdsr_cli.weights import load_records
+
+    rows = load_records().values()
+    return [(row.name, row.summary) for row in rows if row.name.startswith(incomplete)]
+
+
 # Of the commands that make pictures.
 
 
@@ -85,6 +84,7 @@ def _model(default: str) -> Any:
         "-m",
         help="Model name, hf:// address or file, or auto to have each picture looked at.",
         show_default=default,
+        autocompletion=complete_model,
     )
 
 
@@ -111,7 +111,13 @@ OverlapOption = Annotated[
 BatchOption = Annotated[
     str, typer.Option(help="Tiles a batch, or auto; halved when memory runs out.")
 ]
-DeviceOption = Annotated[Device, typer.Option(help="Where to run.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda, cuda:1 or mps.",
+        autocompletion=lambda: ["auto", "cpu", "cuda", "mps"],
+    ),
+]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the convolutions.")]
 PixelsOption = Annotated[Pixels, typer.Option(help="The likelihood's mean, or a draw from it.")]
 FormatOption = Annotated[
@@ -161,9 +167,11 @@ ManifestOption = Annotated[
 
 # Of training, and of the small systems.
 RunOption = Annotated[Path, typer.Option("--out", "-o", help="Run folder; a run in it is resumed.")]
-TorchDeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, mps or a torch device.")]
 LearnedModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="A model's name, a file or a run.")
+    str,
+    typer.Option(
+        "--model", "-m", help="A model's name, a file or a run.", autocompletion=complete_model
+    ),
 ]
 MinutesOption = Annotated[
     float | None,

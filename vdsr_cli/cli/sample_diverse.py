@@ -12,7 +12,6 @@ from vdsr_cli.cli.console import print_choice, print_line, print_note, tile_prog
 from vdsr_cli.cli.options import (
     BatchOption,
     DebugOption,
-    Device,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -98,7 +97,7 @@ def sample_diverse(
     tile: TileOption = None,
     overlap: OverlapOption = None,
     batch_size: BatchOption = "auto",
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
     consistency: Annotated[
         bool | None,
@@ -166,7 +165,7 @@ def sample_diverse(
     if dry_run:
         _show_plan(source, names.all_of(request, count_samples(request)), as_json=as_json)
         return
-    runtime = choose_runtime(device.value, dtype.value)
+    runtime = choose_runtime(device, dtype.value)
     load = partial(load_model, runtime=runtime)
     models = auto_sampler(scale, load) if model == AUTO_MODEL else load(model)
     if scale != models.scale:
@@ -197,7 +196,12 @@ def _plan(
         raise UsageError(
             "sample-diverse takes one picture at a time", hint="vdsr upscale takes folders"
         )
-    naming = plan_naming(out, tag=scale_tag(scale), format=format.value if format else None)
+    naming = plan_naming(
+        out,
+        tag=scale_tag(scale),
+        format=format.value if format else None,
+        is_several=True,
+    )
     base = output_path(sources[0], naming)
     if base is None:
         raise UsageError("several files cannot go to standard output", hint="give -o a folder")

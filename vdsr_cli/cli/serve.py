@@ -14,10 +14,10 @@ from vdsr_cli.cli.console import print_note
 from vdsr_cli.cli.options import (
     INTERRUPTED,
     BatchOption,
-    Device,
     DeviceOption,
     Dtype,
     DtypeOption,
+    complete_model,
     finite,
     parse_batch,
 )
@@ -40,6 +40,7 @@ def serve(
             "-m",
             help="Offer this model, and others given so; else auto, which looks at each picture, "
             "and every bundled one.",
+            autocompletion=complete_model,
         ),
     ] = None,
     host: Annotated[
@@ -63,7 +64,7 @@ def serve(
         ),
     ] = 1000.0,
     batch_size: BatchOption = "4",
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
 ) -> None:
     """Offer sampling in a browser, to this machine alone unless told otherwise.
@@ -88,7 +89,7 @@ def serve(
         batch_size=parse_batch(batch_size),
     )
     with listen(host, port) as sock:
-        runtime = choose_runtime(device.value, dtype.value)
+        runtime = choose_runtime(device, dtype.value)
         token = "" if is_loopback(sock) else secrets.token_urlsafe(16)
         app = create_app(
             _load(model, runtime),

@@ -10,9 +10,9 @@ import typer
 from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import (
+    DeviceOption,
     LearnedModelOption,
     ReplaceOption,
-    TorchDeviceOption,
     check_figure,
 )
 
@@ -68,7 +68,7 @@ def generate(
     temperature: Temperature = 0.8,
     sample_pixels: Sampled = False,
     seed: Seed = 0,
-    device: TorchDeviceOption = "auto",
+    device: DeviceOption = "auto",
     overwrite: ReplaceOption = False,
 ) -> None:
     """Draw pictures out of nothing: u, lr given u, z given both, hr given lr and z.
@@ -95,7 +95,7 @@ def _operate(
     temperature: Temperature = 0.8,
     sample_pixels: Sampled = False,
     seed: Seed = 0,
-    device: TorchDeviceOption = "auto",
+    device: DeviceOption = "auto",
     overwrite: ReplaceOption = False,
 ) -> None:
     from vdsr_cli.images import save_levels
@@ -123,7 +123,7 @@ def figure(
     count: Annotated[int, typer.Option("-n", min=1, max=64, help="How many crops.")] = 3,
     temperature: Temperature = 0.8,
     seed: Seed = 0,
-    device: TorchDeviceOption = "auto",
+    device: DeviceOption = "auto",
     overwrite: ReplaceOption = False,
 ) -> None:
     """Draw the four operations on one sheet.
@@ -151,7 +151,7 @@ def score(
     ] = 0,
     temperature: Temperature = 0.8,
     seed: Seed = 0,
-    device: TorchDeviceOption = "auto",
+    device: DeviceOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a model on random crops: PSNR against bicubic, likelihood in bits per dimension.

@@ -29,13 +29,13 @@ from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import (
     INTERRUPTED,
+    DeviceOption,
     LogEveryOption,
     MinutesOption,
     NoProgressOption,
     ReplaceOption,
     RunOption,
     SaveEveryOption,
-    TorchDeviceOption,
     existing_of,
 )
 from vdsr_cli.errors import UsageError
@@ -235,7 +235,7 @@ def _train(
             " for --adversarial."
         ),
     ] = None,
-    device: TorchDeviceOption = "auto",
+    device: DeviceOption = "auto",
     dtype: Annotated[
         str, typer.Option(help="Of the convolutions: auto, float32 or bfloat16.")
     ] = "auto",

@@ -21,7 +21,6 @@ from vdsr_cli.cli.console import (
 from vdsr_cli.cli.options import (
     BatchOption,
     DebugOption,
-    Device,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -51,6 +50,7 @@ from vdsr_cli.paths import (
     Naming,
     drop_own_outputs,
     expand_inputs,
+    may_be_several,
     plan_naming,
     plan_outputs,
     scale_tag,
@@ -87,7 +87,7 @@ def upscale(
     tile: TileOption = None,
     overlap: OverlapOption = None,
     batch_size: BatchOption = "auto",
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
     consistency: Annotated[
         bool | None,
@@ -131,6 +131,7 @@ def upscale(
         f"{store}/" if store else out,
         tag=scale_tag(scale),
         format=format.value if format else None,
+        is_several=may_be_several(inputs),
     )
     works = _plan_works(inputs, naming, store, recursive=recursive, quiet=quiet)
     if isinstance(works, list):
@@ -175,7 +176,7 @@ def upscale(
     job = Job(
         model=model,
         request=request,
-        device=device.value,
+        device=device,
         dtype=dtype.value,
         is_hashed=manifest is not None,
     )
