@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from vdsr_cli.images import read_picture
-from vdsr_cli.loading import load_model
+from vdsr_cli.loading import load
 from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.sampling.engine import SamplingSettings, plan_picture, sample_strips
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--seams", action="store_true")
     options = parser.parse_args()
     runtime = choose_runtime(dtype=options.dtype)
-    model = load_model(options.model, runtime).model
+    model = load(options.model, runtime, expects=Sampler).model
     for path in options.pictures:
         lr = read_picture(path).rgb[0]
         for temperature in (float(t) for t in options.temperatures.split(",")):

@@ -24,7 +24,8 @@ from PIL import Image
 from vdsr_cli.config import DEFAULT_MODEL
 from vdsr_cli.images import read_picture
 from vdsr_cli.inspection import inspect
-from vdsr_cli.loading import load_model
+from vdsr_cli.loading import load
+from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import choose_runtime
@@ -57,7 +58,7 @@ def show_decisions(photos: list[Levels]) -> None:
 def show_cost(photo: Levels, runs: int) -> None:
     """CPU seconds of the decision and of an upscale, and their ratio."""
     runtime = choose_runtime("cpu")
-    loaded = load_model(DEFAULT_MODEL, runtime)
+    loaded = load(DEFAULT_MODEL, runtime, expects=Sampler)
     request = UpscaleRequest(existing=Existing.overwrite)
     streams = {"stdin": sys.stdin.buffer, "stdout": sys.stdout.buffer}
     with tempfile.TemporaryDirectory() as folder:

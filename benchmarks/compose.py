@@ -16,7 +16,8 @@ from vdsr_cli.bench.data import Failure, Protocol, discover, load_scenes
 from vdsr_cli.bench.methods import bicubic
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.images import Metadata, Picture, save_levels
-from vdsr_cli.loading import load_model
+from vdsr_cli.loading import load
+from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
@@ -40,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
 
     runtime = choose_runtime("cpu", "auto")
-    loaded = load_model(options.model, runtime)
+    loaded = load(options.model, runtime, expects=Sampler)
     native, settings = loaded.model.scale, SamplingSettings(temperature=options.temperature)
     request = UpscaleRequest(scale=native, settings=settings)
     for dataset in discover(options.paths, options.scale):

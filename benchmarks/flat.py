@@ -31,7 +31,8 @@ from torch import Tensor
 
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.images import Picture
-from vdsr_cli.loading import LoadedModel, load_model
+from vdsr_cli.loading import LoadedModel, load
+from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
@@ -153,7 +154,7 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     worst = 0.0
     for name in options.models.split(","):
-        loaded = load_model(name, runtime)
+        loaded = load(name, runtime, expects=Sampler)
         side = options.size * loaded.model.scale
         pictures = [*(flat(colour, side) for colour in COLOURS), *gradients(side)]
         for temperature in options.temperatures.split(","):

@@ -29,9 +29,9 @@ from vdsr_cli.batch.listing import Work
 from vdsr_cli.batch.processes import Job, WorkerProcesses
 from vdsr_cli.cuda_graph import Replay
 from vdsr_cli.images import read_picture, save_levels
-from vdsr_cli.loading import load_model
+from vdsr_cli.loading import load
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
-from vdsr_cli.models.protocol import LatentShape
+from vdsr_cli.models.protocol import LatentShape, Sampler
 from vdsr_cli.models.vdvae_config import PUBLISHED, VDVAEConfig
 from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import Source
@@ -133,7 +133,7 @@ def show_samples(
 def show_upscale(side: int, options: argparse.Namespace) -> None:
     """Megapixels a second of the default model through the engine and from file to file."""
     runtime = options.runtime
-    loaded = load_model("vdvae-sr-x4", runtime)
+    loaded = load("vdvae-sr-x4", runtime, expects=Sampler)
     settings = fitting(SamplingSettings(batch_size=options.tiles), loaded.model, runtime)
     request = UpscaleRequest(settings=settings, existing=Existing.overwrite)
     megapixels = (4 * side) ** 2 / 1e6
@@ -205,7 +205,7 @@ def main() -> None:
     print(f"{card}, {runtime.dtype}: {rate / 1e12:.2f} tera operations a second in a product\n")
     head = "giga operations a sample | batch | samples a second | ms a sample | share of the rate"
     print(f"| model | {head} |\n| --- | ---: | ---: | ---: | ---: | ---: |")
-    compact = load_model("vdvae-sr-x4", runtime).model
+    compact = load("vdvae-sr-x4", runtime, expects=Sampler).model
     show_samples("vdvae-sr-x4", compact, 16 if options.small else 64, options, rate)
     config = cvdvae_config(is_small=options.small)
     cvdvae = runtime.place(CVDVAE(config))

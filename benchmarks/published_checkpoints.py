@@ -209,8 +209,9 @@ def publish(
 
 def check(layout: Layout, path: Path, state: Mapping[str, Tensor], *, is_whole: bool) -> None:
     """Compares a converted file with what was published, and loads it strictly."""
+    from vdsr_cli.loading import load
+    from vdsr_cli.models.protocol import Prior
     from vdsr_cli.runtime import choose_runtime
-    from vdsr_cli.sampling.priors import load_prior
     from vdsr_cli.weights import read_safetensors
 
     found = read_safetensors(path).state
@@ -218,7 +219,7 @@ def check(layout: Layout, path: Path, state: Mapping[str, Tensor], *, is_whole: 
     assert all(found[name].equal(value) for name, value in state.items())
     print(f"all {len(found)} tensors are those that were published")
     if is_whole:
-        load_prior(str(path), choose_runtime("cpu", "float32"), has_encoder=True)
+        load(str(path), choose_runtime("cpu", "float32"), expects=Prior)
         print("loaded strictly, with the encoder")
 
 

@@ -17,7 +17,8 @@ from vdsr_cli.bench.report import PictureScore, Report
 from vdsr_cli.bench.run import BenchRequest, Events, run_bench
 from vdsr_cli.cli.bench_render import report_grids, to_markdown
 from vdsr_cli.files import write_text_atomic
-from vdsr_cli.loading import LoadedModel, load_model
+from vdsr_cli.loading import LoadedModel, load
+from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.weights import load_records, locate
 from vdsr_cli.weights.sources import Bundled
@@ -48,7 +49,8 @@ def bundled_models(runtime: Runtime) -> list[LoadedModel]:
         for name, record in load_records().items()
         if record.scale == SCALE and isinstance(record.location, Bundled) and locate(record)
     ]
-    return [model for model in (load_model(name, runtime) for name in names) if model.is_bicubic]
+    models = [load(name, runtime, expects=Sampler) for name in names]
+    return [model for model in models if model.is_bicubic]
 
 
 def shown(score: PictureScore, protocol: Protocol) -> PictureScore:

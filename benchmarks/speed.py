@@ -54,7 +54,8 @@ def main() -> None:
     options = parser.parse_args()
 
     from vdsr_cli.images import save_levels
-    from vdsr_cli.loading import load_model
+    from vdsr_cli.loading import load
+    from vdsr_cli.models.protocol import Sampler
     from vdsr_cli.outputs import Existing
     from vdsr_cli.paths import Source
     from vdsr_cli.runtime import choose_runtime
@@ -62,7 +63,7 @@ def main() -> None:
     from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
 
     runtime = choose_runtime(dtype=options.dtype)
-    loaded = load_model(options.model, runtime)
+    loaded = load(options.model, runtime, expects=Sampler)
     print(f"start-up, imports and weights: {time.perf_counter() - STARTED:.2f} s")
     height, width = (int(side) for side in options.size.split("x"))
     request = UpscaleRequest(

@@ -50,7 +50,7 @@ def main() -> None:
     options = parse()
     import torch
 
-    from vdsr_cli.models.registry import PRIOR_PRESETS
+    from vdsr_cli.models.presets import PRIOR_PRESETS
     from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.training.cards import hardware_of
     from vdsr_cli.training.data import PictureStore, find_pictures

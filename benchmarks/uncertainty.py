@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vdsr_cli.images import Metadata, read_picture
-from vdsr_cli.loading import LoadedModel, load_model
+from vdsr_cli.loading import LoadedModel, load
 from vdsr_cli.metrics.calibration import area, gradient_magnitude, sparsification, spearman
+from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.sampling.noise import NoiseField
@@ -87,7 +88,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one object a picture, and no table")
     options = parser.parse_args()
     runtime = choose_runtime()
-    loaded = load_model(options.model, runtime)
+    loaded = load(options.model, runtime, expects=Sampler)
     for dataset in options.datasets:
         rows = []
         if not options.json:

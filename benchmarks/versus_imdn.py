@@ -30,7 +30,8 @@ from speed import mirrored
 from torch import Tensor
 
 from vdsr_cli.images import Canvas, read_picture, save_levels
-from vdsr_cli.loading import LoadedModel, load_model
+from vdsr_cli.loading import LoadedModel, load
+from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import choose_runtime
@@ -155,7 +156,7 @@ def main() -> None:
             files.append(Timed(name, file))
 
         for name in options.models.split(","):
-            loaded = load_model(name, runtime)
+            loaded = load(name, runtime, expects=Sampler)
             for temperature in options.temperatures.split(","):
                 add(loaded, float(temperature))
         print(

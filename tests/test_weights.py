@@ -20,11 +20,11 @@ from published_vdvae import cut, pickled, published_state, write_published
 
 from vdsr_cli import weights
 from vdsr_cli.errors import OutputError, UsageError, WeightsError
-from vdsr_cli.training.run_folder import read_checkpoint
 from vdsr_cli.weights import Checkpoint, WeightsRecord, cache, fetch
 from vdsr_cli.weights.fetch import Download
 from vdsr_cli.weights.pickles import read_pickle
 from vdsr_cli.weights.records import did_you_mean
+from vdsr_cli.weights.runs import read_checkpoint
 from vdsr_cli.weights.sources import PUBLISHER, Bundled, Hub, Web, mirrored, parse_source
 
 CLI = """

@@ -23,8 +23,9 @@ from input_kinds import SCALE, Levels, Rng, blurred, decoded, jpeg, noisy, reduc
 
 from vdsr_cli.config import DEFAULT_MODEL, REAL_MODEL
 from vdsr_cli.images import Picture
-from vdsr_cli.loading import LoadedModel, load_model
+from vdsr_cli.loading import LoadedModel, load
 from vdsr_cli.metrics import LPIPS
+from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
 
@@ -55,7 +56,7 @@ def main() -> None:
     options = parser.parse_args()
     lpips = LPIPS(options.metric_weights / "lpips_alex.safetensors")
     runtime = choose_runtime("cpu")
-    models = [load_model(name, runtime) for name in (DEFAULT_MODEL, REAL_MODEL)]
+    models = [load(name, runtime, expects=Sampler) for name in (DEFAULT_MODEL, REAL_MODEL)]
     paths = [path for folder in options.folders for path in sorted(folder.iterdir())]
     distances: dict[str, list[list[float]]] = {name: [] for name in MILD}
     for seed, path in enumerate(paths[:: options.every]):

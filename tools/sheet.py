@@ -35,7 +35,8 @@ from vdsr_cli.bench.methods import bicubic
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
 from vdsr_cli.images import Picture, save_levels
-from vdsr_cli.loading import LoadedModel, load_model
+from vdsr_cli.loading import LoadedModel, load
+from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
@@ -199,7 +200,7 @@ def main() -> None:
     parser.add_argument("--rows", help="names of the crops to show; all by default")
     options = parser.parse_intermixed_args()
     runtime = choose_runtime()
-    models = [load_model(name, runtime) for name in options.models.split(",")]
+    models = [load(name, runtime, expects=Sampler) for name in options.models.split(",")]
     scale = models[0].model.scale
     if any(loaded.model.scale != scale for loaded in models):
         sys.exit("the models must have one scale")

@@ -1,19 +1,55 @@
-"""From a model's name to a module that is ready to sample."""
+"""From a model's name to a module in its place: the one loader.
+
+name, file, pickle, run ──► read_weights ──► load_network ──► load
+                            Checkpoint       float32, CPU     of the kind asked for, placed
+"""
 
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from torch import nn
 
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.images import Picture
-from vdsr_cli.models.protocol import Sampler
-from vdsr_cli.models.registry import build_model
+from vdsr_cli.models.cnn_vae import CNNVAE
+from vdsr_cli.models.protocol import Prior, Sampler
+from vdsr_cli.models.registry import ARCHITECTURES, build_empty
+from vdsr_cli.models.srvae import SRVAE
+from vdsr_cli.models.upstream import ENCODER, check_state
+from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.weights import WeightsRecord, read_safetensors, resolve
+from vdsr_cli.weights import (
+    Checkpoint,
+    WeightsRecord,
+    load_records,
+    read_header,
+    read_safetensors,
+    resolve,
+)
 from vdsr_cli.weights.fetch import Progress
+from vdsr_cli.weights.runs import averaged_weights, find_checkpoint
+
+M = TypeVar("M")
+M_co = TypeVar("M_co", covariant=True)
+
+_REFUSALS: dict[type, tuple[str, str]] = {
+    Sampler: (
+        "which does not upscale by itself",
+        "vdsr weights list shows the models that do",
+    ),
+    Prior: (
+        "not an unconditional prior",
+        "vdvae-x4-prior and the openai/ models are, and runs of vdsr train vdvae",
+    ),
+    SRVAE: ("not an srVAE", "vdsr train srvae makes one"),
+    CNNVAE: ("not a CNN-VAE", "cnn-vae-x2 is one, and what vdsr train cnn-vae makes"),
+}
+"""Why a model is not what was expected, and which ones are."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedModel:
+@dataclass(frozen=True, kw_only=True)  # slots do not go with Loaded[Sampler](...)
+class Loaded(Generic[M_co]):
     """A placed model and what its checkpoint says of itself.
 
     Attributes:
@@ -25,13 +61,13 @@ class LoadedModel:
     """
 
     name: str
-    model: Sampler
+    model: M_co
     record: WeightsRecord | None
     card: dict[str, Any]
     parameters: int
 
     @property
-    def scale(self) -> int:
+    def scale(self: "Loaded[Sampler]") -> int:
         """Integer super-resolution factor."""
         return self.model.scale
 
@@ -40,9 +76,13 @@ class LoadedModel:
         """Whether it was trained on the degradation that the consistency projection inverts."""
         return self.card.get("degradation") == "bicubic"
 
-    def choose(self, picture: Picture) -> "Choice":
+    def choose(self: "Loaded[Sampler]", picture: Picture) -> "Choice":
         """Itself, whatever the picture."""
         return Choice(loaded=self)
+
+
+LoadedModel = Loaded[Sampler]
+LoadedPrior = Loaded[Prior]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +94,7 @@ class Choice:
 
 
 class ModelSource(Protocol):
-    """What gives each picture its model: a loaded one, or ``services.auto.AutoModel``."""
+    """Gives each picture its model: a loaded one, or ``services.auto.AutoModel``."""
 
     @property
     def name(self) -> str:
@@ -68,33 +108,107 @@ class ModelSource(Protocol):
         """The model for a picture, loaded. Raises WeightsError."""
 
 
-def load_model(name: str, runtime: Runtime, *, progress: Progress | None = None) -> LoadedModel:
-    """Resolves, verifies, builds, loads strictly and places a super-resolution model.
+def load(
+    name: str,
+    runtime: Runtime,
+    *,
+    expects: type[M],
+    has_encoder: bool = True,
+    progress: Progress | None = None,
+) -> Loaded[M]:
+    """Resolves, verifies, builds, loads strictly and places a model.
+
+    Args:
+        name: a row of weights.toml, a file, a published pickle, a run folder or its checkpoint.
+        runtime: where to place it.
+        expects: the class that it is of, or the protocol that it keeps.
+        has_encoder: False leaves the encoder of a published prior out, which drawing does not need.
+        progress: called while a download arrives.
 
     Raises:
-        WeightsError: no such model, a damaged file, or weights that do not fit their config.
-        UsageError: weights that cannot upscale, such as an unconditional prior.
+        WeightsError: no such model, a damaged file, or weights that do not fit their configuration.
+        UsageError: a model of another kind.
     """
-    resolved = resolve(name, progress=progress)
-    checkpoint = read_safetensors(resolved.path)
-    model = build_model(checkpoint.architecture, checkpoint.config, stored=checkpoint.numbers)
-    try:
-        model.load_state_dict(checkpoint.state, strict=True)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise WeightsError(
-            f"{name}: the weights do not fit their configuration: {reason}"
-        ) from error
-    if not hasattr(model, "lr_multiple"):
-        raise UsageError(
-            f"{name} is a {checkpoint.architecture}, which does not upscale by itself",
-            hint="vdsr weights list shows the models that do",
-        )
-    parameters = sum(p.numel() for p in model.parameters())
-    return LoadedModel(
+    record, checkpoint = _read(name, progress)
+    model = _empty(checkpoint)
+    if not isinstance(model, expects):
+        refusal, hint = _REFUSALS[expects]
+        raise UsageError(f"{name} is a {checkpoint.architecture}, {refusal}", hint=hint)
+    _fill(model, checkpoint, name, has_encoder=has_encoder)
+    return Loaded(
         name=name,
-        model=cast(Sampler, runtime.place(model)),
-        record=resolved.record,
+        model=cast(M, runtime.place(model)),
+        record=record,
         card=checkpoint.metadata,
-        parameters=parameters,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
+
+
+def load_network(name: str) -> nn.Module:
+    """The whole float32 network of a name, on the CPU, to be trained.
+
+    Raises:
+        WeightsError: missing, damaged, or not of its own configuration.
+    """
+    checkpoint = read_weights(name)
+    model = _empty(checkpoint)
+    _fill(model, checkpoint, name)
+    return model
+
+
+def read_weights(name: str) -> Checkpoint:
+    """The tensors and the configuration of a name, a file, a run folder or its ``last.pt``.
+
+    Raises:
+        WeightsError: missing or damaged.
+    """
+    return _read(name)[1]
+
+
+def is_prior(name: str) -> bool:
+    """Whether a name, a file or a run is of an unconditional prior; fetches nothing.
+
+    An address, which cannot be told without a download, is taken for none.
+    """
+    record, path = load_records().get(name), Path(name).expanduser()
+    if record is not None:
+        architecture = record.architecture
+    elif path.suffix == ".safetensors" and path.is_file():
+        architecture = read_header(path).architecture
+    elif path.exists():
+        architecture = read_weights(name).architecture
+    else:
+        return False
+    return architecture in ARCHITECTURES and ARCHITECTURES[architecture].is_prior
+
+
+def _read(name: str, progress: Progress | None = None) -> tuple[WeightsRecord | None, Checkpoint]:
+    run = None if name in load_records() else _run_checkpoint(Path(name))
+    if run is not None:
+        return None, averaged_weights(run)
+    resolved = resolve(name, progress=progress)
+    return resolved.record, read_safetensors(resolved.path)
+
+
+def _run_checkpoint(path: Path) -> Path | None:
+    """The checkpoint of a run's folder, or the path itself where it is one; None of other files."""
+    if not path.is_dir():
+        return path if path.suffix == ".pt" else None
+    found = find_checkpoint(path)
+    if found is None:
+        raise WeightsError(f"{path} holds no run")
+    return found
+
+
+def _empty(checkpoint: Checkpoint) -> nn.Module:
+    return build_empty(checkpoint.architecture, checkpoint.config, stored=checkpoint.numbers)
+
+
+def _fill(model: nn.Module, checkpoint: Checkpoint, name: str, *, has_encoder: bool = True) -> None:
+    """Gives an empty model the checkpoint's numbers as its own, in float32; raises WeightsError."""
+    state = {key: value.float() for key, value in checkpoint.state.items()}
+    if isinstance(model, VDVAE) and not has_encoder:
+        del model.encoder
+        state = {key: value for key, value in state.items() if not key.startswith(ENCODER)}
+    check_state(name, model, state, published=checkpoint.config.get("published"))
+    model.load_state_dict(state, strict=True, assign=True)

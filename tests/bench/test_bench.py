@@ -51,9 +51,10 @@ from vdsr_cli.bench.scoring import Judge
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.errors import InputError, UsageError, WeightsError
 from vdsr_cli.figures.plot import save_figure
-from vdsr_cli.loading import load_model
+from vdsr_cli.loading import load
 from vdsr_cli.metrics.learned import Learned, choose_metrics, load_learned
 from vdsr_cli.models.blocks import drawn_rates
+from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.sampling.engine import SamplingSettings
@@ -73,7 +74,7 @@ def no_cached_weights(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny(tiny_path):
-    return load_model(str(tiny_path), RUNTIME)
+    return load(str(tiny_path), RUNTIME, expects=Sampler)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from loaded import loaded_as
 from PIL import Image
 from published_vdvae import TABLE, published_state
 
@@ -20,8 +21,7 @@ from vdsr_cli.bench.run import Events
 from vdsr_cli.errors import DeviceError
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.sampling.noise import NoiseField
-from vdsr_cli.sampling.priors import CompactPrior, LoadedPrior, PublishedPrior, noise_of
+from vdsr_cli.sampling.noise import NoiseField, noise_of
 
 RUNTIME = choose_runtime("cpu", "float32")
 
@@ -29,12 +29,12 @@ RUNTIME = choose_runtime("cpu", "float32")
 def published(name="ffhq256"):
     model = VDVAE(TABLE[name])
     model.load_state_dict(published_state(name))
-    return LoadedPrior(name=f"openai/{name}", prior=PublishedPrior(model=model.eval()))
+    return loaded_as(f"openai/{name}", model.eval())
 
 
 @pytest.fixture
 def compact(tiny_prior):
-    return LoadedPrior(name="tiny", prior=CompactPrior(model=tiny_prior))
+    return loaded_as("tiny", tiny_prior)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_the_figures_are_the_models_own(photos, name):
     loaded = published(name)
     scored = run([loaded], photos / "0.png").pictures[0].scores
     noise = noise_of([NoiseField(seed=0)], (16, 16), RUNTIME.device)
-    elbo = loaded.prior.model(pixels(photos / "0.png")[None] / 255, noise)
+    elbo = loaded.model(pixels(photos / "0.png")[None] / 255, noise)
     nats = (elbo.distortion.sum() + elbo.rate.sum()).item() / (3 * 16 * 16)
     assert scored["nats_per_dim"] == pytest.approx(nats, rel=1e-6)
     assert scored["bits_per_dim"] == pytest.approx(nats / math.log(2), rel=1e-6)
@@ -130,7 +130,7 @@ def test_a_compact_prior_scores_whole_cells_at_the_pictures_own_size(compact, tm
     scored = run([compact], tmp_path / "a.png").pictures[0]
     assert scored.megapixels == pytest.approx(32 * 48 / 1e6)
     noise = noise_of([NoiseField(seed=0)], (32, 48), RUNTIME.device)
-    elbo = compact.prior.model(pixels(tmp_path / "a.png")[None, :, :32, :48] / 255, noise)
+    elbo = compact.model(pixels(tmp_path / "a.png")[None, :, :32, :48] / 255, noise)
     nats = (elbo.distortion.sum() + elbo.rate.sum()).item() / (3 * 32 * 48)
     assert scored.scores["nats_per_dim"] == pytest.approx(nats, rel=1e-6)
 
@@ -147,7 +147,7 @@ def test_pieces_of_a_large_picture_are_summed(compact, tmp_path, monkeypatch):
         piece = whole[:, :, top : top + 32, left : left + 32]
         size = (piece.shape[2], piece.shape[3])
         noise = noise_of([NoiseField(seed=0)], size, RUNTIME.device, origin=(top, left))
-        elbo = compact.prior.model(piece, noise)
+        elbo = compact.model(piece, noise)
         nats += (elbo.distortion.sum() + elbo.rate.sum()).item()
     assert scored.scores["nats_per_dim"] == pytest.approx(nats / whole.numel(), rel=1e-6)
 

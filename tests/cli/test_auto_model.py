@@ -37,7 +37,7 @@ def names(monkeypatch, tiny_model):
         return LoadedModel(name=name, model=tiny_model, record=None, card=card, parameters=1)
 
     for module in ("batch.processes", "loading"):  # the former holds the real one once imported
-        monkeypatch.setattr(f"vdsr_cli.{module}.load_model", load)
+        monkeypatch.setattr(f"vdsr_cli.{module}.load", load)
     return loaded
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from vdsr_cli.models.srvae import SRVAE
-from vdsr_cli.models.srvae_config import DenseSpec, SRVAEConfig
+from vdsr_cli.models.srvae_config import SRVAE_PRESETS, DenseSpec, SRVAEConfig
 from vdsr_cli.weights import find_record, read_header
 
 STREET = Path(__file__).parents[1] / "data" / "street.png"
@@ -45,7 +45,7 @@ def pictures(tmp_path_factory) -> Path:
 @pytest.fixture
 def small_preset(monkeypatch) -> list[str]:
     """Options of a run of a tiny network."""
-    monkeypatch.setattr("vdsr_cli.training.start.SRVAE_PRESETS", {"small": SMALL})
+    monkeypatch.setitem(SRVAE_PRESETS, "small", SMALL)
     words = "--preset small --batch 4 --log-every 1 --device cpu --dtype float32 --val-every 2"
     return words.split()
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from vdsr_cli.cli.train_progress import describe, time_left
 from vdsr_cli.models.compact import CompactConfig, Level
+from vdsr_cli.models.presets import PRIOR_PRESETS
 from vdsr_cli.training.config import TrainConfig, config_for
 from vdsr_cli.weights import read_header
 
@@ -65,7 +66,7 @@ def test_a_shipped_model_is_fine_tuned_validated_and_exported(
 
 
 def test_a_prior_and_both_models_on_it(pictures, tmp_path, vdsr, save_picture, monkeypatch):
-    monkeypatch.setattr("vdsr_cli.training.start.PRIOR_PRESETS", {"small": TINY_CONFIG})
+    monkeypatch.setitem(PRIOR_PRESETS, "small", TINY_CONFIG)
     prior, small = tmp_path / "prior", [*SMALL, "--lr-size", 8, "--val-every", 2]
     ended = vdsr("train", "vdvae", pictures, "--preset", "small", "--out", prior, *small)
     assert ended.code == 0, ended.err

@@ -16,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import EXTREMES, mutated
 
+from vdsr_cli import loading
 from vdsr_cli.errors import VdsrError, WeightsError
-from vdsr_cli.loading import load_model
-from vdsr_cli.models.registry import ARCHITECTURES, PRESETS, build_model, config_of
+from vdsr_cli.models.presets import PRESETS
+from vdsr_cli.models.protocol import Sampler
+from vdsr_cli.models.registry import ARCHITECTURES, build_empty, build_model, config_of
 from vdsr_cli.models.srvae_config import DenseSpec, SRVAEConfig
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.weights.pickles import read_pickle
@@ -67,7 +69,7 @@ def load(tmp_path):
     def run(data: bytes) -> object:
         path = tmp_path / "a.safetensors"
         path.write_bytes(data)
-        return refused_or_fine(lambda: load_model(str(path), CPU))
+        return refused_or_fine(lambda: loading.load(str(path), CPU, expects=Sampler))
 
     return run
 
@@ -163,11 +165,11 @@ CONFIGS = [
 def test_a_sound_configuration_is_built(architecture, config):
     model = build_model(architecture, config)
     numbers = sum(p.numel() for p in model.parameters())
-    guarded = build_model(architecture, config, stored=numbers)
+    guarded = build_empty(architecture, config, stored=numbers)
     assert config_of(guarded) == config_of(model)
     assert not any(p.is_meta for p in (*guarded.parameters(), *guarded.buffers()))
     with pytest.raises(WeightsError, match="more than the"):
-        build_model(architecture, config, stored=numbers // 5)
+        build_empty(architecture, config, stored=numbers // 5)
 
 
 @pytest.mark.parametrize(("architecture", "config"), CONFIGS)
@@ -176,13 +178,13 @@ def test_every_number_of_a_configuration_may_be_absurd(architecture, config):
         for where in places(config) if config else [("decoder_width",), ("encoder_width",)]:
             changed = json.loads(json.dumps(config))
             put(changed, where, value)
-            refused_or_fine(lambda c=changed: build_model(architecture, c, stored=100_000))
+            refused_or_fine(lambda c=changed: build_empty(architecture, c, stored=100_000))
 
 
 @pytest.mark.parametrize("config", [{"levels": [], "scale": 4}, {"levels": 3, "scale": 4}, {}])
 def test_an_empty_configuration_is_one_line(config):
     with pytest.raises(WeightsError, match="configuration is not valid"):
-        build_model("compact-vdvae-sr", config, stored=1)
+        build_empty("compact-vdvae-sr", config, stored=1)
 
 
 # Pickles

@@ -18,7 +18,7 @@ def make(reading: str) -> CNNVAE:
 @pytest.mark.parametrize("reading", READINGS)
 def test_shapes_and_a_strict_round_trip(reading):
     model = make(reading)
-    again = build_model(architecture_of(model), config_of(model))
+    again = build_model(architecture_of(model).name, config_of(model))
     again.load_state_dict(model.state_dict(), strict=True)
     hr = torch.rand(3, 1, 28, 28)
     latent = model.encode(hr)

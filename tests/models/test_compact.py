@@ -16,7 +16,8 @@ from vdsr_cli.models.compact import (
     Level,
 )
 from vdsr_cli.models.distributions import discretized_logistic_log_prob, gaussian_kl
-from vdsr_cli.models.registry import PRESETS, build_compact, build_model, config_of
+from vdsr_cli.models.presets import PRESETS
+from vdsr_cli.models.registry import build_model, config_of
 
 SIZE_LIMITS = {
     "vdvae-sr-x4": 8 << 20,
@@ -161,7 +162,7 @@ def test_the_base_is_bicubic(tiny_model):
 
 
 def test_a_state_dict_goes_round_through_plain_values(tiny_model):
-    again = build_compact(config_of(tiny_model))
+    again = build_model("compact-vdvae-sr", config_of(tiny_model))
     again.load_state_dict(tiny_model.state_dict(), strict=True)
     lr = rand(1, 3, 8, 8)
     assert torch.equal(again.mean_path(lr), tiny_model.mean_path(lr))

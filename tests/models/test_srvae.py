@@ -109,7 +109,7 @@ def test_the_mixture_prior_has_the_published_tensors():
 @pytest.mark.parametrize("prior", ["realnvp", "mixture", "normal"])
 def test_a_strict_round_trip(prior):
     model = make(prior=prior, residual_unit=0.1)
-    again = build_model(architecture_of(model), config_of(model))
+    again = build_model(architecture_of(model).name, config_of(model))
     again.load_state_dict(model.state_dict(), strict=True)
     _, lr = pictures(2)
     assert torch.equal(again.mean_path(lr), model.mean_path(lr)), "loading needs no first pass"

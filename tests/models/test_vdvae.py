@@ -28,6 +28,8 @@ FACTS = {
     "ffhq1024": (70, 70, 23_759_288, 85_607_616, 27_482_260, 2392, 27_588_640),
 }
 
+SIZE = (16, 16)
+
 
 def count(module):
     return sum(parameter.numel() for parameter in module.parameters())
@@ -98,7 +100,7 @@ def test_reproduces_the_published_elbo(reference):
 def test_reproduces_the_published_sample(reference):
     vectors, model = reference
     temperature = float(vectors.metadata["temperature"])
-    parameters = model.sample(2, vectors.noise("prior"), temperature)
+    parameters = model.sample(2, SIZE, vectors.noise("prior"), temperature)
     assert_close(parameters.permute(0, 2, 3, 1), vectors["prior.logits"])
 
 
@@ -271,34 +273,34 @@ def test_temperature_zero_is_the_mean_path_and_asks_for_no_noise(model):
     def no_noise(shape):
         raise AssertionError("asked for noise")
 
-    expected = model.sample(2, None)
-    assert torch.equal(model.sample(2, no_noise, 0.0), expected)
+    expected = model.sample(2, SIZE, None)
+    assert torch.equal(model.sample(2, SIZE, no_noise, 0.0), expected)
     assert torch.equal(expected[0], expected[1])
 
 
 @torch.no_grad()
 def test_same_noise_same_picture_other_noise_another(model, small, normals):
-    first = model.sample(2, normals(small, 2), 0.8)
-    assert torch.equal(first, model.sample(2, normals(small, 2), 0.8))
-    assert not torch.allclose(first, model.sample(2, normals(small, 2, seed=1), 0.8))
+    first = model.sample(2, SIZE, normals(small, 2), 0.8)
+    assert torch.equal(first, model.sample(2, SIZE, normals(small, 2), 0.8))
+    assert not torch.allclose(first, model.sample(2, SIZE, normals(small, 2, seed=1), 0.8))
 
 
 @torch.no_grad()
 def test_temperature_by_block(model, small, normals):
     blocks = len(small.decoder_layers)
     noise = normals(small, 1)
-    same = model.sample(1, noise, [0.6] * blocks)
-    assert torch.equal(same, model.sample(1, noise, 0.6))
-    top_only = model.sample(1, noise, [0.6] + [0.0] * (blocks - 1))
-    by_noise = model.sample(1, lambda shape: noise(shape) * (shape.layer == 0), 0.6)
+    same = model.sample(1, SIZE, noise, [0.6] * blocks)
+    assert torch.equal(same, model.sample(1, SIZE, noise, 0.6))
+    top_only = model.sample(1, SIZE, noise, [0.6] + [0.0] * (blocks - 1))
+    by_noise = model.sample(1, SIZE, lambda shape: noise(shape) * (shape.layer == 0), 0.6)
     torch.testing.assert_close(top_only, by_noise)
 
 
 @torch.no_grad()
 def test_temperature_multiplies_the_noise(model, small, normals):
     noise = normals(small, 1)
-    tempered = model.sample(1, noise, 0.3)
-    scaled = model.sample(1, lambda shape: 0.3 * noise(shape), 1.0)
+    tempered = model.sample(1, SIZE, noise, 0.3)
+    scaled = model.sample(1, SIZE, lambda shape: 0.3 * noise(shape), 1.0)
     torch.testing.assert_close(tempered, scaled)
 
 
@@ -306,7 +308,7 @@ def test_temperature_multiplies_the_noise(model, small, normals):
 def test_noise_is_asked_for_once_a_layer_in_order(model, small, normals):
     asked = []
     noise = normals(small, 1)
-    model.sample(1, lambda shape: (asked.append(shape), noise(shape))[1])
+    model.sample(1, SIZE, lambda shape: (asked.append(shape), noise(shape))[1])
     assert asked == model.latent_shapes
     assert [shape.cell for shape in asked] == [16, 4, 4, 2, 2, 2, 1, 1]
 
@@ -330,11 +332,11 @@ def test_states_of_finished_resolutions_are_freed(model):
 
 @torch.no_grad()
 def test_half_precision_keeps_the_likelihood_in_float32(model, small, normals):
-    expected = model.sample(1, normals(small, 1), 0.5)
+    expected = model.sample(1, SIZE, normals(small, 1), 0.5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = model.sample(1, normals(small, 1), 0.5)
+        mixed = model.sample(1, SIZE, normals(small, 1), 0.5)
         assert model(torch.rand(1, 3, 16, 16), normals(small, 1)).rate.dtype == torch.float32
-    half = model.bfloat16().sample(1, normals(small, 1), 0.5)
+    half = model.bfloat16().sample(1, SIZE, normals(small, 1), 0.5)
     for parameters in (mixed, half):
         assert parameters.dtype == torch.float32
         assert (parameters - expected).std() < 0.1 * expected.std()

@@ -55,7 +55,7 @@ def open_gates(model, value=0.3):
 def test_zero_gates_sample_as_the_prior(model, prior, small, normals, pictures):
     noise = normals(small, 2)
     for temperature in (0.0, 0.8):
-        expected = prior.sample(2, noise, temperature)
+        expected = prior.sample(2, (prior.side_px, prior.side_px), noise, temperature)
         assert torch.equal(model.sample(pictures[1], noise, temperature), expected)
 
 

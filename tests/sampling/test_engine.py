@@ -12,14 +12,8 @@ from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling.engine import (
-    PIXEL_LAYER,
-    SamplingSettings,
-    Strip,
-    plan_picture,
-    sample_strips,
-)
-from vdsr_cli.sampling.noise import NoiseField
+from vdsr_cli.sampling.engine import SamplingSettings, Strip, plan_picture, sample_strips
+from vdsr_cli.sampling.noise import PIXEL_LAYER, NoiseField
 
 CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32)
 

@@ -15,15 +15,9 @@ from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling import engine
-from vdsr_cli.sampling.engine import (
-    PIXEL_LAYER,
-    SamplingSettings,
-    limits_of,
-    plan_for,
-    sample_strips,
-)
+from vdsr_cli.sampling.engine import SamplingSettings, limits_of, plan_for, sample_strips
 from vdsr_cli.sampling.latents import MaskedNoise, latent_grid, load_latents, save_latents
-from vdsr_cli.sampling.noise import NoiseField
+from vdsr_cli.sampling.noise import PIXEL_LAYER, NoiseField
 from vdsr_cli.sampling.tiling import tiles_for
 from vdsr_cli.training.start import model_on_prior
 

@@ -5,13 +5,14 @@ import torch
 from published_vdvae import TABLE, cut, published_state, write_published
 
 from vdsr_cli.errors import UsageError, WeightsError
-from vdsr_cli.models.dmol import LOW_BIT_OFFSET, to_levels
+from vdsr_cli.loading import is_prior, load, load_network
+from vdsr_cli.models.dmol import LOW_BIT_OFFSET, to_image, to_levels
+from vdsr_cli.models.protocol import Prior
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.sampling.noise import NoiseField
-from vdsr_cli.sampling.priors import PublishedPrior, is_prior, load_prior, noise_of
+from vdsr_cli.sampling.noise import NoiseField, noise_of
 from vdsr_cli.training.run_folder import write_checkpoint
-from vdsr_cli.training.start import load_weights, new_model
+from vdsr_cli.training.start import new_model
 
 RUNTIME = choose_runtime("cpu", "float32")
 
@@ -29,7 +30,7 @@ def pickle_path(tmp_path, small_published):
 
 @pytest.mark.parametrize("has_encoder", [False, True])
 def test_a_published_pickle_loads_with_its_own_numbers(pickle_path, has_encoder):
-    model = load_prior(str(pickle_path), RUNTIME, has_encoder=has_encoder).prior.model
+    model = load(str(pickle_path), RUNTIME, expects=Prior, has_encoder=has_encoder).model
     loaded, published = model.state_dict(), published_state()
     wanted = {k for k in published if has_encoder or not k.startswith("encoder.")}
     assert loaded.keys() == wanted
@@ -40,21 +41,21 @@ def test_without_encoder_it_draws_what_the_whole_model_draws(pickle_path):
     whole = VDVAE(TABLE["ffhq256"]).eval()
     whole.load_state_dict(published_state())
     noise = noise_of([NoiseField(seed=3, sample=1)], (16, 16), RUNTIME.device)
-    prior = load_prior(str(pickle_path), RUNTIME).prior
+    prior = load(str(pickle_path), RUNTIME, expects=Prior, has_encoder=False).model
     with torch.inference_mode():
-        got, wanted = prior.sample(1, (16, 16), noise, 0.7), whole.sample(1, noise, 0.7)
+        got, wanted = prior.sample(1, (16, 16), noise, 0.7), whole.sample(1, (16, 16), noise, 0.7)
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.usefixtures("small_published")
 def test_an_encoder_that_is_not_whole_generates_and_does_not_score(tmp_path):
     source = write_published(tmp_path / "a.th", cut(published_state(), "encoder.enc_blocks.7."))
-    assert load_prior(str(source), RUNTIME).prior.side_px == 16
+    assert load(str(source), RUNTIME, expects=Prior, has_encoder=False).model.side_px == 16
     with pytest.raises(WeightsError, match=r"not whole \(encoder.enc_blocks.7\)") as caught:
-        load_prior(str(source), RUNTIME, has_encoder=True)
+        load(str(source), RUNTIME, expects=Prior)
     assert caught.value.hint == "vdsr generate can use it"
     with pytest.raises(WeightsError, match="nor be trained on"):
-        load_weights(str(source))
+        load_network(str(source))
 
 
 @pytest.mark.usefixtures("small_published")
@@ -74,8 +75,8 @@ def test_a_run_of_training_loads(tmp_path, tiny_prior):
     write_checkpoint(tmp_path, run, keep_previous=False)
     for name in (tmp_path, tmp_path / "last.pt"):
         assert is_prior(str(name))
-        loaded = load_prior(str(name), RUNTIME)
-        assert loaded.prior.cell_px == 16 and loaded.prior.side_px is None
+        loaded = load(str(name), RUNTIME, expects=Prior, has_encoder=False)
+        assert loaded.model.cell_px == 16 and loaded.model.side_px is None
 
 
 def as_plain(config):
@@ -85,7 +86,7 @@ def as_plain(config):
 
 def test_other_networks_are_no_priors(tiny_path, tiny_prior_path, pickle_path):
     with pytest.raises(UsageError, match="is a compact-vdvae-sr, not an unconditional prior"):
-        load_prior(str(tiny_path), RUNTIME)
+        load(str(tiny_path), RUNTIME, expects=Prior, has_encoder=False)
     assert not is_prior(str(tiny_path)) and not is_prior("vdvae-sr-x4")
     assert is_prior(str(tiny_prior_path)) and is_prior(str(pickle_path))
     assert is_prior("openai/ffhq1024") and is_prior("vdvae-x4-prior")
@@ -110,10 +111,12 @@ def psnr(a, b):
 def test_a_perfect_low_bit_model_is_not_penalised():
     """Flooring to multiples of 8 leaves 35.7 dB; centred, 40.9."""
     picture = torch.randint(256, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0)) / 255
-    eight, low = (PublishedPrior(model=VDVAE(TABLE[n])) for n in ("imagenet64", "ffhq256"))
-    assert psnr(eight.pixels(sure(picture, eight), None), picture) > 60
-    assert psnr(eight.pixels(sure(picture, low), None), picture) == pytest.approx(35.7, abs=0.1)
-    centred = low.pixels(sure(picture, low), None)
+    eight, low = (VDVAE(TABLE[n]) for n in ("imagenet64", "ffhq256"))
+    assert psnr(to_image(eight.pixels(sure(picture, eight), None)), picture) > 60
+    assert psnr(to_image(eight.pixels(sure(picture, low), None)), picture) == pytest.approx(
+        35.7, abs=0.1
+    )
+    centred = to_image(low.pixels(sure(picture, low), None))
     assert psnr(centred, picture) == pytest.approx(40.9, abs=0.15)
     assert (centred - picture).mean().abs() < 1e-3
 
@@ -121,14 +124,12 @@ def test_a_perfect_low_bit_model_is_not_penalised():
 def test_a_draw_of_pixels_uses_the_published_inverse(golden_draw):
     """The field's logistic noise stands for the published code's uniform numbers."""
     parameters, uniform_component, uniform_value, draw = golden_draw
-    prior = PublishedPrior(model=VDVAE(TABLE["ffhq256"]))
+    prior = VDVAE(TABLE["ffhq256"])
 
-    def logistic(layer, channels):
-        uniform = uniform_value if channels == 3 else uniform_component
-        return torch.logit(uniform.double()).float()
-
+    logistic = torch.logit(torch.cat([uniform_value, uniform_component], dim=1).double()).float()
     expected = ((draw + 1) / 2 + LOW_BIT_OFFSET).clamp(0, 1)
-    torch.testing.assert_close(prior.pixels(parameters, logistic), expected, rtol=0, atol=1e-5)
+    pixels = to_image(prior.pixels(parameters, logistic))
+    torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-5)
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from loaded import loaded_as
 from published_vdvae import TABLE, published_state
 
 from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.paths import Naming
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.sampling.priors import CompactPrior, LoadedPrior, PublishedPrior
 from vdsr_cli.services.generate import (
     GenerateRequest,
     draw_pictures,
@@ -26,14 +26,14 @@ RUNTIME = choose_runtime("cpu", "float32")
 @pytest.fixture(params=["published", "compact"])
 def prior(request, tiny_prior):
     if request.param == "compact":
-        return CompactPrior(model=tiny_prior)
+        return tiny_prior
     return published()
 
 
 def published(name="ffhq256"):
     model = VDVAE(TABLE[name])
     model.load_state_dict(published_state(name))
-    return PublishedPrior(model=model.eval())
+    return model.eval()
 
 
 def drawn(prior, indices, size=(16, 16), **facts):
@@ -63,15 +63,15 @@ def test_seeds_and_temperatures(prior):
 
 
 def test_any_size_is_cut_from_whole_cells(tiny_prior):
-    prior = CompactPrior(model=tiny_prior)
+    prior = tiny_prior
     odd = drawn(prior, [2], size=(21, 50))
     assert odd.shape == (1, 21, 50, 3)
     assert np.array_equal(odd, drawn(prior, [2], size=(32, 64))[:, :21, :50])
 
 
 def test_the_size_that_a_prior_makes(tiny_prior):
-    compact = LoadedPrior(name="c", prior=CompactPrior(model=tiny_prior))
-    fixed = LoadedPrior(name="openai/ffhq256", prior=published())
+    compact = loaded_as("c", tiny_prior)
+    fixed = loaded_as("openai/ffhq256", published())
     assert size_of(compact, GenerateRequest()) == (256, 256)
     assert size_of(compact, GenerateRequest(size=(10, 20))) == (10, 20)
     assert size_of(fixed, GenerateRequest()) == size_of(fixed, GenerateRequest(size=(16, 16)))
@@ -98,7 +98,7 @@ class Hungry:
 
 
 def test_a_batch_is_halved_while_memory_runs_out(tiny_prior):
-    prior = Hungry(CompactPrior(model=tiny_prior), most=2)
+    prior = Hungry(tiny_prior, most=2)
     pictures = drawn(prior, range(5), batch_size=5)
     assert prior.batches == [5, 2, 2, 1]
     assert np.abs(pictures - drawn(prior.prior, range(5)).astype(int)).max() <= 1
@@ -113,7 +113,7 @@ def test_what_is_not_finite_is_refused(tiny_prior, value):
             return self.prior.sample(batch, *arguments) * value
 
     with pytest.raises(DeviceError, match="not finite") as caught:
-        drawn(Broken(CompactPrior(model=tiny_prior), most=9), [0])
+        drawn(Broken(tiny_prior, most=9), [0])
     assert caught.value.exit_code == 5
 
 

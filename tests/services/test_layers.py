@@ -87,9 +87,9 @@ def picture_by_hand(prior, request, code, fixed, draw):
         field = NoiseField(seed=request.seed, sample=sample)
         return field.normal(shape.layer, place, place, shape.channels).permute(2, 0, 1)[None]
 
-    if isinstance(prior, VDVAE):
-        return dmol_mean(prior.sample(1, noise, request.temperature))[0]
     size = (request.size_px, request.size_px)
+    if isinstance(prior, VDVAE):
+        return dmol_mean(prior.sample(1, size, noise, request.temperature))[0]
     return prior.sample(1, size, noise, request.temperature)[0, :3].clamp(-1, 1)
 
 
@@ -242,7 +242,10 @@ def prior_path(tmp_path, prior):
     write_safetensors(
         path,
         Checkpoint(
-            architecture=architecture_of(prior), config=asdict(CONFIG), state=state, metadata={}
+            architecture=architecture_of(prior).name,
+            config=asdict(CONFIG),
+            state=state,
+            metadata={},
         ),
     )
     return path
@@ -287,4 +290,4 @@ def test_the_command_refuses(vdsr, prior_path, options, message):
 
 def test_a_model_that_upscales_is_no_prior(vdsr, tiny_path):
     ended = vdsr("layers", "-m", tiny_path)
-    assert ended.code == 2 and "no unconditional prior" in ended.err
+    assert ended.code == 2 and "not an unconditional prior" in ended.err

@@ -16,9 +16,9 @@ from vdsr_cli.training.adversarial import AdversarialPhase, Discriminator, sharp
 from vdsr_cli.training.config import AdversarialConfig, TrainConfig, config_for
 from vdsr_cli.training.data import PictureStore
 from vdsr_cli.training.loop import Trainer
-from vdsr_cli.training.run_folder import read_checkpoint
 from vdsr_cli.training.start import model_on_prior, prepared
 from vdsr_cli.training.validation import fixed_noise
+from vdsr_cli.weights.runs import read_checkpoint
 
 CPU = torch.device("cpu")
 PHASE = AdversarialConfig(start=2, discriminator_width=8, ramp=2)

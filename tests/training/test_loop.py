@@ -12,8 +12,8 @@ from PIL import Image
 from vdsr_cli.services.train import TrainRequest, export, train
 from vdsr_cli.training.data import PictureStore
 from vdsr_cli.training.loop import TrainConfig, Trainer, vdvae_sr_losses
-from vdsr_cli.training.run_folder import read_checkpoint
 from vdsr_cli.weights import read_safetensors
+from vdsr_cli.weights.runs import read_checkpoint
 
 CONFIG = TrainConfig(steps=6, batch=2, lr_size=8, warmup=2, elbo_from=1, learning_rate=2e-3)
 

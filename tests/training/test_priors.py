@@ -15,12 +15,8 @@ from vdsr_cli.models.compact_prior import (
     CompactVDVAE,
     CompactVDVAESROnPrior,
 )
-from vdsr_cli.models.registry import (
-    PRIOR_PRESETS,
-    architecture_of,
-    build_model,
-    config_of,
-)
+from vdsr_cli.models.presets import PRIOR_PRESETS
+from vdsr_cli.models.registry import architecture_of, build_model, config_of
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings, sample_strips
@@ -88,7 +84,7 @@ def test_vdvae_sr_begins_as_a_prior_of_the_published_shape():
     prior = randomised(VDVAE(PUBLISHED_SHAPE))
     model = model_on_prior("vdvae-sr", prior).eval()
     lr, noise = torch.rand(2, 3, 4, 4), fixed_noise(2, (16, 16), CPU)
-    assert torch.equal(model.sample(lr, noise, 0.8), prior.sample(2, noise, 0.8))
+    assert torch.equal(model.sample(lr, noise, 0.8), prior.sample(2, (16, 16), noise, 0.8))
     hr = torch.rand(2, 3, 16, 16)
     assert torch.equal(model(hr, lr, noise).rate, prior(hr, noise).rate)
     assert not any(p.requires_grad for p in prepared(model).encoder.parameters())
@@ -207,7 +203,7 @@ def test_cvdvae_runs_in_the_engine(prior):
 
 def test_every_kind_survives_its_header(prior):
     for model in (prior, CompactVDVAESROnPrior.from_prior(prior), CompactCVDVAE.from_prior(prior)):
-        again = build_model(architecture_of(model), config_of(model))
+        again = build_model(architecture_of(model).name, config_of(model))
         again.load_state_dict(model.state_dict(), strict=True)
     small = randomised(VDVAE(PUBLISHED_SHAPE))
     build_model("openai-vdvae", asdict(PUBLISHED_SHAPE)).load_state_dict(small.state_dict())

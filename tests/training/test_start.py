@@ -7,7 +7,7 @@ import torch
 
 from vdsr_cli.errors import UsageError
 from vdsr_cli.models.compact import CompactVDVAESR
-from vdsr_cli.models.registry import PRESETS
+from vdsr_cli.models.presets import PRESETS
 from vdsr_cli.models.widening import can_widen, widen_into
 from vdsr_cli.training.start import model_of_preset, new_model, transferred
 from vdsr_cli.training.validation import fixed_noise

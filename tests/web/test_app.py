@@ -19,7 +19,8 @@ from starlette.testclient import TestClient
 
 from vdsr_cli.errors import DeviceError
 from vdsr_cli.images import Picture
-from vdsr_cli.loading import load_model
+from vdsr_cli.loading import load
+from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.services.serve import reduced_to
 from vdsr_cli.web.app import create_app
@@ -43,7 +44,7 @@ def app_of(model, **limits):
 
 @pytest.fixture
 def client(tiny_path):
-    model = load_model(str(tiny_path), RUNTIME).model
+    model = load(str(tiny_path), RUNTIME, expects=Sampler).model
     app = create_app(
         [loaded(model), loaded(model, "other")],
         RUNTIME,

@@ -26,7 +26,8 @@ from vdsr_cli.batch.run import Outcome, as_asked, failure, file_sha256, settled,
 from vdsr_cli.batch.storage import exists, fetch, put
 from vdsr_cli.config import AUTO_MODEL
 from vdsr_cli.errors import DeviceError, OutputExistsError, VdsrError
-from vdsr_cli.loading import LoadedModel, load_model
+from vdsr_cli.loading import LoadedModel, load
+from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import choose_runtime
@@ -79,7 +80,7 @@ class Upscaler:
         )
 
     def _load(self, name: str) -> LoadedModel:
-        loaded = load_model(name, self._runtime)
+        loaded = load(name, self._runtime, expects=Sampler)
         check_request(self._job.request, loaded)
         return loaded
 

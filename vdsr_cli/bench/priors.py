@@ -19,9 +19,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vdsr_cli.bench.data import (
     Dataset,
@@ -37,12 +38,13 @@ from vdsr_cli.bench.methods import row_names
 from vdsr_cli.bench.report import DatasetFacts, PictureScore, Report
 from vdsr_cli.bench.run import Events, peak_memory_mib
 from vdsr_cli.errors import DeviceError, InputError, VdsrError
+from vdsr_cli.loading import LoadedPrior
 from vdsr_cli.models.blocks import drawn_rates
 from vdsr_cli.models.distributions import importance_weighted_nll
-from vdsr_cli.models.protocol import LatentShape
+from vdsr_cli.models.dmol import LOW_BIT_NOTE, to_image
+from vdsr_cli.models.protocol import LatentShape, Prior
 from vdsr_cli.runtime import Runtime, is_out_of_memory
-from vdsr_cli.sampling.noise import NoiseField
-from vdsr_cli.sampling.priors import LOW_BIT_NOTE, LoadedPrior, Prior, noise_of
+from vdsr_cli.sampling.noise import NoiseField, noise_of
 from vdsr_cli.services.generate import likely_batch
 from vdsr_cli.weights import load_records
 
@@ -144,7 +146,7 @@ def notes_of(loaded: LoadedPrior) -> list[str]:
     record = load_records().get(loaded.name)
     for score in record.scores if record else ():
         notes.append(f"{loaded.name}: {score.value:g} {score.metric} on {score.data}, as published")
-    if loaded.prior.is_low_bit:
+    if loaded.model.is_low_bit:
         notes += [f"{loaded.name}: {LOW_BIT_NOTE}", f"{loaded.name}: {_LOW_BIT_BINS}"]
     return notes
 
@@ -161,13 +163,13 @@ def _run_prior(
         report.failures.append(failure)
         events.on_failure(failure)
 
-    side, shapes = loaded.prior.side_px, loaded.prior.latent_shapes
-    batch = 1 if side is None else likely_batch(loaded.prior, (side, side), runtime)
+    side, shapes = loaded.model.side_px, loaded.model.latent_shapes
+    batch = 1 if side is None else likely_batch(loaded.model, (side, side), runtime)
     for names, pictures in _batches(_fitted(dataset, loaded, fail), batch):
         webp = [webp_bits(picture) for picture in pictures]
         for seed in request.seeds:
-            tallies = score_batch(loaded.prior, pictures, seed, runtime)
-            tighter = _weighted(loaded.prior, pictures, seed, request.weights, runtime)
+            tallies = score_batch(loaded.model, pictures, seed, runtime)
+            tighter = _weighted(loaded.model, pictures, seed, request.weights, runtime)
             for name, tally, iw, coded in zip(names, tallies, tighter, webp, strict=True):
                 score = PictureScore(
                     dataset=dataset.name,
@@ -188,7 +190,7 @@ def _fitted(
     """Names and pictures (3, H, W) uint8; those that cannot be scored are reported."""
     for pair in dataset.pairs:
         try:
-            yield pair.name, fit(read_pixels(pair.hr), loaded.prior, pair)
+            yield pair.name, fit(read_pixels(pair.hr), loaded.model, pair)
         except VdsrError as error:
             on_failure(
                 Failure(
@@ -251,7 +253,7 @@ def _weighted(
     """``bits_iw`` of each picture, from so many importance weights; nothing for 0."""
     if not weights:
         return [{} for _ in pictures]
-    with drawn_rates(prior.model):
+    with drawn_rates(cast(nn.Module, prior)):
         drawn = [score_batch(prior, pictures, seed, runtime, sample=k) for k in range(weights)]
     nats = [[tally.distortion + tally.rates.sum().item() for tally in row] for row in drawn]
     bounds = importance_weighted_nll(-torch.tensor(nats, dtype=torch.float64))
@@ -281,14 +283,14 @@ def _tallies_of_piece(
     def shared(shape: LatentShape) -> Tensor:
         return noise(shape).expand(len(piece), -1, -1, -1)
 
-    elbo, parameters = prior.posterior(unit, shared)
-    reconstruction = to_pixels(prior.pixels(parameters, None)).cpu()
+    parameters, rate = prior.posterior(unit, shared)
+    reconstruction = to_pixels(to_image(prior.pixels(parameters, None))).cpu()
     error = (reconstruction.double() - piece.double()).square().sum(dim=(1, 2, 3))
     return [
         Tally(dimensions=3 * height * width, distortion=d, rates=rates, squared_error=e)
         for d, rates, e in zip(
-            elbo.distortion.double().tolist(),
-            elbo.rate.double().cpu().unbind(1),
+            prior.distortion(unit, parameters).double().tolist(),
+            rate.double().cpu().unbind(1),
             error.tolist(),
             strict=True,
         )

@@ -247,14 +247,15 @@ def _names(text: str) -> list[str]:
 
 
 def _load(names: list[str], runtime: "Runtime") -> list["LoadedModel"]:
-    from vdsr_cli.loading import load_model
+    from vdsr_cli.loading import load
+    from vdsr_cli.models.protocol import Sampler
 
-    return [load_model(name, runtime) for name in names if name != BASELINE]
+    return [load(name, runtime, expects=Sampler) for name in names if name != BASELINE]
 
 
 def _are_priors(names: list[str]) -> bool:
     """Whether all are unconditional priors; raises UsageError where only some are."""
-    from vdsr_cli.sampling.priors import is_prior
+    from vdsr_cli.loading import is_prior
 
     priors = [name for name in names if name != BASELINE and is_prior(name)]
     if priors and len(priors) < len(names):
@@ -287,8 +288,9 @@ def _score_priors(
     from vdsr_cli.bench.priors import PriorBenchRequest, find_datasets, run_prior_bench
     from vdsr_cli.bench.run import Events
     from vdsr_cli.cli.bench_render import BenchProgress
+    from vdsr_cli.loading import load
+    from vdsr_cli.models.protocol import Prior
     from vdsr_cli.runtime import choose_runtime
-    from vdsr_cli.sampling.priors import load_prior
 
     request = PriorBenchRequest(datasets=find_datasets(paths), seeds=seeds, weights=weights)
     precision = Dtype.float32 if dtype is Dtype.auto else dtype
@@ -296,7 +298,7 @@ def _score_priors(
     priors = []
     for name in names:
         with download_progress(name, quiet=quiet) as arriving:
-            priors.append(load_prior(name, runtime, has_encoder=True, progress=arriving))
+            priors.append(load(name, runtime, expects=Prior, progress=arriving))
     with BenchProgress(quiet=quiet) as progress:
         events = Events(on_start=progress.start, on_score=progress.score)
         return run_prior_bench(request, priors, runtime, events)

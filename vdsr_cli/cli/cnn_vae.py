@@ -3,7 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from vdsr_cli.cli.options import (
     SaveEveryOption,
     check_figure,
 )
+
+if TYPE_CHECKING:
+    from vdsr_cli.models.cnn_vae import CNNVAE
 
 app = App(
     name="cnn-vae",
@@ -45,6 +48,14 @@ class Reading(StrEnum):
     paper = "paper"
 
 
+def _load(name: str) -> "CNNVAE":
+    from vdsr_cli.loading import load
+    from vdsr_cli.models.cnn_vae import CNNVAE
+    from vdsr_cli.runtime import choose_runtime
+
+    return load(name, choose_runtime("cpu", "float32"), expects=CNNVAE).model
+
+
 @app.command()
 def score(
     data: Data = DEBIAN_FOLDER,
@@ -58,9 +69,9 @@ def score(
 
     Example: vdsr cnn-vae score --data fashion-mnist/
     """
-    from vdsr_cli.services.cnn_vae import load_cnn_vae, score_cnn_vae
+    from vdsr_cli.services.cnn_vae import score_cnn_vae
 
-    figures = score_cnn_vae(load_cnn_vae(model), data, limit=limit)
+    figures = score_cnn_vae(_load(model), data, limit=limit)
     if as_json:
         typer.echo(json.dumps({"model": model, **figures}, indent=2))
         return
@@ -84,10 +95,10 @@ def figure(
     Example: vdsr cnn-vae figure -o cnn-vae.png
     """
     from vdsr_cli.images import save_levels
-    from vdsr_cli.services.cnn_vae import draw_figure, load_cnn_vae
+    from vdsr_cli.services.cnn_vae import draw_figure
 
     check_figure(out, overwrite=overwrite)
-    sheet = draw_figure(load_cnn_vae(model), data, count=count, seed=seed)
+    sheet = draw_figure(_load(model), data, count=count, seed=seed)
     save_levels(out, sheet, replace=overwrite)
     print_line(out)
 

@@ -93,8 +93,9 @@ def generate(
     batch = parse_batch(batch_size)
     sides = None if size is None else _parse_size(size)
 
+    from vdsr_cli.loading import load
+    from vdsr_cli.models.protocol import Prior
     from vdsr_cli.runtime import choose_runtime
-    from vdsr_cli.sampling.priors import load_prior
     from vdsr_cli.services.generate import GenerateRequest
     from vdsr_cli.services.generate import generate as run
 
@@ -111,7 +112,7 @@ def generate(
     )
     runtime = choose_runtime(device, dtype.value)
     with download_progress(model, quiet=quiet) as progress:
-        loaded = load_prior(model, runtime, progress=progress)
+        loaded = load(model, runtime, expects=Prior, has_encoder=False, progress=progress)
     with tile_progress(1, quiet=quiet, unit="pictures") as bars:
         result = run(
             loaded,

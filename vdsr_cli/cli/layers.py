@@ -56,11 +56,12 @@ def layers(
     Example: vdsr layers --model vdvae-x4-prior --scales 1,4,16 --plot layers.svg
     """
     from vdsr_cli.figures.plot import check_plot_path, save_figure
+    from vdsr_cli.loading import load
+    from vdsr_cli.models.protocol import Prior
     from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.services.layers import (
         LayersRequest,
         layers_figure,
-        load_prior,
         measure_codes,
         summarise,
     )
@@ -78,7 +79,8 @@ def layers(
         seed=seed,
         output=pixels.value,
     )
-    prior = load_prior(model, choose_runtime(device, dtype.value))
+    runtime = choose_runtime(device, dtype.value)
+    prior = load(model, runtime, expects=Prior, has_encoder=False).model
     progress = make_progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

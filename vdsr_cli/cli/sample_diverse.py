@@ -133,7 +133,8 @@ def sample_diverse(
     from vdsr_cli.diverse.inputs import count_samples
     from vdsr_cli.diverse.records import DiverseRequest, OutputNames, Walk, parse_pick
     from vdsr_cli.diverse.run import sample_diverse as run
-    from vdsr_cli.loading import load_model
+    from vdsr_cli.loading import load
+    from vdsr_cli.models.protocol import Sampler
     from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.sampling.engine import SamplingSettings
     from vdsr_cli.services.auto import auto_sampler
@@ -166,8 +167,9 @@ def sample_diverse(
         _show_plan(source, names.all_of(request, count_samples(request)), as_json=as_json)
         return
     runtime = choose_runtime(device, dtype.value)
-    load = partial(load_model, runtime=runtime)
-    models = auto_sampler(scale, load) if model == AUTO_MODEL else load(model)
+    load_sampler = partial(load, runtime=runtime, expects=Sampler)
+    is_chosen = model == AUTO_MODEL
+    models = auto_sampler(scale, load_sampler) if is_chosen else load_sampler(model)
     if scale != models.scale:
         raise UsageError(
             f"{models.name} makes x{models.scale} and no other scale here",

@@ -117,19 +117,23 @@ def _log(line: str) -> None:
 
 def _load(names: list[str] | None, runtime: "Runtime") -> "Sequence[ModelSource]":
     """The models named, or auto and every bundled one that upscales."""
-    from vdsr_cli.loading import load_model
+    from vdsr_cli.loading import load
+    from vdsr_cli.models.protocol import Sampler
     from vdsr_cli.services.auto import auto_sampler
     from vdsr_cli.weights import load_records
     from vdsr_cli.weights.sources import Bundled
 
-    load = cache(partial(load_model, runtime=runtime))
+    load_sampler = cache(partial(load, runtime=runtime, expects=Sampler))
     if names:
-        return [auto_sampler(4, load) if name == AUTO_MODEL else load(name) for name in names]
+        return [
+            auto_sampler(4, load_sampler) if name == AUTO_MODEL else load_sampler(name)
+            for name in names
+        ]
     rows = load_records().values()
     bundled = [row.name for row in rows if row.scale and isinstance(row.location, Bundled)]
     loaded: list[LoadedModel] = []
     for name in sorted(bundled, key=lambda name: name != DEFAULT_SAMPLER):
         # Some systems of the papers have a scale but do not upscale whole pictures.
         with suppress(UsageError):
-            loaded.append(load(name))
-    return [auto_sampler(4, load), *loaded]
+            loaded.append(load_sampler(name))
+    return [auto_sampler(4, load_sampler), *loaded]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from vdsr_cli.cli.options import (
     ReplaceOption,
     check_figure,
 )
+
+if TYPE_CHECKING:
+    from vdsr_cli.models.srvae import SRVAE
 
 app = App(
     name="srvae",
@@ -60,6 +63,14 @@ Sampled = Annotated[
 Seed = Annotated[int, typer.Option(help="Of the crops and of what is drawn.")]
 
 
+def _load(name: str, device: str) -> "SRVAE":
+    from vdsr_cli.loading import load
+    from vdsr_cli.models.srvae import SRVAE
+    from vdsr_cli.runtime import choose_runtime
+
+    return load(name, choose_runtime(device, "float32"), expects=SRVAE).model
+
+
 @app.command()
 def generate(
     out: Output,
@@ -76,11 +87,11 @@ def generate(
     Example: vdsr srvae generate -n 16 -o generated.png
     """
     from vdsr_cli.images import save_levels
-    from vdsr_cli.services.srvae import Drawing, draw_generated, load_srvae
+    from vdsr_cli.services.srvae import Drawing, draw_generated
 
     check_figure(out, overwrite=overwrite)
     drawing = Drawing(temperature=temperature, seed=seed, is_sampled=sample_pixels)
-    sheet = draw_generated(load_srvae(model, device), drawing, count=count)
+    sheet = draw_generated(_load(model, device), drawing, count=count)
     save_levels(out, sheet, replace=overwrite)
     print_line(out)
 
@@ -99,11 +110,11 @@ def _operate(
     overwrite: ReplaceOption = False,
 ) -> None:
     from vdsr_cli.images import save_levels
-    from vdsr_cli.services.srvae import Drawing, draw_operation, load_srvae, take_crops
+    from vdsr_cli.services.srvae import Drawing, draw_operation, take_crops
 
     check_figure(out, overwrite=overwrite, inputs=pictures)
     name, _ = OPERATIONS[str(context.info_name)]
-    network = load_srvae(model, device)
+    network = _load(model, device)
     crops = take_crops(pictures, count=count, size_px=network.config.hr_size, seed=seed)
     drawing = Drawing(temperature=temperature, seed=seed, is_sampled=sample_pixels)
     sheet = draw_operation(network, crops, name, drawing, samples=samples)
@@ -131,10 +142,10 @@ def figure(
     Example: vdsr srvae figure photos/ -o srvae.png
     """
     from vdsr_cli.images import save_levels
-    from vdsr_cli.services.srvae import Drawing, draw_figure, load_srvae, take_crops
+    from vdsr_cli.services.srvae import Drawing, draw_figure, take_crops
 
     check_figure(out, overwrite=overwrite, inputs=pictures)
-    network = load_srvae(model, device)
+    network = _load(model, device)
     crops = take_crops(pictures, count=count, size_px=network.config.hr_size, seed=seed)
     sheet = draw_figure(network, crops, Drawing(temperature=temperature, seed=seed))
     save_levels(out, sheet, replace=overwrite)
@@ -158,9 +169,9 @@ def score(
 
     Example: vdsr srvae score photos/ --weights 64
     """
-    from vdsr_cli.services.srvae import Drawing, load_srvae, score_srvae, take_crops
+    from vdsr_cli.services.srvae import Drawing, score_srvae, take_crops
 
-    network = load_srvae(model, device)
+    network = _load(model, device)
     size = network.config.hr_size
     crops = take_crops(pictures, count=count, size_px=size, seed=seed)
     drawing = Drawing(temperature=temperature, seed=seed)

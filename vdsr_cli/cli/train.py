@@ -381,7 +381,7 @@ def export_run(
     Example: vdsr train export runs/mine -o mine.safetensors --card licence=CC-BY-4.0
     """
     from vdsr_cli.services.train import export
-    from vdsr_cli.training.run_folder import LAST, find_checkpoint
+    from vdsr_cli.weights.runs import LAST, find_checkpoint
 
     checkpoint = (find_checkpoint(run) or run / LAST) if run.is_dir() else run
     export(

@@ -227,9 +227,11 @@ def _tell_defect(name: str, header: Header) -> None:
     """Says on stderr what a published file lacks."""
     if header.architecture != PUBLISHED_ARCHITECTURE:
         return
-    from vdsr_cli.sampling.priors import defect_of
+    from vdsr_cli.models.upstream import published_defect
 
-    if (defect := defect_of(header)) is not None:
+    shapes = {key: facts.shape for key, facts in header.tensors.items()}
+    defect = published_defect(header.architecture, header.config, shapes)
+    if defect is not None:
         print(f"vdsr: {name}: {defect}", file=sys.stderr)
 
 

@@ -24,9 +24,7 @@ ReLU before the sigmoid confines the paper's pictures to [0.5, 1): black cannot 
 of Fashion-MNIST is black. Sizes that the paper leaves out (kernels, strides, channels) are ours.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -135,11 +133,6 @@ class CNNVAE(nn.Module):
     def reconstruct(self, hr: Tensor) -> Tensor:
         """hr through the whole network, at the mean of z (the paper's figure 5)."""
         return self.decode(self.encode(hr).mean)
-
-
-def cnn_vae_from(config: Mapping[str, Any]) -> CNNVAE:
-    """A network from the plain values of a checkpoint's header."""
-    return CNNVAE(CNNVAEConfig(**config))
 
 
 def _paper_decoder(config: CNNVAEConfig) -> nn.Sequential:

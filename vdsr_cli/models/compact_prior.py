@@ -29,19 +29,34 @@ from vdsr_cli.models.compact import (
 from vdsr_cli.models.cvdvae import LatentKL
 from vdsr_cli.models.logistic import negative_log_likelihood
 from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
-from vdsr_cli.models.sampling import AnySizeSampling
+from vdsr_cli.models.sampling import AnySizeSampling, LogisticPixels
 from vdsr_cli.models.vdvae import set_trainable
 
 _COARSE_GRADIENT = 0.1
 """Share of the mean path's gradient that reaches the layers down to the LR resolution."""
 
 
-class CompactVDVAE(CompactHierarchy):
+class CompactVDVAE(LogisticPixels, CompactHierarchy):
     """p(hr): no LR encoder, no gates, no bicubic base."""
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__(config)
         self._add_hierarchy()
+
+    side_px = None
+    """The side of the one size of picture it knows: any will do."""
+    is_low_bit = False
+    """Whether its likelihood is of 5 bits."""
+
+    @property
+    def cell_px(self) -> int:
+        """Sides of pictures are multiples of this, the coarsest cell."""
+        return self.config.levels[0].cell
+
+    def widest_map(self, height: int, width: int) -> int:
+        """Numbers of the largest feature map of one picture, over the levels."""
+        levels = self.config.levels
+        return max(lv.width * (height // lv.cell) * (width // lv.cell) for lv in levels)
 
     def forward(self, image: Tensor, noise: NoiseSource) -> Elbo:
         """One training pass: the parts of the negative ELBO, nats per picture.
@@ -49,7 +64,11 @@ class CompactVDVAE(CompactHierarchy):
         Arguments as :meth:`posterior`.
         """
         parameters, rate = self.posterior(image, noise)
-        return Elbo(negative_log_likelihood(2 * image.float() - 1, parameters), rate)
+        return Elbo(self.distortion(image, parameters), rate)
+
+    def distortion(self, image: Tensor, parameters: Tensor) -> Tensor:
+        """-log p(image | latents), (B,) nats per picture of 256 grey levels."""
+        return negative_log_likelihood(2 * image.float() - 1, parameters)
 
     def elbo_and_mean(self, image: Tensor, noise: NoiseSource) -> tuple[Elbo, Tensor]:
         """One training pass: :meth:`forward`, and the pixels (B, 3, H, W) in [-1, 1], not clamped,

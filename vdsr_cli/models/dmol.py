@@ -29,6 +29,12 @@ CHANNELS_PER_COMPONENT = 10
 MIN_LOG_SCALE = -7.0
 """Lower bound of log scales: a standard deviation of 0.2 grey levels."""
 
+LOW_BIT_NOTE = (
+    "trained on 5 bits, grey levels floored to multiples of 8: its pictures are given the 3.5 "
+    "levels that they lack on average"
+)
+"""For those who see the pictures of such a model."""
+
 UNIFORM_MARGIN = 1e-5
 """Uniform numbers are kept this far from 0 and 1, so a logistic stays within 11.51 scales."""
 

@@ -2,6 +2,7 @@
 
     Sampler            p(hr | lr)    sample, means, pixels     upscale, sample-diverse, bench
     LikelihoodModel    p(hr | lr)    elbo_and_mean             bench, train
+    Prior              p(picture)    sample, pixels, posterior generate, layers, bench
     PartlyTrained      either        select_trainable          train
 
 Latents are described by :class:`LatentShape`, and their noise comes from a :data:`NoiseSource`.
@@ -100,6 +101,50 @@ class LikelihoodModel(Protocol):
     def elbo_and_mean(self, hr: Tensor, lr: Tensor, noise: NoiseSource) -> tuple[Elbo, Tensor]:
         """hr (B, 3, H, W) in [-1, 1], lr (B, 3, h, w) in [0, 1] -> the parts of the ELBO, and the
         mean path's pixels (B, 3, H, W) in [-1, 1]."""
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """Draws pictures (B, 3, H, W) out of nothing, and bounds the likelihood of given ones."""
+
+    @property
+    def side_px(self) -> int | None:
+        """The side of the one size of picture it knows; None where any will do."""
+
+    @property
+    def cell_px(self) -> int:
+        """Sides of pictures are multiples of this."""
+
+    @property
+    def latent_shapes(self) -> list[LatentShape]:
+        """Every stochastic layer, coarse to fine."""
+
+    @property
+    def is_low_bit(self) -> bool:
+        """Whether its likelihood is of 5 bits."""
+
+    @property
+    def pixel_noise_channels(self) -> int:
+        """Channels of logistic noise that a draw of the pixels takes."""
+
+    def widest_map(self, height: int, width: int) -> int:
+        """The numbers of the largest feature map of one picture: what memory goes by."""
+
+    def sample(
+        self, batch: int, size: tuple[int, int], noise: NoiseSource | None, temperature: float
+    ) -> Tensor:
+        """The likelihood's parameters of so many pictures; ``noise`` None is the mean path."""
+
+    def pixels(self, parameters: Tensor, noise: Tensor | None) -> Tensor:
+        """Those parameters -> (B, 3, H, W) on [-1, 1]: the mean, or a draw by logistic noise; of a
+        5-bit model centred."""
+
+    def posterior(self, image: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor]:
+        """Draws latents from q(z | image), image (B, 3, H, W) in [0, 1]: the likelihood's
+        parameters, and the rate (layers, B) in nats per picture."""
+
+    def distortion(self, image: Tensor, parameters: Tensor) -> Tensor:
+        """-log p(image | latents), (B,) nats per picture, image (B, 3, H, W) in [0, 1]."""
 
 
 @runtime_checkable

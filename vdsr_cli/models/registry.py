@@ -1,9 +1,9 @@
-"""The explicit list of architectures: name in a checkpoint's header -> module, and presets."""
+"""The explicit list of architectures: one row each, and modules built by the row's name."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from threading import get_ident
 from typing import Any, Final
 
@@ -13,8 +13,8 @@ from torch.nn.modules import module as hooks
 
 from vdsr_cli.errors import WeightsError
 from vdsr_cli.models import vdvae_config
-from vdsr_cli.models.cnn_vae import CNNVAE, cnn_vae_from
-from vdsr_cli.models.compact import CompactConfig, CompactVDVAESR, Level
+from vdsr_cli.models.cnn_vae import CNNVAE, CNNVAEConfig
+from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.compact_prior import (
     CompactCVDVAE,
     CompactCVDVAEConfig,
@@ -23,8 +23,9 @@ from vdsr_cli.models.compact_prior import (
     compact_config_from,
 )
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
+from vdsr_cli.models.presets import PRESETS, PRIOR_PRESETS
 from vdsr_cli.models.srvae import SRVAE
-from vdsr_cli.models.srvae_config import SRVAEConfig
+from vdsr_cli.models.srvae_config import SRVAE_PRESETS, SRVAEConfig
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.models.vdvae_config import VDVAEConfig
 from vdsr_cli.models.vdvae_sr import VDVAESR, VDVAESRConfig
@@ -32,9 +33,29 @@ from vdsr_cli.models.vdvae_sr import VDVAESR, VDVAESRConfig
 COMPACT_VDVAE_SR = "compact-vdvae-sr"
 
 
-def build_compact(config: Mapping[str, Any]) -> CompactVDVAESR:
-    """A compact model from the plain values of its header."""
-    return CompactVDVAESR(compact_config_from(config))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """One kind of network.
+
+    Attributes:
+        name: in the header of a checkpoint.
+        network: its class, built from its configuration.
+        config: the header's plain values -> the configuration.
+        objective: the ``vdsr train`` command that trains it; None where none does.
+        presets: the configurations that the command builds by name, the default first.
+        is_prior: whether it is p(hr), without any condition.
+    """
+
+    name: str
+    network: type[nn.Module]
+    config: Callable[[Mapping[str, Any]], Any]
+    objective: str | None = None
+    presets: Mapping[str, Any] = field(default_factory=dict)
+    is_prior: bool = False
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        """A network with fresh weights from the plain values of a header."""
+        return self.network(self.config(config))
 
 
 def openai_config(config: Mapping[str, Any]) -> VDVAEConfig:
@@ -44,96 +65,56 @@ def openai_config(config: Mapping[str, Any]) -> VDVAEConfig:
     return VDVAEConfig(**config)
 
 
-ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
-    COMPACT_VDVAE_SR: build_compact,
-    "compact-vdvae": lambda config: CompactVDVAE(compact_config_from(config)),
-    "compact-vdvae-sr-on-prior": lambda config: CompactVDVAESROnPrior(compact_config_from(config)),
-    "compact-cvdvae": lambda config: CompactCVDVAE(CompactCVDVAEConfig.from_dict(config)),
-    "openai-vdvae": lambda config: VDVAE(openai_config(config)),
-    "vdvae-sr": lambda config: VDVAESR(VDVAESRConfig.from_dict(config)),
-    "cvdvae": lambda config: CVDVAE(CVDVAEConfig.from_dict(config)),
-    "srvae": lambda config: SRVAE(SRVAEConfig.from_dict(config)),
-    "cnn-vae": cnn_vae_from,
-}
-
-_NAMES: Mapping[type[nn.Module], str] = {
-    CompactVDVAESR: COMPACT_VDVAE_SR,
-    CompactVDVAE: "compact-vdvae",
-    CompactVDVAESROnPrior: "compact-vdvae-sr-on-prior",
-    CompactCVDVAE: "compact-cvdvae",
-    VDVAE: "openai-vdvae",
-    VDVAESR: "vdvae-sr",
-    CVDVAE: "cvdvae",
-    SRVAE: "srvae",
-    CNNVAE: "cnn-vae",
-}
-
-_PRIOR_LEVELS = (
-    Level(cell=64, width=64, blocks=1, latent_channels=8, lr_blocks=1),
-    Level(cell=32, width=64, blocks=2, latent_channels=8, lr_blocks=1),
-    Level(cell=16, width=64, blocks=3, latent_channels=8, lr_blocks=2),
-    Level(cell=8, width=64, blocks=4, latent_channels=8, lr_blocks=2),
-    Level(cell=4, width=64, blocks=6, latent_channels=8, lr_blocks=6),
-    Level(cell=2, width=32, blocks=4, latent_channels=4),
+_ROWS = (
+    Architecture(
+        name=COMPACT_VDVAE_SR,
+        network=CompactVDVAESR,
+        config=compact_config_from,
+        objective="vdvae-sr",
+        presets=PRESETS,
+    ),
+    Architecture(
+        name="compact-vdvae",
+        network=CompactVDVAE,
+        config=compact_config_from,
+        objective="vdvae",
+        presets=PRIOR_PRESETS,
+        is_prior=True,
+    ),
+    Architecture(
+        name="compact-vdvae-sr-on-prior",
+        network=CompactVDVAESROnPrior,
+        config=compact_config_from,
+        objective="vdvae-sr",
+    ),
+    Architecture(
+        name="compact-cvdvae",
+        network=CompactCVDVAE,
+        config=CompactCVDVAEConfig.from_dict,
+        objective="cvdvae",
+    ),
+    Architecture(name="openai-vdvae", network=VDVAE, config=openai_config, is_prior=True),
+    Architecture(
+        name="vdvae-sr", network=VDVAESR, config=VDVAESRConfig.from_dict, objective="vdvae-sr"
+    ),
+    Architecture(name="cvdvae", network=CVDVAE, config=CVDVAEConfig.from_dict, objective="cvdvae"),
+    Architecture(
+        name="srvae",
+        network=SRVAE,
+        config=SRVAEConfig.from_dict,
+        objective="srvae",
+        presets=SRVAE_PRESETS,
+    ),
+    Architecture(
+        name="cnn-vae",
+        network=CNNVAE,
+        config=lambda config: CNNVAEConfig(**config),
+        objective="cnn-vae",
+    ),
 )
 
-PRESETS: Mapping[str, CompactConfig] = {
-    "vdvae-sr-x4": CompactConfig(
-        scale=4,
-        levels=(
-            Level(cell=16, width=48, blocks=1, latent_channels=8, lr_blocks=1),
-            Level(cell=8, width=48, blocks=2, latent_channels=8, lr_blocks=1),
-            Level(cell=4, width=48, blocks=4, latent_channels=8, lr_blocks=5),
-            Level(cell=2, width=24, blocks=1, latent_channels=4),
-        ),
-    ),
-    "vdvae-sr-x4-large": CompactConfig(
-        scale=4,
-        levels=(
-            Level(cell=16, width=64, blocks=2, latent_channels=8, lr_blocks=2),
-            Level(cell=8, width=64, blocks=3, latent_channels=8, lr_blocks=2),
-            Level(cell=4, width=64, blocks=4, latent_channels=8, lr_blocks=5),
-            Level(cell=2, width=32, blocks=2, latent_channels=4),
-        ),
-    ),
-    "vdvae-sr-x4-tiny": CompactConfig(
-        scale=4,
-        levels=(
-            Level(cell=16, width=32, blocks=1, latent_channels=8, lr_blocks=1),
-            Level(cell=8, width=32, blocks=2, latent_channels=8, lr_blocks=1),
-            Level(cell=4, width=32, blocks=4, latent_channels=8, lr_blocks=5),
-            Level(cell=2, width=16, blocks=1, latent_channels=4),
-        ),
-    ),
-    "vdvae-sr-x2": CompactConfig(
-        scale=2,
-        levels=(
-            Level(cell=8, width=64, blocks=2, latent_channels=8, lr_blocks=2),
-            Level(cell=4, width=64, blocks=3, latent_channels=8, lr_blocks=2),
-            Level(cell=2, width=64, blocks=4, latent_channels=8, lr_blocks=5),
-        ),
-    ),
-    "vdvae-sr-x8": CompactConfig(
-        scale=8,
-        levels=(
-            Level(cell=32, width=64, blocks=2, latent_channels=8, lr_blocks=2),
-            Level(cell=16, width=64, blocks=3, latent_channels=8, lr_blocks=2),
-            Level(cell=8, width=64, blocks=4, latent_channels=8, lr_blocks=6),
-            Level(cell=4, width=32, blocks=2, latent_channels=4),
-            Level(cell=2, width=32, blocks=1, latent_channels=4),
-        ),
-    ),
-}
-"""Compact configurations of VDVAE-SR that ``vdsr train`` builds by name."""
-
-PRIOR_PRESETS: Mapping[str, CompactConfig] = {
-    "vdvae-x4-prior": CompactConfig(scale=4, levels=_PRIOR_LEVELS)
-}
-"""Compact configurations of the unconditional VDVAE that ``vdsr train`` builds by name.
-
-A CVDVAE or VDVAE-SR on such a prior (``cvdvae-x4``) has the configuration of its prior.
-"""
-
+ARCHITECTURES: Mapping[str, Architecture] = {row.name: row for row in _ROWS}
+"""Every row, by name."""
 
 _CONFIG_ERRORS: Final = (
     ArithmeticError,
@@ -148,28 +129,45 @@ _CONFIG_ERRORS: Final = (
 """What a configuration of anything at all, as a stranger's file may hold it, raises."""
 
 
-def build_model(
-    architecture: str, config: Mapping[str, Any], *, stored: int | None = None
-) -> nn.Module:
+def build_model(architecture: str, config: Mapping[str, Any]) -> nn.Module:
     """The module that a checkpoint's header describes, with fresh weights.
-
-    Args:
-        stored: how many numbers the checkpoint holds. A configuration of four times as many, the
-            most that a file without its encoder lacks, is refused before it takes any memory.
 
     Raises:
         WeightsError: an architecture that this version does not know, or a config it refuses.
     """
+    row = _row_named(architecture)
+    with _refusing(architecture):
+        return row.build(config)
+
+
+def build_empty(architecture: str, config: Mapping[str, Any], *, stored: int) -> nn.Module:
+    """:func:`build_model` on the device "meta": shapes without numbers, which takes no memory.
+
+    Args:
+        stored: how many numbers the checkpoint holds. A configuration of four times as many, the
+            most that a file without its encoder lacks, is refused.
+
+    Raises:
+        WeightsError: as :func:`build_model`.
+    """
+    row = _row_named(architecture)
+    with _refusing(architecture), torch.device("meta"), _at_most(4 * stored):
+        return row.build(config)
+
+
+def _row_named(architecture: str) -> Architecture:
     if architecture not in ARCHITECTURES:
         raise WeightsError(
             f"unknown architecture {architecture!r}", hint=f"known: {', '.join(ARCHITECTURES)}"
         )
-    build = ARCHITECTURES[architecture]
+    return ARCHITECTURES[architecture]
+
+
+@contextmanager
+def _refusing(architecture: str) -> Iterator[None]:
+    """Turns what an impossible configuration raises into a WeightsError."""
     try:
-        if stored is not None:
-            with torch.device("meta"), _at_most(4 * stored):
-                build(config)
-        return build(config)
+        yield
     except _CONFIG_ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise WeightsError(f"the {architecture} configuration is not valid: {reason}") from error
@@ -195,9 +193,9 @@ def _at_most(numbers: int) -> Iterator[None]:
         yield
 
 
-def architecture_of(model: nn.Module) -> str:
-    """The name of a model's architecture, for a checkpoint's header."""
-    return _NAMES[type(model)]
+def architecture_of(model: nn.Module) -> Architecture:
+    """The row of a model."""
+    return next(row for row in _ROWS if row.network is type(model))
 
 
 def config_of(model: nn.Module) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""What the sampling engine asks of a model besides ``sample``: which tiles, and which pixels.
+"""The parts that models of a kind share: which pixels a likelihood makes, and which tiles it takes.
 
-    AnySizeSampling     tiles of any size          logistic     (B, 6 or 9, H, W)
-    FixedSizeSampling   one size, a 1x1 top        DMOL         (B, 10 K, H, W)
+    LogisticPixels     one logistic a colour    (B, 6 or 9, H, W)
+    MixturePixels      DMOL                     (B, 10 K, H, W)
+    AnySizeSampling    tiles of any size        LogisticPixels
+    FixedSizeSampling  one size, a 1x1 top      MixturePixels
 
-Both turn the likelihood's parameters into pixels: its mean, or a draw by standard logistic noise.
+Pixels are the likelihood's mean, or a draw from it by standard logistic noise.
 """
 
 from typing import Protocol
@@ -39,11 +41,9 @@ class _Means:
         return self.pixels(self.sample(lr, noise, temperature, repeats=repeats), None)
 
 
-class AnySizeSampling(_Means):
-    """Of a convolutional model with one logistic a colour."""
+class LogisticPixels:
+    """Of a model whose likelihood is one logistic a colour: (B, 6 or 9, H, W)."""
 
-    fixed_tile: int | None = None
-    """The only side that LR inputs may have; None where any multiple of ``lr_multiple`` will do."""
     pixel_noise_channels = 3
     """Channels of logistic noise that a draw of the pixels takes."""
 
@@ -52,7 +52,37 @@ class AnySizeSampling(_Means):
         return logistic_pixels(parameters, noise)
 
 
-class FixedSizeSampling(_Means):
+class MixturePixels:
+    """Of a model whose likelihood is a mixture of K discretised logistics: (B, 10 K, H, W)."""
+
+    @property
+    def hr_config(self) -> VDVAEConfig:
+        """Of the network that makes the HR picture."""
+        raise NotImplementedError
+
+    @property
+    def pixel_noise_channels(self) -> int:
+        """Channels of logistic noise that a draw takes: 3 colours and K components."""
+        return 3 + self.hr_config.num_mixtures
+
+    def pixels(self, parameters: Tensor, noise: Tensor | None) -> Tensor:
+        """The likelihood's parameters (B, 10 K, H, W) -> pixels (B, 3, H, W) on [-1, 1].
+
+        Args:
+            parameters: of the mixture.
+            noise: (B, 3 + K, H, W) standard logistic, or None for the mean.
+        """
+        return dmol_pixels(parameters, noise, low_bit=self.hr_config.low_bit)
+
+
+class AnySizeSampling(LogisticPixels, _Means):
+    """Of a convolutional model: it sees as much of the picture as it is given."""
+
+    fixed_tile: int | None = None
+    """The only side that LR inputs may have; None where any multiple of ``lr_multiple`` will do."""
+
+
+class FixedSizeSampling(MixturePixels, _Means):
     """Of a model of the published shape: it knows one picture size and sees a tile as a picture.
 
     Its maps of fixed size lie where they lie in each tile, and the latents of its 1x1 top are one
@@ -60,11 +90,6 @@ class FixedSizeSampling(_Means):
     """
 
     scale: int
-
-    @property
-    def hr_config(self) -> VDVAEConfig:
-        """Of the network that makes the HR picture."""
-        raise NotImplementedError
 
     @property
     def latent_shapes(self) -> list[LatentShape]:
@@ -81,17 +106,3 @@ class FixedSizeSampling(_Means):
         """Tiles start on multiples of it: the coarsest cell below the top, in LR pixels."""
         cells = [shape.cell for shape in self.latent_shapes if not shape.is_global]
         return max(1, max(cells) // self.scale)
-
-    @property
-    def pixel_noise_channels(self) -> int:
-        """Channels of logistic noise that a draw of the pixels takes."""
-        return 3 + self.hr_config.num_mixtures
-
-    def pixels(self, parameters: Tensor, noise: Tensor | None) -> Tensor:
-        """The likelihood's parameters (B, 10 K, H, W) -> pixels (B, 3, H, W) on [-1, 1].
-
-        Args:
-            parameters: of the mixture.
-            noise: (B, 3 + K, H, W) standard logistic, or None for the mean.
-        """
-        return dmol_pixels(parameters, noise, low_bit=self.hr_config.low_bit)

@@ -85,7 +85,6 @@ class SRVAEConfig:
 
 
 SRVAE_PRESETS: Mapping[str, SRVAEConfig] = {
-    "srvae-paper": SRVAEConfig(),
     "srvae-x2": SRVAEConfig(
         components=3,
         flow=DenseSpec(growth=16, steps=1),
@@ -100,5 +99,6 @@ SRVAE_PRESETS: Mapping[str, SRVAEConfig] = {
         residual_unit=0.1,
         first_deviation=0.1,
     ),
+    "srvae-paper": SRVAEConfig(),
 }
 """Configurations that ``vdsr train srvae`` builds by name."""

@@ -110,6 +110,19 @@ def encoder_defect(lacking: Iterable[str]) -> str:
     )
 
 
+def published_defect(architecture: str, config: Mapping[str, Any], shapes: Shapes) -> str | None:
+    """What a published prior's file lacks, for a person; None of a whole one, or of another.
+
+    Raises:
+        WeightsError: a file that cannot even generate.
+    """
+    published = config.get("published")
+    if architecture != "openai-vdvae" or published is None:
+        return None
+    lacking = check_published(published, shapes)
+    return encoder_defect(lacking) if lacking else None
+
+
 def check_state(
     name: str, model: nn.Module, state: Mapping[str, Tensor], *, published: str | None = None
 ) -> None:

@@ -30,6 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from vdsr_cli.models.blocks import BlockStyle, TopDownBlock
 from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_nll, to_levels
 from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
+from vdsr_cli.models.sampling import MixturePixels
 from vdsr_cli.models.vdvae_config import PUBLISHED, EncoderConfig, Layer, VDVAEConfig
 
 __all__ = [
@@ -213,7 +214,7 @@ class Decoder(nn.Module):
         return last
 
 
-class VDVAE(nn.Module):
+class VDVAE(MixturePixels, nn.Module):
     """The unconditional model; see the module's diagram."""
 
     def __init__(self, config: VDVAEConfig) -> None:
@@ -223,9 +224,34 @@ class VDVAE(nn.Module):
         self.decoder = Decoder(config)
 
     @property
+    def hr_config(self) -> VDVAEConfig:
+        """Its own configuration."""
+        return self.config
+
+    @property
     def latent_shapes(self) -> list[LatentShape]:
         """Every stochastic layer in the order of drawing, coarse to fine."""
         return self.config.latent_shapes
+
+    @property
+    def side_px(self) -> int | None:
+        """The side of the one size of picture it knows."""
+        return self.config.image_size
+
+    @property
+    def cell_px(self) -> int:
+        """The same: the coarsest latent is of the whole picture."""
+        return self.config.image_size
+
+    @property
+    def is_low_bit(self) -> bool:
+        """Whether its likelihood is of 5 bits, as that of ffhq256."""
+        return self.config.low_bit
+
+    def widest_map(self, height: int, width: int) -> int:
+        """Numbers of the decoder's largest feature map; the size is always the one it knows."""
+        sides = {layer.resolution for layer in self.config.decoder_layers}
+        return max(self.config.width_at(side) * side**2 for side in sides)
 
     def forward(self, image: Tensor, noise: NoiseSource) -> Elbo:
         """One training pass: the parts of the negative ELBO, in nats per picture.
@@ -233,7 +259,11 @@ class VDVAE(nn.Module):
         Arguments as :meth:`posterior`.
         """
         parameters, rate = self.posterior(image, noise)
-        return Elbo(distortion(image, parameters, self.config), rate)
+        return Elbo(self.distortion(image, parameters), rate)
+
+    def distortion(self, image: Tensor, parameters: Tensor) -> Tensor:
+        """-log p(image | latents), (B,) nats per picture; of a 5-bit model, of the floored one."""
+        return distortion(image, parameters, self.config)
 
     def posterior(self, image: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor]:
         """Draws latents from q(z | image); returns what the decoder makes of them, and their KL.
@@ -258,12 +288,17 @@ class VDVAE(nn.Module):
         return parameters, torch.stack(rates)
 
     def sample(
-        self, batch: int, noise: NoiseSource | None, temperature: Temperature = 1.0
+        self,
+        batch: int,
+        size: tuple[int, int],
+        noise: NoiseSource | None,
+        temperature: Temperature = 1.0,
     ) -> Tensor:
         """Draws ``batch`` pictures' latents from the prior; returns the likelihood's parameters.
 
         Args:
             batch: how many.
+            size: their height and width, which can only be those it knows.
             noise: standard normals of each layer; None for the mean path.
             temperature: of all blocks or of each; at 0 no noise is asked for.
 
@@ -271,6 +306,9 @@ class VDVAE(nn.Module):
             (B, 10 K, S, S) float32; see :func:`~vdsr_cli.models.dmol.dmol_mean` and
             :func:`~vdsr_cli.models.dmol.dmol_sample`.
         """
+
+        if size != (self.side_px, self.side_px):
+            raise ValueError(f"pictures of {size} from a model of {self.side_px}")
 
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
             factor = temperature_at(temperature, shape)

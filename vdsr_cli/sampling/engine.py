@@ -24,7 +24,7 @@ from vdsr_cli.errors import DeviceError
 from vdsr_cli.models.protocol import LatentShape, NoiseSource, Sampler
 from vdsr_cli.runtime import Runtime, is_out_of_memory
 from vdsr_cli.sampling.cuda_graphs import sample
-from vdsr_cli.sampling.noise import NoiseField
+from vdsr_cli.sampling.noise import PIXEL_LAYER, NoiseField
 from vdsr_cli.sampling.tiling import (
     AxisPlan,
     Padding,
@@ -34,8 +34,6 @@ from vdsr_cli.sampling.tiling import (
     tiles_for,
 )
 
-PIXEL_LAYER = -1
-"""The noise field's layer for the likelihood's own noise (``--pixels sample``)."""
 _MOST_TILES = 64
 """Of a batch that memory decides: a card is busy with fewer, and strips would be large."""
 _SAMPLES_A_PASS = 8

@@ -11,12 +11,17 @@ agree where they overlap; sample 3 of 5 is sample 3 of 100.
     cell hash, channel/2  ─► 32 bits      (rows, columns, ceil(channels / 2)) ─► two 16-bit indices
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from vdsr_cli.models.protocol import LatentShape, NoiseSource
+
+PIXEL_LAYER = -1
+"""The noise field's layer for the likelihood's own noise (``--pixels sample``)."""
 _MASK64 = (1 << 64) - 1
 _TABLE_BITS = 16
 _CHUNK_CELLS = 1 << 16
@@ -113,3 +118,38 @@ class NoiseField:
             index = bits.view(torch.int16).int() + (1 << (_TABLE_BITS - 1))
             torch.index_select(table, 0, index.view(-1), out=out[top : top + step].view(-1))
         return out[:, :, :channels]
+
+
+def noise_of(
+    fields: Sequence[NoiseField],
+    size: tuple[int, int],
+    device: torch.device,
+    *,
+    origin: tuple[int, int] = (0, 0),
+) -> NoiseSource:
+    """The latents' noise of some samples: (samples, channels, H / cell, W / cell) of each layer.
+
+    ``origin`` is where in a larger picture the pixels begin, row and column in whole cells.
+    """
+
+    def draw(shape: LatentShape) -> Tensor:
+        spans = zip(origin, size, strict=True)
+        rows, columns = (_cells(start, length, shape.cell, device) for start, length in spans)
+        drawn = [field.normal(shape.layer, rows, columns, shape.channels) for field in fields]
+        return torch.stack(drawn).permute(0, 3, 1, 2)
+
+    return draw
+
+
+def pixel_noise(
+    fields: Sequence[NoiseField], channels: int, size: tuple[int, int], device: torch.device
+) -> Tensor:
+    """Logistic noise for the pixels of some samples: (samples, channels, H, W)."""
+    rows, columns = (_cells(0, length, 1, device) for length in size)
+    drawn = [field.logistic(PIXEL_LAYER, rows, columns, channels) for field in fields]
+    return torch.stack(drawn).permute(0, 3, 1, 2)
+
+
+def _cells(start: int, length: int, cell: int, device: torch.device) -> Tensor:
+    first = start // cell
+    return torch.arange(first, first + length // cell, dtype=torch.int32, device=device)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from vdsr_cli.bench.methods import bicubic
 from vdsr_cli.config import torch_seed
-from vdsr_cli.errors import UsageError
 from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
 from vdsr_cli.metrics import psnr_rgb
 from vdsr_cli.models.cnn_vae import CNNVAE, HR_SIZE, SCALE, CNNVAEConfig
@@ -23,8 +22,9 @@ from vdsr_cli.training.cnn_vae import CNNVAETrainConfig, CNNVAETrainer
 from vdsr_cli.training.config import Row, RunPlan
 from vdsr_cli.training.idx import TEST_IMAGES, TRAIN_IMAGES, IdxStore, find_idx
 from vdsr_cli.training.objectives import to_unit_range
-from vdsr_cli.training.run_folder import alone_in, find_checkpoint
-from vdsr_cli.training.start import load_weights, model_of_run
+from vdsr_cli.training.run_folder import alone_in
+from vdsr_cli.training.start import model_of_run
+from vdsr_cli.weights.runs import find_checkpoint
 
 _BATCH = 500
 _SHOWN_PX = 112
@@ -102,21 +102,6 @@ def _train(request: CNNVAETrainRequest) -> CNNVAETrainer:
         )
     )
     return trainer
-
-
-def load_cnn_vae(name: str) -> CNNVAE:
-    """The network of a model's name, a weights file or a run.
-
-    Raises:
-        WeightsError: missing, damaged, or not of its own configuration.
-        UsageError: another kind of network.
-    """
-    model = load_weights(name)
-    if not isinstance(model, CNNVAE):
-        raise UsageError(
-            f"{name} is not a CNN-VAE", hint="cnn-vae-x2 is one, and what vdsr train cnn-vae makes"
-        )
-    return model.eval().requires_grad_(False)
 
 
 @torch.inference_mode()

@@ -19,11 +19,13 @@ from vdsr_cli.bench.data import to_pixels
 from vdsr_cli.config import DEFAULT_BATCH
 from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.images import encode_levels, refuse_impossible, save_levels
+from vdsr_cli.loading import LoadedPrior
+from vdsr_cli.models.dmol import LOW_BIT_NOTE, to_image
+from vdsr_cli.models.protocol import Prior
 from vdsr_cli.outputs import Existing, is_taken, refuse_taken
 from vdsr_cli.paths import Naming, output_format
 from vdsr_cli.runtime import Runtime, is_out_of_memory
-from vdsr_cli.sampling.noise import NoiseField
-from vdsr_cli.sampling.priors import LOW_BIT_NOTE, LoadedPrior, Prior, logistic_of, noise_of
+from vdsr_cli.sampling.noise import NoiseField, noise_of, pixel_noise
 
 DEFAULT_SIDE_PX = 256
 GAP_PX = 2
@@ -115,7 +117,7 @@ def generate(
         temperature=request.temperature,
         seed=request.seed,
         seconds=0.0,
-        notes=(LOW_BIT_NOTE,) if loaded.prior.is_low_bit else (),
+        notes=(LOW_BIT_NOTE,) if loaded.model.is_low_bit else (),
     )
     if not todo:
         return done
@@ -125,7 +127,7 @@ def generate(
     for index in todo:
         _refuse_format(outputs[index], naming, shape)
     on_start(len(indices))
-    pictures = _told(draw_pictures(loaded.prior, indices, size, request, runtime), on_picture)
+    pictures = _told(draw_pictures(loaded.model, indices, size, request, runtime), on_picture)
     if is_grid:
         pictures = iter([picture_grid(list(pictures), columns_of(request))])
     notes = done.notes
@@ -137,7 +139,7 @@ def generate(
 
 def size_of(loaded: LoadedPrior, request: GenerateRequest) -> tuple[int, int]:
     """Height and width of the pictures; raises UsageError for one the prior cannot make."""
-    side = loaded.prior.side_px
+    side = loaded.model.side_px
     if side is None:
         return request.size or (DEFAULT_SIDE_PX, DEFAULT_SIDE_PX)
     if request.size not in (None, (side, side)):
@@ -260,11 +262,12 @@ def _draw(
     fields = [NoiseField(seed=request.seed, sample=index) for index in chosen]
     is_random, is_drawn = request.temperature > 0, request.output == "sample"
     noise = noise_of(fields, size, runtime.device) if is_random else None
-    logistic = logistic_of(fields, size, runtime.device) if is_drawn else None
+    channels = prior.pixel_noise_channels
+    logistic = pixel_noise(fields, channels, size, runtime.device) if is_drawn else None
     parameters = prior.sample(len(chosen), size, noise, request.temperature)
     if not torch.isfinite(parameters.sum()):
         raise DeviceError("a picture is not finite", hint="try --dtype float32")
-    return to_pixels(prior.pixels(parameters, logistic))
+    return to_pixels(to_image(prior.pixels(parameters, logistic)))
 
 
 def columns_of(request: GenerateRequest) -> int:

@@ -16,28 +16,19 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vdsr_cli.consistency import degrade
 from vdsr_cli.errors import UsageError
 from vdsr_cli.figures.plot import Figure, Panel, draw_figure
 from vdsr_cli.metrics import pairwise_rms
-from vdsr_cli.models.compact_prior import CompactVDVAE
-from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_pixels
-from vdsr_cli.models.logistic import logistic_pixels
-from vdsr_cli.models.protocol import LatentShape, NoiseSource
-from vdsr_cli.models.vdvae import VDVAE
-from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling.engine import PIXEL_LAYER
-from vdsr_cli.sampling.noise import NoiseField
-from vdsr_cli.training.start import load_weights
+from vdsr_cli.models.protocol import LatentShape, NoiseSource, Prior
+from vdsr_cli.sampling.noise import NoiseField, noise_of, pixel_noise
 
 NEGLIGIBLE = 0.5
 """Grey levels below which the paper calls a distance negligible."""
 DEFAULT_SIZE_PX = 128
 """Side of the pictures of a prior that takes any."""
-
-Prior = CompactVDVAE | VDVAE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,31 +113,12 @@ class LayerDistances:
         }
 
 
-def load_prior(name: str, runtime: Runtime) -> Prior:
-    """The placed prior of a name, a weights file, a run folder or its ``last.pt``.
-
-    Raises:
-        WeightsError: missing, damaged, or not of its own configuration.
-        UsageError: no unconditional VDVAE.
-    """
-    model = load_weights(name)
-    if not isinstance(model, CompactVDVAE | VDVAE):
-        raise UsageError(
-            f"{name} is no unconditional prior",
-            hint="vdvae-x4-prior and the openai/ models are",
-        )
-    return cast(Prior, runtime.place(model))
-
-
 def picture_size(prior: Prior, request: LayersRequest) -> int:
     """The side of the pictures, checked against the prior and the scales; raises UsageError."""
-    if isinstance(prior, VDVAE):
-        step = size = prior.config.image_size
-    else:
-        step, size = prior.latent_shapes[0].cell, DEFAULT_SIZE_PX
-    size = request.size_px or size
-    if size % step or (isinstance(prior, VDVAE) and size != step):
-        kind = "" if isinstance(prior, VDVAE) else "a multiple of "
+    step = prior.cell_px
+    size = request.size_px or prior.side_px or DEFAULT_SIZE_PX
+    if size % step or prior.side_px not in (None, size):
+        kind = "" if prior.side_px else "a multiple of "
         raise UsageError(f"--size {size}: this prior's pictures have a side of {kind}{step}")
     unfit = [scale for scale in request.scales if size % scale]
     if unfit:
@@ -167,11 +139,11 @@ def measure_codes(prior: Prior, request: LayersRequest) -> Iterator[Tensor]:
         UsageError: pictures of that size cannot be had or reduced.
     """
     size = picture_size(prior, request)
-    device = next(prior.parameters()).device
+    device = next(cast(nn.Module, prior).parameters()).device
     for code in range(request.codes):
         samples = range(code * request.draws, (code + 1) * request.draws)
         fields = [NoiseField(seed=request.seed, sample=sample) for sample in samples]
-        noises = [_noise(fields, shape, size, device) for shape in prior.latent_shapes]
+        noises = [noise_of(fields, (size, size), device)(shape) for shape in prior.latent_shapes]
         rows = []
         for fixed in fixed_counts(len(noises), request.every):
             pictures = _draw(prior, fix_first(noises, fixed), fields, size, request)
@@ -226,35 +198,12 @@ def _draw(
     request: LayersRequest,
 ) -> Tensor:
     """Pictures (draws, 3, size, size) in grey levels, 0..255, not rounded."""
-    draws, is_drawn = len(fields), request.output == "sample"
-    if isinstance(prior, VDVAE):
-        parameters = prior.sample(draws, noise, request.temperature)
-        channels = 3 + parameters.shape[1] // CHANNELS_PER_COMPONENT
-        pixels = dmol_pixels(
-            parameters, _pixel_noise(fields, channels, parameters) if is_drawn else None
-        )
-    else:
-        parameters = prior.sample(draws, (size, size), noise, request.temperature)
-        pixels = logistic_pixels(
-            parameters, _pixel_noise(fields, 3, parameters) if is_drawn else None
-        )
-    return (pixels.clamp(-1, 1) + 1) * 127.5
-
-
-def _pixel_noise(fields: Sequence[NoiseField], channels: int, like: Tensor) -> Tensor:
-    """Logistic noise (draws, channels, H, W) for pixels."""
-    place = torch.arange(like.shape[-1], dtype=torch.int32, device=like.device)
-    drawn = [field.logistic(PIXEL_LAYER, place, place, channels) for field in fields]
-    return torch.stack(drawn).permute(0, 3, 1, 2)
-
-
-def _noise(
-    fields: Sequence[NoiseField], shape: LatentShape, size: int, device: torch.device
-) -> Tensor:
-    """One layer's normals (draws, C, size / cell, size / cell)."""
-    place = torch.arange(size // shape.cell, dtype=torch.int32, device=device)
-    drawn = [field.normal(shape.layer, place, place, shape.channels) for field in fields]
-    return torch.stack(drawn).permute(0, 3, 1, 2)
+    parameters = prior.sample(len(fields), (size, size), noise, request.temperature)
+    logistic = None
+    if request.output == "sample":
+        channels, device = prior.pixel_noise_channels, parameters.device
+        logistic = pixel_noise(fields, channels, (size, size), device)
+    return (prior.pixels(parameters, logistic).clamp(-1, 1) + 1) * 127.5
 
 
 def layers_figure(distances: LayerDistances) -> Figure:

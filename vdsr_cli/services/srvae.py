@@ -13,17 +13,14 @@ from torch import Tensor
 
 from vdsr_cli.bench.methods import bicubic
 from vdsr_cli.config import torch_seed
-from vdsr_cli.errors import UsageError
 from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
 from vdsr_cli.metrics import psnr_y
 from vdsr_cli.models.distributions import importance_weighted_nll
 from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_mean, dmol_sample
 from vdsr_cli.models.protocol import LatentShape, NoiseSource
 from vdsr_cli.models.srvae import SCALE, SRVAE, Bound
-from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.training.data import CropSpec, PictureStore, find_pictures
 from vdsr_cli.training.objectives import to_unit_range
-from vdsr_cli.training.start import load_weights
 
 PSNR_CAP = 60.0
 """A crop whose luma is met more nearly than this, such as a flat one, counts as this."""
@@ -61,21 +58,6 @@ class Crops:
         """The same, some at a time."""
         pairs = zip(self.hr.split(_BATCH), self.lr.split(_BATCH), strict=True)  # type: ignore[no-untyped-call]
         return [Crops(hr=hr, lr=lr) for hr, lr in pairs]
-
-
-def load_srvae(name: str, device: str = "auto") -> SRVAE:
-    """The float32 network of a model's name, a weights file or a run, on a device.
-
-    Raises:
-        WeightsError: missing, damaged, or not of its own configuration.
-        UsageError: another kind of network.
-        DeviceError: no such device.
-    """
-    runtime = choose_runtime(device, "float32")
-    model = load_weights(name)
-    if not isinstance(model, SRVAE):
-        raise UsageError(f"{name} is not an srVAE", hint="vdsr train srvae makes one")
-    return model.eval().requires_grad_(False).to(runtime.device)
 
 
 def take_crops(sources: Sequence[Path], *, count: int, size_px: int, seed: int) -> Crops:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vdsr_cli.config import torch_seed
 from vdsr_cli.errors import OutputError, UsageError, WeightsError
 from vdsr_cli.files import write_text_atomic
+from vdsr_cli.loading import read_weights
 from vdsr_cli.metrics import LPIPS
 from vdsr_cli.models.compact import CompactHierarchy
 from vdsr_cli.models.cvdvae import CVDVAE
@@ -27,24 +28,13 @@ from vdsr_cli.training.config import Row, RunPlan, TrainConfig, check_crop
 from vdsr_cli.training.curves import save_curves
 from vdsr_cli.training.data import CropSpec, PictureStore, find_pictures
 from vdsr_cli.training.loop import Trainer
-from vdsr_cli.training.run_folder import (
-    CURVES,
-    alone_in,
-    find_checkpoint,
-    read_checkpoint,
-    read_log,
-    run_files,
-)
+from vdsr_cli.training.run_folder import CURVES, alone_in, read_log, run_files
 from vdsr_cli.training.srvae import initialise_from_data
-from vdsr_cli.training.start import (
-    check_scale_of,
-    model_of_run,
-    new_model,
-    read_network,
-)
+from vdsr_cli.training.start import check_scale_of, model_of_run, new_model
 from vdsr_cli.training.validation import Validator
 from vdsr_cli.training.world import World, join_world, leave_world
 from vdsr_cli.weights import Checkpoint, write_safetensors
+from vdsr_cli.weights.runs import find_checkpoint, read_checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,7 +350,7 @@ def _blended(state: Mapping[str, Tensor], blend: Mapping[str, float]) -> dict[st
         raise UsageError("the shares of --blend must be above 0 and leave some for the run itself")
     mixed = {name: rest * value.float() for name, value in state.items()}
     for other, share in blend.items():
-        found = read_network(other).state
+        found = read_weights(other).state
         if {n: v.shape for n, v in found.items()} != {n: v.shape for n, v in mixed.items()}:
             raise WeightsError(f"{other} is of another network than the run")
         for name, value in mixed.items():

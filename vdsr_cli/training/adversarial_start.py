@@ -11,8 +11,8 @@ from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.metrics import LPIPS
 from vdsr_cli.metrics.learned import choose_metrics, load_learned
 from vdsr_cli.training.adversarial import LEAST_SIDE, SIDE_MULTIPLE, AdversarialPhase
-from vdsr_cli.training.run_folder import find_checkpoint, read_checkpoint
 from vdsr_cli.training.validation import model_upscales
+from vdsr_cli.weights.runs import find_checkpoint, read_checkpoint
 
 if TYPE_CHECKING:
     from vdsr_cli.services.train import TrainRequest

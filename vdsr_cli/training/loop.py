@@ -24,15 +24,10 @@ from vdsr_cli.training.degradation import RealDegradation
 from vdsr_cli.training.objectives import Losses, objective_of, to_unit_range, vdvae_sr_losses
 from vdsr_cli.training.optimizer import set_rate, step_if
 from vdsr_cli.training.randomness import StepRandom
-from vdsr_cli.training.run_folder import (
-    MEAN,
-    append_log,
-    prepare_folder,
-    read_checkpoint,
-    write_checkpoint,
-)
+from vdsr_cli.training.run_folder import MEAN, append_log, prepare_folder, write_checkpoint
 from vdsr_cli.training.schedule import ema_decay_at, learning_rate_factor, rise
 from vdsr_cli.training.world import World
+from vdsr_cli.weights.runs import read_checkpoint
 
 __all__ = ["Losses", "RunPlan", "TrainConfig", "Trainer", "to_unit_range", "vdvae_sr_losses"]
 
@@ -382,7 +377,7 @@ class Trainer:
             "step": self.step,
             "skipped": self.skipped,
             "config": asdict(self.config),
-            "kind": architecture_of(self.model),
+            "kind": architecture_of(self.model).name,
             "architecture": config_of(self.model),
             "legs": self.legs,
         }

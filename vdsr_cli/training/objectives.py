@@ -24,6 +24,7 @@ from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE
 from vdsr_cli.models.cvdvae import CVDVAE
 from vdsr_cli.models.protocol import Elbo, NoiseSource
+from vdsr_cli.models.registry import architecture_of
 from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.models.vdvae_sr import VDVAESR
@@ -63,7 +64,7 @@ def to_unit_range(pixels: Tensor) -> Tensor:
 
 
 def vdvae_sr_losses(
-    model: CompactVDVAESR,
+    model: CompactVDVAESR | VDVAESR | SRVAE,
     hr: Tensor,
     lr: Tensor,
     noise: NoiseSource | None,
@@ -76,6 +77,8 @@ def vdvae_sr_losses(
         lr: (B, 3, h, w) uint8.
         noise: posterior noise, or None to train the mean path alone.
     """
+    if isinstance(model, VDVAESR):
+        return published_vdvae_sr_losses(model, hr, lr, noise, mean_weight)
     target, lr_unit = to_unit_range(hr) * 2 - 1, to_unit_range(lr)
     if noise is None:
         return _mean_path_only(model.mean_path(lr_unit), target, mean_weight)
@@ -97,17 +100,6 @@ def published_vdvae_sr_losses(
     if mean_weight:
         mean_l1 = (model.mean_path(lr_unit) - target).abs().mean()
     return _from_elbo(model(hr_unit, lr_unit, noise), target, mean_weight, mean_l1)
-
-
-def srvae_losses(
-    model: SRVAE, hr: Tensor, lr: Tensor, noise: NoiseSource | None, mean_weight: float
-) -> Losses:
-    """:func:`vdvae_sr_losses` of srVAE, whose distortion is that of hr and of lr."""
-    target, lr_unit = to_unit_range(hr) * 2 - 1, to_unit_range(lr)
-    if noise is None:
-        return _mean_path_only(model.mean_path(lr_unit), target, mean_weight)
-    elbo, mean_path = model.elbo_and_mean(target, lr_unit, noise)
-    return _from_elbo(elbo, target, mean_weight, (mean_path - target).abs().mean())
 
 
 def vdvae_losses(
@@ -146,20 +138,19 @@ def cvdvae_losses(
     return Losses(rate + mean_weight * mean_l1, torch.zeros_like(rate), rate, mean_l1)
 
 
-_OBJECTIVES: tuple[tuple[type[nn.Module], Objective], ...] = (
-    (CompactVDVAESR, vdvae_sr_losses),
-    (VDVAESR, published_vdvae_sr_losses),
-    (CompactVDVAE, vdvae_losses),
-    (VDVAE, vdvae_losses),
-    (CompactCVDVAE, cvdvae_losses),
-    (CVDVAE, cvdvae_losses),
-    (SRVAE, srvae_losses),
-)
+_OBJECTIVES: Mapping[str | None, Objective] = {
+    "vdvae": vdvae_losses,
+    "cvdvae": cvdvae_losses,
+    "vdvae-sr": vdvae_sr_losses,
+    "srvae": vdvae_sr_losses,
+}
+"""By the name that the models' registry gives them; srVAE's distortion is that of hr and of lr."""
 
 
 def objective_of(model: nn.Module) -> Objective:
     """The objective that a model is trained on."""
-    return next(objective for kind, objective in _OBJECTIVES if isinstance(model, kind))
+    kind = architecture_of(model)
+    return vdvae_losses if kind.is_prior else _OBJECTIVES[kind.objective]
 
 
 def _mean_path_only(mean_path: Tensor, target: Tensor, mean_weight: float) -> Losses:

@@ -14,7 +14,6 @@ import json
 import math
 import os
 import shutil
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,19 +21,17 @@ from typing import IO, Any
 
 import torch
 
-from vdsr_cli.errors import OutputError, WeightsError
+from vdsr_cli.errors import OutputError
 from vdsr_cli.files import (
-    PICKLE_ERRORS,
     atomic_path,
     is_still,
     lock,
     remove_leftovers,
     write_text_atomic,
 )
-from vdsr_cli.models.registry import COMPACT_VDVAE_SR
-from vdsr_cli.weights.pickles import load_plain
+from vdsr_cli.weights.runs import LAST, PREVIOUS
 
-LAST, PREVIOUS, MEAN, LOG = "last.pt", "previous.pt", "mean.pt", "log.jsonl"
+MEAN, LOG = "mean.pt", "log.jsonl"
 CURVES = "curves.png"
 _LOCK = "run.lock"
 
@@ -83,64 +80,6 @@ def _open_alone(path: Path) -> IO[bytes] | None:
         if is_still(file, path):
             return file
         file.close()
-
-
-def find_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that a run in this folder goes on from, or None for a new run."""
-    found = (folder / name for name in (LAST, PREVIOUS))
-    return next((path for path in found if path.exists()), None)
-
-
-def read_checkpoint(
-    path: Path, device: torch.device | str = "cpu", *, mmap: bool = False
-) -> dict[str, Any]:
-    """What :func:`write_checkpoint` wrote; with ``mmap`` tensors are read when they are looked at.
-
-    Raises:
-        WeightsError: no such file, or no checkpoint of a run.
-    """
-    try:
-        state = load_plain(path, device, mmap=mmap)
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
-    except (*PICKLE_ERRORS, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path} is not the checkpoint of a run") from error
-    if not _is_checkpoint(state, path.stat().st_size):
-        raise WeightsError(f"{path} is not the checkpoint of a run")
-    return dict(state)
-
-
-def _is_checkpoint(state: Any, size_bytes: int) -> bool:
-    """Whether it has what a run goes on from, and the file had room for it."""
-    if not isinstance(state, dict) or not {"model", "ema", "step"} <= state.keys():
-        return False
-    is_dated = isinstance(state["step"], int) and isinstance(state.get("skipped", 0), int)
-    parts = state["model"], state["ema"]
-    # A view may repeat a few stored numbers without end; copying it would fill the memory.
-    return is_dated and all(_are_tensors(part, 4 * size_bytes) for part in parts)
-
-
-def _are_tensors(state: Any, most_bytes: int) -> bool:
-    is_table = isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values())
-    return is_table and sum(value.nbytes for value in state.values()) <= most_bytes
-
-
-def read_architecture(path: Path) -> tuple[str, dict[str, Any]]:
-    """The kind and configuration of a checkpoint's network, without reading its tensors.
-
-    Raises:
-        WeightsError: no such file, or no checkpoint of a run.
-    """
-    return network_of(path, read_checkpoint(path, mmap=True))
-
-
-def network_of(path: Path, state: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The kind and configuration in what :func:`read_checkpoint` gives. Raises WeightsError."""
-    try:
-        config = json.loads(json.dumps(state["architecture"]))
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} does not say what network it is of") from error
-    return state.get("kind", COMPACT_VDVAE_SR), config
 
 
 def write_checkpoint(

@@ -8,9 +8,9 @@ from vdsr_cli.models.cvdvae import CVDVAEConfig
 from vdsr_cli.models.registry import openai_config
 from vdsr_cli.models.vdvae_sr import VDVAESRConfig
 from vdsr_cli.training.published import PublishedShape
-from vdsr_cli.training.run_folder import find_checkpoint, read_architecture
 from vdsr_cli.training.start import PUBLISHED_SCALE
 from vdsr_cli.weights import read_header, resolve
+from vdsr_cli.weights.runs import find_checkpoint, read_architecture
 
 
 def published_shape(

@@ -1,52 +1,26 @@
 """What a training run starts from: a preset, finished weights, or a pretrained prior."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from torch import nn
 
 from vdsr_cli.config import SCALE_RANGE
-from vdsr_cli.errors import UsageError, WeightsError
-from vdsr_cli.models.cnn_vae import CNNVAE
+from vdsr_cli.errors import UsageError
+from vdsr_cli.loading import load_network
 from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.compact_parts import CompactConfig
 from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE, CompactVDVAESROnPrior
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
 from vdsr_cli.models.protocol import PartlyTrained
-from vdsr_cli.models.registry import (
-    PRESETS,
-    PRIOR_PRESETS,
-    architecture_of,
-    build_model,
-)
-from vdsr_cli.models.srvae import SRVAE
-from vdsr_cli.models.srvae_config import SRVAE_PRESETS
-from vdsr_cli.models.upstream import check_state
+from vdsr_cli.models.registry import ARCHITECTURES, architecture_of, build_model
 from vdsr_cli.models.vdvae import VDVAE, EncoderConfig, VDVAEConfig
 from vdsr_cli.models.vdvae_config import PUBLISHED
 from vdsr_cli.models.vdvae_sr import PUBLISHED_LR_ENCODERS, VDVAESR
 from vdsr_cli.models.widening import can_widen, coupled, widen_into
-from vdsr_cli.training.run_folder import (
-    find_checkpoint,
-    network_of,
-    read_architecture,
-    read_checkpoint,
-)
-from vdsr_cli.weights import Checkpoint, read_safetensors, resolve
-from vdsr_cli.weights.fetch import Progress
+from vdsr_cli.weights.runs import read_architecture
 
-KINDS: dict[str, tuple[type[nn.Module], ...]] = {
-    "vdvae": (CompactVDVAE,),
-    "cvdvae": (CompactCVDVAE, CVDVAE),
-    "vdvae-sr": (CompactVDVAESR, VDVAESR),
-    "srvae": (SRVAE,),
-    "cnn-vae": (CNNVAE,),
-}
-"""The networks that each objective trains."""
-
-DEFAULT_PRESETS = {"vdvae": "vdvae-x4-prior", "vdvae-sr": "vdvae-sr-x4", "srvae": "srvae-x2"}
 PUBLISHED_SCALE = 4
 """Super-resolution factor put on a prior of the published shape where none is asked for."""
 
@@ -78,7 +52,7 @@ def new_model(
         objective: "vdvae", "cvdvae", "vdvae-sr" or "srvae".
         preset: architecture of a network with fresh weights; None for the objective's default.
         prior: name or path of a pretrained prior to build on, or None.
-        start_from: name or path of finished weights to go on from, or None. With a preset, the
+        start_from: name or path of finished weights to start from, or None. With a preset, the
             preset's network takes those of its tensors whose names and shapes fit: a model of
             another scale or depth begins with what it has in common, a wider one as it is.
         scale: super-resolution factor of a model on a prior of the published shape, or None.
@@ -91,14 +65,13 @@ def new_model(
     """
     if start_from is not None and preset is not None:
         fresh = model_of_preset(objective, preset, is_coupled=is_coupled)
-        model = transferred(load_weights(start_from), fresh)
+        model = transferred(load_network(start_from), fresh)
     elif start_from is not None:
-        model = _with_likelihood(load_weights(start_from), is_coupled)
+        model = _with_likelihood(load_network(start_from), is_coupled)
     elif prior is not None:
-        pretrained = _with_likelihood(load_weights(prior), is_coupled)
+        pretrained = _with_likelihood(load_network(prior), is_coupled)
         model = model_on_prior(objective, pretrained, scale)
     else:
-        preset = preset or DEFAULT_PRESETS.get(objective, "")
         model = model_of_preset(objective, preset, is_coupled=is_coupled)
     _check_kind(objective, model, str(start_from))
     return prepared(model)
@@ -111,31 +84,31 @@ def _with_likelihood(model: nn.Module, is_coupled: bool) -> nn.Module:
     if isinstance(model, CompactVDVAE | CompactVDVAESR):
         return coupled(model)
     raise UsageError(
-        f"--coupled does not go with a {architecture_of(model)}",
+        f"--coupled does not go with a {architecture_of(model).name}",
         hint="it is of vdsr train vdvae and vdvae-sr, with compact models",
     )
 
 
 def _check_kind(objective: str, model: nn.Module, name: str) -> None:
-    if not isinstance(model, KINDS[objective]):
-        kind = architecture_of(model)
-        raise UsageError(f"{name} is a {kind}, which vdsr train {objective} cannot train")
+    kind = architecture_of(model)
+    if kind.objective != objective:
+        raise UsageError(f"{name} is a {kind.name}, which vdsr train {objective} cannot train")
 
 
-def model_of_preset(objective: str, preset: str, *, is_coupled: bool = False) -> nn.Module:
-    """A network with fresh weights; raises UsageError."""
+def model_of_preset(objective: str, preset: str | None, *, is_coupled: bool = False) -> nn.Module:
+    """A network with fresh weights, of the objective's default for None; raises UsageError."""
     if objective == "cvdvae":
         raise UsageError("a CVDVAE is built on a prior", hint="name it: --prior vdvae-x4-prior")
-    presets = {"vdvae": PRIOR_PRESETS, "srvae": SRVAE_PRESETS}.get(objective, PRESETS)
-    if preset not in presets:
-        raise UsageError(f"unknown preset {preset!r}", hint=f"known: {', '.join(presets)}")
-    config: Any = presets[preset]
+    kinds = [kind for kind in ARCHITECTURES.values() if kind.objective == objective]
+    known = {name: (kind, config) for kind in kinds for name, config in kind.presets.items()}
+    if preset is not None and preset not in known:
+        raise UsageError(f"unknown preset {preset!r}", hint=f"known: {', '.join(known)}")
+    kind, config = known[preset or next(iter(known))]
     if is_coupled:
         if not isinstance(config, CompactConfig):
             raise UsageError(f"--coupled does not go with vdsr train {objective}")
         config = replace(config, coupled=True)
-    networks: dict[str, Callable[[Any], nn.Module]] = {"vdvae": CompactVDVAE, "srvae": SRVAE}
-    return networks.get(objective, CompactVDVAESR)(config)
+    return kind.network(config)
 
 
 def transferred(source: nn.Module, model: nn.Module) -> nn.Module:
@@ -184,7 +157,7 @@ def model_on_prior(objective: str, prior: nn.Module, scale: int | None = None) -
         return on_compact.from_prior(prior)
     if not isinstance(prior, VDVAE):
         raise UsageError(
-            f"a {architecture_of(prior)} is not an unconditional prior",
+            f"a {architecture_of(prior).name} is not an unconditional prior",
             hint="vdvae-x4-prior and the openai/ models are",
         )
     scale = scale or PUBLISHED_SCALE
@@ -252,38 +225,3 @@ def prepared(model: nn.Module) -> nn.Module:
     if isinstance(model, PartlyTrained):
         model.select_trainable()
     return model
-
-
-def load_weights(name: str) -> nn.Module:
-    """The float32 network of a name, a weights file, a run folder or its ``last.pt``.
-
-    Raises:
-        WeightsError: missing, damaged, or not of its own configuration.
-    """
-    checkpoint = read_network(name)
-    model = build_model(checkpoint.architecture, checkpoint.config, stored=checkpoint.numbers)
-    state = {key: value.float() for key, value in checkpoint.state.items()}
-    check_state(name, model, state, published=checkpoint.config.get("published"))
-    model.load_state_dict(state, strict=True)
-    return model
-
-
-def read_network(name: str, *, progress: Progress | None = None) -> Checkpoint:
-    """The tensors and the configuration of a name, a weights file, a run folder or its ``last.pt``.
-
-    ``progress`` is called while a download arrives.
-
-    Raises:
-        WeightsError: missing or damaged.
-    """
-    path = Path(name)
-    if path.is_dir():
-        found = find_checkpoint(path)
-        if found is None:
-            raise WeightsError(f"{path} holds no run")
-        path = found
-    if path.suffix != ".pt":
-        return read_safetensors(resolve(name, progress=progress).path)
-    run = read_checkpoint(path)
-    architecture, config = network_of(path, run)
-    return Checkpoint(architecture=architecture, config=config, state=run["ema"])
