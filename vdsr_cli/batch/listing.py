@@ -9,7 +9,7 @@ rule, and no two names of a folder have the same output by it.
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Final
@@ -107,6 +107,7 @@ class FolderListing:
         address: what an output's path stands for, such as a URL.
         recursive: whether to look below it too, keeping its tree.
         own_outputs: how many earlier outputs have been left out so far.
+        unknown: how many files of other formats than can be read have been passed so far.
     """
 
     folder: Path
@@ -114,6 +115,7 @@ class FolderListing:
     address: Callable[[Path], str] = str
     recursive: bool = False
     own_outputs: int = field(default=0, init=False)
+    unknown: int = field(default=0, init=False)
     _known: dict[Path, bool] = field(default_factory=dict, init=False)
 
     def __iter__(self) -> Iterator[Work]:
@@ -144,6 +146,16 @@ class FolderListing:
                 hint=None if self.recursive else "-r looks into the folders below it too",
             )
 
+    def count(self) -> Iterator[int]:
+        """Yields how many pictures have been found, while it looks for them by itself: their names
+        alone, before any of them is decided on."""
+        own = replace(self)
+        found = 0
+        for entry in own._entries([]):
+            if not own._is_own_output(entry.name, _neighbours(entry)):
+                found += 1
+                yield found
+
     def _entries(self, unread: list[OSError]) -> Iterator["os.DirEntry[str]"]:
         """The pictures of the folder, then those of the folders below it, each before its own."""
         folders = [self.folder]
@@ -166,6 +178,8 @@ class FolderListing:
                             below.append(path)
                     elif is_picture_name(entry.name) and _is_file(entry):
                         yield entry
+                    elif not entry.name.startswith(".") and _is_file(entry):
+                        self.unknown += 1
 
     def _is_output_folder(self, path: Path) -> bool:
         out = self.naming.folder

@@ -4,9 +4,11 @@ Results go to stdout also while progress is shown: see :func:`make_progress`.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Thread
 from typing import TextIO
 
 from rich.console import Console
@@ -21,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Column
 
 from vdsr_cli.errors import VdsrError
 from vdsr_cli.paths import printable
@@ -75,13 +78,35 @@ def make_progress(*columns: ProgressColumn, quiet: bool, transient: bool = True)
     )
 
 
+def name_column() -> TextColumn:
+    """The description of a task in so many columns that the rest of its line fits into 80."""
+    narrow = Column(max_width=30, no_wrap=True, overflow="ellipsis")
+    return TextColumn("{task.description}", markup=False, table_column=narrow)
+
+
 @dataclass(slots=True)
 class TileProgress:
-    """A bar over the tiles of one picture, above one over the pictures when there are several."""
+    """A bar over the tiles of one picture, below one over the pictures when there are several.
+
+    Attributes:
+        ended: how many pictures are done, failed and skipped.
+    """
 
     progress: Progress
     pictures: TaskID
     tiles: TaskID
+    ended: Counter[str] = field(default_factory=Counter)
+
+    def expect(self, totals: Iterable[int]) -> None:
+        """Takes the number of pictures from what counts them, while they are worked on."""
+        if self.progress.disable:
+            return
+
+        def count() -> None:
+            for total in totals:
+                self.progress.update(self.pictures, total=total)
+
+        Thread(target=count, daemon=True).start()
 
     def start(self, name: str, tiles: int) -> None:
         """A picture of so many tiles begins."""
@@ -91,19 +116,37 @@ class TileProgress:
         """So many tiles are done."""
         self.progress.advance(self.tiles, tiles)
 
-    def finish(self) -> None:
-        """The picture is done."""
-        self.progress.advance(self.pictures)
+    def finish(self, status: str, name: str | None = None) -> None:
+        """A picture has become done, failed or skipped; its name is shown where one is given."""
+        self.ended[status] += 1
+        told = None if name is None else _one_line(name)
+        self.progress.update(self.pictures, advance=1, description=told)
+
+    def summary(self, unknown: int) -> str:
+        """What became of all, as in ``148 done, 2 failed, 3 skipped (unknown format)``."""
+        parts = [f"{self.ended['done']} done"]
+        parts += [f"{self.ended['failed']} failed"] if self.ended["failed"] else []
+        parts += [f"{self.ended['skipped']} skipped (exist)"] if self.ended["skipped"] else []
+        parts += [f"{unknown} skipped (unknown format)"] if unknown else []
+        return ", ".join(parts)
 
     @contextmanager
     def cleared(self) -> Iterator[None]:
         """Takes the bars away while results are printed to what may be the same terminal."""
-        is_between = not self.progress.disable and sys.stdout.isatty()
-        if is_between:
-            self.progress.stop()
+        if self.progress.disable or not sys.stdout.isatty():
+            yield
+            return
+        # Rich's next start goes up by as many lines as its last stop has left: by none.
+        shown = [task.id for task in self.progress.tasks if task.visible]
+        self._show(shown, False)
+        self.progress.stop()
         yield
-        if is_between:
-            self.progress.start()
+        self._show(shown, True)
+        self.progress.start()
+
+    def _show(self, tasks: Iterable[TaskID], is_visible: bool) -> None:
+        for task in tasks:
+            self.progress.update(task, visible=is_visible)
 
 
 @contextmanager
@@ -115,8 +158,8 @@ def tile_progress(
     Silent when quiet or off a terminal; ``unit`` is what each of them is counted in.
     """
     progress = make_progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        name_column(),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),
         TimeRemainingColumn(),

@@ -134,10 +134,9 @@ def upscale(
         is_several=may_be_several(inputs),
     )
     works = _plan_works(inputs, naming, store, recursive=recursive, quiet=quiet)
+    is_elsewhere = jobs is not None or engine is not Engine.local
     if isinstance(works, list):
-        _refuse_streams(
-            works, as_json=as_json, elsewhere=jobs is not None or engine is not Engine.local
-        )
+        _refuse_streams(works, as_json=as_json, elsewhere=is_elsewhere)
     elif manifest is None and store is None and naming.folder is not None:
         manifest = naming.folder / MANIFEST_NAME
     if retry_failed and manifest is None:
@@ -187,11 +186,14 @@ def upscale(
         tile_progress(total, quiet=quiet) as bars,
     ):
         results = sys.stdout
+        if isinstance(works, FolderListing) and not retry_failed:
+            bars.expect(works.count())
 
         def show(outcome: "Outcome") -> None:
             nonlocal worst
             worst = max(worst, outcome.result.exit_code)
-            bars.finish()
+            name = PurePath(outcome.work.input).name if is_elsewhere else None
+            bars.finish(outcome.result.status, name)
             with bars.cleared():
                 _show_result(outcome.result, results, as_json=as_json, quiet=quiet)
                 if debug and outcome.result.traceback:
@@ -211,6 +213,9 @@ def upscale(
             )
     if not isinstance(works, list):
         _tell_own_outputs(works.own_outputs, quiet=quiet)
+    if bars.ended.total() != 1 and not quiet:
+        unknown = works.unknown if isinstance(works, FolderListing) else 0
+        print_note(bars.summary(unknown))
     raise typer.Exit(worst)
 
 

@@ -1,0 +1,111 @@
+"""The bars of a run, as a terminal shows them: what is printed meanwhile stays."""
+
+import re
+import sys
+
+import pytest
+
+from vdsr_cli.batch.listing import FolderListing
+from vdsr_cli.cli.console import tile_progress
+from vdsr_cli.paths import plan_naming
+
+
+class Terminal:
+    """A stream that says it is a terminal, and what its screen shows."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self.written = ""
+
+    def write(self, text: str) -> int:
+        self.written += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def screen(self) -> list[str]:
+        """The lines, after line feeds, moves upwards and erasures."""
+        lines, row = [""], 0
+        for control, text in re.findall(
+            r"(\x1b\[[0-9;?]*[A-Za-z]|\n|\r)|([^\x1b\n\r]+)", self.written
+        ):
+            if control == "\n":
+                row += 1
+                lines += [""] * (row + 1 - len(lines))
+            elif control == "\r":
+                continue
+            elif control.endswith("A"):
+                row -= int(control[2:-1] or 1)
+                assert row >= 0
+            elif control.endswith("K"):
+                lines[row] = ""
+            else:
+                lines[row] += text
+        return lines
+
+
+@pytest.fixture
+def open_terminal(monkeypatch):
+    """``open_terminal()``: both streams are a terminal of 80 columns."""
+
+    def open() -> Terminal:
+        shown = Terminal()
+        monkeypatch.setattr(sys, "stdout", shown)
+        monkeypatch.setattr(sys, "stderr", shown)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", "80")
+        return shown
+
+    return open
+
+
+def test_lines_between_the_bars_stay(open_terminal):
+    terminal = open_terminal()
+    with tile_progress(3, quiet=False) as bars:
+        for name in ("a", "b", "c"):
+            bars.start(f"{name}.png", 2)
+            bars.advance(2)
+            bars.progress.refresh()
+            bars.finish("done")
+            with bars.cleared():
+                terminal.write(f"{name}_x4.png\n")
+            bars.progress.refresh()
+            assert any(re.search(r"pictures +\S+ +\d/3 pictures", line) for line in terminal.screen)
+    assert [line for line in terminal.screen if line] == ["a_x4.png", "b_x4.png", "c_x4.png"]
+
+
+def test_the_line_of_a_long_name_fits_80_columns(open_terminal):
+    terminal = open_terminal()
+    with tile_progress(1, quiet=False) as bars:
+        bars.start("photograph" * 12 + ".png", 123456)
+        bars.progress.refresh()
+        (line,) = [line for line in terminal.screen if "photograph" in line]
+        assert len(line.rstrip()) <= 80 and "0/123456 tiles" in line
+
+
+def test_the_total_is_counted_while_the_run_goes_on(tmp_path, save_picture):
+    for name in ("a.png", "b.png", "a_x4.png", "notes.txt", ".hidden"):
+        save_picture(tmp_path / name) if name.endswith("png") else (tmp_path / name).touch()
+    listing = FolderListing(folder=tmp_path, naming=plan_naming(None, tag="x4"))
+    assert list(listing.count()) == [1, 2]
+    assert len(list(listing)) == 2
+    assert (listing.own_outputs, listing.unknown) == (1, 1)
+
+
+def test_the_closing_line(vdsr, tiny_path, save_picture, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        save_picture(tmp_path / "in" / name)
+    (tmp_path / "in" / "d.png").write_bytes(b"none")
+    (tmp_path / "in" / "notes.txt").touch()
+    asked = ("upscale", tmp_path / "in", "-m", tiny_path, "-o", tmp_path / "out")
+    assert vdsr(*asked).lines[-1] == "vdsr: 3 done, 1 failed, 1 skipped (unknown format)"
+    again = vdsr(*asked, "--skip-existing").lines[-1]
+    assert again == "vdsr: 0 done, 1 failed, 3 skipped (exist), 1 skipped (unknown format)"
+    assert not vdsr("upscale", tmp_path / "in" / "a.png", "-m", tiny_path).err
