@@ -190,7 +190,7 @@ def test_what_no_tiff_holds_becomes_a_bigtiff(tmp_path, monkeypatch, dtype):
             image.load()
             assert image.getexif().get_ifd(EXIF_IFD)[LENS] == "Lens 50"
             assert image.getexif().get_ifd(GPS_IFD)[1] == "N"
-    assert headers[small - 1] == b"II+\0" and headers[2 * small] == b"II*\0"
+    assert headers[small - 1] == b"II+\0" and headers[2 * small] == b"MM\0*"
 
 
 def test_a_tiff_that_deflates_below_the_limit_is_no_bigtiff(tmp_path, monkeypatch):

@@ -13,7 +13,13 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
     decode.py     what a file is, whether it may be read, and reading it
     libtiff.py    what it complains of, as notes
     samples.py    every pixel mode of Pillow -> one array of levels, at full depth
-    metadata.py   EXIF, XMP, ICC and resolution: read, cleaned, fitted to the output
+    metadata.py   EXIF, XMP, ICC, IPTC, text and resolution: found, cleaned, fitted to the output
+    stored.py     what a file says beside its pixels, as it stands there
+    exif.py       EXIF blocks, edited in place; directories.py has them as trees
+    xmp.py        XMP packets, edited in place
+    resources.py  Photoshop's resources, in which IPTC is
+    colour.py     colours by code points or chromaticities -> an ICC profile
+    png_chunks.py the chunks of a PNG that Pillow does not see
     frame.py      size and integers of an output picture
     canvas.py     the output picture, filled row by row
     picture_file.py  the output picture, written while its rows arrive

@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -29,17 +31,11 @@ from vdsr_cli.images.extras import (
 from vdsr_cli.images.heif import read_heif
 from vdsr_cli.images.jpeg_xl import read_jxl
 from vdsr_cli.images.libtiff import libtiff_complaints
-from vdsr_cli.images.metadata import (
-    EXIF_ERRORS,
-    clean_exif,
-    clean_xmp,
-    dpi_of,
-    orientation_of,
-    profile_space,
-)
-from vdsr_cli.images.picture import Metadata, Picture
+from vdsr_cli.images.metadata import carried, orientation_of, stored_in
+from vdsr_cli.images.picture import Picture
+from vdsr_cli.images.png_chunks import split_png
 from vdsr_cli.images.rare_tiff import read_rare_tiff, why_rare
-from vdsr_cli.images.samples import Samples, read_samples
+from vdsr_cli.images.samples import Reopen, Samples, read_samples
 
 MAX_PIXELS: Final = 100_000_000
 """The most pixels of an input, unless the user allows more."""
@@ -61,6 +57,8 @@ DECODE_ERRORS: Final = (
 """What Pillow raises on damaged files."""
 _EXTRA_READERS: Final = {"heif": read_heif, "jxl": read_jxl, "tiff": read_rare_tiff}
 _HEADER_BYTES: Final = 4096
+_MOST_PIXEL_BYTES: Final = 16
+_ROOM_BYTES: Final = 1 << 28  # for profiles, thumbnails, a second picture
 _CODECS: Final = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}
 _TIFF_SUBFILE: Final = 254
 _DNG_VERSION: Final = 50706
@@ -114,15 +112,27 @@ _KINDS: Final = (
 )
 
 
+class Truncated(StrEnum):
+    """What becomes of a picture whose file ends too soon."""
+
+    refuse = "refuse"
+    keep = "keep"
+
+
 def read_picture(
-    source: Path | BinaryIO, *, max_pixels: int = MAX_PIXELS, name: str | None = None
+    source: Path | BinaryIO,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    name: str | None = None,
+    truncated: Truncated = Truncated.refuse,
 ) -> Picture:
     """Read a picture: turned upright, at its full depth, premultiplied by alpha.
 
     Args:
-        source: a path, or an open binary stream, which is read to its end.
+        source: a path, of a pipe too, or an open binary stream, which is read to its end.
         max_pixels: the most pixels, told from the header before anything is decoded.
         name: what messages call the source; None for the path or "standard input".
+        truncated: whether the rows that there are of a file that ends too soon are kept.
 
     Returns:
         rgb (1, 3, h, w) and alpha (1, 1, h, w) or None, float32 in [0, 1], with the metadata and
@@ -137,9 +147,9 @@ def read_picture(
     called = name or (str(source) if isinstance(source, Path) else "standard input")
     try:
         if not isinstance(source, Path):
-            return _read(BytesIO(source.read()), max_pixels)
+            return _read(source, max_pixels, truncated)
         with source.open("rb") as stream:
-            return _read(stream, max_pixels)
+            return _read(stream, max_pixels, truncated)
     except InputError as error:
         raise InputError(f"{called}: {error}", hint=error.hint) from error
     except OSError as error:
@@ -161,28 +171,41 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _read(stream: BinaryIO, max_pixels: int) -> Picture:
-    head = stream.read(_HEADER_BYTES)
+def _read(stream: BinaryIO, max_pixels: int, truncated: Truncated) -> Picture:
+    head = _first_bytes(stream)
     kind = _identify(head)
+    if not stream.seekable() or kind.name == "PNG":
+        stream = BytesIO(head + _rest(stream, max_pixels))
+    stored = None
+    if kind.name == "PNG":
+        pixels, stored = split_png(stream.read())
+        stream = BytesIO(pixels)
     with _pillow_at_rest(max_pixels) as complaints:
-        decoded = _decode(stream, kind, max_pixels)
+        decoded = _decode(stream, kind, max_pixels, truncated)
         image, samples = decoded.image, decoded.samples
-        notes = [*_depth_notes(head, kind), *_gamma_notes(image), *decoded.notes]
-        orientation = 1 if decoded.is_upright else orientation_of(image)
-        metadata = _read_metadata(image, samples, notes)
+        stored = stored or stored_in(image, stream, head)
+    notes = [*_depth_notes(head, kind), *decoded.notes]
     if complaints:
         notes.append(f"the file is damaged ({complaints[0]}): parts of the picture may be wrong")
-    rgb, alpha = _to_tensors(samples, orientation)
+    rgb, alpha = _to_tensors(samples, 1 if decoded.is_upright else orientation_of(stored))
+    metadata, more = carried(
+        stored,
+        size=(rgb.shape[3], rgb.shape[2]),
+        bit_depth=8 if samples.full == 255 else 16,
+        is_grey=samples.levels.shape[2] < 3,
+        is_srgb=samples.is_srgb,
+        source_format=(image.format or "").lower() or None,
+    )
     return Picture(
         rgb=rgb,
         alpha=alpha,
         metadata=metadata,
-        notes=(*samples.notes, *notes),
+        notes=(*samples.notes, *notes, *more),
         jpeg_table=_luma_table(image),
     )
 
 
-def _decode(stream: BinaryIO, kind: _Kind, max_pixels: int) -> Decoded:
+def _decode(stream: BinaryIO, kind: _Kind, max_pixels: int, truncated: Truncated) -> Decoded:
     if kind.extra is not None:
         return _decode_by_extra(stream, kind, kind.extra, max_pixels)
     try:
@@ -196,12 +219,17 @@ def _decode(stream: BinaryIO, kind: _Kind, max_pixels: int) -> Decoded:
         if not has_extra("tiff"):
             raise InputError(f"{reason}, which cannot be read", hint=install_hint("tiff"))
         return _decode_by_extra(stream, kind, "tiff", max_pixels)
+    reopen = partial(_open, stream, kind, max_pixels)
     try:
         notes = _refuse_several(image)
-        samples = read_samples(image, lambda: _open(stream, kind, max_pixels))
+        samples = read_samples(image, reopen)
     except DECODE_ERRORS as error:
-        raise _damaged(kind, error) from error
-    return Decoded(image=image, samples=samples, notes=tuple(notes))
+        if truncated is Truncated.refuse or not _ends_too_soon(error):
+            raise _damaged(kind, error) from error
+        samples = _read_cut_off(kind, reopen)
+        notes = ["the file is truncated: what is missing is blank"]
+    is_upright = kind.name == "TIFF"  # which Pillow turns by itself
+    return Decoded(image=image, samples=samples, is_upright=is_upright, notes=tuple(notes))
 
 
 def _decode_by_extra(stream: BinaryIO, kind: _Kind, extra: str, max_pixels: int) -> Decoded:
@@ -212,6 +240,34 @@ def _decode_by_extra(stream: BinaryIO, kind: _Kind, extra: str, max_pixels: int)
         return _EXTRA_READERS[extra](stream, max_pixels)
     except DECODE_ERRORS as error:
         raise _damaged(kind, error) from error
+
+
+def _first_bytes(stream: BinaryIO) -> bytes:
+    """The header; a pipe may give it in pieces."""
+    head = b""
+    while len(head) < _HEADER_BYTES and (piece := stream.read(_HEADER_BYTES - len(head))):
+        head += piece
+    return head
+
+
+def _rest(stream: BinaryIO, max_pixels: int) -> bytes:
+    """What follows the header, as long as that may be of a picture of so many pixels."""
+    most = max_pixels * _MOST_PIXEL_BYTES + _ROOM_BYTES
+    rest = stream.read(most)
+    if len(rest) == most and stream.read(1):
+        raise InputError(f"it is longer than {most:,} bytes", hint="--max-pixels allows more")
+    return rest
+
+
+def _read_cut_off(kind: _Kind, reopen: Reopen) -> Samples:
+    """The samples that there are, on black. Called while Pillow is at rest."""
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    try:
+        return read_samples(reopen(), reopen)
+    except DECODE_ERRORS as error:
+        raise _damaged(kind, error) from error
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 def _luma_table(image: Image.Image) -> tuple[int, ...] | None:
@@ -275,11 +331,18 @@ def _open(stream: BinaryIO, kind: _Kind, max_pixels: int) -> ImageFile.ImageFile
     return image
 
 
+def _ends_too_soon(error: Exception) -> bool:
+    return "truncated" in str(error).lower() or isinstance(error, EOFError)
+
+
 def _damaged(kind: _Kind, error: Exception) -> InputError:
-    text = " ".join(str(error).split())
-    if "truncated" in text.lower() or isinstance(error, EOFError):
-        return InputError(f"the {kind.name} file is truncated: its end is missing")
-    return InputError(f"the {kind.name} file is damaged: {text or type(error).__name__}")
+    if _ends_too_soon(error):
+        return InputError(
+            f"the {kind.name} file is truncated: its end is missing",
+            hint="vdsr upscale --truncated keep reads what there is",
+        )
+    text = " ".join(str(error).split()) or "it makes no sense"
+    return InputError(f"the {kind.name} file is damaged: {text}")
 
 
 def _refuse_several(image: ImageFile.ImageFile) -> list[str]:
@@ -316,36 +379,6 @@ def _depth_notes(head: bytes, kind: _Kind) -> list[str]:
     box = head.find(b"av1C") if kind.name == "AVIF" else -1
     is_deep = box >= 0 and len(head) > box + 6 and bool(head[box + 6] & 0x40)
     return ["AVIF of more than 8 bits was read at 8 bits"] if is_deep else []
-
-
-def _gamma_notes(image: Image.Image) -> list[str]:
-    gamma = image.info.get("gamma")
-    is_told_otherwise = "icc_profile" in image.info or "srgb" in image.info
-    if gamma is None or is_told_otherwise or abs(gamma - 1 / 2.2) < 0.01:
-        return []
-    return [f"its gamma of {gamma:g} is not carried over: the output will look different"]
-
-
-def _read_metadata(image: Image.Image, samples: Samples, notes: list[str]) -> Metadata:
-    is_grey = samples.levels.shape[2] < 3
-    try:
-        exif = clean_exif(image)
-    except EXIF_ERRORS:
-        exif = None
-        notes.append("its EXIF block is damaged and was left out")
-    icc = None if samples.is_srgb else image.info.get("icc_profile") or None
-    if icc is not None and profile_space(icc) != ("grey" if is_grey else "RGB"):
-        notes.append(f"its ICC profile is for {profile_space(icc)} pictures and was left out")
-        icc = None
-    return Metadata(
-        bit_depth=8 if samples.full == 255 else 16,
-        is_grey=is_grey,
-        source_format=(image.format or "").lower() or None,
-        icc_profile=icc,
-        exif=exif,
-        xmp=clean_xmp(image),
-        dpi=dpi_of(image),
-    )
 
 
 def _to_tensors(samples: Samples, orientation: int) -> tuple[Tensor, Tensor | None]:

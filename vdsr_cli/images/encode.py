@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from vdsr_cli.errors import OutputError, UsageError
+from vdsr_cli.images import xmp as packets
 from vdsr_cli.images.atomic import atomic_write, writing_to
 from vdsr_cli.images.extras import has_extra, install_hint
 from vdsr_cli.images.heif import write_heif
 from vdsr_cli.images.jpeg_xl import write_jxl
-from vdsr_cli.images.metadata import profile_space, sized_exif
+from vdsr_cli.images.metadata import profile_space, sized_exif, without_orientation
 from vdsr_cli.images.output_spec import Frame
 from vdsr_cli.images.picture import Metadata
 from vdsr_cli.images.png import PngCoder, write_png
+from vdsr_cli.images.png_chunks import TEXTS, text_keyword
 from vdsr_cli.images.segments import SegmentCoder
 from vdsr_cli.images.tiff import TiffCoder, write_tiff
 from vdsr_cli.paths import output_format
@@ -44,14 +46,38 @@ class _Format:
     bits: int = 8
     has_profile: bool = True
     has_metadata: bool = True
+    has_iptc: bool = False
+    has_comment: bool = False
+    has_chunks: bool = False
     codec: str | None = None
     extra: str | None = None
 
 
 _FORMATS: Final = {
-    "png": _Format(name="PNG", channels=(1, 2, 3, 4), longest_px=2**31 - 1, bits=16),
-    "tiff": _Format(name="TIFF", channels=(1, 2, 3, 4), longest_px=2**31 - 1, bits=16),
-    "jpg": _Format(name="JPEG", channels=(1, 3), longest_px=65_500, codec="jpg"),
+    "png": _Format(
+        name="PNG",
+        channels=(1, 2, 3, 4),
+        longest_px=2**31 - 1,
+        bits=16,
+        has_iptc=True,
+        has_comment=True,
+        has_chunks=True,
+    ),
+    "tiff": _Format(
+        name="TIFF",
+        channels=(1, 2, 3, 4),
+        longest_px=2**31 - 1,
+        bits=16,
+        has_iptc=True,
+    ),
+    "jpg": _Format(
+        name="JPEG",
+        channels=(1, 3),
+        longest_px=65_500,
+        has_iptc=True,
+        has_comment=True,
+        codec="jpg",
+    ),
     "webp": _Format(name="WebP", channels=(3, 4), longest_px=16_383, codec="webp"),
     "avif": _Format(name="AVIF", channels=(1, 3, 4), longest_px=65_536, codec="avif"),
     "bmp": _Format(
@@ -239,22 +265,60 @@ def _fitted_metadata(
 ) -> Metadata:
     """The metadata that a format holds beside levels (H, W, c), its EXIF with their dimensions."""
     if not spec.has_metadata:
-        if like.icc_profile or like.exif or like.xmp:
+        blocks = like.icc_profile, like.exif, like.xmp, like.photoshop, like.comment
+        if any(blocks) or like.png_chunks:
             notes.append(f"{spec.name} holds no metadata: the colours may look different")
-        return replace(like, icc_profile=None, exif=None, xmp=None)
-    icc, exif, xmp = like.icc_profile, like.exif, like.xmp
+        return Metadata(dpi=like.dpi)
+    like = _with_room(like, spec, notes)
     height, width, channels = shape
-    if icc is not None and not spec.has_profile:
+    if like.icc_profile and not spec.has_profile:
         notes.append(f"{spec.name} is written without a profile: the colours may look different")
-        icc = None
-    if icc is not None and profile_space(icc) != ("grey" if channels < 3 else "RGB"):
-        notes.append(f"the {profile_space(icc)} profile does not fit {spec.name} and was left out")
-        icc = None
-    if exif is not None:
-        exif = sized_exif(exif, width=width, height=height).tobytes()
+        like = replace(like, icc_profile=None)
+    if like.icc_profile and profile_space(like.icc_profile) != ("grey" if channels < 3 else "RGB"):
+        space = profile_space(like.icc_profile)
+        notes.append(f"the {space} profile does not fit {spec.name} and was left out")
+        like = replace(like, icc_profile=None)
+    if like.exif is not None:
+        exif = sized_exif(like.exif, width=width, height=height, like=like)
+        # Pillow would put a block with an orientation together anew for AVIF.
+        like = replace(like, exif=without_orientation(exif) if spec.name == "AVIF" else exif)
+    if like.xmp is not None:
+        like = replace(like, xmp=packets.set_size(like.xmp, width, height))
     if spec.name == "JPEG":
-        exif, xmp = _short(exif, "EXIF block", notes), _short(xmp, "XMP packet", notes)
-    return replace(like, icc_profile=icc, exif=exif, xmp=xmp)
+        like = _shortened(like, notes)
+    return like
+
+
+def _with_room(like: Metadata, spec: _Format, notes: list[str]) -> Metadata:
+    """The metadata without what a format has no place for."""
+    texts = [chunk for chunk in like.png_chunks if chunk[0] in TEXTS]
+    if texts and not spec.has_chunks:
+        names = ", ".join(dict.fromkeys(map(text_keyword, texts)))
+        notes.append(f"{spec.name} holds no PNG text: {names} was left out")
+    if like.comment is not None and not spec.has_comment:
+        notes.append(f"{spec.name} holds no comment: it was left out")
+    if like.photoshop is not None and not spec.has_iptc:
+        notes.append(f"{spec.name} holds no IPTC: it was left out")
+    if like.cicp is not None and not like.cicp[3] and not spec.has_chunks:
+        notes.append(f"{spec.name} holds no narrow-range RGB: the colours will look different")
+    return replace(
+        like,
+        png_chunks=like.png_chunks if spec.has_chunks else (),
+        comment=like.comment if spec.has_comment else None,
+        photoshop=like.photoshop if spec.has_iptc else None,
+        cicp=like.cicp if spec.has_chunks else None,
+    )
+
+
+def _shortened(like: Metadata, notes: list[str]) -> Metadata:
+    """The metadata without what a segment of a JPEG has no room for."""
+    return replace(
+        like,
+        exif=_short(like.exif, "EXIF block", notes),
+        xmp=_short(like.xmp, "XMP packet", notes),
+        photoshop=_short(like.photoshop, "IPTC block", notes),
+        comment=_short(like.comment, "comment", notes),
+    )
 
 
 def _short(block: bytes | None, what: str, notes: list[str]) -> bytes | None:
@@ -291,8 +355,16 @@ def _metadata_options(metadata: Metadata) -> dict[str, Any]:
         "exif": metadata.exif,
         "dpi": metadata.dpi,
         "xmp": metadata.xmp,
+        "comment": metadata.comment,
+        "extra": metadata.photoshop and _resources_segment(metadata.photoshop),
     }
     return {key: block for key, block in blocks.items() if block is not None}
+
+
+def _resources_segment(resources: bytes) -> bytes:
+    """Photoshop's resources as a segment of a JPEG."""
+    body = b"Photoshop 3.0\0" + resources
+    return b"\xff\xed" + (len(body) + 2).to_bytes(2) + body
 
 
 def _coding_options(spec: _Format, quality: int) -> dict[str, Any]:

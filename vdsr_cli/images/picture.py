@@ -15,18 +15,38 @@ class Metadata:
         is_grey: whether the source has one colour channel.
         source_format: the format it was read from, as Pillow spells it in lower case, or None.
         icc_profile: the profile that the pixels are in, or None for sRGB.
+        cicp: code points of ITU-T H.273 that say the same, for formats that take them.
         exif: an EXIF block from ``Exif\\0\\0`` on, upright, without thumbnail, or None.
         xmp: an XMP packet, upright, or None.
         dpi: horizontal and vertical resolution in pixels an inch, or None.
+        photoshop: Photoshop's image resources with IPTC records, or None.
+        comment: of a JPEG or GIF.
+        png_chunks: type and body of a PNG's texts, and of its figures for HDR.
+        size: width and height of the source in pixels, upright; None where it is not known.
     """
 
     bit_depth: Literal[8, 16] = 8
     is_grey: bool = False
     source_format: str | None = None
     icc_profile: bytes | None = field(default=None, repr=False)
+    cicp: tuple[int, int, int, int] | None = None
     exif: bytes | None = field(default=None, repr=False)
     xmp: bytes | None = field(default=None, repr=False)
     dpi: tuple[float, float] | None = None
+    photoshop: bytes | None = field(default=None, repr=False)
+    comment: bytes | None = field(default=None, repr=False)
+    png_chunks: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
+    size: tuple[int, int] | None = None
+
+    def stripped(self) -> "Metadata":
+        """No more than what the pixels need: depth, greyness and colours."""
+        return Metadata(
+            bit_depth=self.bit_depth,
+            is_grey=self.is_grey,
+            source_format=self.source_format,
+            icc_profile=self.icc_profile,
+            cicp=self.cicp,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -106,6 +106,8 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _metadata_chunks(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
+    if metadata.cicp is not None:
+        yield b"cICP", bytes(metadata.cicp)
     if metadata.icc_profile is not None:
         yield b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc_profile)
     if metadata.dpi is not None:
@@ -114,6 +116,19 @@ def _metadata_chunks(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
         yield b"eXIf", metadata.exif.removeprefix(b"Exif\0\0")
     if metadata.xmp is not None:
         yield b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp
+    if metadata.photoshop is not None:
+        yield b"zTXt", _raw_profile(b"iptc", metadata.photoshop)
+    if metadata.comment is not None:
+        yield b"tEXt", b"Comment\0" + metadata.comment.replace(b"\0", b" ")
+    yield from metadata.png_chunks
+
+
+def _raw_profile(name: bytes, profile: bytes) -> bytes:
+    """A text chunk as ImageMagick and ExifTool have it for what PNG has no chunk for."""
+    digits = profile.hex()
+    lines = [digits[start : start + 72] for start in range(0, len(digits), 72)]
+    text = f"\n{name.decode()}\n{len(profile):8d}\n" + "\n".join(lines) + "\n"
+    return b"Raw profile type " + name + b"\0\0" + zlib.compress(text.encode())
 
 
 def _filtered_rows(levels: NDArray[Any]) -> Iterator[bytes]:

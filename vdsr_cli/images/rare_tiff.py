@@ -20,8 +20,7 @@ _CODED_AS_RGB: Final = (_JPEG, _WEBP, _JPEG_XL)
 _PREMULTIPLIED, _STRAIGHT = 1, 2
 _BITS, _COMPRESSION, _PLANAR = 258, 259, 284
 _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 282, 283, 296
-_XMP, _ICC, _DNG_VERSION = 700, 34675, 50706
-_DESCRIPTIVE: Final = (270, 271, 272, 305, 306, 315, 33432, 34665, 34853)
+_DNG_VERSION = 50706
 _MOST_CHANNELS: Final = 16
 _UNITS_AN_INCH: Final = {2: 1.0, 3: 2.54}
 
@@ -52,22 +51,8 @@ def read_rare_tiff(stream: BinaryIO, max_pixels: int) -> Decoded:
         check_size(page.imagewidth, page.imagelength, max_pixels)
         _refuse_foreign(page)
         samples = _samples(page)
-        # Pillow reads no directory of a big-endian BigTIFF.
-        is_readable = not (file.is_bigtiff and file.byteorder == ">")
-        image = bare_image(
-            "TIFF",
-            xmp=_bytes_of(page, _XMP),
-            icc_profile=_bytes_of(page, _ICC),
-            dpi=_dpi_of(page),
-        )
-        notes: tuple[str, ...] = ()
-        if not is_readable and any(tag in page.tags for tag in _DESCRIPTIVE):
-            notes = ("EXIF is not read from a big-endian BigTIFF",)
-        if is_readable:
-            exif = image.getexif()
-            exif.bigtiff, exif.endian = file.is_bigtiff, file.byteorder
-            exif.load_from_fp(stream, page.offset)
-    return Decoded(image=image, samples=samples, notes=notes)
+        image = bare_image("TIFF", dpi=_dpi_of(page))
+    return Decoded(image=image, samples=samples)
 
 
 def _only_page(file: Any) -> Any:
@@ -127,11 +112,6 @@ def _without_extras(
     left_out = levels.shape[2] - len(channels)
     notes = (f"{left_out} channels that are no colour were left out",) if left_out > 0 else ()
     return levels[..., channels], alpha, notes
-
-
-def _bytes_of(page: Any, code: int) -> bytes | None:
-    value = page.tags.valueof(code)
-    return bytes(value) if isinstance(value, bytes | tuple) and value else None
 
 
 def _dpi_of(page: Any) -> tuple[float, float] | None:

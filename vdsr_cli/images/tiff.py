@@ -4,29 +4,43 @@ BigTIFF where a TIFF would end.
 Pillow writes 16 bits for grey alone, and a full disk without its reason.
 
     levels -> strips of whole rows -> differences to the left neighbour -> zlib
-    header | directory (tags, EXIF) | strips
+    header | EXIF block, as it is | directory | strips
+
+An EXIF block is a TIFF without pictures, whose offsets count from its header. So it stands here
+where it stood there, in its own byte order, and keeps every byte; only the directory is another.
 """
 
+import struct
 import zlib
+from fractions import Fraction
 from itertools import accumulate
 from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from vdsr_cli.images.directories import (
+    ByteOrder,
+    Directory,
+    Value,
+    byte_order,
+    little_endian_directory,
+    pack_directory,
+)
+from vdsr_cli.images.exif import PREFIX, ExifBlock
+from vdsr_cli.images.metadata import LAYOUT_TAGS
 from vdsr_cli.images.picture import Metadata
+from vdsr_cli.images.resources import iptc_of
 from vdsr_cli.images.segments import Segment, encoded_segments, rows_a_segment
 
-_HEADER: Final = b"II*\0\x08\0\0\0"
-_BIG_HEADER: Final = b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0"
 _COMPRESSION_LEVEL: Final = 4
 _OFFSETS: Final = 273
 _COUNTS: Final = 279
-_XMP: Final = 700
-_ICC: Final = 34675
-_LONG, _BYTE, _UNDEFINED, _LONG8 = 4, 1, 7, 16
+_XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
+_BYTE, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8 = 1, 3, 4, 5, 7, 16
+_LETTERS: Final = {_SHORT: "H", _LONG: "I", _LONG8: "Q"}
+_INCH: Final = 2
+_FINEST: Final = 1 << 16
 _LONGEST_FILE_BYTES: Final = 2**32 - 1
 _EXPANSION: Final = 1.01  # with some bytes a strip, more than zlib makes of noise
 _STRIP_BYTES: Final = 64
@@ -49,30 +63,35 @@ class TiffCoder:
     ) -> None:
         self._shape, self._dtype, self._metadata = shape, dtype, metadata
         height, width, channels = shape
+        exif = (metadata.exif or b"").removeprefix(PREFIX)
+        self._exif, self._tree = exif, Directory()
+        self._order: ByteOrder = byte_order(exif) if exif else "<"
         self.rows_each = min(height, rows_a_segment(width, channels, dtype))
         self.rows_done = 0
         self._strips = -(-height // self.rows_each)
         self._sizes: list[int] = []
-        head_bytes = len(self._head_of(_HEADER, 0))
+        head_bytes = len(self._head_of(0, is_big=False))
         samples_bytes = height * width * channels * dtype.itemsize
         most_bytes = samples_bytes * _EXPANSION + self._strips * _STRIP_BYTES
         if head_bytes + most_bytes > _LONGEST_FILE_BYTES:
-            head_bytes = len(self._head_of(_BIG_HEADER, 0))
+            # Other directories and, since Pillow reads no other BigTIFF, little-endian.
+            self._exif, self._order = b"", "<"
+            self._tree = little_endian_directory(exif) if exif else {}
+            head_bytes = max(len(self._head_of(0, is_big=is_big)) for is_big in (False, True))
         self._head_bytes = head_bytes
 
     def head(self) -> bytes:
         """Header and directory, of the strips so far."""
         is_big = self._head_bytes + sum(self._sizes) > _LONGEST_FILE_BYTES
-        header = _BIG_HEADER if is_big else _HEADER
-        room = self._head_bytes - len(self._head_of(header, 0))
-        return self._head_of(header, room).ljust(self._head_bytes, b"\0")
+        room = self._head_bytes - len(self._head_of(0, is_big=is_big))
+        return self._head_of(room, is_big=is_big).ljust(self._head_bytes, b"\0")
 
     def encoded(self, levels: NDArray[Any]) -> Segment:
         """Rows as one strip."""
         differences = levels.copy()
         differences[:, 1:] -= levels[:, :-1]
-        little = differences.astype(differences.dtype.newbyteorder("<"), copy=False)
-        strip = zlib.compress(little.tobytes(), _COMPRESSION_LEVEL)
+        ordered = differences.astype(differences.dtype.newbyteorder(self._order), copy=False)
+        strip = zlib.compress(ordered.tobytes(), _COMPRESSION_LEVEL)
         return Segment(data=strip, rows=levels.shape[0])
 
     def add(self, segment: Segment) -> None:
@@ -92,17 +111,75 @@ class TiffCoder:
         """Goes on behind these strips."""
         self.rows_done, self._sizes = state["rows"], list(state["sizes"])
 
-    def _head_of(self, header: bytes, room: int) -> bytes:
+    def _head_of(self, room: int, *, is_big: bool) -> bytes:
         """Header and directory where the strips begin ``room`` bytes behind them."""
-        directory = _directory(header, self._shape, self._dtype, self._metadata)
-        directory[278] = self.rows_each
-        directory.tagtype[_OFFSETS] = _LONG if header == _HEADER else _LONG8
-        directory.tagtype[_COUNTS] = _LONG
         sizes = (*self._sizes, *[0] * (self._strips - len(self._sizes)))
-        # Pillow counts offsets from the end of the directory, when it packs the tags.
-        directory[_OFFSETS] = tuple(accumulate(sizes[:-1], initial=room))
-        directory[_COUNTS] = sizes
-        return header + directory.tobytes(len(header))
+        kept: dict[int, Value | Directory | bytes] = dict(self._tree)
+        prefix = bytes(16 if is_big else 8)
+        if self._exif:
+            kept.update(ExifBlock(self._exif).fields())
+            prefix = self._exif + bytes(len(self._exif) % 2)
+        kept = {tag: value for tag, value in kept.items() if tag not in LAYOUT_TAGS}
+        at = len(prefix)
+        directory = kept | self._layout(sizes, 0, is_big=is_big)
+        end = at + len(pack_directory(self._order, directory, at, is_big=is_big))
+        directory |= self._layout(sizes, end + room, is_big=is_big)
+        packed = pack_directory(self._order, directory, at, is_big=is_big)
+        return _header(self._order, at, is_big=is_big) + prefix[16 if is_big else 8 :] + packed
+
+    def _layout(self, sizes: tuple[int, ...], start: int, *, is_big: bool) -> dict[int, Value]:
+        """The tags of the picture, whose strips of these sizes begin at ``start``."""
+        height, width, channels = self._shape
+        offsets = tuple(accumulate(sizes[:-1], initial=start))
+        tags = {
+            256: self._numbers(_LONG, width),
+            257: self._numbers(_LONG, height),
+            258: self._numbers(_SHORT, *(8 * self._dtype.itemsize,) * channels),
+            259: self._numbers(_SHORT, 8),  # Deflate
+            262: self._numbers(_SHORT, 1 if channels < 3 else 2),  # black is zero, RGB
+            _OFFSETS: self._numbers(_LONG8 if is_big else _LONG, *offsets),
+            277: self._numbers(_SHORT, channels),
+            278: self._numbers(_LONG, self.rows_each),
+            _COUNTS: self._numbers(_LONG, *sizes),
+            284: self._numbers(_SHORT, 1),  # interleaved
+            317: self._numbers(_SHORT, 2),  # horizontal differences
+        }
+        if channels in (2, 4):
+            tags[338] = self._numbers(_SHORT, 2)  # alpha that is not premultiplied
+        return tags | self._blocks()
+
+    def _blocks(self) -> dict[int, Value]:
+        """The tags of what the metadata says."""
+        metadata = self._metadata
+        tags: dict[int, Value] = {}
+        if metadata.dpi is not None:
+            tags |= {282: self._rational(metadata.dpi[0]), 283: self._rational(metadata.dpi[1])}
+            tags[296] = self._numbers(_SHORT, _INCH)
+        if metadata.xmp is not None:
+            tags[_XMP] = Value(_BYTE, len(metadata.xmp), metadata.xmp)
+        if metadata.photoshop is not None:
+            tags[_PHOTOSHOP] = Value(_BYTE, len(metadata.photoshop), metadata.photoshop)
+            records = iptc_of(metadata.photoshop)
+            if records:
+                tags[_IPTC] = Value(_UNDEFINED, len(records), records)
+        if metadata.icc_profile is not None:
+            tags[_ICC] = Value(_UNDEFINED, len(metadata.icc_profile), metadata.icc_profile)
+        return tags
+
+    def _numbers(self, kind: int, *values: int) -> Value:
+        packed = struct.pack(f"{self._order}{len(values)}{_LETTERS[kind]}", *values)
+        return Value(kind, len(values), packed)
+
+    def _rational(self, value: float) -> Value:
+        parts = Fraction(value).limit_denominator(_FINEST).as_integer_ratio()
+        return Value(_RATIONAL, 1, struct.pack(self._order + "II", *parts))
+
+
+def _header(order: ByteOrder, directory: int, *, is_big: bool) -> bytes:
+    mark = b"II" if order == "<" else b"MM"
+    if is_big:
+        return mark + struct.pack(order + "HHHQ", 43, 8, 0, directory)
+    return mark + struct.pack(order + "HI", 42, directory)
 
 
 def write_tiff(stream: BinaryIO, levels: NDArray[Any], metadata: Metadata) -> None:
@@ -112,42 +189,3 @@ def write_tiff(stream: BinaryIO, levels: NDArray[Any], metadata: Metadata) -> No
     strips = list(encoded_segments(coder, levels))
     stream.write(coder.head())
     stream.writelines(strips)
-
-
-def _directory(
-    header: bytes, shape: tuple[int, int, int], dtype: np.dtype[Any], metadata: Metadata
-) -> ImageFileDirectory_v2:
-    """The tags of the picture, without where its strips lie."""
-    height, width, channels = shape
-    directory = ImageFileDirectory_v2(header)
-    if metadata.exif is not None:
-        _add_exif(directory, metadata.exif)
-    directory[256], directory[257] = width, height
-    directory[258] = (8 * dtype.itemsize,) * channels
-    directory[259] = 8  # Deflate
-    directory[262] = 1 if channels < 3 else 2  # black is zero, RGB
-    directory[277] = channels
-    directory[284] = 1  # interleaved
-    directory[317] = 2  # horizontal differences
-    if channels in (2, 4):
-        directory[338] = 2  # alpha that is not premultiplied
-    if metadata.dpi is not None:
-        directory[282], directory[283], directory[296] = *metadata.dpi, 2
-    if metadata.xmp is not None:
-        directory.tagtype[_XMP] = _BYTE
-        directory[_XMP] = metadata.xmp
-    if metadata.icc_profile is not None:
-        directory.tagtype[_ICC] = _UNDEFINED
-        directory[_ICC] = metadata.icc_profile
-    return directory
-
-
-def _add_exif(directory: ImageFileDirectory_v2, exif: bytes) -> None:
-    block = Image.Exif()
-    block.load(exif)
-    for tag in list(block):
-        is_nested = tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-        directory[tag] = block.get_ifd(tag) if is_nested else block[tag]
-    details = block.get_ifd(ExifTags.IFD.Exif)
-    if ExifTags.IFD.Interop in details:
-        details[ExifTags.IFD.Interop] = block.get_ifd(ExifTags.IFD.Interop)

@@ -1,0 +1,83 @@
+"""XMP packets, edited in place: what is not about the pixels keeps its bytes (XMP, part 1).
+
+A property is an attribute or an element: ``tiff:ImageWidth="640"``,
+``<tiff:ImageWidth>640</tiff:ImageWidth>``. Its prefix is whatever the packet binds
+to its namespace.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+_TIFF, _EXIF = rb"http://ns\.adobe\.com/tiff/1\.0/", rb"http://ns\.adobe\.com/exif/1\.0/"
+_CLAIMS: Final = (
+    (rb"http://ns\.adobe\.com/hdr-gain-map/1\.0/", rb"[\w.-]+", "gain map"),
+    (rb"http://ns\.apple\.com/HDRGainMap/1\.0/", rb"[\w.-]+", "gain map"),
+    (rb"http://ns\.google\.com/photos/1\.0/camera/", rb"(?:MotionPhoto|MicroVideo)\w*", "video"),
+    (rb"http://ns\.google\.com/photos/1\.0/container/", rb"[\w.-]+", "container"),
+    (rb"http://ns\.adobe\.com/xmp/note/", rb"HasExtendedXMP", "extended XMP"),
+)
+"""Namespace and names of properties that speak of a second part of the file, and what that is."""
+
+
+def orientation_in(packet: bytes) -> int | None:
+    """The orientation, 1 to 8, or None where there is none that makes sense."""
+    for match in _properties(packet, _TIFF, rb"Orientation"):
+        if match["value"] in (b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8"):
+            return int(match["value"])
+    return None
+
+
+def set_upright(packet: bytes) -> bytes:
+    """The packet with an orientation of 1, where it names one."""
+    return _with_value(packet, _TIFF, rb"Orientation", 1)
+
+
+def set_size(packet: bytes, width: int, height: int) -> bytes:
+    """The packet with the output's dimensions in pixels, where it names some."""
+    names = (
+        (_TIFF, rb"ImageWidth", width),
+        (_TIFF, rb"ImageLength", height),
+        (_EXIF, rb"PixelXDimension", width),
+        (_EXIF, rb"PixelYDimension", height),
+    )
+    for namespace, name, value in names:
+        packet = _with_value(packet, namespace, name, value)
+    return packet
+
+
+def without_claims(packet: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """The packet without what it says of parts that are not carried over, and which those are:
+    of "gain map", "video" and "extended XMP"."""
+    found: list[str] = []
+    for namespace, name, what in _CLAIMS:
+        for prefix in _prefixes(packet, namespace):
+            property = prefix + rb":" + name
+            element = rb"\s*<(" + property + rb")\b[^>]*(?:/>|(?<!/)>.*?</\1\s*>)"
+            attribute = rb"\s" + property + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')"
+            shorter = re.sub(element, b"", packet, flags=re.DOTALL)
+            shorter = re.sub(attribute, b"", shorter)
+            if shorter != packet:
+                found.append(what)
+            packet = shorter
+    if not found:
+        return packet, ()
+    return packet, tuple(dict.fromkeys(what for what in found if what != "container"))
+
+
+def _prefixes(packet: bytes, namespace: bytes) -> list[bytes]:
+    bindings = re.findall(rb"xmlns:([\w.-]+)\s*=\s*[\"']" + namespace + rb"[\"']", packet)
+    return list(dict.fromkeys(bindings))
+
+
+def _properties(packet: bytes, namespace: bytes, name: bytes) -> Iterator[re.Match[bytes]]:
+    for prefix in _prefixes(packet, namespace) or [namespace.split(rb"/")[-3]]:
+        pattern = rb"\b" + prefix + rb":" + name + rb"(?:\s*=\s*[\"']|\s*>)\s*(?P<value>\d+)"
+        yield from re.finditer(pattern, packet)
+
+
+def _with_value(packet: bytes, namespace: bytes, name: bytes, value: int) -> bytes:
+    for match in reversed(list(_properties(packet, namespace, name))):
+        start, end = match.span("value")
+        packet = packet[:start] + str(value).encode() + packet[end:]
+    return packet
