@@ -1,6 +1,8 @@
 """Command lines of anything: every command, its options, and values that are sound or are not."""
 
+import contextlib
 import os
+import signal
 import stat
 from collections.abc import Container, Iterator, Sequence
 from enum import Enum
@@ -11,6 +13,7 @@ from random import Random
 from typing import Any
 
 from runner import Trial, fault
+from warm import Fork, import_all
 
 LINES_A_TRIAL = 50
 LIMIT_S, SERVING_S = 5.0, 1.0
@@ -57,16 +60,18 @@ SHORT = ("--steps", "1", "--batch", "1", "--lr-size", "8", "--val-every", "0")
 
 @fault("command lines of anything", times=100)
 def lines(trial: Trial) -> None:
-    import warm
-
-    warm.import_all()
+    import_all()
     furnish(trial)
     own = contents(trial.folder)
     for _ in range(LINES_A_TRIAL):
         if trial.chance.random() < 0.3:
             remove_outputs(trial.folder, own)
         words, noted = line(trial), len(trial.wrongs)
-        ended = warm.run(trial, *words, limit_s=SERVING_S if "serve" in words else LIMIT_S)
+        limit_s = SERVING_S if "serve" in words else LIMIT_S
+        child = Fork(trial, *words)
+        ended = child.end(limit_s=limit_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # what it has started
         trial.counts["told"] += ended.code == 143
         is_said = ended.code in (0, 143) or bool(ended.err.strip())
         trial.expect(is_said, f"exit code {ended.code} and no word")

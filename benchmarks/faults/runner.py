@@ -120,15 +120,12 @@ class Trial:
         )
 
     def kill(
-        self,
-        child: "subprocess.Popen[bytes]",
-        number: signal.Signals,
-        send: Callable[[int, int], None] = os.kill,
+        self, child: int, number: signal.Signals, send: Callable[[int, int], None] = os.kill
     ) -> None:
-        """Sends a signal to a child; counts it where the child had not ended by itself."""
-        has_ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        """Sends a signal to a child process; counts it where that had not ended by itself."""
+        has_ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if has_ended is None:
-            send(child.pid, number)
+            send(child, number)
             self.counts["signals"] += 1
 
     def end(self, child: "subprocess.Popen[bytes]", *, also: tuple[int, ...] = ()) -> Ended:

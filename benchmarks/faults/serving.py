@@ -22,7 +22,7 @@ def served(trial: Trial, *words: object) -> Iterator[str]:
     child = trial.start("serve", "--port", 0, "-m", trial.model, *words, stderr=log)
     assert child.stdout is not None
     yield child.stdout.readline().decode().strip()
-    trial.kill(child, signal.SIGINT)
+    trial.kill(child.pid, signal.SIGINT)
     ended = trial.end(child)
     trial.expect(ended.code == 130, f"exit code {ended.code}", kind="codes")
     log.close()

@@ -3,10 +3,12 @@
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
-from runner import Trial, fault
+from runner import Ended, Trial, fault
+from warm import Fork, import_all
 
 ENDINGS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -32,25 +34,36 @@ def _is_over(session: int) -> bool:
     return True
 
 
-def interrupted(trial: Trial, *options: object) -> None:
+def interrupted(trial: Trial, *options: object, is_forked: bool = False) -> None:
     """Ten runs over some pictures, each with a signal, or several, at a random moment."""
+    import_all()
     for index in range(4):
         trial.picture(f"in/{index}.png", 40, 30)
     words = ("upscale", "in", "-m", trial.model, "--json", *options)
+
+    def start(out: Path) -> "Fork | subprocess.Popen[bytes]":
+        if is_forked:
+            return Fork(trial, *words, "-o", out)
+        return trial.start(*words, "-o", out, start_new_session=True)
+
+    def end(child: "Fork | subprocess.Popen[bytes]") -> Ended:
+        return child.end() if isinstance(child, Fork) else trial.end(child)
+
     started = time.monotonic()
-    trial.vdsr(*words, "-o", "whole")
+    end(start(trial.folder / "whole"))
     whole_s = time.monotonic() - started
+    # An interpreter takes a moment to start, in which it knows no signals yet.
+    blind_s = 0.05 if is_forked else 0.3
     for index in range(10):
         out = trial.folder / f"out-{index}"
-        child = trial.start(*words, "-o", out, start_new_session=True)
+        child = start(out)
         number = trial.chance.choice(list(ENDINGS))
-        # The interpreter itself takes a moment, in which it knows no signals yet.
-        time.sleep(0.3 + (whole_s - 0.3) * trial.chance.random())
+        time.sleep(blind_s + max(0, whole_s - blind_s) * trial.chance.random())
         for _ in range(trial.chance.choice((1, 1, 2, 3))):
             with contextlib.suppress(ProcessLookupError):
-                trial.kill(child, number, trial.chance.choice((os.kill, os.killpg)))
+                trial.kill(child.pid, number, trial.chance.choice((os.kill, os.killpg)))
             time.sleep(0.1 * trial.chance.random())
-        ended = trial.end(child)
+        ended = end(child)
         is_right = ended.code in (0, ENDINGS[number])
         trial.expect(is_right, f"{number.name}: {ended.code}", kind="codes")
         trial.expect(_is_over(child.pid), "processes are left", kind="wrong")
@@ -62,12 +75,17 @@ def interrupted(trial: Trial, *options: object) -> None:
         trial.expect(left == [], f"left behind: {left}")
 
 
-@fault("a signal to a run in one process", times=25)
+@fault("a signal to a run in one process", times=3)
 def one_process(trial: Trial) -> None:
     interrupted(trial)
 
 
-@fault("a signal to a run in worker processes", times=25)
+@fault("a signal to a fork that runs in one process", times=25)
+def one_fork(trial: Trial) -> None:
+    interrupted(trial, is_forked=True)
+
+
+@fault("a signal to a run in worker processes", times=5)
 def in_workers(trial: Trial) -> None:
     interrupted(trial, "--jobs", 2)
 
