@@ -34,7 +34,7 @@ def disturb(trial: Trial, suffix: str, *, is_forked: bool) -> None:
         run("-o", path, "--overwrite", disturbed_after_s=trial.chance.random() * whole_s)
         is_whole = not path.exists() or path.read_bytes() == whole
         trial.expect(is_whole, f"{path.name} is not whole", kind="lost")
-    ended = run("-o", path, "--skip-existing")
+    ended = run("-o", path, "--overwrite")
     trial.expect(ended.code == 0, f"exit code {ended.code}")
     is_same = path.read_bytes() == whole
     trial.expect(is_same, "other bytes than undisturbed", kind="lost")
