@@ -50,7 +50,15 @@ def weights_of(run):
 
 @pytest.mark.parametrize(
     ("objective", "words", "scale"),
-    [("cvdvae", ["--scale", 8], 8), ("vdvae-sr", [], 4), ("vdvae-sr", ["--no-recompute"], 4)],
+    [
+        ("cvdvae", ["--scale", 8], 8),
+        ("cvdvae", ["--scale", 2, "--conditioned-layers", 2, "--kl", "mean"], 2),
+        ("vdvae-sr", [], 4),
+        ("vdvae-sr", ["--no-recompute", "--conditional-top", "--target-bits", 8], 4),
+        ("vdvae-sr", ["--lr-into", "prior", "--gates", 8], 4),
+        ("vdvae-sr", ["--lr-into", "posterior", "--conditional-top"], 4),
+        ("vdvae-sr", ["--trivial-encoder", "--conditional-top", "--train", "decoder"], 4),
+    ],
 )
 def test_trained_resumed_exported_and_sampled_with(
     objective, words, scale, prior, photo, tmp_path, vdsr, save_picture
@@ -76,13 +84,13 @@ def test_trained_resumed_exported_and_sampled_with(
     assert vdsr("train", "export", tmp_path / "legs", "-o", out).code == 0
     assert read_header(out).metadata["train"]["lr_size"] == 32 // scale
 
-    lr = save_picture(tmp_path / "lr.png", 11, 9)
+    lr = save_picture(tmp_path / "lr.png", 23, 19)
     sampling = ["-m", out, "--scale", scale, "--dtype", "float32", "--overwrite"]
     ended = vdsr("upscale", lr, "-o", tmp_path / "sr.png", *sampling, "--pixels", "sample")
     assert ended.code == 0, ended.err
     assert "tiles is a picture of its own" in ended.err
     with Image.open(tmp_path / "sr.png") as sr:
-        assert sr.size == (11 * scale, 9 * scale)
+        assert sr.size == (23 * scale, 19 * scale)
     words = ["sample-diverse", lr, "-n", 2, "-o", tmp_path / "set", "--json", *sampling]
     ended = vdsr(*words)
     assert ended.code == 0, ended.err
@@ -100,6 +108,10 @@ def test_trained_resumed_exported_and_sampled_with(
         (["--scale", 3], "--scale 3 does not suit a prior of 32x32"),
         (["--scale", 16], "try one of 2, 4, 8"),
         (["--lr-size", 16], "--lr-size must be 8"),
+        (["--conditioned-layers", 5], "ky = 5 conditions blocks at 32"),
+        (["--gates", "none"], "variants are of VDVAE-SR"),
+        (["--gates", "some"], "--gates some: all, none, or a resolution"),
+        (["--train", "gates"], "trained are some of encoder, decoder, lr-encoder"),
     ],
 )
 def test_what_a_prior_cannot_be_trained_for(words, problem, prior, photo, tmp_path, vdsr):

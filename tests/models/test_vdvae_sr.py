@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from vdsr_cli.models.distributions import gaussian_kl
+from vdsr_cli.models.dmol import dmol_nll, to_levels
 from vdsr_cli.models.vdvae import PUBLISHED, VDVAE, EncoderConfig
-from vdsr_cli.models.vdvae_sr import VDVAESR, VDVAESRConfig
+from vdsr_cli.models.vdvae_sr import VDVAESR, TrivialEncoder, Variant, VDVAESRConfig
 
 LR = EncoderConfig(
     image_size=8,
@@ -44,6 +45,12 @@ def pictures():
     )
 
 
+def _posterior(model, hr, noise):
+    """A step that draws from q(z | hr) at closed gates."""
+    activations = model.encoder(hr)
+    return lambda block, shape, x: block.infer(x, activations[x.shape[-1]], noise(shape))[0]
+
+
 def open_gates(model, value=0.3):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -72,7 +79,7 @@ def test_open_gates_see_the_lr_picture(model, small, normals, pictures):
     open_gates(model)
     hr, lr = pictures
     noise = normals(small, 2)
-    assert not torch.allclose(model.sample(lr, noise), model.sample(lr.flip(3), noise))
+    assert not torch.allclose(model.sample(lr, None), model.sample(lr.flip(3), None))
     assert not torch.allclose(model(hr, lr, noise).rate, model(hr, lr.flip(3), noise).rate)
 
 
@@ -109,7 +116,7 @@ def test_gates_lie_at_every_lr_resolution(model, small):
 
 
 def test_gate_below_is_the_released_code(prior, small):
-    model = VDVAESR.from_prior(prior, LR, gate_below=8)
+    model = VDVAESR.from_prior(prior, LR, Variant(gate_below=8))
     gated = [block.gate_param is not None for block in model.decoder.blocks]
     assert gated == [layer.resolution < 8 for layer in small.decoder_layers]
 
@@ -133,10 +140,82 @@ def test_selects_what_trains(model, small, normals, pictures):
         assert (parameter.grad is None) == name.startswith("encoder."), name
 
 
-def test_gates_train_with_the_decoder_frozen(model):
+def test_gates_train_with_the_decoder_frozen(prior):
+    model = VDVAESR.from_prior(prior, LR, Variant(trained=("lr-encoder",)))
     gates = sum(k.endswith("gate_param") for k in model.state_dict())
-    trained = model.select_trainable(decoder=False)
-    assert trained == count(model.lr_encoder) + 16 * gates
+    assert model.select_trainable() == count(model.lr_encoder) + 16 * gates
+
+
+def test_the_released_model_trains_all_but_its_lr_encoder(prior):
+    model = VDVAESR.from_prior(prior, LR, Variant(trained=("encoder", "decoder")))
+    assert model.select_trainable() == count(model.encoder) + count(model.decoder)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("where", ["prior", "posterior"])
+def test_lr_goes_where_it_is_sent(where, prior, small, normals, pictures):
+    """The first block's KL, by hand; pictures are drawn from the prior alone."""
+    model = VDVAESR.from_prior(prior, LR, Variant(lr_into=where))
+    open_gates(model)
+    hr, lr = pictures
+    block, x = model.decoder.blocks[0], model.decoder.bias_xs[0]
+    g, activation = block.gate_param * model.lr_encoder(lr)[1], model.encoder(hr)[1]
+    x = x.expand(2, -1, -1, -1)
+    seen = (x, activation) if where == "prior" else (x, activation + g)
+    of_prior = block.prior_moments(x + g if where == "prior" else x)[:2]
+    expected = gaussian_kl(*block.posterior_moments(*seen), *of_prior).sum(dim=(1, 2, 3))
+    noise = normals(small, 2)
+    torch.testing.assert_close(model(hr, lr, noise).rate[0], expected)
+    unconditional = prior.sample(2, None)
+    assert torch.equal(model.sample(lr, None), unconditional) == (where == "posterior")
+
+
+@torch.no_grad()
+def test_the_trivial_encoder_is_a_linear_map_of_the_picture(prior, small, pictures):
+    variant = Variant(conditional_top=True, trivial_encoder=True)
+    model = VDVAESR.from_prior(prior, LR, variant)
+    assert isinstance(model.lr_encoder, TrivialEncoder)
+    gated = [block.gate_param is not None for block in model.decoder.blocks]
+    assert gated == [layer.resolution == 1 for layer in small.decoder_layers]
+    a, b = pictures[1], pictures[1].flip(2)
+    encode, middle = model.lr_encoder, (a + b) / 2
+    torch.testing.assert_close(2 * encode(middle)[1], encode(a)[1] + encode(b)[1])
+    assert not torch.allclose(model.sample(a, None), model.sample(b, None))
+
+
+@torch.no_grad()
+def test_gates_of_none_leave_the_conditional_top(prior, pictures):
+    """The thesis's second row: p(z_0 | lr), and nothing in the other layers."""
+    model = VDVAESR.from_prior(prior, LR, Variant(conditional_top=True, gate_below=0))
+    assert all(block.gate_param is None for block in model.decoder.blocks)
+    lr = pictures[1]
+    assert not torch.allclose(model.sample(lr, None), model.sample(lr.flip(2), None))
+
+
+@torch.no_grad()
+def test_targets_of_8_bits_on_a_5_bit_prior_are_the_released_codes(prior, small, normals, pictures):
+    low = VDVAE(dataclasses.replace(small, low_bit=True))
+    low.load_state_dict(prior.state_dict())
+    hr, lr = (pictures[0] * 255).round() / 255, pictures[1]
+    noise = normals(small, 2)
+    floored, full = (VDVAESR.from_prior(low, LR, Variant(target_bits=bits)) for bits in (5, 8))
+    parameters = full.sample(lr, None)
+    assert torch.equal(parameters, floored.sample(lr, None))
+    given = floored.decoder.parameters_of(floored.decoder.run(2, _posterior(floored, hr, noise)))
+    for model, is_low in ((floored, True), (full, False)):
+        expected = dmol_nll(to_levels(hr, low_bit=is_low), given, low_bit=True)
+        torch.testing.assert_close(model(hr, lr, noise).distortion, expected)
+    pixels, darker = floored.pixels(parameters, None), full.pixels(parameters, None)
+    moved = (pixels - darker)[pixels < 1]
+    torch.testing.assert_close(moved, torch.full_like(moved, 7 / 255))
+
+
+def test_what_makes_no_variant_is_refused(small):
+    for wrong in ({"lr_into": "none"}, {"trained": ("gates",)}, {"target_bits": 6}):
+        with pytest.raises(ValueError, match=r"is one of|are some of|is 5 or 8"):
+            Variant(**wrong)
+    with pytest.raises(ValueError, match="knows 8 bits"):
+        VDVAESRConfig(prior=small, lr=LR, target_bits=5)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +249,7 @@ def test_published_sizes(name, lr, lr_count, gated):
 @pytest.fixture
 def top_model(prior):
     torch.manual_seed(0)
-    return VDVAESR.from_prior(prior, LR, conditional_top=True)
+    return VDVAESR.from_prior(prior, LR, Variant(conditional_top=True))
 
 
 @torch.no_grad()
@@ -184,7 +263,7 @@ def test_conditional_top_starts_at_the_standard_normal(top_model, pictures):
 def test_conditional_top_depends_on_lr_even_at_zero_gates(top_model, small, normals, pictures):
     hr, lr = pictures
     noise = normals(small, 2)
-    assert not torch.allclose(top_model.sample(lr, noise), top_model.sample(lr.flip(2), noise))
+    assert not torch.allclose(top_model.sample(lr, None), top_model.sample(lr.flip(2), None))
     torch.nn.init.ones_(top_model.top_prior.mean.weight)
     rates = [top_model(hr, x, noise).rate for x in (lr, lr.flip(2))]
     assert not torch.allclose(rates[0][0], rates[1][0])
@@ -225,8 +304,17 @@ def test_conditional_top_trains(top_model, small, normals, pictures):
 
 
 def test_config_survives_json(small):
-    config = VDVAESRConfig(prior=small, lr=LR, gate_below=32, conditional_top=True)
+    config = VDVAESRConfig(
+        prior=small, lr=LR, gate_below=32, conditional_top=True, trained=("encoder",)
+    )
     assert VDVAESRConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+def test_a_header_of_before_has_the_default_variant(small):
+    values = dataclasses.asdict(VDVAESRConfig(prior=small, lr=LR))
+    for name in ("lr_into", "trivial_encoder", "trained", "target_bits"):
+        del values[name]
+    assert VDVAESRConfig.from_dict(values) == VDVAESRConfig(prior=small, lr=LR)
 
 
 def test_refuses_inconsistent_configs(small):

@@ -95,3 +95,16 @@ def small_published():
             fan = parameter[0].numel() if parameter.dim() > 1 else 25
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4 / fan**0.5)
     return prior
+
+
+def test_the_mean_weighted_kl_is_the_released_codes_loss(small_published):
+    """Each block's mean over its dimensions, in bits; the rate that is told stays the sum."""
+    hr = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    lr = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    model = prepared(model_on_prior("cvdvae", small_published, 4))
+    noise = fixed_noise(2, (16, 16), torch.device("cpu"))
+    told = model(hr / 255, lr / 255, noise)
+    mean, total = (objective_of(model, kl=kl)(model, hr, lr, noise, 0.0) for kl in ("mean", "sum"))
+    expected = sum(k.mean() / d for k, d in zip(told.kl, told.dimensions, strict=True))
+    torch.testing.assert_close(mean.loss, expected / math.log(2))
+    assert torch.equal(mean.rate, total.rate) and torch.equal(total.loss, total.rate)

@@ -38,6 +38,17 @@ from vdsr_cli.cli.options import (
     SaveEveryOption,
     existing_of,
 )
+from vdsr_cli.cli.variant_options import (
+    ConditionalTopOption,
+    ConditionedLayersOption,
+    GatesOption,
+    KLOption,
+    LRIntoOption,
+    TargetBitsOption,
+    TrainedOption,
+    TrivialEncoderOption,
+    variant_of,
+)
 from vdsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -148,6 +159,14 @@ def _train(
             " compact model, also one of --from.",
         ),
     ] = False,
+    conditional_top: ConditionalTopOption = None,
+    gates: GatesOption = None,
+    lr_into: LRIntoOption = None,
+    trivial_encoder: TrivialEncoderOption = None,
+    trained: TrainedOption = None,
+    target_bits: TargetBitsOption = None,
+    conditioned_layers: ConditionedLayersOption = None,
+    kl: KLOption = None,
     branch_from: Annotated[
         Path | None, typer.Option(help="Another run's last.pt to go on from, steps counted on.")
     ] = None,
@@ -268,6 +287,14 @@ def _train(
     from vdsr_cli.cli.train_progress import stop_on_signals, training_progress
     from vdsr_cli.services.train import TrainRequest, train
 
+    variant = variant_of(
+        conditional_top=conditional_top,
+        gates=gates,
+        lr_into=lr_into,
+        trivial_encoder=trivial_encoder,
+        trained=trained,
+        target_bits=target_bits,
+    )
     settings = _hyper_parameters(context, out=out, branch_from=branch_from)
     with (
         stop_on_signals() as is_stopped,
@@ -285,6 +312,8 @@ def _train(
                 start_from=start_from,
                 scale=scale,
                 is_coupled=coupled,
+                variant=variant,
+                conditioned_layers=conditioned_layers,
                 branch_from=branch_from,
                 rescales=tuple(rescale) if rescale else (1.0, 0.65),
                 store=store,

@@ -227,9 +227,14 @@ class TopDownBlock(nn.Module):
         advanced: Tensor = self.resnet(conv_add(z, project.weight, project.bias, state, padding=0))
         return advanced
 
-    def infer(self, x: Tensor, activation: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
-        """Training pass, z from the posterior: the next state and the rate, elementwise."""
-        mean_q, log_std_q = self.posterior_moments(x, activation)
+    def infer(
+        self, x: Tensor, activation: Tensor, epsilon: Tensor, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Training pass, z from the posterior: the next state and the rate, elementwise.
+
+        ``seen`` is the state that the posterior sees, where it is not ``x``.
+        """
+        mean_q, log_std_q = self.posterior_moments(x if seen is None else seen, activation)
         mean_p, log_std_p, state = self.prior_moments(x)
         z = gaussian_sample(mean_q, log_std_q, epsilon)
         return self.advance(state, z), self.rate(z, mean_q, log_std_q, mean_p, log_std_p)

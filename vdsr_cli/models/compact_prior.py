@@ -212,9 +212,10 @@ class CompactCVDVAEConfig:
             raise ValueError(f"conditioned_blocks must be within 1..{self.hierarchy.lr_layers}")
 
     @classmethod
-    def of_prior(cls, hierarchy: CompactConfig) -> Self:
-        """Conditions every layer up to the LR resolution."""
-        return cls(hierarchy=hierarchy, conditioned_blocks=hierarchy.lr_layers)
+    def of_prior(cls, hierarchy: CompactConfig, conditioned_blocks: int | None = None) -> Self:
+        """Conditions so many layers, None for every one up to the LR resolution."""
+        blocks = hierarchy.lr_layers if conditioned_blocks is None else conditioned_blocks
+        return cls(hierarchy=hierarchy, conditioned_blocks=blocks)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -238,9 +239,9 @@ class CompactCVDVAE(AnySizeSampling, CompactHierarchy):
         self._add_hierarchy(lr_posteriors=config.conditioned_blocks)
 
     @classmethod
-    def from_prior(cls, prior: CompactVDVAE) -> Self:
-        """A frozen copy of the prior, with a fresh LR encoder and fresh heads."""
-        model = cls(CompactCVDVAEConfig.of_prior(prior.config))
+    def from_prior(cls, prior: CompactVDVAE, conditioned_blocks: int | None = None) -> Self:
+        """A frozen copy of the prior, with a fresh LR encoder and fresh heads in so many layers."""
+        model = cls(CompactCVDVAEConfig.of_prior(prior.config, conditioned_blocks))
         _load_prior(model, prior)
         model.select_trainable()
         return model

@@ -61,6 +61,11 @@ class MixturePixels:
         raise NotImplementedError
 
     @property
+    def is_floored(self) -> bool:
+        """Whether it was trained on grey levels floored to 5 bits."""
+        return self.hr_config.low_bit
+
+    @property
     def pixel_noise_channels(self) -> int:
         """Channels of logistic noise that a draw takes: 3 colours and K components."""
         return 3 + self.hr_config.num_mixtures
@@ -72,7 +77,7 @@ class MixturePixels:
             parameters: of the mixture.
             noise: (B, 3 + K, H, W) standard logistic, or None for the mean.
         """
-        return dmol_pixels(parameters, noise, low_bit=self.hr_config.low_bit)
+        return dmol_pixels(parameters, noise, low_bit=self.is_floored)
 
 
 class AnySizeSampling(LogisticPixels, _Means):

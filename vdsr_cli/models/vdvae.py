@@ -317,9 +317,16 @@ class VDVAE(MixturePixels, nn.Module):
         return self.decoder.parameters_of(self.decoder.run(batch, generate))
 
 
-def distortion(image: Tensor, parameters: Tensor, config: VDVAEConfig) -> Tensor:
-    """-log p(image | latents), (B,), nats per picture; image (B, 3, S, S) in [0, 1]."""
-    target = to_levels(image, low_bit=config.low_bit)
+def distortion(
+    image: Tensor, parameters: Tensor, config: VDVAEConfig, *, is_floored: bool | None = None
+) -> Tensor:
+    """-log p(image | latents), (B,), nats per picture; image (B, 3, S, S) in [0, 1].
+
+    ``is_floored`` says whether it is of the picture floored to 5 bits, where that is not what the
+    prior was trained on.
+    """
+    floored = config.low_bit if is_floored is None else is_floored
+    target = to_levels(image, low_bit=floored)
     return dmol_nll(target, parameters, low_bit=config.low_bit)
 
 

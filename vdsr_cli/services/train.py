@@ -19,7 +19,7 @@ from vdsr_cli.models.compact import CompactHierarchy
 from vdsr_cli.models.cvdvae import CVDVAE
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
 from vdsr_cli.models.srvae import SRVAE
-from vdsr_cli.models.vdvae_sr import VDVAESR
+from vdsr_cli.models.vdvae_sr import VDVAESR, Variant
 from vdsr_cli.outputs import Existing, check_outputs
 from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.training.adversarial_start import adversarial_phase
@@ -51,6 +51,8 @@ class TrainRequest:
         start_from: name or path of finished weights that a new run fine-tunes.
         scale: super-resolution factor of a new model on a prior of the published shape.
         is_coupled: whether the colours of a new compact model's likelihood depend on each other.
+        variant: of a new VDVAE-SR on a prior of the published shape; None for the default.
+        conditioned_layers: how many of a new CVDVAE's first layers see the LR picture, or None.
         branch_from: another run's ``last.pt`` to start this run from, its step counted on.
         rescales: sizes at which each picture is kept.
         store: file that keeps the decoded pictures from leg to leg; made where it is missing.
@@ -82,6 +84,8 @@ class TrainRequest:
     start_from: str | None = None
     scale: int | None = None
     is_coupled: bool = False
+    variant: Variant | None = None
+    conditioned_layers: int | None = None
     branch_from: Path | None = None
     rescales: tuple[float, ...] = (1.0, 0.65)
     store: Path | None = None
@@ -200,6 +204,8 @@ def _new_model(request: TrainRequest) -> nn.Module:
         start_from=request.start_from,
         scale=request.scale,
         is_coupled=request.is_coupled,
+        variant=request.variant,
+        conditioned_layers=request.conditioned_layers,
     )
 
 

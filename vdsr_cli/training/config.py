@@ -71,6 +71,7 @@ class TrainConfig:
         weight_decay, beta2: AdamW's.
         degradation: how LR pictures are made: "bicubic", the product's own, or "real".
         symmetries: what crops undergo: "all" flips and transposes, "mirror" or "none".
+        kl: how CVDVAE's layers are added up: "sum", or "mean" over a layer's dimensions.
         seed: of crops and posterior noise.
         adversarial: the phase in which samples are trained too, or None for none.
     """
@@ -92,6 +93,7 @@ class TrainConfig:
     beta2: float = 0.98
     degradation: str = "bicubic"
     symmetries: str = "all"
+    kl: str = "sum"
     seed: int = 0
     adversarial: AdversarialConfig | None = None
 

@@ -252,7 +252,8 @@ class Trainer:
 
     def _objective(self, hr: Tensor, lr: Tensor, noise: list[Tensor] | None) -> Losses:
         source = None if noise is None else lambda shape: noise[shape.layer]
-        return objective_of(self.model)(self.model, hr, lr, source, self.config.mean_weight)
+        objective = objective_of(self.model, kl=self.config.kl)
+        return objective(self.model, hr, lr, source, self.config.mean_weight)
 
     def _pairs(self, random: StepRandom) -> tuple[Tensor, Tensor]:
         """hr and lr of this step, uint8, channels last."""

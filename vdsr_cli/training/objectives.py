@@ -15,6 +15,7 @@ says nothing. Of a prior it also brings the LR picture into the layers that a CV
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -126,16 +127,24 @@ def cvdvae_losses(
     lr: Tensor,
     noise: NoiseSource | None,
     mean_weight: float,
+    *,
+    kl: str = "sum",
 ) -> Losses:
-    """The objective of CVDVAE: the summed KL of the conditioned layers, as ``rate``."""
+    """The objective of CVDVAE: the summed KL of the conditioned layers, as ``rate``.
+
+    With ``kl`` "mean", a layer weighs in the loss by the mean over its dimensions, as in the
+    released code; ``rate`` stays what it is.
+    """
     if noise is None:
         raise ValueError("CVDVAE has no phase without its KL")
     hr_unit, lr_unit = to_unit_range(hr), to_unit_range(lr)
-    rate = model(hr_unit, lr_unit, noise).total.mean() * _bits_per_dimension(hr)
+    latent_kl = model(hr_unit, lr_unit, noise)
+    rate = latent_kl.total.mean() * _bits_per_dimension(hr)
+    divergence = rate if kl == "sum" else latent_kl.mean_weighted.mean() / math.log(2)
     mean_l1 = torch.zeros_like(rate)
     if mean_weight and isinstance(model, CompactCVDVAE):
         mean_l1 = (model.mean_path(lr_unit) - (hr_unit * 2 - 1)).abs().mean()
-    return Losses(rate + mean_weight * mean_l1, torch.zeros_like(rate), rate, mean_l1)
+    return Losses(divergence + mean_weight * mean_l1, torch.zeros_like(rate), rate, mean_l1)
 
 
 _OBJECTIVES: Mapping[str | None, Objective] = {
@@ -147,10 +156,11 @@ _OBJECTIVES: Mapping[str | None, Objective] = {
 """By the name that the models' registry gives them; srVAE's distortion is that of hr and of lr."""
 
 
-def objective_of(model: nn.Module) -> Objective:
-    """The objective that a model is trained on."""
+def objective_of(model: nn.Module, *, kl: str = "sum") -> Objective:
+    """The objective that a model is trained on; ``kl`` as in :func:`cvdvae_losses`."""
     kind = architecture_of(model)
-    return vdvae_losses if kind.is_prior else _OBJECTIVES[kind.objective]
+    objective = vdvae_losses if kind.is_prior else _OBJECTIVES[kind.objective]
+    return partial(cvdvae_losses, kl=kl) if objective is cvdvae_losses else objective
 
 
 def _mean_path_only(mean_path: Tensor, target: Tensor, mean_weight: float) -> Losses:

@@ -17,7 +17,7 @@ from vdsr_cli.models.protocol import PartlyTrained
 from vdsr_cli.models.registry import ARCHITECTURES, architecture_of, build_model
 from vdsr_cli.models.vdvae import VDVAE, EncoderConfig, VDVAEConfig
 from vdsr_cli.models.vdvae_config import PUBLISHED
-from vdsr_cli.models.vdvae_sr import PUBLISHED_LR_ENCODERS, VDVAESR
+from vdsr_cli.models.vdvae_sr import PUBLISHED_LR_ENCODERS, VDVAESR, Variant
 from vdsr_cli.models.widening import can_widen, coupled, widen_into
 from vdsr_cli.weights.runs import read_architecture
 
@@ -45,6 +45,8 @@ def new_model(
     start_from: str | None,
     scale: int | None = None,
     is_coupled: bool = False,
+    variant: Variant | None = None,
+    conditioned_layers: int | None = None,
 ) -> nn.Module:
     """The network of a new run, frozen where its objective freezes.
 
@@ -58,11 +60,16 @@ def new_model(
         scale: super-resolution factor of a model on a prior of the published shape, or None.
         is_coupled: whether the colours of a compact model's likelihood depend on each other;
             weights that have no coefficients begin with zero.
+        variant: of a new VDVAE-SR on a prior of the published shape; None for the default.
+        conditioned_layers: the papers' k of a new CVDVAE, how many of its first layers see the LR
+            picture; None for all that can.
 
     Raises:
         UsageError: what is asked for does not go together.
         WeightsError: weights that are missing, damaged or do not fit.
     """
+    if prior is None and (variant is not None or conditioned_layers is not None):
+        raise UsageError("a variant is of a new model on a prior", hint="name it: --prior")
     if start_from is not None and preset is not None:
         fresh = model_of_preset(objective, preset, is_coupled=is_coupled)
         model = transferred(load_network(start_from), fresh)
@@ -70,7 +77,9 @@ def new_model(
         model = _with_likelihood(load_network(start_from), is_coupled)
     elif prior is not None:
         pretrained = _with_likelihood(load_network(prior), is_coupled)
-        model = model_on_prior(objective, pretrained, scale)
+        model = model_on_prior(
+            objective, pretrained, scale, variant=variant, conditioned_layers=conditioned_layers
+        )
     else:
         model = model_of_preset(objective, preset, is_coupled=is_coupled)
     _check_kind(objective, model, str(start_from))
@@ -145,16 +154,43 @@ def check_scale_of(model: nn.Module, scale: int | None) -> None:
         )
 
 
-def model_on_prior(objective: str, prior: nn.Module, scale: int | None = None) -> nn.Module:
+def model_on_prior(
+    objective: str,
+    prior: nn.Module,
+    scale: int | None = None,
+    *,
+    variant: Variant | None = None,
+    conditioned_layers: int | None = None,
+) -> nn.Module:
     """A conditional network around a pretrained prior; raises UsageError.
 
     ``scale`` is that of a model on a prior of the published shape; a compact prior has its own.
+    ``variant`` and ``conditioned_layers`` as in :func:`new_model`.
     """
     if objective in ("vdvae", "srvae"):
         raise UsageError(f"vdsr train {objective} builds on no prior", hint="leave --prior out")
+    if variant is not None and (objective != "vdvae-sr" or not isinstance(prior, VDVAE)):
+        raise UsageError("variants are of VDVAE-SR on a prior of the published shape")
+    if conditioned_layers is not None and objective != "cvdvae":
+        raise UsageError("--conditioned-layers is of vdsr train cvdvae")
+    try:
+        return _on_prior(objective, prior, scale, variant, conditioned_layers)
+    except ValueError as error:
+        raise UsageError(f"no such variant: {error}") from error
+
+
+def _on_prior(
+    objective: str,
+    prior: nn.Module,
+    scale: int | None,
+    variant: Variant | None,
+    conditioned_layers: int | None,
+) -> nn.Module:
+    """:func:`model_on_prior`; raises ValueError for a variant that the prior does not allow."""
     if isinstance(prior, CompactVDVAE):
-        on_compact = CompactCVDVAE if objective == "cvdvae" else CompactVDVAESROnPrior
-        return on_compact.from_prior(prior)
+        if objective == "cvdvae":
+            return CompactCVDVAE.from_prior(prior, conditioned_layers)
+        return CompactVDVAESROnPrior.from_prior(prior)
     if not isinstance(prior, VDVAE):
         raise UsageError(
             f"a {architecture_of(prior).name} is not an unconditional prior",
@@ -162,9 +198,9 @@ def model_on_prior(objective: str, prior: nn.Module, scale: int | None = None) -
         )
     scale = scale or PUBLISHED_SCALE
     if objective == "vdvae-sr":
-        return VDVAESR.from_prior(prior, _vdvae_sr_encoder(prior.config, scale))
-    lr = lr_encoder_for(prior.config, scale)
-    return CVDVAE.from_prior(prior, _cvdvae_config(prior.config, lr))
+        return VDVAESR.from_prior(prior, _vdvae_sr_encoder(prior.config, scale), variant)
+    config = _cvdvae_config(prior.config, lr_encoder_for(prior.config, scale))
+    return CVDVAE.from_prior(prior, replace(config, ky=conditioned_layers or config.ky))
 
 
 def _vdvae_sr_encoder(prior: VDVAEConfig, scale: int) -> EncoderConfig:
