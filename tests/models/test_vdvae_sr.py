@@ -166,7 +166,7 @@ def test_lr_goes_where_it_is_sent(where, prior, small, normals, pictures):
     expected = gaussian_kl(*block.posterior_moments(*seen), *of_prior).sum(dim=(1, 2, 3))
     noise = normals(small, 2)
     torch.testing.assert_close(model(hr, lr, noise).rate[0], expected)
-    unconditional = prior.sample(2, None)
+    unconditional = prior.sample(2, (16, 16), None, 1.0)
     assert torch.equal(model.sample(lr, None), unconditional) == (where == "posterior")
 
 

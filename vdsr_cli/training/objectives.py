@@ -149,7 +149,6 @@ def cvdvae_losses(
 
 _OBJECTIVES: Mapping[str | None, Objective] = {
     "vdvae": vdvae_losses,
-    "cvdvae": cvdvae_losses,
     "vdvae-sr": vdvae_sr_losses,
     "srvae": vdvae_sr_losses,
 }
@@ -159,8 +158,9 @@ _OBJECTIVES: Mapping[str | None, Objective] = {
 def objective_of(model: nn.Module, *, kl: str = "sum") -> Objective:
     """The objective that a model is trained on; ``kl`` as in :func:`cvdvae_losses`."""
     kind = architecture_of(model)
-    objective = vdvae_losses if kind.is_prior else _OBJECTIVES[kind.objective]
-    return partial(cvdvae_losses, kl=kl) if objective is cvdvae_losses else objective
+    if kind.objective == "cvdvae":
+        return partial(cvdvae_losses, kl=kl)
+    return vdvae_losses if kind.is_prior else _OBJECTIVES[kind.objective]
 
 
 def _mean_path_only(mean_path: Tensor, target: Tensor, mean_weight: float) -> Losses:
