@@ -3,14 +3,14 @@
 python tools/cli_page.py
 """
 
-from collections.abc import Iterator
-from enum import StrEnum
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import typer
 
 from vdsr_cli.cli.app import app
+from vdsr_cli.cli.help import facts, grouped, hints_of, plain, word
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 INTRODUCTION = """# Every option
@@ -22,50 +22,14 @@ What `vdsr COMMAND --help` says, written by `python tools/cli_page.py`.
 def commands(command: Any, name: str = "vdsr") -> Iterator[tuple[str, Any]]:
     """Every command below this one, and itself, with its full name."""
     yield name, command
-    for word, below in getattr(command, "commands", {}).items():
-        yield from commands(below, f"{name} {word}")
+    for called, below in getattr(command, "commands", {}).items():
+        yield from commands(below, f"{name} {called}")
 
 
-def word(argument: Any) -> str:
-    """What stands for an argument in the usage line."""
-    name = str(argument.metavar or argument.name.upper())
-    return f"{name}..." if argument.nargs == -1 else name
-
-
-def values(option: Any, hint: Any) -> str:
-    """What the option takes: its choices, its range, or nothing."""
-    for kind in (hint, *get_args(hint)):
-        if isinstance(kind, type) and issubclass(kind, StrEnum):
-            return " or ".join(kind)
-    least, most = getattr(option, "min", None), getattr(option, "max", None)
-    if least is None and most is None:
-        return ""
-    return f"at least {least}" if most is None else f"{'' if least is None else least} to {most}"
-
-
-def default(option: Any) -> str:
-    """The value it has where it is left out; nothing where there is none to tell."""
-    if isinstance(option.show_default, str):
-        return option.show_default
-    value = option.default
-    if not option.show_default or value is None or value == [] or callable(value):
-        return ""
-    if option.is_flag:
-        both = [*option.opts, *option.secondary_opts]
-        return both[not value] if option.secondary_opts else ""
-    return str(getattr(value, "value", value))
-
-
-def plain(parameter: Any) -> str:
-    """Help without the marks that keep brackets from being markup."""
-    return str(parameter.help or "").replace("\\[", "[")
-
-
-def entry(option: Any, hint: Any) -> str:
+def entry(option: Any, hints: Mapping[str, Any]) -> str:
     """One item of a list: names, purpose, values, default."""
     names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
-    facts = [values(option, hint), f"default: {told}" if (told := default(option)) else ""]
-    known = "; ".join(fact for fact in facts if fact)
+    known = facts(option, hints)
     return f"- {names}: {plain(option)}" + (f" ({known})" if known else "")
 
 
@@ -78,13 +42,10 @@ def section(name: str, command: Any) -> str:
         return text
     text += f"\n    {' '.join([name, '[OPTIONS]', *map(word, arguments)])}\n\n"
     text += "".join(f"- `{word(argument)}`: {plain(argument)}\n" for argument in arguments)
-    hints = get_type_hints(command.callback)
-    groups: dict[str, list[str]] = {}
-    for option in options:
-        group = getattr(option, "rich_help_panel", None) or "Options"
-        groups.setdefault(group, []).append(entry(option, hints.get(option.name)))
-    for group, entries in groups.items():
-        text += f"\n{group}:\n\n" + "".join(f"{line}\n" for line in entries)
+    hints = hints_of(command)
+    for group, members in grouped(options).items():
+        lines = [entry(option, hints) for option in members]
+        text += f"\n{group}:\n\n" + "".join(f"{line}\n" for line in lines)
     return text
 
 

@@ -22,13 +22,14 @@ COMMANDS = dict(walk(typer.main.get_command(app)))
 def default_told(option) -> str | None:
     """What the help must say of an option's default; None where there is nothing to say."""
     if isinstance(option.show_default, str):
-        return f"[default: ({option.show_default})]"
-    if not option.show_default or option.default in (None, False, []) or callable(option.default):
-        return None
+        return f"default: {option.show_default}"
     value = option.default
+    if not option.show_default or value is None or value == [] or callable(value):
+        return None
     if option.is_flag:
-        value = option.opts[0].removeprefix("--") if option.secondary_opts else value
-    return f"[default: {getattr(value, 'value', value)}]"
+        names = {True: option.opts[0], False: (option.secondary_opts or [None])[0]}
+        return f"default: {names[value]}" if option.secondary_opts else None
+    return f"default: {getattr(value, 'value', value)}"
 
 
 def test_all_commands_are_found():
@@ -58,3 +59,19 @@ def test_no_text_is_taken_for_markup(path):
         rendered = Text.from_markup(text)
         assert not rendered.spans, text
         assert rendered.plain == text.replace("\\[", "["), text
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_it_reads_in_80_columns(vdsr, monkeypatch, path):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = vdsr(*path, "-h").out.decode().splitlines()
+    assert all(len(line) <= 80 or line.startswith("    vdsr ") for line in lines)
+    if not hasattr(COMMANDS[path], "commands"):
+        assert any(line.startswith("    vdsr ") for line in lines), "no example"
+
+
+@pytest.mark.parametrize("command", ["upscale", "sample-diverse", "bench", "generate"])
+def test_options_stand_in_groups(vdsr, command):
+    shown = vdsr(command, "-h").out.decode().splitlines()
+    assert {"Picture", "Output", "Performance"} <= set(shown)
+    assert sum(line.startswith("    vdsr ") for line in shown) == 3

@@ -157,7 +157,11 @@ def bench(
 
     An unconditional prior is scored on the likelihood of the pictures: nats and bits a dimension.
 
-    Example: vdsr bench set5/ --temperatures 0,0.8 --seeds 3 --published
+    Examples:
+
+        vdsr bench set5/ --temperatures 0,0.8 --seeds 3 --published
+        vdsr bench Set5 Set14 --model vdvae-sr-x4,bicubic --metrics lpips
+        vdsr bench faces --protocol diverse --csv scores.csv
     """
     from vdsr_cli.cli.bench_render import print_known_sets
 

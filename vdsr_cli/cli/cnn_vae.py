@@ -67,7 +67,9 @@ def score(
 ) -> None:
     """Score a model on the test set: mean PSNR of super-resolution and reconstruction.
 
-    Example: vdsr cnn-vae score --data fashion-mnist/
+    Example:
+
+        vdsr cnn-vae score --data fashion-mnist/
     """
     from vdsr_cli.services.cnn_vae import score_cnn_vae
 
@@ -92,7 +94,9 @@ def figure(
 ) -> None:
     """Draw the paper's figures 5 and 6 side by side: reconstructions and super-resolution.
 
-    Example: vdsr cnn-vae figure -o cnn-vae.png
+    Example:
+
+        vdsr cnn-vae figure -o cnn-vae.png
     """
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.cnn_vae import draw_figure
@@ -146,7 +150,10 @@ def train(
 ) -> None:
     """Train CNN-VAE on Fashion-MNIST: 14x14 to 28x28.
 
-    Example: vdsr train cnn-vae --data fashion-mnist/ --out runs/cnn-vae
+    Examples:
+
+        vdsr train cnn-vae --data fashion-mnist/ --out runs/cnn-vae
+        vdsr train cnn-vae --reading paper -o runs/letter
     """
     from vdsr_cli.cli.train_progress import stop_on_signals, training_progress
     from vdsr_cli.models.cnn_vae import CNNVAEConfig

@@ -1,4 +1,4 @@
-"""The base of every command: ``-h``, and spellings of options that have changed."""
+"""The base of every command: its help, and spellings of options that have changed."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +18,12 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Parses today's spellings of the words."""
         return super().parse_args(ctx, list(self._in_todays_words(args)))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help, in groups."""
+        from vdsr_cli.cli.help import as_text, render
+
+        formatter.write(as_text(render(self, self.get_usage(ctx))))
 
     def _in_todays_words(self, words: list[str]) -> Iterator[str]:
         known = {name for parameter in self.params for name in parameter.opts}

@@ -84,7 +84,11 @@ def generate(
 
     Picture 3 of five is picture 3 of a hundred, whatever the batch.
 
-    Example: vdsr generate --model openai/ffhq256 -n 16 --temperature 0.8 -o grid.png
+    Examples:
+
+        vdsr generate --model openai/ffhq256 -n 16 --temperature 0.8 -o grid.png
+        vdsr generate -n 4 --size 384x256 -o grid.png
+        vdsr generate -n 1000 -o samples/
     """
     naming = plan_naming(out, tag=f"n{count}", format=format.value if format else None)
     if naming.is_stdout and as_json:

@@ -53,7 +53,11 @@ def layers(
     Fixes the first k layers of a random code, draws the others, and prints how far apart the
     pictures are, in grey levels, at each reduction: what the first k layers leave open.
 
-    Example: vdsr layers --model vdvae-x4-prior --scales 1,4,16 --plot layers.svg
+    Examples:
+
+        vdsr layers --model vdvae-x4-prior --scales 1,4,16 --plot layers.svg
+        vdsr layers -n 5 --draws 2 --every 4
+        vdsr layers --model openai/ffhq256 --json
     """
     from vdsr_cli.figures.plot import check_plot_path, save_figure
     from vdsr_cli.loading import load

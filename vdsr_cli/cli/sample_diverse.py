@@ -123,7 +123,11 @@ def sample_diverse(
     Writes the samples, their mean, their deviation (in colours, and as 16-bit values) and a
     contact sheet.
 
-    Example: vdsr sample-diverse face.png -n 5 --report face.html
+    Examples:
+
+        vdsr sample-diverse face.png -n 5 --report face.html
+        vdsr sample-diverse face.png -n 8 --pick medoid -o best.png
+        vdsr sample-diverse face.png --temperatures 0.2,0.5,0.8 -o faces
     """
     source, base, is_exact = _plan(picture, out, scale, format)
     numbers = _parse_temperatures(temperatures) if temperatures else (temperature,)

@@ -71,7 +71,11 @@ def serve(
 
     Pictures and results stay in memory. Ctrl-C ends it.
 
-    Example: vdsr serve --port 8000
+    Examples:
+
+        vdsr serve --port 8000
+        vdsr serve --model vdvae-sr-x4-tiny --max-upload 5
+        vdsr serve --host 0.0.0.0 --queue 2
     """
     if not (find_spec("starlette") and find_spec("uvicorn")):
         raise UsageError("vdsr serve needs its extra: pip install 'vdsr-cli[serve]'")

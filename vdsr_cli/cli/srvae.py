@@ -32,21 +32,27 @@ OPERATIONS: Mapping[str, tuple[str, str]] = {
         "super-resolution",
         """Super-resolve crops: u and z are drawn from what they are given lr.
 
-        Example: vdsr srvae super-resolve photos/ -n 8 -o super-resolved.png
+        Example:
+
+            vdsr srvae super-resolve photos/ -n 8 -o super-resolved.png
         """,
     ),
     "reconstruct": (
         "reconstruction",
         """Reconstruct crops: z is drawn from what it is given hr; lr is hr's own.
 
-        Example: vdsr srvae reconstruct photos/ -n 8 -o reconstructed.png
+        Example:
+
+            vdsr srvae reconstruct photos/ -n 8 -o reconstructed.png
         """,
     ),
     "generative-reconstruct": (
         "generative reconstruction",
         """Reconstruct crops from the code u of lr alone: lr is drawn again, then hr.
 
-        Example: vdsr srvae generative-reconstruct photos/ -n 8 -o again.png
+        Example:
+
+            vdsr srvae generative-reconstruct photos/ -n 8 -o again.png
         """,
     ),
 }
@@ -84,7 +90,9 @@ def generate(
 ) -> None:
     """Draw pictures out of nothing: u, lr given u, z given both, hr given lr and z.
 
-    Example: vdsr srvae generate -n 16 -o generated.png
+    Example:
+
+        vdsr srvae generate -n 16 -o generated.png
     """
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import Drawing, draw_generated
@@ -139,7 +147,9 @@ def figure(
 ) -> None:
     """Draw the four operations on one sheet.
 
-    Example: vdsr srvae figure photos/ -o srvae.png
+    Example:
+
+        vdsr srvae figure photos/ -o srvae.png
     """
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import Drawing, draw_figure, take_crops
@@ -167,7 +177,9 @@ def score(
 ) -> None:
     """Score a model on random crops: PSNR against bicubic, likelihood in bits per dimension.
 
-    Example: vdsr srvae score photos/ --weights 64
+    Example:
+
+        vdsr srvae score photos/ --weights 64
     """
     from vdsr_cli.services.srvae import Drawing, score_srvae, take_crops
 

@@ -58,20 +58,35 @@ if TYPE_CHECKING:
 OBJECTIVES: Mapping[str, str] = {
     "vdvae": """Train a prior: an unconditional VDVAE, by its ELBO.
 
-    Example: vdsr train vdvae photos/ --out runs/prior --steps 50000
+    Examples:
+
+        vdsr train vdvae photos/ --out runs/prior --steps 50000
+        vdsr train vdvae photos/ -o runs/prior --minutes 9 --val held-out/
+        vdsr train vdvae photos/ -o runs/prior --config prior.toml
     """,
     "cvdvae": """Train CVDVAE: an LR encoder into the latents of a frozen prior, by the KL
     divergence of its first layers.
 
-    Example: vdsr train cvdvae photos/ --prior runs/prior --out runs/cvdvae
+    Examples:
+
+        vdsr train cvdvae photos/ --prior runs/prior --out runs/cvdvae
+        vdsr train cvdvae faces/ --prior openai/ffhq256 -o runs/faces
+        vdsr train cvdvae faces/ --prior openai/ffhq256 --scale 8 -o runs/x8
     """,
     "vdvae-sr": """Train VDVAE-SR: the ELBO of hr given lr, plus an L1 of the mean path.
 
-    Example: vdsr train vdvae-sr drawings/ --from vdvae-sr-x4 --out runs/mine
+    Examples:
+
+        vdsr train vdvae-sr drawings/ --from vdvae-sr-x4 --out runs/mine
+        vdsr train vdvae-sr photos/ --preset vdvae-sr-x4 -o runs/new
+        vdsr train vdvae-sr photos/ --degradation real -o runs/real --minutes 9
     """,
     "srvae": """Train srVAE, x2: the ELBO of hr and lr together, plus an L1 of the mean path.
 
-    Example: vdsr train srvae photos/ --out runs/srvae
+    Examples:
+
+        vdsr train srvae photos/ --out runs/srvae
+        vdsr train srvae photos/ -o runs/srvae --minutes 9
     """,
 }
 
@@ -407,7 +422,10 @@ def export_run(
 ) -> None:
     """Write a run's averaged weights as a file that --model takes, with its model card.
 
-    Example: vdsr train export runs/mine -o mine.safetensors --card licence=CC-BY-4.0
+    Examples:
+
+        vdsr train export runs/mine -o mine.safetensors --card licence=CC-BY-4.0
+        vdsr train export runs/mine -o mine.safetensors --blend runs/mine/mean.pt=0.2
     """
     from vdsr_cli.services.train import export
     from vdsr_cli.weights.runs import LAST, find_checkpoint

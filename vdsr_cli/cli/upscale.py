@@ -124,7 +124,11 @@ def upscale(
 ) -> None:
     """Upscale pictures.
 
-    Example: vdsr upscale photo.png --scale 4 --temperature 0.8
+    Examples:
+
+        vdsr upscale photo.png --scale 4 --temperature 0.8
+        vdsr upscale photo.png -t 0 -o smooth.png
+        vdsr upscale -r photos -o large --skip-existing
     """
     store = out.rstrip("/") if out is not None and is_url(out) else None
     naming = plan_naming(

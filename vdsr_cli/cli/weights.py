@@ -47,7 +47,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def list_models(as_json: AsJson = False) -> None:
     """List every model, and whether its file is on this disk.
 
-    Example: vdsr weights list
+    Examples:
+
+        vdsr weights list
+        vdsr weights list --json
     """
     rows = [_summary(record) for record in load_records().values()]
     if as_json:
@@ -71,7 +74,11 @@ def info(
 ) -> None:
     """Show every fact about a model or a weights file, and the model card beside it.
 
-    Example: vdsr weights info vdvae-sr-x4
+    Examples:
+
+        vdsr weights info vdvae-sr-x4
+        vdsr weights info mine.safetensors
+        vdsr weights info vdvae-sr-x4 --json
     """
     facts = _facts(model)
     if as_json:
@@ -95,7 +102,9 @@ def path(
 ) -> None:
     """Print where a model's file is on this disk; download nothing.
 
-    Example: vdsr weights path vdvae-sr-x4
+    Example:
+
+        vdsr weights path vdvae-sr-x4
     """
     found = locate(find_record(model))
     if found is None:
@@ -119,7 +128,10 @@ def download(
     An interrupted download goes on where it stopped. Published pickles are converted to
     safetensors, running nothing of what they contain.
 
-    Example: vdsr weights download openai/ffhq256
+    Examples:
+
+        vdsr weights download openai/ffhq256
+        vdsr weights download hf://owner/repo/model.safetensors
     """
     rows = []
     for model in models:
@@ -145,7 +157,10 @@ def verify(
 
     Ends with exit code 4 where a file is damaged, or one asked for by name is absent.
 
-    Example: vdsr weights verify
+    Examples:
+
+        vdsr weights verify
+        vdsr weights verify vdvae-sr-x4
     """
     records = load_records()
     asked = [find_record(name, records) for name in models or records]
@@ -185,7 +200,9 @@ def convert_file(
 
     Options that take a model take the pickle itself too, and keep its conversion in the cache.
 
-    Example: vdsr weights convert ffhq256-iter-1700000-model-ema.th -o ffhq256.safetensors
+    Example:
+
+        vdsr weights convert ffhq256-iter-1700000-model-ema.th -o ffhq256.safetensors
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"{out} does not end in .safetensors", hint="-o OUT.safetensors")
