@@ -14,21 +14,20 @@ for the model and for the gradient magnitude of the same mean picture, which nee
 import argparse
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vdsr_cli.images import Metadata, read_picture
+from vdsr_cli.images import read_picture
 from vdsr_cli.loading import LoadedModel, load
 from vdsr_cli.metrics.calibration import area, gradient_magnitude, sparsification, spearman
 from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.sampling.engine import SamplingSettings
-from vdsr_cli.sampling.noise import NoiseField
-from vdsr_cli.sampling.sample_set import Subject, draw_set
+from vdsr_cli.sampling.pipeline import plan_upscale
+from vdsr_cli.sampling.sample_set import draw_set
 
 COLUMNS = ("spearman", "spearman_gradient", "area", "area_gradient", "area_oracle")
 
@@ -60,11 +59,15 @@ def measure(
     lr_path: Path, hr_path: Path, loaded: LoadedModel, options: argparse.Namespace, runtime: Runtime
 ) -> dict[str, float]:
     """Draws samples of one picture and scores their deviation."""
-    lr, hr = read_picture(lr_path).rgb[0], read_picture(hr_path).rgb[0]
-    subject = Subject(lr=lr, alpha=None, metadata=Metadata(), is_projected=loaded.is_bicubic)
-    noises = [NoiseField(seed=options.seed, sample=i) for i in range(options.samples)]
-    settings = replace(SamplingSettings(), temperature=options.temperature, output=options.output)
-    drawn = draw_set(loaded.model, subject, settings, noises, runtime)
+    picture, hr = read_picture(lr_path), read_picture(hr_path).rgb[0]
+    settings = SamplingSettings(
+        temperature=options.temperature,
+        seed=options.seed,
+        samples=tuple(range(options.samples)),
+        output=options.output,
+    )
+    plan = plan_upscale(picture, loaded, settings, runtime, scale=loaded.scale)
+    drawn = draw_set(picture, plan, runtime)
     height, width = drawn.std.shape
     mean = torch.from_numpy(drawn.mean.rgb8().copy()).permute(2, 0, 1) / 255
     error = (mean - hr[:, :height, :width]).abs().mean(0)

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
 from vdsr_cli.consistency import (
-    StripProjection,
     cubic,
     degrade,
     degrade_8bit,
@@ -130,41 +129,6 @@ def test_a_faithful_picture_is_left_alone():
 def test_float32_is_enough():
     sr, lr = rand(1, 3, 800, 80, dtype=torch.float32), rand(1, 3, 200, 20, dtype=torch.float32)
     assert (degrade(project(sr, lr, 4), 4) - lr).abs().max() < 2e-5
-
-
-@st.composite
-def strips(draw):
-    """(scale, LR height, LR width, strip heights in LR rows)."""
-    scale = draw(st.sampled_from([1, 2, 3, 4, 8]))
-    heights = draw(st.lists(st.integers(1, 70), min_size=1, max_size=8))
-    assume(sum(heights) * scale <= 900)
-    return scale, sum(heights), draw(st.integers(1, 12)), heights
-
-
-@settings(max_examples=40)
-@given(strips())
-def test_strips_are_projected_as_the_whole_would_be(cut):
-    scale, height, width, heights = cut
-    sr = rand(3, height * scale, width * scale, seed=height)
-    lr = rand(3, height, width, seed=width)
-    projection, done, top = StripProjection(lr, scale), [], 0
-    for rows in heights:
-        done.append(projection.push(sr[:, top : top + rows * scale]))
-        top += rows * scale
-    pieces = torch.cat(done, dim=1)
-    assert pieces.shape == sr.shape
-    whole = project(sr, lr, scale)
-    assert (pieces - whole).abs().max() < 1e-6
-
-
-def test_strips_are_held_no_longer_than_needed():
-    projection = StripProjection(rand(3, 1000, 2), 4)
-    held = []
-    for _ in range(100):
-        projection.push(rand(3, 40, 8))
-        held.append(projection.rows.end - projection.rows.first)
-    assert max(held) < 60
-    assert projection.emitted == 1000
 
 
 @given(scale=st.sampled_from([2, 3, 4, 8]), height=SIDES, width=SIDES, seed=st.integers(0, 999))

@@ -76,6 +76,11 @@ class Loaded(Generic[M_co]):
         """Whether it was trained on the degradation that the consistency projection inverts."""
         return self.card.get("degradation") == "bicubic"
 
+    def projects(self, consistency: bool | None) -> bool:
+        """Whether results are projected to degrade to their input: as asked, or, for None, where
+        the model was trained on that degradation."""
+        return self.is_bicubic if consistency is None else consistency
+
     def choose(self: "Loaded[Sampler]", picture: Picture) -> "Choice":
         """Itself, whatever the picture."""
         return Choice(loaded=self)

@@ -259,10 +259,10 @@ def test_5_memory_that_is_not_there(upscale, tmp_path, save_picture, monkeypatch
 def test_5_no_memory_for_what_is_made_of_a_sample(upscale, tmp_path, save_picture, monkeypatch):
     import torch
 
-    def push(*arguments):
+    def project_rows(*arguments, **options):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
 
-    monkeypatch.setattr("vdsr_cli.sampling.strips.StripProjection.push", push)
+    monkeypatch.setattr("vdsr_cli.sampling.strips.project_rows", project_rows)
     save_picture(tmp_path / "a.png")
     ended = upscale("a.png")
     assert ended.code == 5
@@ -274,7 +274,7 @@ def test_5_no_memory_for_the_output(upscale, tmp_path, save_picture, monkeypatch
     def canvas(*arguments, **options):
         raise MemoryError
 
-    monkeypatch.setattr("vdsr_cli.services.upscale.Canvas", canvas)
+    monkeypatch.setattr("vdsr_cli.sampling.pipeline.Canvas", canvas)
     save_picture(tmp_path / "a.png")
     ended = upscale("a.png", "--format", "webp")
     assert ended.code == 5
@@ -320,7 +320,11 @@ def test_6_an_output_too_large_for_its_format(upscale, tmp_path, save_picture):
 
 @pytest.mark.parametrize(
     ("format", "where"),
-    [("png", "draft.Draft.commit"), ("tiff", "draft.Draft.append"), ("webp", "encode._encoded")],
+    [
+        ("png", "resumable.Draft.commit"),
+        ("tiff", "resumable.Draft.append"),
+        ("webp", "encode._encoded"),
+    ],
 )
 def test_6_a_full_disk(upscale, tmp_path, save_picture, monkeypatch, format, where):
     """The write fails: the new file goes, the old one stays."""
@@ -543,7 +547,11 @@ def test_a_signal_in_the_middle(start_vdsr, tmp_path, save_picture, tiny_path, n
 
 @pytest.mark.parametrize(
     ("format", "where"),
-    [("png", "draft.Draft.commit"), ("tiff", "draft.Draft.append"), ("webp", "encode._encoded")],
+    [
+        ("png", "resumable.Draft.commit"),
+        ("tiff", "resumable.Draft.append"),
+        ("webp", "encode._encoded"),
+    ],
 )
 def test_130_an_interrupt_while_a_file_is_written(
     upscale, tmp_path, save_picture, monkeypatch, format, where

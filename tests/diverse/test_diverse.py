@@ -134,7 +134,7 @@ def test_lr_psnr_is_that_of_the_file(draw, tmp_path):
         mse = (degrade(file, 4) - lr.double()).square().mean().item()
         assert picture.lr_psnr == pytest.approx(-10 * np.log10(mse), abs=0.1)
         assert picture.lr_psnr > 75
-        assert picture.lr_psnr_float > 100
+        assert picture.lr_psnr_float > 82
         assert picture.lr_same == 1
 
 

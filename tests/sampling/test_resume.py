@@ -19,6 +19,7 @@ from vdsr_cli.loading import LoadedModel
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings, plan_picture, sample_strips
+from vdsr_cli.sampling.noise import NoiseField
 from vdsr_cli.sampling.strips import StripSource, projected_strips, resized_strips, sampled_strips
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_file, upscale_picture
 
@@ -35,6 +36,7 @@ def loaded(tiny_model) -> LoadedModel:
 @pytest.fixture
 def often(monkeypatch):
     """A journal at every occasion, and many of them."""
+    monkeypatch.setattr("vdsr_cli.consistency.strips._BLOCK_ROWS", 0)
     monkeypatch.setattr("vdsr_cli.images.resumable.JOURNAL_EVERY_S", 0.0)
     monkeypatch.setattr("vdsr_cli.images.segments._SEGMENT_BYTES", 700)
 
@@ -85,10 +87,10 @@ def test_streamed_is_unstreamed(loaded, tmp_path, scale, mode, suffix):
 
 
 CASES = [
-    (".png", {"scale": 4}, "RGB", 90),
-    (".tif", {"scale": 4}, "RGBA", 70),
+    (".png", {"scale": 4}, "RGB", 130),
+    (".tif", {"scale": 4}, "RGBA", 130),
     (".png", {"scale": 4, "consistency": False}, "RGB", 60),
-    (".png", {"scale": 8}, "RGB", 70),
+    (".png", {"scale": 8}, "RGB", 130),
     (".png", {"scale": 2}, "L", 120),
 ]
 
@@ -130,7 +132,7 @@ def assert_same_from_anywhere(source: StripSource) -> int:
 
     Returns how often it was drawn from."""
     whole = list(source.draw(0))
-    assert [strip.shape[1] for strip in whole] == list(np.diff(source.tops))
+    assert [strip.shape[2] for strip in whole] == list(np.diff(source.tops))
     some = {1, 2, len(whole) // 2, len(whole) - 2, len(whole) - 1} & set(range(1, len(whole)))
     for first in some:
         later = list(source.draw(first))
@@ -147,7 +149,7 @@ def smooth(height: int, width: int) -> torch.Tensor:
 def cut_up(picture: torch.Tensor, rows: int) -> StripSource:
     """A picture in strips of so many rows."""
     tops = (*range(0, picture.shape[1], rows), picture.shape[1])
-    strips = picture.split(rows, dim=1)
+    strips = picture.unsqueeze(0).split(rows, dim=2)
     return StripSource(tops=tops, draw=lambda first: iter(strips[first:]))
 
 
@@ -161,14 +163,15 @@ def test_sampling_from_any_strip_on(tiny_model, height, wrap, output):
         temperature=0.8, tile=16, overlap=8, batch_size=2, wrap=wrap, output=output
     )
     told: list[int] = []
-    source = sampled_strips(tiny_model, smooth(height, 8), settings, CPU, told.append)
+    noises = [NoiseField(seed=0, sample=0)]
+    source = sampled_strips(tiny_model, smooth(height, 8), settings, noises, CPU, told.append)
     draws = assert_same_from_anywhere(source)
     plan = plan_picture(height, 8, cell=tiny_model.lr_multiple, settings=settings)
     assert sum(told) == plan.tiles * draws, "tiles that are left out count"
 
 
 @pytest.mark.parametrize(("stride", "scale"), [(10, 2), (24, 4), (48, 3)])
-def test_projecting_from_any_strip_on(stride, scale):
+def test_projecting_from_any_strip_on(stride, scale, often):
     lr = torch.rand(3, 150, 9, generator=torch.Generator().manual_seed(0))
     sr = torch.rand(3, 150 * scale, 9 * scale, generator=torch.Generator().manual_seed(1))
     source = projected_strips(cut_up(sr, rows=stride * scale), lr, scale)
@@ -185,8 +188,8 @@ def test_projecting_from_any_strip_on(stride, scale):
 def test_resizing_in_strips_is_torchs(before, after, rows):
     picture = torch.rand(3, *before, generator=torch.Generator().manual_seed(0))
     source = resized_strips(cut_up(picture, rows=rows), *after)
-    wanted = F.interpolate(picture[None], size=after, mode="bicubic", antialias=True)[0]
-    torch.testing.assert_close(torch.cat(list(source.draw(0)), 1), wanted, rtol=0, atol=1e-4)
+    wanted = F.interpolate(picture[None], size=after, mode="bicubic", antialias=True)
+    torch.testing.assert_close(torch.cat(list(source.draw(0)), 2), wanted, rtol=0, atol=1e-4)
     assert_same_from_anywhere(source)
 
 
@@ -195,19 +198,20 @@ def test_cutting_anew_keeps_the_rows():
     source = cut_up(picture, rows=7)
     for tops in [(0, 50), (0, 1, 2, 30, 50), (0, 7, 14, 49, 50)]:
         again = source.recut(tops)
-        assert torch.equal(torch.cat(list(again.draw(0)), 1), picture)
+        assert torch.equal(torch.cat(list(again.draw(0)), 2)[0], picture)
         assert_same_from_anywhere(again)
     for row in (0, 6, 7, 49):
         pieces = list(source.rows_from(row))
         assert pieces[0][0] == row
-        assert torch.equal(torch.cat([piece for _, piece in pieces], 1), picture[:, row:])
+        assert torch.equal(torch.cat([piece for _, piece in pieces], 2)[0], picture[:, row:])
     assert list(source.rows_from(50)) == []
 
 
 def test_a_strip_of_its_own_is_that_of_the_engine(tiny_model):
     lr = smooth(60, 16)
     strips = sample_strips(tiny_model, lr, SETTINGS, CPU)
-    source = sampled_strips(tiny_model, lr, SETTINGS, CPU, lambda tiles: None)
+    noises = [NoiseField(seed=0, sample=0)]
+    source = sampled_strips(tiny_model, lr, SETTINGS, noises, CPU, lambda tiles: None)
     assert source.tops[:-1] == tuple(strip.top for strip in strips)
 
 
@@ -215,8 +219,9 @@ def test_a_strip_of_its_own_is_that_of_the_engine(tiny_model):
 
 CHILD = """
 import sys
+import vdsr_cli.consistency.strips as strips
 import vdsr_cli.images.resumable as draft, vdsr_cli.images.segments as segments
-draft.JOURNAL_EVERY_S, segments._SEGMENT_BYTES = 0.0, 700
+draft.JOURNAL_EVERY_S, segments._SEGMENT_BYTES, strips._BLOCK_ROWS = 0.0, 700, 0
 from vdsr_cli.cli.app import main
 sys.argv = ["vdsr", *sys.argv[1:]]
 main()
@@ -311,13 +316,13 @@ lr = torch.full((3, height // 4, width // 4), 0.5)
 tops = (*range(0, height, 192), height)
 def draw(first):
     for top, bottom in zip(tops[first:], tops[first + 1:]):
-        yield torch.full((3, bottom - top, width), 0.25)
+        yield torch.full((1, 3, bottom - top, width), 0.25)
 source = projected_strips(StripSource(tops=tops, draw=draw), lr, 4)
-frame = Frame(height=height, width=width, like=Metadata(bit_depth=16), has_alpha=False)
+frame = Frame(height=height, width=width, like=Metadata(bit_depth=16), cell=4)
 path = Path(sys.argv[1])
 with open_picture_file(path, frame, format="tiff", identity=lambda: "") as file:
     for top, rows in source.rows_from(0):
-        file.put_rows(top, rows)
+        file.put_rows(top, rows[0])
 unit = 1 if sys.platform == "darwin" else 1024
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 """

@@ -21,10 +21,10 @@ from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import STDIN, Source
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings
+from vdsr_cli.sampling.pipeline import stage_sizes
 from vdsr_cli.services.upscale import (
     UpscaleRequest,
-    count_tiles,
-    plan_stages,
+    plan_picture,
     upscale_file,
     upscale_picture,
 )
@@ -68,10 +68,11 @@ def request(scale: float = 4, **options) -> UpscaleRequest:
 def test_sizes_are_the_input_times_the_scale(loaded, scale, height, width, consistency):
     told = []
     wanted = request(scale, consistency=consistency)
-    canvas = upscale_picture(picture(height, width), loaded, wanted, CPU, on_tiles=told.append)
+    source = picture(height, width)
+    canvas = upscale_picture(source, loaded, wanted, CPU, on_tiles=told.append)
     assert (canvas.height, canvas.width) == (round(height * scale), round(width * scale))
     assert canvas.levels().shape[2] == 3
-    assert sum(told) == count_tiles(height, width, loaded, wanted)
+    assert sum(told) == plan_picture(source, loaded, wanted, CPU).tiles
 
 
 @given(
@@ -81,9 +82,9 @@ def test_sizes_are_the_input_times_the_scale(loaded, scale, height, width, consi
     scale=st.sampled_from([1, 2, 3, 4, 8, 16]) | st.floats(1, 16),
 )
 def test_stages_end_at_the_size_wanted(height, width, native, scale):
-    stages = plan_stages(height, width, native=native, scale=scale)
-    assert stages[-1].size == (max(1, round(height * scale)), max(1, round(width * scale)))
-    assert len(stages) == (1 if scale <= native else 2)
+    sizes = stage_sizes(height, width, native=native, scale=scale)
+    assert sizes[-1] == (max(1, round(height * scale)), max(1, round(width * scale)))
+    assert len(sizes) == (1 if scale <= native else 2)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -189,7 +190,7 @@ def test_alpha_is_upscaled_and_colours_have_no_fringe(loaded):
     canvas = upscale_picture(source, bicubic, wanted, CPU, on_tiles=told.append)
     levels = canvas.levels()
     assert levels.shape == (64, 64, 4)
-    assert sum(told) == 2 * count_tiles(height, width, bicubic, wanted)
+    assert sum(told) == plan_picture(source, bicubic, wanted, CPU).tiles
     cover = levels[:, :, 3] / 255
     assert cover[0, 0] == 0 and cover[32, 32] == 1
     assert abs(cover.mean() - float(alpha.mean())) < 0.01

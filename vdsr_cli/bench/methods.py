@@ -24,10 +24,9 @@ from vdsr_cli.loading import LoadedModel
 from vdsr_cli.models.protocol import LikelihoodModel
 from vdsr_cli.paths import INPUT_SUFFIXES
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling.noise import NoiseField
-from vdsr_cli.sampling.sample_set import Subject, draw_set
+from vdsr_cli.sampling.pipeline import draw_canvases
 from vdsr_cli.sampling.tiling import DEFAULT_TILE
-from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
+from vdsr_cli.services.upscale import UpscaleRequest, plan_picture
 
 BICUBIC = "bicubic"
 _PAD_LR = 4
@@ -156,25 +155,15 @@ class ModelMethod:
         return elbo_bits(model, scene, seed=seed, runtime=self.runtime, weights=self.weights)
 
     def _canvases(self, scene: Scene) -> Sequence[Canvas]:
-        return self._several(scene) if self.samples > 1 else [self._one(scene)]
-
-    def _one(self, scene: Scene) -> Canvas:
+        """One as ``vdsr upscale`` makes it, several as ``vdsr sample-diverse`` draws them: the LR
+        encoder sees each tile once."""
         picture = Picture(rgb=_unit(scene), metadata=Metadata(is_grey=scene.is_grey))
-        request = replace(self.request, scale=float(scene.scale))
-        return upscale_picture(picture, self.loaded, request, self.runtime)
-
-    def _several(self, scene: Scene) -> Sequence[Canvas]:
-        """As ``vdsr sample-diverse`` draws them: the LR encoder sees each tile once."""
-        settings, consistency = self.request.settings, self.request.consistency
-        subject = Subject(
-            lr=_unit(scene)[0],
-            alpha=None,
-            metadata=Metadata(is_grey=scene.is_grey),
-            is_projected=self.loaded.is_bicubic if consistency is None else consistency,
-        )
-        noises = [NoiseField(seed=settings.seed, sample=index) for index in range(self.samples)]
-        drawn = draw_set(self.loaded.model, subject, settings, noises, self.runtime)
-        return drawn.canvases
+        settings = self.request.settings
+        if self.samples > 1:
+            settings = replace(settings, samples=tuple(range(self.samples)))
+        request = replace(self.request, settings=settings, scale=float(scene.scale))
+        plan = plan_picture(picture, self.loaded, request, self.runtime)
+        return draw_canvases(picture, plan, self.runtime)
 
     def warm_up(self) -> None:
         """One tile, so that what is set up on first use is not counted."""

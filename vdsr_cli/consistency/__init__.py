@@ -5,12 +5,11 @@ centres, edge pixels repeated at the borders. It makes the training pairs, score
 defines the consistency projection, so that all three mean the same thing.
 
     degradation   A, its transpose, the inverse of A A', the projection
-    strips        the same for pictures that arrive in strips of rows
     clipping      the projection within [0, 1], or other bounds
-    rounding      to levels, so that the errors of a cell cancel
+    strips        the same for pictures that arrive in strips of rows
 """
 
-from vdsr_cli.consistency.clipping import ClippedStripProjection, project_within
+from vdsr_cli.consistency.clipping import project_within
 from vdsr_cli.consistency.degradation import (
     cubic,
     degrade,
@@ -22,29 +21,26 @@ from vdsr_cli.consistency.degradation import (
     solve_gram,
     solve_gram_nearly,
 )
-from vdsr_cli.consistency.rounding import round_cells
 from vdsr_cli.consistency.strips import (
     StripDegradation,
-    StripProjection,
-    projected_by,
-    replay_top,
+    project_rows,
+    projection_tops,
+    seen_rows,
 )
 
 __all__ = [
-    "ClippedStripProjection",
     "StripDegradation",
-    "StripProjection",
     "cubic",
     "degrade",
     "degrade_8bit",
     "degrade_adjoint",
     "project",
     "project_crop",
+    "project_rows",
     "project_within",
-    "projected_by",
+    "projection_tops",
     "reduction_taps",
-    "replay_top",
-    "round_cells",
+    "seen_rows",
     "solve_gram",
     "solve_gram_nearly",
 ]

@@ -94,8 +94,8 @@ class _Band:
     gives_hr: bool = False
 
 
-_REDUCE = _Band(matrix=_reduction, reach=REACH, block=24, takes_hr=True)
-_SPREAD = _Band(matrix=_spread, reach=REACH, block=24, gives_hr=True)
+_REDUCE = _Band(matrix=_reduction, reach=REACH, block=16, takes_hr=True)
+_SPREAD = _Band(matrix=_spread, reach=REACH, block=16, gives_hr=True)
 _SOLVE = _Band(matrix=_gram_inverse, reach=HALO, block=32)
 _SOLVE_NEARLY = _Band(matrix=_short_gram_inverse, reach=SOLVE_REACH, block=32)
 

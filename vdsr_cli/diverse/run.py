@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-import torch
 from torch import Tensor
 
 from vdsr_cli.diverse.inputs import choose_noises, count_samples, read_mask
@@ -26,20 +25,14 @@ from vdsr_cli.diverse.records import (
 from vdsr_cli.errors import UsageError
 from vdsr_cli.figures.html_report import write_report
 from vdsr_cli.images import Picture, read_picture, save_levels
-from vdsr_cli.loading import LoadedModel, ModelSource
+from vdsr_cli.loading import ModelSource
 from vdsr_cli.outputs import Existing, check_outputs, is_taken
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling.engine import (
-    SampleNoise,
-    SamplingSettings,
-    fitting,
-    limits_of,
-    plan_for,
-    sample_strips,
-)
+from vdsr_cli.sampling.engine import SampleNoise
 from vdsr_cli.sampling.latents import LatentGrid, latent_grid, save_latents
-from vdsr_cli.sampling.sample_set import Subject, draw_set
+from vdsr_cli.sampling.pipeline import UpscalePlan, plan_upscale
+from vdsr_cli.sampling.sample_set import draw_set
 
 
 def sample_diverse(
@@ -70,38 +63,38 @@ def sample_diverse(
     picture = read_picture(stdin if source.is_stdin else source.path, max_pixels=request.max_pixels)
     choice = models.choose(picture)
     loaded = choice.loaded
-    settings = fitting(request.settings, loaded.model, runtime, samples=drawn)
-    request = replace(request, settings=settings)
-    job = _plan(picture, names, loaded, request)
+    settings = replace(request.settings, samples=tuple(range(drawn)))
+    plan = plan_upscale(
+        picture,
+        loaded,
+        settings,
+        runtime,
+        scale=loaded.scale,
+        consistency=request.consistency,
+    )
+    job = _prepare(picture, names, request, plan)
     if _is_all_there(source, job.outputs, request):
         return DiverseResult(input=str(source.path), status="skipped")
     on_start(job.tiles)
-    subject = Subject(
-        lr=picture.rgb[0],
-        alpha=enlarged_alpha(picture, loaded, request.settings, runtime, on_tiles),
-        metadata=picture.metadata,
-        is_projected=loaded.is_bicubic if request.consistency is None else request.consistency,
-        mask=job.mask,
-    )
-    done, notes = _make_sets(job, subject, loaded, request, runtime, on_tiles)
+    done, notes = _make_sets(job, picture, request, runtime, on_tiles)
     result = DiverseResult(
         input=str(source.path),
         model=loaded.name,
         model_reason=choice.reason,
         scale=loaded.model.scale,
         seed=request.settings.seed,
-        width=picture.width * loaded.model.scale,
-        height=picture.height * loaded.model.scale,
+        width=plan.output.width,
+        height=plan.output.height,
         tiles=job.tiles,
-        consistency=subject.is_projected,
+        consistency=plan.faithful_scale is not None,
         mask=_text(request.mask),
         sets=tuple(entry.result for entry in done),
         sheet=_text(job.sheet),
         report=_text(request.report),
         latents=_text(request.save_latents),
-        notes=(*picture.notes, *job.notes, *notes),
+        notes=(*picture.notes, *plan.notes, *notes),
     )
-    _write_extras(result, done, job, subject, request)
+    _write_extras(result, done, job, picture.rgb[0], request)
     return replace(result, seconds=round(time.perf_counter() - started, 3))
 
 
@@ -109,37 +102,41 @@ def sample_diverse(
 class _Job:
     """What is drawn and written, settled before anything is."""
 
+    plan: UpscalePlan
     grid: LatentGrid
     mask: Tensor | None
     noises: Sequence[SampleNoise]
     files: Sequence[SetFiles]
     sheet: Path | None
     outputs: Sequence[Path]
-    tiles: int
-    notes: tuple[str, ...]
+
+    @property
+    def tiles(self) -> int:
+        """How many will be sampled in all."""
+        return self.plan.tiles * len(self.files)
 
 
-def _plan(
-    picture: Picture, names: OutputNames, loaded: LoadedModel, request: DiverseRequest
+def _prepare(
+    picture: Picture,
+    names: OutputNames,
+    request: DiverseRequest,
+    plan: UpscalePlan,
 ) -> _Job:
-    model, settings = loaded.model, request.settings
-    height, width = picture.height, picture.width
-    grid = latent_grid(model, height, width, settings)
+    model = plan.model
+    grid = latent_grid(model, picture.height, picture.width, plan.settings)
     mask = None if request.mask is None else read_mask(request.mask, picture, model.scale)
     noises = choose_noises(request, grid, mask)
     if request.pick and request.pick.count > len(noises):
         raise UsageError(f"there are {len(noises)} samples, too few for that --pick")
     files = [names.of_set(request, t, len(noises)) for t in request.temperatures]
-    plan = plan_for(model, height, width, settings)
     return _Job(
+        plan=plan,
         grid=grid,
         mask=mask,
         noises=noises,
         files=files,
         sheet=names.sheet(request),
         outputs=names.all_of(request, len(noises)),
-        tiles=plan.tiles * (len(files) + (picture.alpha is not None)),
-        notes=limits_of(model, plan),
     )
 
 
@@ -151,26 +148,9 @@ def _is_all_there(source: Source, outputs: Sequence[Path], request: DiverseReque
     return request.existing is Existing.skip and all(map(is_taken, outputs))
 
 
-def enlarged_alpha(
-    picture: Picture,
-    loaded: LoadedModel,
-    settings: SamplingSettings,
-    runtime: Runtime,
-    on_tiles: Callable[[int], None],
-) -> Tensor | None:
-    """(1, H, W): by the same model at temperature 0, once for all samples."""
-    if picture.alpha is None:
-        return None
-    still = replace(settings, temperature=0.0, samples=(0,), output="mean")
-    grey = picture.alpha[0].expand(3, -1, -1)
-    strips = sample_strips(loaded.model, grey, still, runtime, on_tiles=on_tiles)
-    return torch.cat([strip.pixels[0].cpu() for strip in strips], dim=1).mean(0, keepdim=True)
-
-
 def _make_sets(
     job: _Job,
-    subject: Subject,
-    loaded: LoadedModel,
+    picture: Picture,
     request: DiverseRequest,
     runtime: Runtime,
     on_tiles: Callable[[int], None],
@@ -180,13 +160,17 @@ def _make_sets(
     notes: list[str] = []
     for temperature, files in zip(request.temperatures, job.files, strict=True):
         started = time.perf_counter()
-        settings = replace(
-            request.settings, temperature=temperature, samples=tuple(range(len(job.noises)))
+        drawn = draw_set(
+            picture,
+            job.plan.at(temperature),
+            runtime,
+            noises=job.noises,
+            mask=job.mask,
+            on_tiles=on_tiles,
         )
-        drawn = draw_set(loaded.model, subject, settings, job.noises, runtime, on_tiles=on_tiles)
         seconds = time.perf_counter() - started
         result, set_notes = write_set(
-            drawn, files, temperature, subject.lr, request, seconds=seconds
+            drawn, files, temperature, picture.rgb[0], request, seconds=seconds
         )
         notes += set_notes
         done.append(DoneSet(result=result, drawn=drawn))
@@ -197,7 +181,7 @@ def _write_extras(
     result: DiverseResult,
     done: Sequence[DoneSet],
     job: _Job,
-    subject: Subject,
+    lr: Tensor,
     request: DiverseRequest,
 ) -> None:
     """The contact sheet, the latents and the report, each where it is wanted."""
@@ -207,14 +191,14 @@ def _write_extras(
         if len(done) == 1:
             title += f", temperature {request.temperatures[0]:g}"
         with request.existing.kept():
-            save_levels(job.sheet, make_sheet(done, subject.lr, title), replace=may_replace)
+            save_levels(job.sheet, make_sheet(done, lr, title), replace=may_replace)
     if request.save_latents is not None:
         facts = {"model": result.model, "seed": result.seed, "temperatures": request.temperatures}
         with request.existing.kept():
             save_latents(request.save_latents, job.noises, job.grid, facts, replace=may_replace)
     if request.report is not None:
         with request.existing.kept():
-            page = make_report(result, done, subject.lr)
+            page = make_report(result, done, lr)
             write_report(request.report, page, replace=may_replace)
 
 

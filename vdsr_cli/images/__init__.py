@@ -21,6 +21,7 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
     colour.py     colours by code points or chromaticities -> an ICC profile
     png_chunks.py the chunks of a PNG that Pillow does not see
     frame.py      size and integers of an output picture
+    rounding.py   from [0, 1] to whole levels, in cells whose errors cancel
     canvas.py     the output picture, filled row by row
     picture_file.py  the output picture, written while its rows arrive
     encode.py     levels -> a file of each format
@@ -42,6 +43,7 @@ from vdsr_cli.images.encode import encode_levels, is_segmented, refuse_impossibl
 from vdsr_cli.images.output_spec import Frame
 from vdsr_cli.images.picture import Metadata, Picture
 from vdsr_cli.images.picture_file import PictureFile, open_picture_file
+from vdsr_cli.images.rounding import round_levels
 
 __all__ = [
     "MAX_PIXELS",
@@ -56,6 +58,7 @@ __all__ = [
     "open_picture_file",
     "read_picture",
     "refuse_impossible",
+    "round_levels",
     "save_levels",
     "writing_to",
 ]

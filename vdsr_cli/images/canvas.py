@@ -22,10 +22,13 @@ class Canvas:
         width: columns.
         like: the source's metadata: depth and greyness now, the rest when saved.
         has_alpha: whether every ``put_rows`` brings alpha.
+        cell: side of the cells in which rounding errors cancel; ``put_rows`` takes whole ones.
     """
 
-    def __init__(self, height: int, width: int, *, like: Metadata, has_alpha: bool) -> None:
-        self.frame = Frame(height=height, width=width, like=like, has_alpha=has_alpha)
+    def __init__(
+        self, height: int, width: int, *, like: Metadata, has_alpha: bool, cell: int = 1
+    ) -> None:
+        self.frame = Frame(height=height, width=width, like=like, has_alpha=has_alpha, cell=cell)
         self._levels: NDArray[Any] = np.zeros(self.frame.shape, self.frame.dtype)
         self._is_put = np.zeros(height, bool)
 

@@ -58,6 +58,7 @@ DECODE_ERRORS: Final = (
 _EXTRA_READERS: Final = {"heif": read_heif, "jxl": read_jxl, "tiff": read_rare_tiff}
 _HEADER_BYTES: Final = 4096
 _MOST_PIXEL_BYTES: Final = 16
+_PIECE_BYTES: Final = 1 << 24
 _ROOM_BYTES: Final = 1 << 28  # for profiles, thumbnails, a second picture
 _CODECS: Final = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}
 _TIFF_SUBFILE: Final = 254
@@ -253,10 +254,13 @@ def _first_bytes(stream: BinaryIO) -> bytes:
 def _rest(stream: BinaryIO, max_pixels: int) -> bytes:
     """What follows the header, as long as that may be of a picture of so many pixels."""
     most = max_pixels * _MOST_PIXEL_BYTES + _ROOM_BYTES
-    rest = stream.read(most)
-    if len(rest) == most and stream.read(1):
-        raise InputError(f"it is longer than {most:,} bytes", hint="--max-pixels allows more")
-    return rest
+    rest = bytearray()
+    # Asked for all at once, a stream makes room for all, however short it is.
+    while piece := stream.read(_PIECE_BYTES):
+        rest += piece
+        if len(rest) > most:
+            raise InputError(f"it is longer than {most:,} bytes", hint="--max-pixels allows more")
+    return bytes(rest)
 
 
 def _read_cut_off(kind: _Kind, reopen: Reopen) -> Samples:

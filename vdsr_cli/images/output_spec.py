@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vdsr_cli.images.picture import Metadata
+from vdsr_cli.images.rounding import round_levels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +24,19 @@ class Frame:
         width: columns.
         like: the source's metadata.
         has_alpha: whether all rows bring alpha.
+        cell: side of the cells in which rounding errors cancel, 1 for plain rounding; see
+            :func:`~vdsr_cli.images.rounding.round_levels`.
     """
 
     height: int
     width: int
     like: Metadata
-    has_alpha: bool
+    has_alpha: bool = False
+    cell: int = 1
+
+    def __post_init__(self) -> None:
+        if self.height % self.cell or self.width % self.cell:
+            raise ValueError(f"{self.height}x{self.width} is not made of {self.cell}x{self.cell}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -40,11 +48,20 @@ class Frame:
         """Of the levels."""
         return np.dtype(np.uint16 if self.like.bit_depth == 16 else np.uint8)
 
+    @property
+    def full(self) -> int:
+        """The level that stands for 1."""
+        return int(np.iinfo(self.dtype).max)
+
+    def whole_cells(self, row: int) -> int:
+        """The first row of the cell that has a row."""
+        return row - row % self.cell
+
     def levels(self, top: int, rgb: Tensor, alpha: Tensor | None = None) -> NDArray[Any]:
         """The integers of some rows: (rows, W, c).
 
         Values are clamped to [0, 1], divided by alpha (black where alpha is nothing), averaged
-        over the channels for a grey picture and rounded once, halves to even.
+        over the channels for a grey picture and rounded once, in whole cells.
 
         Args:
             top: the first row.
@@ -65,7 +82,7 @@ class Frame:
         return self._rounded(rgb, alpha)
 
     def _rounded(self, rgb: Tensor, alpha: Tensor | None) -> NDArray[Any]:
-        full = int(np.iinfo(self.dtype).max)
+        full = self.full
         colours = rgb.float().mean(dim=0, keepdim=True) if self.like.is_grey else rgb.float()
         if alpha is not None:
             # By alpha as it came: where it overshoots its range, so do the colours.
@@ -76,7 +93,7 @@ class Frame:
         # A sum is not finite when a part is not, and takes a tenth of the time of asking each.
         if not bool(colours.sum().isfinite()):
             raise ValueError("the rows hold values that are not finite")
-        levels = colours.clamp(0, 1).mul_(full).round_()
+        levels = round_levels(colours, full=full, cell=self.cell)
         if levels.device.type == "cpu":
             return np.stack(list(levels.numpy().astype(self.dtype)), axis=-1)
         # Samples cross over side by side, and in as few bytes as torch has whole numbers for.

@@ -102,20 +102,21 @@ class PictureFile:
         self.next_row = self._coder.rows_done
 
     def put_rows(self, top: int, rgb: Tensor, alpha: Tensor | None = None) -> None:
-        """Takes the next rows.
+        """Takes the next rows; those before them that are there already are left out.
 
         Args:
             top, rgb, alpha: as :meth:`~vdsr_cli.images.output_spec.Frame.levels` takes them.
 
         Raises:
-            ValueError: they are not the next rows, do not fit, or are not finite.
+            ValueError: rows before them are missing, they do not fit, or are not finite.
             OSError: the disk fails.
 
         What fails while segments are encoded ahead is raised by a later call, or :meth:`finish`.
         """
-        if top != self.next_row:
+        if top > self.next_row:
             raise ValueError(f"row {top} was put where row {self.next_row} is next")
-        levels = fit_levels(self.frame.levels(top, rgb, alpha), self._format)
+        levels = self.frame.levels(top, rgb, alpha)[self.next_row - top :]
+        levels = fit_levels(levels, self._format)
         self.next_row += len(levels)
         if self._waiting is not None:
             levels = np.concatenate([self._waiting, levels])

@@ -1,7 +1,7 @@
-"""Drawing the samples of one temperature: one pass of the engine, row by row.
+"""Drawing the samples of one temperature, and counting what they have in common as they come.
 
-strips (samples, 3, rows, W) ─► grey? ─► projection ─► [mask] ─► exact rows in [0, 1]
-    exact rows ─► rounded by cells ─► one Canvas a sample;  mean, deviation, distances, LR-PSNR
+sampling.pipeline ─► Rows of all samples ─► [mask] ─► one Canvas a sample
+                            └─► mean, deviation, distances, LR-PSNR
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,36 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vdsr_cli.consistency import ClippedStripProjection, project_within, round_cells
-from vdsr_cli.images import Canvas, Metadata
+from vdsr_cli.consistency import project_within
+from vdsr_cli.images import Canvas, Picture, round_levels
 from vdsr_cli.metrics.streaming import LrFidelity, PairwiseDistances
-from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling.engine import SampleNoise, SamplingSettings, sample_strips
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Subject:
-    """What is sampled.
-
-    Attributes:
-        lr: (3, h, w) float32 in [0, 1], premultiplied by alpha.
-        alpha: (1, H, W) of the result, or None.
-        metadata: of the source, for the canvases.
-        is_projected: whether samples must degrade to ``lr``.
-        mask: (H, W) bool; outside it every sample is sample 0. None for no mask.
-    """
-
-    lr: Tensor
-    alpha: Tensor | None
-    metadata: Metadata
-    is_projected: bool
-    mask: Tensor | None = None
-
-    @property
-    def full(self) -> int:
-        """The level that stands for 1 in the result's files."""
-        return 65535 if self.metadata.bit_depth == 16 else 255
+from vdsr_cli.sampling.engine import SampleNoise
+from vdsr_cli.sampling.pipeline import Rows, UpscalePlan, draw_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,126 +41,101 @@ class SampleSet:
 
 
 def draw_set(
-    model: Sampler,
-    subject: Subject,
-    settings: SamplingSettings,
-    noises: Sequence[SampleNoise],
+    picture: Picture,
+    plan: UpscalePlan,
     runtime: Runtime,
     *,
+    noises: Sequence[SampleNoise] | None = None,
+    mask: Tensor | None = None,
     on_tiles: Callable[[int], None] = lambda tiles: None,
 ) -> SampleSet:
     """Draws one sample for each noise, all in one pass: the LR encoder sees each tile once.
 
     Memory is that of the canvases, unless there is a mask: then the samples are held as floats.
+
+    Args:
+        picture, plan, runtime, noises, on_tiles: as
+            :func:`~vdsr_cli.sampling.pipeline.draw_rows` takes them.
+        mask: (H, W) bool; outside it every sample is sample 0. None for no mask.
     """
-    height, width = (side * model.scale for side in subject.lr.shape[1:])
-    collector = _Collector(subject, len(noises), model.scale, height, width)
-    rows = _exact_rows(model, subject, settings, noises, runtime, on_tiles)
-    for exact in rows:
-        collector.add(exact, round_rows(exact, subject, model.scale))
+    rows = draw_rows(picture, plan, runtime, noises=noises, on_tiles=on_tiles)
+    if mask is not None:
+        rows = iter([merge_in_mask(_whole(rows), picture.rgb, plan, mask)])
+    collector = _Collector(picture.rgb[0], plan, len(noises or plan.noises), mask)
+    for each in rows:
+        collector.add(each)
     return collector.finish()
 
 
-def round_rows(exact: Tensor, subject: Subject, scale: int) -> Tensor:
-    """Rows as their file will hold them; with alpha that is left to the canvas, which divides."""
-    if subject.alpha is not None:
-        return exact
-    return round_cells(exact, scale, full=subject.full)
+def _whole(rows: Iterator[Rows]) -> Rows:
+    _, rgb, alpha = zip(*rows, strict=True)
+    return Rows(0, torch.cat(rgb, dim=2), None if alpha[0] is None else torch.cat(alpha, dim=1))
 
 
-def _exact_rows(
-    model: Sampler,
-    subject: Subject,
-    settings: SamplingSettings,
-    noises: Sequence[SampleNoise],
-    runtime: Runtime,
-    on_tiles: Callable[[int], None],
-) -> Iterator[Tensor]:
-    """Rows (samples, 3, rows, W) in [0, 1], from top to bottom."""
-    strips = sample_strips(model, subject.lr, settings, runtime, noises=noises, on_tiles=on_tiles)
-    pixels = (_as_stored(strip.pixels.cpu(), subject) for strip in strips)
-    if subject.is_projected:
-        projections = [ClippedStripProjection(subject.lr, model.scale) for _ in noises]
-        rows = (
-            torch.stack([p.push(sample) for p, sample in zip(projections, strip, strict=True)])
-            for strip in pixels
-        )
-    else:
-        rows = (strip.clamp(0, 1) for strip in pixels)
-    if subject.mask is None:
-        yield from (part for part in rows if part.shape[2])
-    else:
-        yield merge_in_mask(torch.cat(list(rows), dim=2), subject, model.scale)
-
-
-def _as_stored(pixels: Tensor, subject: Subject) -> Tensor:
-    """Grey pictures get one value for all channels now, so that the projection sees it."""
-    if not subject.metadata.is_grey:
-        return pixels
-    return pixels.mean(1, keepdim=True).expand_as(pixels)
-
-
-def merge_in_mask(samples: Tensor, subject: Subject, scale: int) -> Tensor:
+def merge_in_mask(rows: Rows, lr: Tensor, plan: UpscalePlan, mask: Tensor) -> Rows:
     """Whole samples -> the same inside the mask, outside it sample 0 as its file holds it.
 
     The seam would break the faithfulness around it, so what is inside is projected once more with
     everything outside held.
     """
-    assert subject.mask is not None
-    base = round_rows(samples[:1], subject, scale)
-    merged = torch.where(subject.mask, samples, base)
+    mask, lr = mask.to(rows.rgb.device), lr.to(rows.rgb.device)
+    base = _rounded(rows.rgb[:1], plan)
+    merged = torch.where(mask, rows.rgb, base)
     merged[:1] = base
-    if subject.is_projected:
-        low, high = torch.where(subject.mask, 0.0, base), torch.where(subject.mask, 1.0, base)
-        lr = subject.lr.unsqueeze(0)
+    if plan.faithful_scale is not None:
+        low = torch.where(mask, 0.0, base)
+        high = torch.where(mask, 1.0 if rows.alpha is None else rows.alpha, base)
         for sample in merged[1:].unsqueeze(1):
-            sample.copy_(project_within(sample, lr, scale, low=low, high=high))
-    return merged
+            inside = project_within(sample, lr, plan.faithful_scale, low=low, high=high)
+            sample.copy_(inside)
+    return rows._replace(rgb=merged)
+
+
+def _rounded(rgb: Tensor, plan: UpscalePlan) -> Tensor:
+    """Rows as their file will hold them; with alpha that is left to the canvas, which divides."""
+    output = plan.output
+    if output.has_alpha:
+        return rgb.clamp(0, 1)
+    return round_levels(rgb, full=output.full, cell=output.cell).div_(output.full)
 
 
 class _Collector:
     """Takes rows from top to bottom and makes a :class:`SampleSet` of them."""
 
-    def __init__(self, subject: Subject, samples: int, scale: int, height: int, width: int) -> None:
-        self.subject, self.scale, self.top = subject, scale, 0
-        self.canvases = [self._canvas(height, width) for _ in range(samples)]
-        self.mean = self._canvas(height, width)
-        self.std = torch.zeros(height, width)
+    def __init__(self, lr: Tensor, plan: UpscalePlan, samples: int, mask: Tensor | None) -> None:
+        output = plan.output
+        self.plan, self.mask = plan, mask
+        self.canvases = [plan.canvas() for _ in range(samples)]
+        self.mean = plan.canvas()
+        self.std = torch.zeros(output.height, output.width)
         self.distances = PairwiseDistances(samples)
-        self.fidelity = LrFidelity(subject.lr, samples, scale)
-        self.mean_fidelity = LrFidelity(subject.lr, 1, scale)
+        self.fidelity = LrFidelity(lr, samples, output.height // lr.shape[1])
+        self.mean_fidelity = LrFidelity(lr, 1, output.height // lr.shape[1])
 
-    def _canvas(self, height: int, width: int) -> Canvas:
-        has_alpha = self.subject.alpha is not None
-        return Canvas(height, width, like=self.subject.metadata, has_alpha=has_alpha)
-
-    def add(self, exact: Tensor, rounded: Tensor) -> None:
-        rounded = self._held_outside(exact, rounded)
-        for canvas, rows in zip(self.canvases, rounded, strict=True):
-            self._put(canvas, rows)
+    def add(self, rows: Rows) -> None:
+        exact = rows.rgb.clamp(0, 1)
+        rounded = self._held_outside(exact, _rounded(exact, self.plan))
+        for canvas, sample in zip(self.canvases, rounded, strict=True):
+            canvas.put_rows(rows.top, sample, rows.alpha)
         mean = exact.mean(0, keepdim=True)
-        self._put(self.mean, round_rows(mean, self.subject, self.scale)[0])
+        self.mean.put_rows(rows.top, mean[0], rows.alpha)
+        self._count(rows.top, exact.cpu(), rounded.cpu(), mean.cpu())
+
+    def _count(self, top: int, exact: Tensor, rounded: Tensor, mean: Tensor) -> None:
         if len(exact) > 1:
             variance = (exact - mean).square_().sum(0).mean(0) / (len(exact) - 1)
-            self.std[self.top : self.top + exact.shape[2]] = variance.sqrt_()
+            self.std[top : top + exact.shape[2]] = variance.sqrt_()
         self.distances.add(rounded)
         self.fidelity.add(exact)
         self.mean_fidelity.add(mean)
-        self.top += exact.shape[2]
 
     def _held_outside(self, exact: Tensor, rounded: Tensor) -> Tensor:
         """Outside a mask the rows are rounded already; errors of the inside stay inside."""
-        mask = self.subject.mask
-        if mask is None:
+        if self.mask is None:
             return rounded
-        rounded = torch.where(mask, rounded, exact)
+        rounded = torch.where(self.mask.to(exact.device), rounded, exact)
         rounded[0] = exact[0]
         return rounded
-
-    def _put(self, canvas: Canvas, rows: Tensor) -> None:
-        alpha = self.subject.alpha
-        cover = None if alpha is None else alpha[:, self.top : self.top + rows.shape[1]]
-        canvas.put_rows(self.top, rows, cover)
 
     def finish(self) -> SampleSet:
         return SampleSet(

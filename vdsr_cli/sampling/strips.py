@@ -1,13 +1,13 @@
 """Pictures that come in strips of rows: sampled, projected, resized, cut anew.
 
 A source can be drawn from any of its strips on, and that strip and all below it are then the same,
-bit for bit, as when it is drawn from the top. This is what lets a run go on where another stopped.
+bit for bit, as when it is drawn from the top. This is what lets a run resume where another stopped.
 
     sampled_strips ─► projected_strips ─► resized_strips ─► rows of a file
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
@@ -16,21 +16,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vdsr_cli.consistency import StripProjection, cubic, projected_by, replay_top
+from vdsr_cli.consistency import cubic, project_rows, projection_tops, seen_rows
 from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling.engine import SamplingSettings, plan_for, sample_strips
+from vdsr_cli.sampling.engine import SampleNoise, SamplingSettings, plan_for, sample_strips
 
 _RESIZED_ROWS: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StripSource:
-    """A picture in strips of rows, from top to bottom.
+    """Pictures of one size in strips of rows, from top to bottom.
 
     Attributes:
         tops: the first row of each strip, and behind them the height.
-        draw: index of a strip -> it and all below it, (C, rows, W) nominally in [0, 1].
+        draw: index of a strip -> it and all below it, (pictures, C, rows, W) nominally in [0, 1].
     """
 
     tops: tuple[int, ...]
@@ -38,7 +38,7 @@ class StripSource:
 
     @property
     def height(self) -> int:
-        """Rows of the picture."""
+        """Rows of the pictures."""
         return self.tops[-1]
 
     def strip_of(self, row: int) -> int:
@@ -51,61 +51,96 @@ class StripSource:
             return
         first = self.strip_of(row)
         for top, strip in zip(self.tops[first:], self.draw(first), strict=False):
-            yield max(top, row), strip[:, max(0, row - top) :]
+            yield max(top, row), strip[..., max(0, row - top) :, :]
+
+    def windows(self, spans: Sequence[range]) -> Iterator[Tensor]:
+        """The rows of each span; spans may overlap, but neither start nor end above the last."""
+        pieces = self.rows_from(spans[0].start)
+        top, held = next(pieces)
+        for span in spans:
+            while top + held.shape[-2] < span.stop:
+                held = torch.cat(
+                    [held[..., max(0, span.start - top) :, :], next(pieces)[1]], dim=-2
+                )
+                top = max(top, span.start)
+            held, top = held[..., span.start - top :, :], span.start
+            yield held[..., : len(span), :]
 
     def recut(self, tops: tuple[int, ...]) -> "StripSource":
-        """The same picture in strips that begin with other rows, behind them its height."""
+        """The same pictures in strips that begin with other rows, behind them their height."""
 
         def draw(first: int) -> Iterator[Tensor]:
-            pieces = self.rows_from(tops[first])
-            held = torch.empty(0)
-            for top, bottom in pairwise(tops[first:]):
-                while held.numel() == 0 or held.shape[1] < bottom - top:
-                    _, piece = next(pieces)
-                    held = torch.cat([held, piece], dim=1) if held.numel() else piece
-                yield held[:, : bottom - top]
-                held = held[:, bottom - top :]
+            return self.windows([range(*ends) for ends in pairwise(tops[first:])])
 
         return replace(self, tops=tops, draw=draw)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "StripSource":
+        """Strips that are changed, each by itself, but for their rows."""
+        return replace(self, draw=lambda first: map(change, self.draw(first)))
+
+
+def stacked(sources: Sequence[StripSource]) -> StripSource:
+    """All pictures of several sources of one size, in the strips of the first."""
+    if len(sources) == 1:
+        return sources[0]
+    tops = sources[0].tops
+    cut = [source if source.tops == tops else source.recut(tops) for source in sources]
+
+    def draw(first: int) -> Iterator[Tensor]:
+        return map(torch.cat, zip(*(source.draw(first) for source in cut), strict=True))
+
+    return StripSource(tops=tops, draw=draw)
 
 
 def sampled_strips(
     model: Sampler,
     lr: Tensor,
     settings: SamplingSettings,
+    noises: Sequence[SampleNoise],
     runtime: Runtime,
     on_tiles: Callable[[int], None],
 ) -> StripSource:
-    """One sample of a model for a picture (3, h, w) in [0, 1], at the model's scale, on the
-    runtime's device, where what is made of its strips stays."""
+    """A sample for each noise of what a picture (3, h, w) in [0, 1] may come from, at the model's
+    scale, on the runtime's device, where what is made of its strips stays."""
     plan = plan_for(model, lr.shape[1], lr.shape[2], settings)
     tops = (*(plan.finished_by(row).start for row in plan.strip_rows), plan.height)
 
     def draw(first: int) -> Iterator[Tensor]:
-        strips = sample_strips(model, lr, settings, runtime, first=first, on_tiles=on_tiles)
-        return (strip.pixels[0] for strip in strips)
+        strips = sample_strips(
+            model, lr, settings, runtime, noises=noises, first=first, on_tiles=on_tiles
+        )
+        return (strip.pixels for strip in strips)
 
     return StripSource(tops=tuple(top * model.scale for top in tops), draw=draw)
 
 
-def projected_strips(source: StripSource, lr: Tensor, scale: int) -> StripSource:
-    """The nearest picture that degrades to ``lr`` (3, h, w), a whole ``scale`` smaller, on the
-    device of the source's strips."""
-    cut = source.recut(tuple(dict.fromkeys(top // scale * scale for top in source.tops)))
-    pushes = [top // scale for top in cut.tops]
-    done = [projected_by(pushed, lr.shape[1]) for pushed in pushes]
-    returning = [i for i, (before, after) in enumerate(pairwise(done)) if after > before]
+def projected_strips(
+    source: StripSource, lr: Tensor, scale: int, *, full: int = 255, has_alpha: bool = False
+) -> StripSource:
+    """The nearest pictures within [0, 1] that degrade to ``lr`` (3, h, w), a whole ``scale``
+    smaller, on the device of the source's strips.
+
+    Args:
+        full: the level that stands for 1 in the file.
+        has_alpha: whether the last of the pictures is the others' alpha in [0, 1], beyond which
+            they may not go; it stays as it is.
+    """
+    tops = projection_tops(lr.shape[1], scale)
 
     def draw(first: int) -> Iterator[Tensor]:
-        top = replay_top(pushes[:-1], pushes[returning[first]])
-        projection = StripProjection(lr, scale, top=top)
-        begin = pushes.index(top)
-        for index, strip in enumerate(cut.draw(begin), begin):
-            rows = projection.push(strip)
-            if index in returning[first:]:
-                yield rows
+        cuts = list(pairwise(tops[first:]))
+        seen = [seen_rows(*cut, lr.shape[1]) for cut in cuts]
+        windows = source.windows([range(s.start * scale, s.stop * scale) for s in seen])
+        for (top, bottom), span, window in zip(cuts, seen, windows, strict=True):
+            own = slice((top - span.start) * scale, (bottom - span.start) * scale)
+            colours, alpha = (window[:-1], window[-1]) if has_alpha else (window, None)
+            done = [
+                project_rows(sr, lr, scale, top=top, bottom=bottom, bound=alpha, full=full)
+                for sr in colours
+            ]
+            done += [] if alpha is None else [alpha[:, own]]
+            yield torch.stack(done)
 
-    tops = (*(done[index] for index in returning), lr.shape[1])
     return StripSource(tops=tuple(top * scale for top in tops), draw=draw)
 
 
@@ -113,20 +148,13 @@ def resized_strips(source: StripSource, height: int, width: int) -> StripSource:
     """Antialiased bicubic (a = -0.5), as torch's ``interpolate``, to a size of any ratio."""
     ratio = source.height / height
     tops = (*range(0, height, _RESIZED_ROWS), height)
+    narrow = source.mapped(lambda rows: _resized_across(rows, width))
 
     def draw(first: int) -> Iterator[Tensor]:
-        held, held_top = torch.empty(0), 0
-        pieces = source.rows_from(_seen(tops[first], height, ratio, source.height).start)
-        for top, bottom in pairwise(tops[first:]):
-            seen = _seen(top, bottom, ratio, source.height)
-            while held.numel() == 0 or held_top + held.shape[1] < seen.stop:
-                piece_top, piece = next(pieces)
-                held_top = held_top if held.numel() else piece_top
-                narrow = _resized_across(piece, width)
-                held = torch.cat([held, narrow], dim=1) if held.numel() else narrow
-            held, held_top = held[:, seen.start - held_top :], seen.start
-            weights = _resampling(top, bottom, ratio, seen).to(held.device)
-            yield weights @ held[:, : len(seen)]
+        cuts = list(pairwise(tops[first:]))
+        seen = [_seen(*cut, ratio, source.height) for cut in cuts]
+        for cut, span, window in zip(cuts, seen, narrow.windows(seen), strict=True):
+            yield _resampling(*cut, ratio, span).to(window.device) @ window
 
     return StripSource(tops=tops, draw=draw)
 
@@ -148,5 +176,5 @@ def _resampling(top: int, bottom: int, ratio: float, seen: range) -> Tensor:
 
 
 def _resized_across(rows: Tensor, width: int) -> Tensor:
-    size = rows.shape[1], width
-    return F.interpolate(rows.unsqueeze(0), size=size, mode="bicubic", antialias=True)[0]
+    size = rows.shape[-2], width
+    return F.interpolate(rows, size=size, mode="bicubic", antialias=True)

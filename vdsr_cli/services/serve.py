@@ -17,7 +17,6 @@ from torch import Tensor
 
 from vdsr_cli.config import check_temperature
 from vdsr_cli.diverse.outputs import colour_full
-from vdsr_cli.diverse.run import enlarged_alpha
 from vdsr_cli.errors import UsageError
 from vdsr_cli.figures.viridis import viridis
 from vdsr_cli.images import Canvas, Picture, encode_levels
@@ -25,9 +24,9 @@ from vdsr_cli.loading import LoadedModel, ModelSource
 from vdsr_cli.metrics.streaming import mean_of_pairs
 from vdsr_cli.paths import scale_tag
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling.engine import SamplingSettings, limits_of, plan_for
-from vdsr_cli.sampling.noise import NoiseField
-from vdsr_cli.sampling.sample_set import SampleSet, Subject, draw_set
+from vdsr_cli.sampling.engine import SamplingSettings
+from vdsr_cli.sampling.pipeline import plan_upscale
+from vdsr_cli.sampling.sample_set import SampleSet, draw_set
 
 MOST_SAMPLES = 16
 """Samples of one request: each is held in memory until the result is dropped."""
@@ -116,24 +115,15 @@ def draw(
     )
     choice = models.choose(picture)
     loaded = choice.loaded
-    plan = plan_for(loaded.model, picture.height, picture.width, settings)
-    on_start(plan.tiles * (1 if picture.alpha is None else 2))
-    subject = Subject(
-        lr=picture.rgb[0],
-        alpha=enlarged_alpha(picture, loaded, settings, runtime, on_tiles),
-        metadata=picture.metadata,
-        is_projected=loaded.is_bicubic,
-    )
-    noises = [NoiseField(seed=request.seed, sample=i) for i in settings.samples]
-    drawn = draw_set(loaded.model, subject, settings, noises, runtime, on_tiles=on_tiles)
+    plan = plan_upscale(picture, loaded, settings, runtime, scale=loaded.scale)
+    on_start(plan.tiles)
+    drawn = draw_set(picture, plan, runtime, on_tiles=on_tiles)
     files = _encode(drawn, _bicubic(picture, loaded.model.scale))
-    view = _view(drawn, files, loaded, request, address) | {
-        "notes": picture.notes + limits_of(loaded.model, plan)
-    }
+    view = _view(drawn, files, loaded, request, address) | {"notes": picture.notes + plan.notes}
     if choice.reason is not None:
         view["facts"].insert(1, ("because of", choice.reason))
     view["facts"] += [
-        ("faithful to the input", "projected" if subject.is_projected else "not projected"),
+        ("faithful to the input", "projected" if plan.is_projected else "not projected"),
         ("seconds", f"{time.perf_counter() - started:.1f}"),
     ]
     return Drawn(files=files, view=view)

@@ -1,20 +1,19 @@
 """The use case of ``vdsr upscale``: pictures in, larger pictures out.
 
-Picture ─► passes of the model (x4, or x4 twice for more) ─► strips ─► consistency projection
+Picture ─► UpscalePlan ─► rows, as sampling.pipeline draws them
     ─► PictureFile, which writes PNG and TIFF as rows are finished
     ─► Canvas ─► file of another format, or a stream
 """
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import torch
-from torch import Tensor
 
 from vdsr_cli.background import aside
 from vdsr_cli.config import check_scale, check_temperature
@@ -34,9 +33,9 @@ from vdsr_cli.loading import LoadedModel, ModelSource
 from vdsr_cli.outputs import Existing, is_taken, refuse_taken
 from vdsr_cli.paths import Source, output_format
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling.engine import SamplingSettings, fitting, limits_of, plan_for
+from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.sampling.fingerprint import identify
-from vdsr_cli.sampling.strips import StripSource, projected_strips, resized_strips, sampled_strips
+from vdsr_cli.sampling.pipeline import UpscalePlan, draw_canvases, draw_rows, plan_upscale
 from vdsr_cli.sampling.tiling import check_tiles, tiles_for
 
 _MOST_ENCODERS: Final = 8
@@ -98,37 +97,18 @@ class UpscaleResult:
         return {key: value for key, value in asdict(self).items() if value not in (None, ())}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """One pass of the model and the size (h, w) that its output is brought to."""
-
-    size: tuple[int, int]
-
-
-def plan_stages(height: int, width: int, *, native: int, scale: float) -> list[Stage]:
-    """The passes of a model of scale ``native`` that make ``scale``, and the size after each.
-
-    One pass up to the native scale; two above it, where the first result is reduced so that the
-    second pass ends at the size wanted.
-    """
-    final = (max(1, round(height * scale)), max(1, round(width * scale)))
-    if scale <= native:
-        return [Stage(size=final)]
-    between = scale / native
-    return [
-        Stage(size=(max(1, round(height * between)), max(1, round(width * between)))),
-        Stage(size=final),
-    ]
-
-
-def count_tiles(height: int, width: int, loaded: LoadedModel, request: UpscaleRequest) -> int:
-    """How many tiles :func:`upscale_picture` will sample for an opaque picture of this size."""
-    total = 0
-    for stage in plan_stages(height, width, native=loaded.model.scale, scale=request.scale):
-        plan = plan_for(loaded.model, height, width, request.settings)
-        total += plan.tiles
-        height, width = stage.size
-    return total
+def plan_picture(
+    picture: Picture, loaded: LoadedModel, request: UpscaleRequest, runtime: Runtime
+) -> UpscalePlan:
+    """What a request means for a picture."""
+    return plan_upscale(
+        picture,
+        loaded,
+        request.settings,
+        runtime,
+        scale=request.scale,
+        consistency=request.consistency,
+    )
 
 
 def upscale_picture(
@@ -139,110 +119,9 @@ def upscale_picture(
     *,
     on_tiles: Callable[[int], None] = lambda tiles: None,
 ) -> Canvas:
-    """The larger picture, in the depth and channels of its source.
-
-    Alpha is upscaled by the same model at temperature 0, so that its edges lie where the colours'
-    do; colours are premultiplied on the way.
-    """
-    frame = _frame(picture, loaded, request)
-    canvas = Canvas(frame.height, frame.width, like=frame.like, has_alpha=frame.has_alpha)
-    # Rounding keeps one core busy, while the convolutions of the next rows use all.
-    with aside(canvas.put_rows) as put_rows:
-        for rows in upscale_rows(picture, loaded, request, runtime, on_tiles=on_tiles):
-            put_rows(*rows)
-    return canvas
-
-
-def upscale_rows(
-    picture: Picture,
-    loaded: LoadedModel,
-    request: UpscaleRequest,
-    runtime: Runtime,
-    *,
-    first_row: int = 0,
-    on_tiles: Callable[[int], None] = lambda tiles: None,
-) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-    """What :func:`upscale_picture` puts on its canvas, from a row on, as it is finished.
-
-    Yields:
-        The first row, (3, rows, W) premultiplied by alpha, and alpha (1, rows, W) or None, on the
-        runtime's device.
-    """
-    colours = _upscaled(picture.rgb[0].to(runtime.device), loaded, request, runtime, on_tiles)
-    if picture.alpha is None:
-        for top, rgb in colours.rows_from(first_row):
-            yield top, rgb, None
-        return
-    still = replace(request.settings, temperature=0.0, samples=(0,), output="mean")
-    grey = picture.alpha[0].to(runtime.device).expand(3, -1, -1)
-    alpha_request = replace(request, settings=still, consistency=False)
-    covers = _upscaled(grey, loaded, alpha_request, runtime, on_tiles).recut(colours.tops)
-    pairs = zip(colours.rows_from(first_row), covers.rows_from(first_row), strict=True)
-    for (top, rgb), (_, cover) in pairs:
-        yield top, rgb, cover.mean(0, keepdim=True)
-
-
-def _frame(picture: Picture, loaded: LoadedModel, request: UpscaleRequest) -> Frame:
-    """What comes out."""
-    native = loaded.model.scale
-    stages = plan_stages(picture.height, picture.width, native=native, scale=request.scale)
-    height, width = stages[-1].size
-    has_alpha = picture.alpha is not None
-    return Frame(height=height, width=width, like=picture.metadata, has_alpha=has_alpha)
-
-
-def _upscaled(
-    lr: Tensor,
-    loaded: LoadedModel,
-    request: UpscaleRequest,
-    runtime: Runtime,
-    on_tiles: Callable[[int], None],
-) -> StripSource:
-    """All stages of (3, h, w); what the second of two passes works on is held whole."""
-    native = loaded.model.scale
-    first, *more = plan_stages(lr.shape[1], lr.shape[2], native=native, scale=request.scale)
-    source, size = _one_stage(lr, first, loaded, request, runtime, on_tiles), first.size
-    for stage in more:
-        between = _whole(source, size[1], lr.device)
-        source, size = _one_stage(between, stage, loaded, request, runtime, on_tiles), stage.size
-    is_faithful = _is_projected(loaded, request) and _is_whole(request.scale)
-    if is_faithful and request.scale != native:
-        source = projected_strips(source, lr, int(request.scale))
-    return source
-
-
-def _one_stage(
-    lr: Tensor,
-    stage: Stage,
-    loaded: LoadedModel,
-    request: UpscaleRequest,
-    runtime: Runtime,
-    on_tiles: Callable[[int], None],
-) -> StripSource:
-    """One pass of the model, projected where that is asked for, brought to its size."""
-    native = loaded.model.scale
-    source = sampled_strips(loaded.model, lr, request.settings, runtime, on_tiles)
-    if _is_projected(loaded, request):
-        source = projected_strips(source, lr, native)
-    if stage.size == (native * lr.shape[1], native * lr.shape[2]):
-        return source
-    return resized_strips(source, *stage.size)
-
-
-def _is_whole(scale: float) -> bool:
-    """Whether a degradation of this scale exists: it takes whole numbers of pixels."""
-    return scale == int(scale)
-
-
-def _is_projected(loaded: LoadedModel, request: UpscaleRequest) -> bool:
-    return loaded.is_bicubic if request.consistency is None else request.consistency
-
-
-def _whole(source: StripSource, width: int, device: torch.device) -> Tensor:
-    picture = torch.empty(3, source.height, width, device=device)
-    for top, rows in source.rows_from(0):
-        picture[:, top : top + rows.shape[1]] = rows
-    return picture
+    """The larger picture, in the depth and channels of its source."""
+    plan = plan_picture(picture, loaded, request, runtime)
+    return draw_canvases(picture, plan, runtime, on_tiles=on_tiles)[0]
 
 
 def check_request(request: UpscaleRequest, loaded: LoadedModel) -> None:
@@ -286,19 +165,14 @@ def upscale_file(
         )
         choice = models.choose(picture)
         loaded = choice.loaded
-        settings = fitting(request.settings, loaded.model, runtime)
-        request = replace(request, settings=settings)
-        tiles = count_tiles(picture.height, picture.width, loaded, request)
-        tiles *= 1 if picture.alpha is None else 2
-        frame = _frame(picture, loaded, request)
-        _refuse_format(frame, output, request)
-        on_start(tiles)
-        plan = plan_for(loaded.model, picture.height, picture.width, settings)
-        limits = limits_of(loaded.model, plan)
+        plan = plan_picture(picture, loaded, request, runtime)
+        _refuse_format(plan.output, output, request)
+        on_start(plan.tiles)
+        target = stdout if output is None else output
         notes = (
             picture.notes
-            + limits
-            + _upscale_into(output or stdout, picture, loaded, request, runtime, on_tiles)
+            + plan.notes
+            + _upscale_into(target, picture, loaded, plan, request, runtime, on_tiles)
         )
     except OutputExistsError as error:
         is_skipped = request.existing is Existing.skip
@@ -317,10 +191,10 @@ def upscale_file(
         scale=request.scale,
         temperature=request.settings.temperature,
         seed=request.settings.seed,
-        width=frame.width,
-        height=frame.height,
-        tiles=tiles,
-        consistency=_is_projected(loaded, request) and _is_whole(request.scale),
+        width=plan.output.width,
+        height=plan.output.height,
+        tiles=plan.tiles,
+        consistency=plan.faithful_scale is not None,
         seconds=round(time.perf_counter() - started, 3),
         notes=notes,
     )
@@ -350,36 +224,32 @@ def _upscale_into(
     output: Path | BinaryIO,
     picture: Picture,
     loaded: LoadedModel,
+    plan: UpscalePlan,
     request: UpscaleRequest,
     runtime: Runtime,
     on_tiles: Callable[[int], None],
 ) -> tuple[str, ...]:
     """Upscales a picture into a file or a stream; returns notes for the user."""
     if not isinstance(output, Path) or not _is_streamed(output):
-        canvas = upscale_picture(picture, loaded, request, runtime, on_tiles=on_tiles)
+        [canvas] = draw_canvases(picture, plan, runtime, on_tiles=on_tiles)
         if isinstance(output, Path):
             return canvas.save(
                 output, quality=request.quality, replace=request.existing.is_replaced
             )
         return canvas.save_to(output, request.format, quality=request.quality)
-    frame, format = _frame(picture, loaded, request), output_format(output)
-    identity = partial(_identify, picture, loaded, request, runtime)
-    threads = _encoders_beside(runtime)
     with (
         open_picture_file(
             output,
-            frame,
-            format=format,
-            identity=identity,
+            plan.output,
+            format=output_format(output),
+            identity=partial(_identify, picture, loaded, plan, runtime),
             replace=request.existing.is_replaced,
-            threads=threads,
+            threads=_encoders_beside(runtime),
         ) as file,
         aside(file.put_rows) as put_rows,
     ):
-        for rows in upscale_rows(
-            picture, loaded, request, runtime, first_row=file.next_row, on_tiles=on_tiles
-        ):
-            put_rows(*rows)
+        for rows in draw_rows(picture, plan, runtime, first_row=file.next_row, on_tiles=on_tiles):
+            put_rows(rows.top, rows.rgb[0], rows.alpha)
     return file.notes
 
 
@@ -394,9 +264,8 @@ def _is_streamed(output: Path) -> bool:
     return is_segmented(output_format(output)) and not is_special(output)
 
 
-def _identify(
-    picture: Picture, loaded: LoadedModel, request: UpscaleRequest, runtime: Runtime
-) -> str:
+def _identify(picture: Picture, loaded: LoadedModel, plan: UpscalePlan, runtime: Runtime) -> str:
     """A hash of all that the rows depend on."""
-    facts = {"scale": request.scale, "consistency": _is_projected(loaded, request)}
-    return identify(picture, loaded, runtime, asdict(request.settings) | facts)
+    sizes = [stage.size for stage in plan.stages]
+    facts = {"sizes": sizes, "projected": plan.is_projected, "faithful": plan.faithful_scale}
+    return identify(picture, loaded, runtime, asdict(plan.settings) | facts)

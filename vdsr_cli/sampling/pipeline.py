@@ -1,0 +1,289 @@
+"""The one way from a picture to larger ones: a plan first, then rows from top to bottom.
+
+    Picture ─► plan_upscale ─► UpscalePlan: passes of the model, tiles, output
+                                   │
+    lr, alpha ─► pass of the model ─► projection ─► size wanted ─► (once more) ─► projection
+                                   │
+                                   └─► Rows ─► Frame.levels: 8 or 16 bits, rounded by cells
+
+``vdsr upscale``, ``sample-diverse``, ``bench``, ``serve``, the workers of a batch and the library
+all draw their pictures here; so sample 0 is the same picture everywhere, byte for byte.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vdsr_cli.background import aside
+from vdsr_cli.images import Canvas, Frame, Picture
+from vdsr_cli.loading import LoadedModel
+from vdsr_cli.models.protocol import Sampler
+from vdsr_cli.runtime import Runtime
+from vdsr_cli.sampling.engine import SampleNoise, SamplingSettings, fitting, limits_of, plan_for
+from vdsr_cli.sampling.noise import NoiseField
+from vdsr_cli.sampling.strips import (
+    StripSource,
+    projected_strips,
+    resized_strips,
+    sampled_strips,
+    stacked,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One pass of the model.
+
+    Attributes:
+        tiles: how many it samples of a picture.
+        size: (h, w) that its result is brought to.
+    """
+
+    tiles: int
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class UpscalePlan:
+    """What is settled about a picture before anything is sampled.
+
+    Attributes:
+        model: placed by the runtime.
+        settings: how it samples, with the batch that the device holds.
+        stages: the passes of the model.
+        is_projected: whether each pass is projected to degrade to what it was made of.
+        faithful_scale: the whole scale by which the result degrades to the picture; None where it
+            is not whole, or nothing is projected.
+        output: size and samples of the result.
+        tiles: how many will be sampled in all, those of alpha too.
+        notes: what the model cannot do for the picture, for the user.
+    """
+
+    model: Sampler
+    settings: SamplingSettings
+    stages: tuple[Stage, ...]
+    is_projected: bool
+    faithful_scale: int | None
+    output: Frame
+    tiles: int
+    notes: tuple[str, ...]
+
+    @property
+    def noises(self) -> list[NoiseField]:
+        """The noise of each sample of the settings."""
+        settings = self.settings
+        return [NoiseField(seed=settings.seed, sample=index) for index in settings.samples]
+
+    def at(self, temperature: float) -> "UpscalePlan":
+        """The same plan at another temperature."""
+        return replace(self, settings=replace(self.settings, temperature=temperature))
+
+    def canvas(self) -> Canvas:
+        """An empty picture to put one sample's rows on."""
+        output = self.output
+        return Canvas(
+            output.height,
+            output.width,
+            like=output.like,
+            has_alpha=output.has_alpha,
+            cell=output.cell,
+        )
+
+
+class Rows(NamedTuple):
+    """Finished rows of all samples, not yet rounded, on the runtime's device.
+
+    Attributes:
+        top: the first row.
+        rgb: (samples, 3, rows, W), premultiplied by alpha; in [0, 1] where the plan projects.
+        alpha: (1, rows, W) in [0, 1], or None.
+    """
+
+    top: int
+    rgb: Tensor
+    alpha: Tensor | None
+
+
+def plan_upscale(
+    picture: Picture,
+    loaded: LoadedModel,
+    settings: SamplingSettings,
+    runtime: Runtime,
+    *,
+    scale: float,
+    consistency: bool | None = None,
+) -> UpscalePlan:
+    """Plans a picture's way to ``scale`` times its size.
+
+    Args:
+        picture: the input.
+        loaded: the model, placed by the runtime.
+        settings: how it samples, and which samples.
+        runtime: device and dtype.
+        scale: output size over input size.
+        consistency: as :meth:`~vdsr_cli.loading.LoadedModel.projects` takes it.
+
+    Raises:
+        UsageError: tiles that the model does not take.
+    """
+    model, is_projected = loaded.model, loaded.projects(consistency)
+    settings = fitting(settings, model, runtime, samples=len(settings.samples))
+    height, width = picture.height, picture.width
+    stages: list[Stage] = []
+    for size in stage_sizes(height, width, native=model.scale, scale=scale):
+        stages.append(Stage(tiles=plan_for(model, height, width, settings).tiles, size=size))
+        height, width = size
+    has_alpha, samples = picture.alpha is not None, len(settings.samples)
+    first, *more = (stage.tiles for stage in stages)
+    faithful_scale = int(scale) if is_projected and scale == int(scale) else None
+    # What alpha divides is rounded afterwards, and so by itself.
+    cell = 1 if has_alpha else faithful_scale or 1
+    return UpscalePlan(
+        model=model,
+        settings=settings,
+        stages=tuple(stages),
+        is_projected=is_projected,
+        faithful_scale=faithful_scale,
+        output=Frame(
+            height=height, width=width, like=picture.metadata, has_alpha=has_alpha, cell=cell
+        ),
+        tiles=first * (1 + has_alpha) + sum(more) * (samples + has_alpha),
+        notes=limits_of(model, plan_for(model, picture.height, picture.width, settings)),
+    )
+
+
+def stage_sizes(height: int, width: int, *, native: int, scale: float) -> list[tuple[int, int]]:
+    """The size after each pass of a model of scale ``native`` that makes ``scale``.
+
+    One pass up to the native scale; two above it, where the first result is reduced so that the
+    second pass ends at the size wanted.
+    """
+    scales = [scale] if scale <= native else [scale / native, scale]
+    return [(max(1, round(height * s)), max(1, round(width * s))) for s in scales]
+
+
+def draw_rows(
+    picture: Picture,
+    plan: UpscalePlan,
+    runtime: Runtime,
+    *,
+    noises: Sequence[SampleNoise] | None = None,
+    first_row: int = 0,
+    on_tiles: Callable[[int], None] = lambda tiles: None,
+) -> Iterator[Rows]:
+    """Draws the larger pictures, row by row: what a later row holds does not depend on where the
+    drawing began, bit for bit.
+
+    Alpha is enlarged by the same model at temperature 0, so that its edges lie where the colours'
+    do, and colours stay within it.
+
+    Args:
+        picture: what the plan was made for.
+        plan: of the picture.
+        runtime: device and dtype.
+        noises: one a sample; None for the plan's.
+        first_row: the first row wanted; what comes may begin above it, with its whole cell.
+        on_tiles: told how many tiles have just been finished, or need not be sampled.
+
+    Raises:
+        DeviceError: one tile does not fit into memory, or a tile is not finite.
+    """
+    noises = plan.noises if noises is None else noises
+    enlarger = _Enlarger(picture=picture, plan=plan, runtime=runtime, on_tiles=on_tiles)
+    source = enlarger.source(noises)
+    for top, strip in source.rows_from(plan.output.whole_cells(first_row)):
+        if picture.alpha is None:
+            yield Rows(top, strip, None)
+        else:
+            yield Rows(top, strip[:-1], strip[-1, :1])
+
+
+def draw_canvases(
+    picture: Picture,
+    plan: UpscalePlan,
+    runtime: Runtime,
+    *,
+    on_tiles: Callable[[int], None] = lambda tiles: None,
+) -> list[Canvas]:
+    """The larger pictures, one for each sample; arguments as :func:`draw_rows` takes them."""
+    canvases = [plan.canvas() for _ in plan.settings.samples]
+
+    def put(rows: Rows) -> None:
+        for canvas, sample in zip(canvases, rows.rgb, strict=True):
+            canvas.put_rows(rows.top, sample, rows.alpha)
+
+    # Rounding keeps one core busy, while the convolutions of the next rows use all.
+    with aside(put) as put_rows:
+        for rows in draw_rows(picture, plan, runtime, on_tiles=on_tiles):
+            put_rows(rows)
+    return canvases
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Enlarger:
+    """All passes over one picture; alpha is the last of the pictures that they make, three times
+    the same channel."""
+
+    picture: Picture
+    plan: UpscalePlan
+    runtime: Runtime
+    on_tiles: Callable[[int], None]
+
+    def source(self, noises: Sequence[SampleNoise]) -> StripSource:
+        """The results, as they are stored; what the second of two passes works on is whole."""
+        picture, plan = self.picture, self.plan
+        lr = picture.rgb[0].to(self.runtime.device)
+        first, *more = plan.stages
+        sources = [self._passed(lr, noises, first)]
+        if picture.alpha is not None:
+            grey = picture.alpha[0].to(lr).expand_as(lr)
+            sources.append(self._passed(grey, noises[:1], first, is_alpha=True))
+        source = stacked(sources)
+        for stage in more:
+            whole = torch.cat(list(source.draw(0)), dim=2)
+            sources = [
+                self._passed(
+                    between, noises[i : i + 1] or noises[:1], stage, is_alpha=i == len(noises)
+                )
+                for i, between in enumerate(whole)
+            ]
+            source = stacked(sources)
+        if picture.alpha is not None or picture.metadata.is_grey:
+            source = source.mapped(self._as_stored)
+        if plan.faithful_scale is None:
+            return source
+        return projected_strips(
+            source,
+            lr,
+            plan.faithful_scale,
+            full=plan.output.full,
+            has_alpha=plan.output.has_alpha,
+        )
+
+    def _passed(
+        self, lr: Tensor, noises: Sequence[SampleNoise], stage: Stage, *, is_alpha: bool = False
+    ) -> StripSource:
+        """One pass of the model, projected where that is asked for, brought to its size."""
+        model, settings = self.plan.model, self.plan.settings
+        if is_alpha:
+            settings = replace(settings, temperature=0.0, output="mean")
+        source = sampled_strips(model, lr, settings, noises, self.runtime, self.on_tiles)
+        # At the native scale the result's own projection is this one.
+        if self.plan.is_projected and not is_alpha and self.plan.faithful_scale != model.scale:
+            source = projected_strips(source, lr, model.scale, full=self.plan.output.full)
+        if stage.size == (model.scale * lr.shape[1], model.scale * lr.shape[2]):
+            return source
+        return resized_strips(source, *stage.size)
+
+    def _as_stored(self, strip: Tensor) -> Tensor:
+        """Grey pictures get one value for all channels, and colours that overshoot with their alpha
+        are brought back with it, so that the projection sees what a file will hold."""
+        if self.picture.metadata.is_grey:
+            strip = strip.mean(1, keepdim=True).expand_as(strip)
+        if self.picture.alpha is None:
+            return strip
+        alpha = strip[-1:].mean(1, keepdim=True)
+        return torch.cat([strip[:-1] / alpha.clamp(min=1), alpha.clamp(0, 1).expand_as(strip[-1:])])
