@@ -2,11 +2,14 @@
 
 import re
 import sys
+import time
 
 import pytest
+import torch
 
 from vdsr_cli.batch.listing import FolderListing
 from vdsr_cli.cli.console import tile_progress
+from vdsr_cli.cli.train_progress import training_progress
 from vdsr_cli.paths import plan_naming
 
 
@@ -109,3 +112,37 @@ def test_the_closing_line(vdsr, tiny_path, save_picture, tmp_path):
     again = vdsr(*asked, "--skip-existing").lines[-1]
     assert again == "vdsr: 0 done, 1 failed, 3 skipped (exist), 1 skipped (unknown format)"
     assert not vdsr("upscale", tmp_path / "in" / "a.png", "-m", tiny_path).err
+
+
+def test_a_run_shows_its_first_step_and_the_end_of_its_leg(open_terminal):
+    terminal = open_terminal()
+    with training_progress(10_000, quiet=False, minutes=5) as progress:
+        assert "reading pictures" in terminal.screen[0]
+        progress.on_step(100, {})
+        progress._began = (100, time.monotonic() - 60)
+        progress.on_step(
+            101, {"distortion_bits": torch.tensor(3.0), "rate_bits": torch.tensor(1.0)}
+        )
+        progress.bar.refresh()
+        (line,) = [line for line in terminal.screen if line.strip()]
+        assert re.match(r" *101/10000 \S+ +0:0(5:00|4:5\d) left -ELBO 4.000, 60 s/step", line)
+        progress.on_log({"step": 102, "loss": 1.0, "mean_l1": 0.0123456, "seconds_per_step": 1.0})
+        progress.on_step(102, {})
+        progress.bar.refresh()
+        assert any("L1 0.0123, 30 s/step" in line for line in terminal.screen)
+        assert all(len(line.rstrip()) <= 80 for line in terminal.screen)
+
+
+def test_a_run_ends_with_how_to_go_on(vdsr, save_picture, tmp_path, tiny_path):
+    photo = save_picture(tmp_path / "a.png", 96, 96)
+    run = tmp_path / "run"
+    asked = ("train", "vdvae-sr", photo, "--from", tiny_path, "-o", run, "--batch", 1)
+    asked += ("--lr-size", 16, "--val-every", 0, "--workers", 1, "--rescale", 1, "--steps")
+    ended = vdsr(*asked, 2)
+    assert ended.out.decode().split() == [str(run)]
+    assert ended.lines[-3:] == [
+        f"vdsr: {run} is at step 2 of 2",
+        "vdsr: the same command with more --steps goes on from there",
+        f"vdsr: vdsr train export {run} -o FILE.safetensors makes a model",
+    ]
+    assert not vdsr(*asked, 3, "-q").err

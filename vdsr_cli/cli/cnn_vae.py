@@ -155,7 +155,7 @@ def train(
         vdsr train cnn-vae --data fashion-mnist/ --out runs/cnn-vae
         vdsr train cnn-vae --reading paper -o runs/letter
     """
-    from vdsr_cli.cli.train_progress import stop_on_signals, training_progress
+    from vdsr_cli.cli.train_progress import stop_on_signals, tell_end, training_progress
     from vdsr_cli.models.cnn_vae import CNNVAEConfig
     from vdsr_cli.services.cnn_vae import CNNVAETrainRequest, train_cnn_vae
     from vdsr_cli.training.cnn_vae import default_config
@@ -181,7 +181,9 @@ def train(
     )
     with (
         stop_on_signals() as is_stopped,
-        training_progress(config.steps, quiet=quiet, describe=_describe) as on_log,
+        training_progress(
+            config.steps, quiet=quiet, minutes=minutes, describe=_describe
+        ) as progress,
     ):
         train_cnn_vae(
             CNNVAETrainRequest(
@@ -194,10 +196,13 @@ def train(
                 minutes=minutes,
                 save_every=save_every,
                 log_every=log_every,
-                on_log=on_log,
+                on_log=progress.on_log,
+                on_step=progress.on_step,
                 is_stopped=is_stopped,
             )
         )
+    if not quiet:
+        tell_end(out, progress)
     if is_stopped():
         raise typer.Exit(INTERRUPTED)
     print_line(out)

@@ -299,7 +299,7 @@ def _train(
     ] = False,
     quiet: NoProgressOption = False,
 ) -> None:
-    from vdsr_cli.cli.train_progress import stop_on_signals, training_progress
+    from vdsr_cli.cli.train_progress import stop_on_signals, tell_end, training_progress
     from vdsr_cli.services.train import TrainRequest, train
 
     variant = variant_of(
@@ -313,7 +313,7 @@ def _train(
     settings = _hyper_parameters(context, out=out, branch_from=branch_from)
     with (
         stop_on_signals() as is_stopped,
-        training_progress(settings.steps, quiet=quiet) as on_log,
+        training_progress(settings.steps, quiet=quiet, minutes=minutes) as progress,
     ):
         train(
             TrainRequest(
@@ -346,10 +346,13 @@ def _train(
                 save_every=save_every,
                 log_every=log_every,
                 tensorboard=tensorboard,
-                on_log=on_log,
+                on_log=progress.on_log,
+                on_step=progress.on_step,
                 is_stopped=is_stopped,
             )
         )
+    if not quiet:
+        tell_end(out, progress)
     if is_stopped():
         raise typer.Exit(INTERRUPTED)
     print_line(out)

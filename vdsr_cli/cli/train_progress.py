@@ -1,15 +1,24 @@
 """What a person sees of a training run: one bar on a terminal, a line a row elsewhere."""
 
+import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
-from vdsr_cli.cli.console import make_progress
+from vdsr_cli.cli.console import make_progress, print_note
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Row = dict[str, float]
 
@@ -43,43 +52,116 @@ def _validation_parts(row: Row) -> Iterator[str]:
         yield f"{row['val_bits']:.3f} bits/dim"
 
 
+def brief(row: Row) -> str:
+    """The same in the half of a line that a bar leaves."""
+    elbo = row.get("distortion_bits", 0.0) + row.get("rate_bits", 0.0)
+    parts = [f"-ELBO {elbo:.3f}"] if elbo else []
+    parts += [f"L1 {row['mean_l1']:.4f}"] if row.get("mean_l1") else []
+    parts += [f"LPIPS {row['perceptual']:.4f}"] if "perceptual" in row else []
+    parts += [f"PSNR-Y {row['val_psnr_y']:.2f} dB"] if "val_psnr_y" in row else []
+    return ", ".join([*parts, f"{row['seconds_per_step']:.3g} s/step"])
+
+
 def time_left(row: Row, steps: int) -> str:
     """How long the rest takes at the row's pace, as h:mm:ss."""
-    seconds = round((steps - row["step"]) * row["seconds_per_step"])
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    return _hours((steps - row["step"]) * row["seconds_per_step"])
+
+
+def _hours(seconds: float) -> str:
+    whole = max(0, round(seconds))
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+@dataclass(slots=True)
+class TrainingProgress:
+    """What is shown of a run: a bar at each step on a terminal, a line a row elsewhere.
+
+    Attributes:
+        steps: of the whole run.
+        deadline: time of the monotonic clock at which the leg ends, or None.
+        step: that is done.
+    """
+
+    steps: int
+    deadline: float | None
+    describe: Callable[[Row], str]
+    bar: Progress
+    is_told: bool
+    task: TaskID
+    step: int = 0
+    _began: tuple[int, float] | None = None
+    _row: Row = field(default_factory=dict)
+
+    def on_step(self, step: int, figures: "Mapping[str, Tensor]") -> None:
+        """A leg begins at this step, or the step is done. Before the first row of the log, its
+        own figures are shown."""
+        self.step, now = step, time.monotonic()
+        if self.bar.disable:
+            self._began = self._began or (step, now)
+            return
+        if self._began is None:
+            self._began = step, now
+            self.bar.update(
+                self.task, completed=step, description="the first step", total=self.steps
+            )
+            return
+        since, started = self._began
+        pace = (now - started) / (step - since)
+        left = (self.steps - step) * pace
+        if self.deadline is not None:
+            left = min(left, self.deadline - now)
+        row = self._row or {name: float(figure) for name, figure in figures.items()}
+        told = brief({**row, "seconds_per_step": pace})
+        self.bar.update(self.task, completed=step, description=told, left=f"{_hours(left)} left")
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether this process, the first of those of the run, has come to the steps."""
+        return self._began is not None
+
+    def on_log(self, row: Row) -> None:
+        """A row of the log is there: losses, or scores of the validation."""
+        self._row |= row
+        if self.bar.disable:
+            if self.is_told:
+                typer.echo(f"step {row['step']:.0f} {self.describe(row)}", err=True)
+        elif "loss" not in row:
+            told = f"step {row['step']:.0f} {self.describe(row)}"
+            self.bar.console.print(told, highlight=False, markup=False)
 
 
 @contextmanager
 def training_progress(
-    steps: int, *, quiet: bool, describe: Callable[[Row], str] = describe
-) -> Iterator[Callable[[Row], None]]:
-    """Yields what to call with each row of the log; everything goes to stderr."""
-
-    def print_row(row: Row) -> None:
-        typer.echo(f"step {row['step']:.0f} {describe(row)}", err=True)
-
-    progress = make_progress(
+    steps: int,
+    *,
+    quiet: bool,
+    minutes: float | None = None,
+    describe: Callable[[Row], str] = describe,
+) -> Iterator[TrainingProgress]:
+    """Yields what to call with each step and each row of the log; everything goes to stderr."""
+    rest = Column(no_wrap=True, overflow="ellipsis")
+    bar = make_progress(
         MofNCompleteColumn(),
-        BarColumn(),
+        BarColumn(bar_width=12),
         TextColumn("{task.fields[left]}"),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False, table_column=rest),
         quiet=quiet,
         transient=False,
     )
-    if progress.disable:
-        yield (lambda row: None) if quiet else print_row
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    with bar:
+        task = bar.add_task("reading pictures", total=None, left="")
+        yield TrainingProgress(steps, deadline, describe, bar, not quiet, task)
+
+
+def tell_end(out: Path, progress: TrainingProgress) -> None:
+    """What there is now, how to go on, and how to make a model of it, on stderr."""
+    if not progress.has_begun:
         return
-    with progress:
-        task = progress.add_task("reading pictures", total=steps, left="")
-
-        def show(row: Row) -> None:
-            if "loss" not in row:
-                progress.console.print(f"step {row['step']:.0f} {describe(row)}", highlight=False)
-                return
-            left = time_left(row, steps)
-            progress.update(task, completed=row["step"], description=describe(row), left=left)
-
-        yield show
+    print_note(f"{out} is at step {progress.step} of {progress.steps}")
+    rest = "with more --steps" if progress.step >= progress.steps else "again"
+    print_note(f"the same command {rest} goes on from there")
+    print_note(f"vdsr train export {shlex.quote(str(out))} -o FILE.safetensors makes a model")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The use cases of CNN-VAE: train it, score it on the test set, draw the paper's figures."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class CNNVAETrainRequest:
         save_every, log_every: steps.
         on_log: told each row of the log.
         is_stopped: asked at each step whether to end the leg.
+        on_step: told each step that is done: see :class:`~vdsr_cli.training.config.RunPlan`.
     """
 
     data: Path
@@ -57,6 +58,7 @@ class CNNVAETrainRequest:
     log_every: int = 50
     on_log: Callable[[Row], None] = field(default=lambda row: None)
     is_stopped: Callable[[], bool] = field(default=lambda: False)
+    on_step: Callable[[int, Mapping[str, Tensor]], None] = field(default=lambda step, figures: None)
 
 
 def train_cnn_vae(request: CNNVAETrainRequest) -> CNNVAETrainer:
@@ -99,6 +101,7 @@ def _train(request: CNNVAETrainRequest) -> CNNVAETrainer:
             on_log=request.on_log,
             deadline=deadline,
             is_stopped=request.is_stopped,
+            on_step=request.on_step,
         )
     )
     return trainer

@@ -73,6 +73,7 @@ class TrainRequest:
         tensorboard: whether to write TensorBoard's event files too.
         on_log: told each row of the log.
         is_stopped: asked at each step whether to end the leg.
+        on_step: told each step that is done: see :class:`~vdsr_cli.training.config.RunPlan`.
     """
 
     sources: tuple[Path, ...]
@@ -106,6 +107,7 @@ class TrainRequest:
     tensorboard: bool = False
     on_log: Callable[[Row], None] = field(default=lambda row: None)
     is_stopped: Callable[[], bool] = field(default=lambda: False)
+    on_step: Callable[[int, Mapping[str, Tensor]], None] = field(default=lambda step, figures: None)
 
 
 def train(request: TrainRequest) -> Trainer:
@@ -284,6 +286,7 @@ def _plan(request: TrainRequest, validator: Validator | None, deadline: float | 
         validate=validate,
         deadline=deadline,
         is_stopped=request.is_stopped,
+        on_step=request.on_step,
     )
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from vdsr_cli.errors import UsageError
 from vdsr_cli.models.protocol import LatentShape
@@ -113,6 +113,8 @@ class RunPlan:
         validate: given the averaged model and the step, figures for the log.
         deadline: time of the monotonic clock at which the leg ends, or None.
         is_stopped: asked at each step whether to end the leg.
+        on_step: told the step at which the leg begins, without figures, and each that is done with
+            its own, still on the device; of several processes, that of the first.
     """
 
     save_every: int
@@ -122,6 +124,7 @@ class RunPlan:
     validate: Callable[[nn.Module, int], Row] | None = None
     deadline: float | None = None
     is_stopped: Callable[[], bool] = lambda: False
+    on_step: Callable[[int, Mapping[str, Tensor]], None] = lambda step, figures: None
 
 
 DEFAULTS: Mapping[str, Mapping[str, float | int | str]] = {

@@ -127,11 +127,16 @@ class Trainer:
             prepare_folder(self.folder, self.step)
         since, started = self.step, time.monotonic()
         means = _Means()
+        if self.world.is_first:
+            plan.on_step(self.step, {})
         while self.step < self.config.steps and not self._is_over(plan):
             if self.step == self.config.elbo_from > 0:
                 self._keep_mean_path()
             losses, norm = self.train_step()
-            means.add(losses.figures)
+            figures = losses.figures
+            means.add(figures)
+            if self.world.is_first:
+                plan.on_step(self.step, figures)
             if self.step % plan.log_every == 0:
                 row = self._row(means.taken(), norm)
                 now = time.monotonic()
