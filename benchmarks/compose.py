@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from vdsr_cli.bench.data import Failure, Protocol, discover, load_scenes
-from vdsr_cli.bench.methods import bicubic
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.images import Metadata, Picture, save_levels
+from vdsr_cli.images.resize import bicubic
 from vdsr_cli.loading import load
 from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import choose_runtime

@@ -1,7 +1,9 @@
 """Imports point one way, and what a person waits for imports nothing heavy."""
 
 import ast
+import graphlib
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,17 +41,24 @@ LAYERS = [
 ``web`` is to a browser what ``cli`` is to a terminal, and ``vdsr serve`` starts it.
 """
 
-NOT_YET = {
-    ("services", "bench"),
-    ("training", "services"),
-    ("sampling", "training"),
-    ("loading", "sampling"),
+ONLY = {
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "starlette": {"web"},
+    "uvicorn": {"web"},
+    "PIL": {"images", "figures"},
 }
-"""Imports that point up, to be turned."""
+"""Packages and the rooms that alone import them."""
 
-ONLY_CLI = {"typer", "rich"}
-ONLY_WEB = {"starlette", "uvicorn"}
-"""Of the extra ``serve``: the rest must work without."""
+ROUNDS = {
+    "images": "levels of pictures, and their files",
+    "consistency": "LR pictures, as MATLAB rounds them",
+    "diverse": "maps of the deviation",
+    "figures": "places in a table of colours",
+}
+"""The rooms where numbers become 8 bits, and which."""
+
+ROUNDING = re.compile(r"(\.round\(|rint\()[^\n]*(uint8|\.byte\(\))")
 
 
 def top_of(path: Path) -> str:
@@ -85,13 +94,37 @@ def test_imports_point_one_way(path):
     for name in imported(ast.parse(path.read_text(encoding="utf-8"))):
         root, _, rest = name.partition(".")
         assert root != "click", "typer may bring its own: import from typer"
-        assert root not in ONLY_CLI or here == "cli", f"only the command line imports {root}"
-        assert root not in ONLY_WEB or here == "web", f"only the web application imports {root}"
+        assert here in ONLY.get(root, {here}), f"only {ONLY[root]} imports {root}"
         there = rest.partition(".")[0]
         if root != "vdsr_cli" or there in (here, "__version__", ""):
             continue
-        is_down = layer_of(there) > layer_of(here)
-        assert is_down or (here, there) in NOT_YET, f"{here} imports {there}"
+        assert layer_of(there) > layer_of(here), f"{here} imports {there}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_pictures_are_rounded_in_one_room(path):
+    if top_of(path) not in ROUNDS:
+        assert not ROUNDING.search(path.read_text(encoding="utf-8")), "see images/levels.py"
+
+
+def module_of(path: Path) -> str:
+    return ".".join(["vdsr_cli", *path.relative_to(PACKAGE).with_suffix("").parts])
+
+
+def test_no_circle_of_files():
+    """Not even one that only a type checker would go round."""
+    needs = {module_of(path): set(files_imported(path)) for path in MODULES}
+    order = graphlib.TopologicalSorter(needs)
+    order.prepare()  # raises CycleError, which names them
+
+
+def files_imported(path: Path) -> Iterator[str]:
+    """The modules of the package that a file imports, ``from package import module`` too."""
+    names = {module_of(path) for path in MODULES}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found = {f"{node.module}.{alias.name}" for alias in node.names} & names
+            yield from found or ({node.module} & names)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

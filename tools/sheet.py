@@ -22,19 +22,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vdsr_cli.bench.data import (
-    Dataset,
-    Protocol,
-    Scene,
-    discover,
-    from_image,
-    load_scene,
-    to_image,
-)
-from vdsr_cli.bench.methods import bicubic
+from vdsr_cli.bench.data import Dataset, Protocol, Scene, discover, load_scene
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
 from vdsr_cli.images import Picture, save_levels
+from vdsr_cli.images.levels import from_pillow, to_pillow
+from vdsr_cli.images.resize import bicubic
 from vdsr_cli.loading import LoadedModel, load
 from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime, choose_runtime
@@ -103,7 +96,7 @@ DRAWINGS: dict[str, Callable[[], Image.Image]] = {"screenshot": screenshot, "lin
 def scene_of(crop: Crop, datasets: Sequence[Dataset], scale: int) -> Scene | None:
     """The picture of a crop with its LR picture; None where no set has it."""
     if crop.drawing is not None:
-        hr = from_image(DRAWINGS[crop.drawing]())
+        hr = from_pillow(DRAWINGS[crop.drawing]())
         lr = degrade_8bit(hr.unsqueeze(0), scale)[0]
         return Scene(name=crop.name, hr=hr, lr=lr, scale=scale, source_size=(480, 480))
     for dataset in datasets:
@@ -166,7 +159,7 @@ def versions(
     visible = lr.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     made = [("HR", hr), ("LR", visible), ("bicubic", bicubic(lr, scale))]
     made += [(column.label, column.enlarge(lr, runtime)) for column in columns]
-    return [(label, np.asarray(to_image(cut(sr, large[0], large[1])))) for label, sr in made]
+    return [(label, np.asarray(to_pillow(cut(sr, large[0], large[1])))) for label, sr in made]
 
 
 def rows_of(

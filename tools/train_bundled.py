@@ -24,11 +24,11 @@ import torch
 
 from vdsr_cli.cli.app import main as vdsr
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.train import TrainRequest
 from vdsr_cli.training.adversarial_start import adversarial_phase
 from vdsr_cli.training.config import AdversarialConfig
 from vdsr_cli.training.data import PictureStore, find_pictures
 from vdsr_cli.training.loop import TrainConfig, Trainer
+from vdsr_cli.training.request import TrainRequest
 from vdsr_cli.training.start import new_model
 
 RESCALES = (1.0, 0.65)

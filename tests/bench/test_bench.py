@@ -29,7 +29,7 @@ from vdsr_cli.bench.data import (
 )
 from vdsr_cli.bench.fid import SetFeatures
 from vdsr_cli.bench.likelihood import elbo_bits
-from vdsr_cli.bench.methods import FolderMethod, ModelMethod, bicubic, row_names
+from vdsr_cli.bench.methods import FolderMethod, ModelMethod, row_names
 from vdsr_cli.bench.plot import temperature_figure
 from vdsr_cli.bench.published import (
     BicubicFigure,
@@ -51,6 +51,7 @@ from vdsr_cli.bench.scoring import Judge
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.errors import InputError, UsageError, WeightsError
 from vdsr_cli.figures.plot import save_figure
+from vdsr_cli.images.resize import bicubic
 from vdsr_cli.loading import load
 from vdsr_cli.metrics.learned import Learned, choose_metrics, load_learned
 from vdsr_cli.models.blocks import drawn_rates

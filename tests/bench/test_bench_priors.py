@@ -10,7 +10,6 @@ from PIL import Image
 from published_vdvae import TABLE, published_state
 
 from vdsr_cli.bench import priors as bench_priors
-from vdsr_cli.bench.data import resized_crop
 from vdsr_cli.bench.priors import (
     PriorBenchRequest,
     find_datasets,
@@ -19,6 +18,7 @@ from vdsr_cli.bench.priors import (
 )
 from vdsr_cli.bench.run import Events
 from vdsr_cli.errors import DeviceError
+from vdsr_cli.images.resize import resized_crop
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.sampling.noise import NoiseField, noise_of

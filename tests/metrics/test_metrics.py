@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from vdsr_cli.bench.data import Protocol, discover, load_scenes
-from vdsr_cli.bench.methods import bicubic
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.errors import WeightsError
 from vdsr_cli.images import read_picture
+from vdsr_cli.images.resize import bicubic
 from vdsr_cli.metrics import (
     DISTS,
     LPIPS,

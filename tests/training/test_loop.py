@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from vdsr_cli.services.train import TrainRequest, export, train
+from vdsr_cli.services.train import export, train
 from vdsr_cli.training.data import PictureStore
 from vdsr_cli.training.loop import TrainConfig, Trainer, vdvae_sr_losses
+from vdsr_cli.training.request import TrainRequest
 from vdsr_cli.weights import read_safetensors
 from vdsr_cli.weights.runs import read_checkpoint
 

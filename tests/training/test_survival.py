@@ -21,6 +21,7 @@ from vdsr_cli.training.config import RunPlan, TrainConfig
 from vdsr_cli.training.curves import save_curves
 from vdsr_cli.training.data import PictureStore
 from vdsr_cli.training.loop import Trainer
+from vdsr_cli.weights import runs
 
 CONFIG = TrainConfig(steps=6, batch=2, lr_size=8, warmup=2, elbo_from=1, learning_rate=2e-3)
 KILLS, STEPS = 4, 40
@@ -136,7 +137,7 @@ def test_a_checkpoint_is_replaced_whole_and_the_one_before_stays(trainer):
     one.save()
     assert [torch.load(one.folder / name)["step"] for name in names] == [5, 4]
     (one.folder / "last.pt").unlink()
-    assert run_folder.find_checkpoint(one.folder) == one.folder / "previous.pt"
+    assert runs.find_checkpoint(one.folder) == one.folder / "previous.pt"
 
 
 def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_stays(trainer, monkeypatch):
@@ -297,7 +298,7 @@ def test_a_checkpoint_is_judged_before_it_is_made(tmp_path, kind):
     path.write_bytes(HOSTILE[kind] * 2)
     tracemalloc.start()
     with pytest.raises(WeightsError):
-        run_folder.read_checkpoint(path)
+        runs.read_checkpoint(path)
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
 
@@ -305,12 +306,12 @@ def test_a_checkpoint_is_judged_before_it_is_made(tmp_path, kind):
 def test_a_checkpoint_that_says_more_than_it_holds_is_refused(trainer, tmp_path):
     one = trainer(steps=1)
     one.run()
-    sound = run_folder.read_checkpoint(one.folder / "last.pt")
+    sound = runs.read_checkpoint(one.folder / "last.pt")
     wide = {name: torch.zeros(1).expand(10_000_000) for name in "abc"}
     for change in ({"ema": wide}, {"step": "1"}, {"skipped": None}, {"model": [1]}):
         torch.save({**sound, **change}, tmp_path / "last.pt")
         with pytest.raises(WeightsError, match="not the checkpoint of a run"):
-            run_folder.read_checkpoint(tmp_path / "last.pt")
+            runs.read_checkpoint(tmp_path / "last.pt")
 
 
 @pytest.mark.parametrize("seed", [2**63, 2**64, 10**40, -(10**40), 2**43])
@@ -320,7 +321,7 @@ def test_a_seed_may_be_any_number(trainer, seed):
     again = trainer("again", steps=1, seed=seed)
     again.run()
     assert all(torch.equal(value, again.ema[name]) for name, value in one.ema.items())
-    assert run_folder.read_checkpoint(one.folder / "last.pt")["config"]["seed"] == seed
+    assert runs.read_checkpoint(one.folder / "last.pt")["config"]["seed"] == seed
 
 
 def test_a_checkpoint_of_another_model_is_refused(trainer, tmp_path):

@@ -2,31 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
 from torch import Tensor
 
-from vdsr_cli.bench.data import Scene, to_image
+from vdsr_cli.bench.data import Scene
 from vdsr_cli.bench.methods import Bicubic, Method
 from vdsr_cli.errors import InputError
-from vdsr_cli.images import atomic_write
+from vdsr_cli.figures.contact_sheet import Entry
 
 SIDE_PX = 96
-_ZOOM = 2
-_GAP_PX = 8
-_LABEL_PX = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Panel:
-    """One picture of a strip: uint8 (3, H, W) and what stands under it."""
-
-    label: str
-    pixels: Tensor
 
 
 def worst_place(sr: Tensor, hr: Tensor, side: int = SIDE_PX) -> tuple[int, int]:
@@ -37,7 +22,7 @@ def worst_place(sr: Tensor, hr: Tensor, side: int = SIDE_PX) -> tuple[int, int]:
     return divmod(int(sums.argmax()), sums.shape[1])
 
 
-def make_panels(dataset: str, scene: Scene, methods: Sequence[Method]) -> list[Panel]:
+def worst_crops(dataset: str, scene: Scene, methods: Sequence[Method]) -> list[Entry]:
     """Bicubic, each method's first sample, and HR, cropped where the first method errs most."""
     drawn = dict(_first_samples(dataset, scene, methods))
     baseline = Bicubic().draw(dataset, scene).samples[0]
@@ -45,7 +30,7 @@ def make_panels(dataset: str, scene: Scene, methods: Sequence[Method]) -> list[P
     lower, right = top + SIDE_PX, left + SIDE_PX
     pictures = {"bicubic": baseline, **drawn, "HR": scene.hr}
     return [
-        Panel(label=label, pixels=pixels[:, top:lower, left:right])
+        Entry(label=label, rgb=pixels[:, top:lower, left:right].permute(1, 2, 0).numpy())
         for label, pixels in pictures.items()
     ]
 
@@ -63,23 +48,3 @@ def _label(method: Method) -> str:
     if method.temperature is None:
         return method.name
     return f"{method.name} t={method.temperature:g}"
-
-
-def draw_strip(panels: Sequence[Panel]) -> Image.Image:
-    """The panels side by side, enlarged without smoothing, named below."""
-    height, width = (side * _ZOOM for side in panels[0].pixels.shape[1:])
-    step = width + _GAP_PX
-    strip = Image.new("RGB", (step * len(panels) - _GAP_PX, height + _LABEL_PX), "white")
-    draw = ImageDraw.Draw(strip)
-    for index, panel in enumerate(panels):
-        image = to_image(panel.pixels.to(torch.uint8))
-        strip.paste(image.resize((width, height), Image.Resampling.NEAREST), (index * step, 0))
-        draw.text((index * step, height + 2), panel.label, fill="black")
-    return strip
-
-
-def save_strip(path: Path, strip: Image.Image, *, replace: bool) -> None:
-    """Writes a PNG, whole or not at all; raises OutputError, also where there is a file and no
-    ``replace``."""
-    with atomic_write(path, replace=replace) as stream:
-        strip.save(stream, format="PNG")

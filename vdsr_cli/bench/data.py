@@ -21,14 +21,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.errors import InputError, VdsrError
 from vdsr_cli.images import read_picture
+from vdsr_cli.images.levels import to_levels
+from vdsr_cli.images.resize import pillow_resized, resized_crop
 from vdsr_cli.paths import INPUT_SUFFIXES
 
 PAPER_SIDE = 256
@@ -237,12 +236,7 @@ def read_pixels(path: Path) -> Tensor:
 def _read(path: Path) -> tuple[Tensor, bool]:
     """A file as uint8 (3, H, W), and whether it is grey."""
     picture = read_picture(path)
-    return to_pixels(picture.rgb[0]), picture.metadata.is_grey
-
-
-def to_pixels(unit: Tensor) -> Tensor:
-    """Float (..., 3, H, W) in any range around [0, 1] -> uint8, clamped and rounded once."""
-    return unit.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return to_levels(picture.rgb[0]), picture.metadata.is_grey
 
 
 def _check_sizes(pair: Pair, hr: Tensor, lr: Tensor, scale: int) -> None:
@@ -261,41 +255,15 @@ def paper_pair(hr: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     """HR and LR as the VDVAE-SR paper's loader makes them from a uint8 (3, H, W) picture."""
     cropped = resized_crop(hr, PAPER_SIDE)
     size = (PAPER_SIDE // scale, PAPER_SIDE // scale)
-    return cropped, from_image(to_image(cropped).resize(size, Image.Resampling.BICUBIC))
-
-
-def resized_crop(hr: Tensor, side: int) -> Tensor:
-    """The shorter side resized to ``side`` by Pillow's bilinear filter, then the centre square.
-
-    uint8 (3, H, W) -> (3, side, side), as torchvision's Resize and CenterCrop do it.
-    """
-    image = to_image(hr)
-    width, height = image.size
-    if width <= height:
-        size = (side, int(side * height / width))
-    else:
-        size = (int(side * width / height), side)
-    image = image.resize(size, Image.Resampling.BILINEAR)
-    left, top = (round((length - side) / 2) for length in size)
-    return from_image(image.crop((left, top, left + side, top + side)))
+    return cropped, pillow_resized(cropped, size, "bicubic")
 
 
 def degraded(sr: Tensor, protocol: Protocol, scale: int) -> Tensor:
     """The SR picture reduced as the protocol reduced the HR picture; uint8 in and out."""
     if protocol is not Protocol.paper:
         return degrade_8bit(sr.unsqueeze(0), scale)[0]
-    size = (sr.shape[2] // scale, sr.shape[1] // scale)
-    return from_image(to_image(sr).resize(size, Image.Resampling.BICUBIC))
-
-
-def to_image(pixels: Tensor) -> Image.Image:
-    """uint8 (3, H, W) -> Pillow."""
-    return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
-
-
-def from_image(image: Image.Image) -> Tensor:
-    """Pillow RGB -> uint8 (3, H, W)."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    height, width = sr.shape[1:]
+    return pillow_resized(sr, (height // scale, width // scale), "bicubic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Protocol as Interface
 
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from vdsr_cli.bench.data import Protocol, Scene, from_image, to_image, to_pixels
+from vdsr_cli.bench.data import Protocol, Scene
 from vdsr_cli.bench.likelihood import elbo_bits
 from vdsr_cli.errors import InputError
 from vdsr_cli.images import Canvas, Metadata, Picture, read_picture
+from vdsr_cli.images.levels import to_levels
+from vdsr_cli.images.resize import bicubic, pillow_resized
 from vdsr_cli.loading import LoadedModel
 from vdsr_cli.models.protocol import LikelihoodModel
 from vdsr_cli.paths import INPUT_SUFFIXES
@@ -80,20 +80,10 @@ def _short_name(path: str) -> str:
     return Path(path).resolve().name if Path(path).is_dir() else path
 
 
-def bicubic(lr: Tensor, scale: int) -> Tensor:
-    """MATLAB-like enlargement (a = -0.5, edge pixels repeated): uint8 (3, h, w) -> (3, H, W)."""
-    padded = F.pad(lr.double().unsqueeze(0), (_PAD_LR,) * 4, mode="replicate")
-    wide = F.interpolate(
-        padded, scale_factor=scale, mode="bicubic", antialias=True, align_corners=False
-    )
-    edge = _PAD_LR * scale
-    return to_pixels(wide[0, :, edge:-edge, edge:-edge] / 255)
-
-
 def pillow_bicubic(lr: Tensor, scale: int) -> Tensor:
     """Pillow's enlargement, which the papers' tables use."""
-    size = (lr.shape[2] * scale, lr.shape[1] * scale)
-    return from_image(to_image(lr).resize(size, Image.Resampling.BICUBIC))
+    height, width = lr.shape[1:]
+    return pillow_resized(lr, (height * scale, width * scale), "bicubic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +184,7 @@ class FolderMethod:
             InputError: there is none, or several, or it has another size than HR.
         """
         path = self._find(dataset, scene.name)
-        sr = to_pixels(read_picture(path).rgb[0])
+        sr = to_levels(read_picture(path).rgb[0])
         if sr.shape != scene.hr.shape:
             raise InputError(
                 f"{path}: {sr.shape[2]}x{sr.shape[1]} where the HR picture is "

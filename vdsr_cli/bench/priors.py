@@ -24,20 +24,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from vdsr_cli.bench.data import (
-    Dataset,
-    Failure,
-    Pair,
-    discover,
-    read_pixels,
-    resized_crop,
-    to_pixels,
-)
+from vdsr_cli.bench.data import Dataset, Failure, Pair, discover, read_pixels
 from vdsr_cli.bench.likelihood import webp_bits
 from vdsr_cli.bench.methods import row_names
 from vdsr_cli.bench.report import DatasetFacts, PictureScore, Report
 from vdsr_cli.bench.run import Events, peak_memory_mib
 from vdsr_cli.errors import DeviceError, InputError, VdsrError
+from vdsr_cli.images.levels import to_levels
+from vdsr_cli.images.resize import resized_crop
 from vdsr_cli.loading import LoadedPrior
 from vdsr_cli.models.blocks import drawn_rates
 from vdsr_cli.models.distributions import importance_weighted_nll
@@ -284,7 +278,7 @@ def _tallies_of_piece(
         return noise(shape).expand(len(piece), -1, -1, -1)
 
     parameters, rate = prior.posterior(unit, shared)
-    reconstruction = to_pixels(to_image(prior.pixels(parameters, None))).cpu()
+    reconstruction = to_levels(to_image(prior.pixels(parameters, None))).cpu()
     error = (reconstruction.double() - piece.double()).square().sum(dim=(1, 2, 3))
     return [
         Tally(dimensions=3 * height * width, distortion=d, rates=rates, squared_error=e)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from vdsr_cli.bench.crops import draw_strip, make_panels, save_strip
+from vdsr_cli.bench.crops import worst_crops
 from vdsr_cli.bench.data import (
     Dataset,
     Failure,
@@ -32,6 +32,8 @@ from vdsr_cli.bench.report import (
 from vdsr_cli.bench.scoring import Judge
 from vdsr_cli.bench.verify import dataset_facts
 from vdsr_cli.errors import InputError, OutputError, UsageError, VdsrError
+from vdsr_cli.figures.contact_sheet import strip_of
+from vdsr_cli.images import save_levels
 from vdsr_cli.loading import LoadedModel
 from vdsr_cli.metrics.learned import LEARNED, Learned, LearnedMetric, load_learned
 from vdsr_cli.outputs import Existing, check_outputs
@@ -291,10 +293,10 @@ def save_crops(
     pairs = tuple(pair for pair in dataset.pairs if pair.name in worst)
     chosen = replace(dataset, pairs=pairs)
     for scene in load_scenes(chosen, request.protocol, request.scale, lambda failure: None):
-        strip = draw_strip(make_panels(dataset.name, scene, shown))
+        strip = strip_of(worst_crops(dataset.name, scene, shown))
         path = _crop_path(folder, dataset.name, scene.name)
         try:
-            save_strip(path, strip, replace=request.existing.is_replaced)
+            save_levels(path, strip, replace=request.existing.is_replaced)
         except OutputError as error:
             fail(_failure_of(dataset, scene, first, error))
 

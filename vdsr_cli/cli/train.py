@@ -300,7 +300,8 @@ def _train(
     quiet: NoProgressOption = False,
 ) -> None:
     from vdsr_cli.cli.train_progress import stop_on_signals, tell_end, training_progress
-    from vdsr_cli.services.train import TrainRequest, train
+    from vdsr_cli.services.train import train
+    from vdsr_cli.training.request import TrainRequest
 
     variant = variant_of(
         conditional_top=conditional_top,

@@ -13,6 +13,7 @@ LONGEST_PX = 320
 """Longest side of a picture on a sheet."""
 
 _MARGIN, _LABEL = 12, 26
+_ZOOM, _GAP, _NAME = 2, 8, 16
 _PAPER, _INK = (250, 250, 250), (40, 40, 40)
 
 
@@ -62,6 +63,18 @@ def contact_sheet(rows: Sequence[Sequence[Entry]], *, title: str) -> NDArray[np.
             sheet.paste(Image.fromarray(rgb), (left, top))
             _write(draw, left, top + cell_h + 5, entry.label, cell_w, 13)
     return np.asarray(sheet)
+
+
+def strip_of(entries: Sequence[Entry]) -> NDArray[np.uint8]:
+    """Small pictures of one size side by side, twice as large without smoothing, named below."""
+    height, width = (side * _ZOOM for side in entries[0].rgb.shape[:2])
+    step = width + _GAP
+    strip = Image.new("RGB", (step * len(entries) - _GAP, height + _NAME), "white")
+    draw = ImageDraw.Draw(strip)
+    for index, entry in enumerate(entries):
+        strip.paste(Image.fromarray(enlarged(entry.rgb, height, width)), (index * step, 0))
+        draw.text((index * step, height + 2), entry.label, fill="black")
+    return np.asarray(strip)
 
 
 def _write(draw: ImageDraw.ImageDraw, x: int, y: int, text: str, width: int, size: int) -> None:

@@ -79,28 +79,31 @@ def check_plot_path(path: Path) -> None:
         raise UsageError(f"--plot {path}: use one of {', '.join(PLOT_SUFFIXES)}")
 
 
-def draw_figure(panels: Sequence[Panel]) -> Figure:
-    """The panels from left to right; a curve of one name has one colour in all of them."""
+def draw_figure(panels: Sequence[Panel], *, columns: int | None = None) -> Figure:
+    """The panels from left to right, at most ``columns`` a row; a curve of one name has one colour
+    in all of them, and a place in the legend unless its name is empty."""
     names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
     colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
+    across = max(1, min(columns or len(panels), len(panels)))
     shapes: list[Shape] = []
     for index, panel in enumerate(panels):
-        shapes += _draw_panel(index * _PANEL_W, panel, colours)
-    for index, name in enumerate(names):
-        y = _PANEL_H + 14.0 * (index + 1)
-        shapes.append(Label(at=(_MARGIN, y), text=name, anchor="start", colour=colours[name]))
-    height = _PANEL_H + 14 * len(names) + 14
-    return Figure(width=_PANEL_W * len(panels), height=height, shapes=tuple(shapes))
+        shapes += _draw_panel(index % across * _PANEL_W, index // across * _PANEL_H, panel, colours)
+    height = max(1, -(-len(panels) // across)) * _PANEL_H
+    for name in filter(None, names):
+        height += 14
+        colour = colours[name]
+        shapes.append(Label(at=(_MARGIN, height), text=name, anchor="start", colour=colour))
+    return Figure(width=_PANEL_W * across, height=height + 14, shapes=tuple(shapes))
 
 
-def _draw_panel(left: int, panel: Panel, colours: Mapping[str, str]) -> list[Shape]:
+def _draw_panel(left: int, top: int, panel: Panel, colours: Mapping[str, str]) -> list[Shape]:
     """Axes, ticks, marks and curves of one panel."""
     curves = {name: _shown(points, panel) for name, points in panel.curves.items()}
     points = [point for curve in curves.values() for point in curve]
     x_axis = _Axis.over([x for x, _ in points], left + _MARGIN, left + _PANEL_W - 16)
-    top = _TOP_BELOW_MARKS if panel.marks else _TOP
-    y_axis = _Axis.over([y for _, y in points], _PANEL_H - 36, top)
-    shapes = [*_frame(x_axis, y_axis, panel), *_marks(x_axis, y_axis, panel)]
+    first = _TOP_BELOW_MARKS if panel.marks else _TOP
+    y_axis = _Axis.over([y for _, y in points], top + _PANEL_H - 36, top + first)
+    shapes = [*_frame(x_axis, y_axis, panel, top + _TITLE_Y), *_marks(x_axis, y_axis, panel)]
     for name, curve in curves.items():
         placed = tuple((x_axis.place(x), y_axis.place(y)) for x, y in curve)
         shapes.append(Stroke(points=placed, colour=colours[name], width=2))
@@ -149,11 +152,11 @@ class _Axis:
         return [tick for tick in ticks if self.low <= tick <= self.high]
 
 
-def _frame(x_axis: _Axis, y_axis: _Axis, panel: Panel) -> list[Shape]:
+def _frame(x_axis: _Axis, y_axis: _Axis, panel: Panel, title_y: float) -> list[Shape]:
     (left, right), (bottom, top) = (x_axis.start, x_axis.end), (y_axis.start, y_axis.end)
     corners = ((left, top), (left, bottom), (right, bottom))
     shapes: list[Shape] = [Stroke(points=corners, colour="#222222")]
-    shapes.append(Label(at=((left + right) / 2, _TITLE_Y), text=panel.title))
+    shapes.append(Label(at=((left + right) / 2, title_y), text=panel.title))
     shapes.append(Label(at=((left + right) / 2, bottom + 30), text=panel.x_title))
     for value in x_axis.ticks():
         x = x_axis.place(value)

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vdsr_cli.bench.methods import bicubic
 from vdsr_cli.config import torch_seed
 from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
+from vdsr_cli.images.levels import to_levels
+from vdsr_cli.images.resize import bicubic
 from vdsr_cli.metrics import psnr_rgb
 from vdsr_cli.models.cnn_vae import CNNVAE, HR_SIZE, SCALE, CNNVAEConfig
 from vdsr_cli.runtime import choose_runtime
@@ -140,8 +141,8 @@ def pictures_of(model: CNNVAE, hr: Tensor, lr: Tensor) -> dict[str, Tensor]:
     """What is made of a batch, by method, each (B, 1, 28, 28) uint8; see :func:`score_cnn_vae`."""
     return {
         "bicubic": torch.stack([bicubic(picture, SCALE) for picture in lr]),
-        "super_resolution": _to_levels(model.decode(to_unit_range(lr))),
-        "reconstruction": _to_levels(model.reconstruct(to_unit_range(hr))),
+        "super_resolution": to_levels(model.decode(to_unit_range(lr))),
+        "reconstruction": to_levels(model.reconstruct(to_unit_range(hr))),
     }
 
 
@@ -175,8 +176,3 @@ def _entry(name: str, picture: Tensor, hr: Tensor) -> Entry:
 
 def _store(data: Path, name: str) -> IdxStore:
     return IdxStore(find_idx(data, name), scale=SCALE, size_px=HR_SIZE)
-
-
-def _to_levels(unit: Tensor) -> Tensor:
-    """[0, 1] -> uint8, rounded."""
-    return unit.mul(255).round().clamp(0, 255).to(torch.uint8)

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vdsr_cli.bench.data import to_pixels
 from vdsr_cli.config import DEFAULT_BATCH
 from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.images import encode_levels, refuse_impossible, save_levels
+from vdsr_cli.images.levels import to_levels
 from vdsr_cli.loading import LoadedPrior
 from vdsr_cli.models.dmol import LOW_BIT_NOTE, to_image
 from vdsr_cli.models.protocol import Prior
@@ -267,7 +267,7 @@ def _draw(
     parameters = prior.sample(len(chosen), size, noise, request.temperature)
     if not torch.isfinite(parameters.sum()):
         raise DeviceError("a picture is not finite", hint="try --dtype float32")
-    return to_pixels(to_image(prior.pixels(parameters, logistic)))
+    return to_levels(to_image(prior.pixels(parameters, logistic)))
 
 
 def columns_of(request: GenerateRequest) -> int:

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vdsr_cli.bench.methods import bicubic
 from vdsr_cli.config import torch_seed
 from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
+from vdsr_cli.images.levels import to_levels
+from vdsr_cli.images.resize import bicubic
 from vdsr_cli.metrics import psnr_y
 from vdsr_cli.models.distributions import importance_weighted_nll
 from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_mean, dmol_sample
@@ -87,7 +88,7 @@ class Drawer:
         choice = torch.rand(count, generator=self.generator).to(self.device)
         temperature = self.drawing.temperature
         lr, parameters = self.model.generate(noise, choice, temperature, self._pixels)
-        return Crops(hr=self._picture(parameters), lr=_to_levels(lr))
+        return Crops(hr=self._picture(parameters), lr=to_levels(lr).cpu())
 
     def super_resolve(self, crops: Crops) -> Tensor:
         """hr from lr alone: (N, 3, S, S) uint8."""
@@ -136,7 +137,7 @@ class Drawer:
         return dmol_sample(parameters, uniform(channels // CHANNELS_PER_COMPONENT), uniform(3))
 
     def _picture(self, parameters: Tensor) -> Tensor:
-        return _to_levels((self._pixels(parameters) + 1) / 2)
+        return to_levels((self._pixels(parameters) + 1) / 2).cpu()
 
 
 Operation = Callable[[Drawer, Crops], Tensor]
@@ -276,8 +277,3 @@ def _generated(drawer: Drawer, count: int) -> list[Entry]:
 def _entry(label: str, picture: Tensor) -> Entry:
     rgb = picture.permute(1, 2, 0).numpy()
     return Entry(label=label, rgb=enlarged(rgb, _SHOWN_PX, _SHOWN_PX))
-
-
-def _to_levels(unit: Tensor) -> Tensor:
-    """[0, 1] -> uint8 on the CPU, rounded."""
-    return unit.mul(255).round().clamp(0, 255).to(torch.uint8).cpu()

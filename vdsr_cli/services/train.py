@@ -1,9 +1,8 @@
 """The use case of ``vdsr train``: pictures in, a checkpoint out."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,16 @@ from vdsr_cli.models.compact import CompactHierarchy
 from vdsr_cli.models.cvdvae import CVDVAE
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
 from vdsr_cli.models.srvae import SRVAE
-from vdsr_cli.models.vdvae_sr import VDVAESR, Variant
+from vdsr_cli.models.vdvae_sr import VDVAESR
 from vdsr_cli.outputs import Existing, check_outputs
 from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.training.adversarial_start import adversarial_phase
 from vdsr_cli.training.cards import card_facts, command_line, hardware_of, markdown_card
-from vdsr_cli.training.config import Row, RunPlan, TrainConfig, check_crop
+from vdsr_cli.training.config import Row, RunPlan, check_crop
 from vdsr_cli.training.curves import save_curves
 from vdsr_cli.training.data import CropSpec, PictureStore, find_pictures
 from vdsr_cli.training.loop import Trainer
+from vdsr_cli.training.request import TrainRequest
 from vdsr_cli.training.run_folder import CURVES, alone_in, read_log, run_files
 from vdsr_cli.training.srvae import initialise_from_data
 from vdsr_cli.training.start import check_scale_of, model_of_run, new_model
@@ -35,79 +35,6 @@ from vdsr_cli.training.validation import Validator
 from vdsr_cli.training.world import World, join_world, leave_world
 from vdsr_cli.weights import Checkpoint, write_safetensors
 from vdsr_cli.weights.runs import find_checkpoint, read_checkpoint
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainRequest:
-    """What to train on what.
-
-    Attributes:
-        sources: picture files and folders.
-        out: run folder; a run in it is taken up.
-        config: hyper-parameters.
-        objective: "vdvae", "cvdvae", "vdvae-sr" or "srvae".
-        preset: architecture of a new run; None for the objective's default.
-        prior: name or path of a pretrained prior that a new run is built on.
-        start_from: name or path of finished weights that a new run fine-tunes.
-        scale: super-resolution factor of a new model on a prior of the published shape.
-        is_coupled: whether the colours of a new compact model's likelihood depend on each other.
-        variant: of a new VDVAE-SR on a prior of the published shape; None for the default.
-        conditioned_layers: how many of a new CVDVAE's first layers see the LR picture, or None.
-        branch_from: another run's ``last.pt`` to start this run from, its step counted on.
-        rescales: sizes at which each picture is kept.
-        store: file that keeps the decoded pictures from leg to leg; made where it is missing.
-        val: pictures to validate on; none for samples only.
-        val_every: steps between validations, 0 for none.
-        val_limit: how many pictures are scored.
-        metric_weights: folder with ``lpips_alex.safetensors``, or None.
-        perceptual: network of the adversarial phase's perceptual term, "squeeze" or "vgg".
-        device, dtype: as :func:`~vdsr_cli.runtime.choose_runtime` takes them.
-        compiled: whether to use torch.compile.
-        graph: whether to record a step as a CUDA graph; None for where that pays: a compact model
-            on CUDA, not compiled.
-        recompute: whether the backward pass computes inner maps of the blocks again instead of
-            keeping them; None for where memory is the processor's. Of published shapes only.
-        minutes: ends the leg with a checkpoint after so long, decoding included; None for never.
-        workers: threads that decode pictures; None for one a processor.
-        save_every, log_every: steps.
-        tensorboard: whether to write TensorBoard's event files too.
-        on_log: told each row of the log.
-        is_stopped: asked at each step whether to end the leg.
-        on_step: told each step that is done: see :class:`~vdsr_cli.training.config.RunPlan`.
-    """
-
-    sources: tuple[Path, ...]
-    out: Path
-    config: TrainConfig
-    objective: str = "vdvae-sr"
-    preset: str | None = None
-    prior: str | None = None
-    start_from: str | None = None
-    scale: int | None = None
-    is_coupled: bool = False
-    variant: Variant | None = None
-    conditioned_layers: int | None = None
-    branch_from: Path | None = None
-    rescales: tuple[float, ...] = (1.0, 0.65)
-    store: Path | None = None
-    val: tuple[Path, ...] = ()
-    val_every: int = 0
-    val_limit: int = 16
-    metric_weights: Path | None = None
-    perceptual: str = "squeeze"
-    device: str = "cpu"
-    dtype: str = "auto"
-    compiled: bool = False
-    graph: bool | None = None
-    recompute: bool | None = None
-    minutes: float | None = None
-    workers: int | None = None
-    save_every: int = 500
-    log_every: int = 50
-    tensorboard: bool = False
-    on_log: Callable[[Row], None] = field(default=lambda row: None)
-    is_stopped: Callable[[], bool] = field(default=lambda: False)
-    on_step: Callable[[int, Mapping[str, Tensor]], None] = field(default=lambda step, figures: None)
 
 
 def train(request: TrainRequest) -> Trainer:
@@ -126,7 +53,7 @@ def train(request: TrainRequest) -> Trainer:
             validate = _validator(request, trainer, runtime) if request.val_every else None
             trainer.run(_plan(request, validate, deadline))
             if world.is_first:
-                _draw_curves(request.out)
+                save_curves(read_log(request.out), request.out / CURVES)
             world.wait()  # a process that leaves while others still talk can bring them down
     finally:
         leave_world()
@@ -275,7 +202,7 @@ def _plan(request: TrainRequest, validator: Validator | None, deadline: float | 
                 writer.add_scalar(key, value, int(row["step"]))
 
     def validate(model: nn.Module, step: int) -> Row:
-        _draw_curves(request.out)
+        save_curves(read_log(request.out), request.out / CURVES)
         return validator(model, step) if validator else {}
 
     return RunPlan(
@@ -296,13 +223,6 @@ def _tensorboard(folder: Path) -> Any:
     except ImportError as error:
         raise UsageError("TensorBoard is not installed", hint="pip install tensorboard") from error
     return SummaryWriter(folder / "tensorboard")
-
-
-def _draw_curves(folder: Path) -> None:
-    try:
-        save_curves(read_log(folder), folder / CURVES)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder / CURVES}: {error.strerror}") from error
 
 
 def export(

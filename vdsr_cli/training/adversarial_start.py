@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -11,15 +10,13 @@ from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.metrics import LPIPS
 from vdsr_cli.metrics.learned import choose_metrics, load_learned
 from vdsr_cli.training.adversarial import LEAST_SIDE, SIDE_MULTIPLE, AdversarialPhase
+from vdsr_cli.training.request import TrainRequest
 from vdsr_cli.training.validation import model_upscales
 from vdsr_cli.weights.runs import find_checkpoint, read_checkpoint
 
-if TYPE_CHECKING:
-    from vdsr_cli.services.train import TrainRequest
-
 
 def adversarial_phase(
-    request: "TrainRequest", model: nn.Module, device: torch.device
+    request: TrainRequest, model: nn.Module, device: torch.device
 ) -> AdversarialPhase | None:
     """The discriminator and the perceptual network of a run that has the phase, else None.
 
@@ -67,7 +64,7 @@ def _take_over(phase: AdversarialPhase, source: Path) -> None:
         phase.resume(read_checkpoint(path))
 
 
-def _perceptual(request: "TrainRequest") -> LPIPS:
+def _perceptual(request: TrainRequest) -> LPIPS:
     """LPIPS of the network asked for, from the folder of metric weights or the cache."""
     name = f"lpips-{request.perceptual}"
     learned = load_learned(choose_metrics(name), request.metric_weights)

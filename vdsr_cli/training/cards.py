@@ -46,7 +46,7 @@ def card_facts(
     A model is passed on, so of absolute paths only the last part is told.
 
     Args:
-        run: what :func:`~vdsr_cli.training.run_folder.read_checkpoint` gave.
+        run: what :func:`~vdsr_cli.weights.runs.read_checkpoint` gave.
         rows: the run's log.
         blend: what else is in the weights, and its share.
     """

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,12 +21,11 @@ from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.errors import InputError, OutputError
 from vdsr_cli.files import atomic_path
 from vdsr_cli.images import read_picture
-from vdsr_cli.images.decode import DECODE_ERRORS
+from vdsr_cli.images.levels import to_levels
+from vdsr_cli.images.resize import pillow_resized
 from vdsr_cli.paths import files_below
 from vdsr_cli.training.world import World
 
-_DEEP_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
-"""Of Pillow, which cuts their values off instead of scaling them."""
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
 
 
@@ -61,16 +58,13 @@ def find_pictures(sources: Sequence[Path]) -> list[Path]:
     return sorted(found)
 
 
-def decode_rgb(path: Path) -> Image.Image:
-    """The picture as 8-bit RGB; InputError where it cannot be read, or holds no numbers."""
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in _DEEP_MODES:
-                return picture.convert("RGB")
-    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read as a picture ({error})") from error
-    levels = read_picture(path).rgb[0].permute(1, 2, 0) * 255
-    return Image.fromarray(levels.round().to(torch.uint8).numpy())
+def read_levels(path: Path) -> Tensor:
+    """A file as uint8 (3, H, W), upright as everywhere; InputError where it cannot be read, or
+    holds what is no number."""
+    rgb = read_picture(path).rgb[0]
+    if not rgb.isfinite().all():
+        raise InputError(f"{path}: some of its pixels are not finite")
+    return to_levels(rgb)
 
 
 class PictureStore:
@@ -221,7 +215,7 @@ def _decoded_pairs(
     """hr (H, W, 3) and lr (h, w, 3) uint8 of every picture at every size, in order."""
 
     def pairs(path: Path) -> list[tuple[Tensor, Tensor]]:
-        picture = decode_rgb(path)
+        picture = read_levels(path)
         found = (_cropped_pixels(picture, factor, scale) for factor in rescales)
         return [(hr, _reduced(hr, scale)) for hr in found if hr.numel()]
 
@@ -238,14 +232,14 @@ def _reduced(hr: Tensor, scale: int) -> Tensor:
     return degrade_8bit(hr.permute(2, 0, 1).unsqueeze(0), scale)[0].permute(1, 2, 0)
 
 
-def _cropped_pixels(picture: Image.Image, factor: float, scale: int) -> Tensor:
+def _cropped_pixels(picture: Tensor, factor: float, scale: int) -> Tensor:
     """(H, W, 3) uint8 of the picture resized by ``factor``, cut to multiples of the scale."""
+    height, width = picture.shape[1:]
     if factor != 1.0:
-        size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-    pixels = torch.from_numpy(np.array(picture))
-    height, width = (side - side % scale for side in pixels.shape[:2])
-    return pixels[:height, :width]
+        size = (max(1, round(height * factor)), max(1, round(width * factor)))
+        picture = pillow_resized(picture, size, "lanczos")
+    height, width = (side - side % scale for side in picture.shape[1:])
+    return picture[:, :height, :width].permute(1, 2, 0)
 
 
 def _gather(flat: Tensor, geometry: Tensor, *, side: int, factor: int) -> Tensor:

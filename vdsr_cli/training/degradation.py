@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vdsr_cli.images.levels import to_levels
 from vdsr_cli.training.jpeg import BLOCK, jpeg
 from vdsr_cli.training.randomness import StepRandom
 from vdsr_cli.training.world import World
@@ -71,7 +72,7 @@ class RealDegradation:
         else:
             x = compress(x, self.second.quality, draw)
             x = self._shrink(x, side, draw)
-        return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+        return to_levels(x)
 
     def _pass(self, x: Tensor, settings: Pass, side: int, draw: "_Draw") -> Tensor:
         """Blur, resize, noise."""

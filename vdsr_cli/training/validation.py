@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
-from vdsr_cli.files import atomic_path
+from vdsr_cli.images import save_levels
+from vdsr_cli.images.levels import to_levels
 from vdsr_cli.metrics import LPIPS, psnr_y
 from vdsr_cli.models.compact_prior import CompactVDVAE
 from vdsr_cli.models.protocol import LatentShape, Sampler
@@ -118,14 +118,14 @@ class Validator:
             settings = SamplingSettings(temperature=temperature)
             runtime = Runtime(device=self.device, dtype=torch.float32)
             strips = sample_strips(model, to_unit_range(lr), settings, runtime)
-            return to_levels(torch.cat([strip.pixels[0] for strip in strips], dim=1) * 2 - 1).cpu()
+            return to_levels(torch.cat([strip.pixels[0] for strip in strips], dim=1)).cpu()
         height, width = lr.shape[1:]
         bottom, right = -height % model.lr_multiple, -width % model.lr_multiple
         padded = F.pad(to_unit_range(lr).unsqueeze(0), (0, right, 0, bottom), mode="replicate")
         size = (padded.shape[2] * model.scale, padded.shape[3] * model.scale)
         noise = fixed_noise(1, size, self.device) if temperature else None
         pixels = model.sample(padded.to(self.device), noise, temperature)[0, :3]
-        return to_levels(pixels)[:, : height * model.scale, : width * model.scale].cpu()
+        return _rounded(pixels)[:, : height * model.scale, : width * model.scale].cpu()
 
     def grid(self, model: Any) -> list[list[Tensor]]:
         """Rows of pictures (3, H, W) uint8: lr, temperature 0, 0.8, hr; of a prior, samples."""
@@ -134,7 +134,7 @@ class Validator:
         noise = fixed_noise(len(hr), size, self.device)
         if isinstance(model, CompactVDVAE):
             columns = [
-                to_levels(model.sample(len(hr), size, noise, temperature)[:, :3])
+                _rounded(model.sample(len(hr), size, noise, temperature)[:, :3])
                 for temperature in (0.5, SAMPLE_TEMPERATURE, 1.0)
             ]
         else:
@@ -142,7 +142,7 @@ class Validator:
             drawn = [(None, 0.0), (noise, SAMPLE_TEMPERATURE)]
             columns = [F.interpolate(lr, size=size, mode="nearest")]
             drawn_parameters = (model.sample(lr_unit, n, t) for n, t in drawn)
-            columns += [to_levels(model.pixels(p, None)) for p in drawn_parameters]
+            columns += [_rounded(model.pixels(p, None)) for p in drawn_parameters]
         return [list(row) for row in zip(*columns, hr, strict=True)]
 
     def _noise(self, batch: int) -> Callable[[LatentShape], Tensor]:
@@ -173,14 +173,13 @@ def fixed_noise(
     return draw
 
 
-def to_levels(pixels: Tensor) -> Tensor:
-    """[-1, 1] -> uint8, rounded."""
-    return pixels.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+def _rounded(pixels: Tensor) -> Tensor:
+    """[-1, 1] -> uint8."""
+    return to_levels((pixels.float() + 1) / 2)
 
 
 def save_grid(rows: Sequence[Sequence[Tensor]], path: Path) -> None:
-    """Writes pictures (3, H, W) uint8, all of one size, in rows and columns; raises OSError."""
+    """Writes pictures (3, H, W) uint8, all of one size, in rows and columns; raises OutputError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = torch.cat([torch.cat([p.cpu() for p in row], dim=2) for row in rows], dim=1)
-    with atomic_path(path) as temporary:
-        Image.fromarray(whole.permute(1, 2, 0).numpy()).save(temporary)
+    save_levels(path, whole.permute(1, 2, 0).numpy())
