@@ -21,6 +21,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"web"},
+    {"api"},
     {"bench", "batch"},
     {"services"},
     {"diverse"},

@@ -12,6 +12,7 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
     picture.py    the records: Picture and Metadata
     decode.py     what a file is, whether it may be read, and reading it
     libtiff.py    what it complains of, as notes
+    convert.py    arrays and Pillow's images -> Picture
     samples.py    every pixel mode of Pillow -> one array of levels, at full depth
     metadata.py   EXIF, XMP, ICC, IPTC, text and resolution: found, cleaned, fitted to the output
     stored.py     what a file says beside its pixels, as it stands there
@@ -21,7 +22,7 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
     colour.py     colours by code points or chromaticities -> an ICC profile
     png_chunks.py the chunks of a PNG that Pillow does not see
     frame.py      size and integers of an output picture
-    rounding.py   from [0, 1] to whole levels, in cells whose errors cancel
+    levels.py     from [0, 1] to whole levels, in cells whose errors cancel
     canvas.py     the output picture, filled row by row
     picture_file.py  the output picture, written while its rows arrive
     encode.py     levels -> a file of each format
@@ -38,12 +39,13 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
 
 from vdsr_cli.images.atomic import atomic_write, writing_to
 from vdsr_cli.images.canvas import Canvas
+from vdsr_cli.images.convert import PictureInMemory, to_picture
 from vdsr_cli.images.decode import MAX_PIXELS, read_picture
 from vdsr_cli.images.encode import encode_levels, is_segmented, refuse_impossible, save_levels
+from vdsr_cli.images.levels import round_levels
 from vdsr_cli.images.output_spec import Frame
 from vdsr_cli.images.picture import Metadata, Picture
 from vdsr_cli.images.picture_file import PictureFile, open_picture_file
-from vdsr_cli.images.rounding import round_levels
 
 __all__ = [
     "MAX_PIXELS",
@@ -52,6 +54,7 @@ __all__ = [
     "Metadata",
     "Picture",
     "PictureFile",
+    "PictureInMemory",
     "atomic_write",
     "encode_levels",
     "is_segmented",
@@ -60,5 +63,6 @@ __all__ = [
     "refuse_impossible",
     "round_levels",
     "save_levels",
+    "to_picture",
     "writing_to",
 ]

@@ -188,7 +188,7 @@ def _read(stream: BinaryIO, max_pixels: int, truncated: Truncated) -> Picture:
     notes = [*_depth_notes(head, kind), *decoded.notes]
     if complaints:
         notes.append(f"the file is damaged ({complaints[0]}): parts of the picture may be wrong")
-    rgb, alpha = _to_tensors(samples, 1 if decoded.is_upright else orientation_of(stored))
+    rgb, alpha = to_tensors(samples, 1 if decoded.is_upright else orientation_of(stored))
     metadata, more = carried(
         stored,
         size=(rgb.shape[3], rgb.shape[2]),
@@ -385,7 +385,7 @@ def _depth_notes(head: bytes, kind: _Kind) -> list[str]:
     return ["AVIF of more than 8 bits was read at 8 bits"] if is_deep else []
 
 
-def _to_tensors(samples: Samples, orientation: int) -> tuple[Tensor, Tensor | None]:
+def to_tensors(samples: Samples, orientation: int) -> tuple[Tensor, Tensor | None]:
     """Levels (h, w, c) -> rgb (1, 3, h, w), premultiplied, and alpha (1, 1, h, w) or None."""
     values = torch.from_numpy(_upright(samples.levels, orientation).astype(np.float32, order="C"))
     values = values.permute(2, 0, 1).unsqueeze(0).contiguous().div_(samples.full)

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vdsr_cli.images.levels import round_levels
 from vdsr_cli.images.picture import Metadata
-from vdsr_cli.images.rounding import round_levels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Frame:
         like: the source's metadata.
         has_alpha: whether all rows bring alpha.
         cell: side of the cells in which rounding errors cancel, 1 for plain rounding; see
-            :func:`~vdsr_cli.images.rounding.round_levels`.
+            :func:`~vdsr_cli.images.levels.round_levels`.
     """
 
     height: int

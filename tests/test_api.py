@@ -1,0 +1,145 @@
+"""The library: documented, typed, light to import, and the pictures of the command line."""
+
+import inspect
+import io
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vdsr_cli as vdsr
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def model(tiny_path):
+    return vdsr.load(str(tiny_path), device="cpu", dtype="float32")
+
+
+def test_the_names_are_sorted_documented_and_there():
+    assert vdsr.__all__ == sorted(vdsr.__all__)
+    page = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+    for name in set(vdsr.__all__) - {"__version__"}:
+        found = getattr(vdsr, name)
+        assert inspect.getdoc(found), name
+        assert found.__doc__ and f"`{name}" in page, f"docs/library.md says nothing of {name}"
+        if inspect.isclass(found):
+            public = [m for n, m in inspect.getmembers(found) if not n.startswith("_")]
+            assert all(inspect.getdoc(member) for member in public if callable(member)), name
+    assert set(vdsr.__all__) <= set(dir(vdsr))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        vdsr.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_the_picture_is_that_of_the_command(vdsr, tiny_path, model, tmp_path, save_picture, mode):
+    source = save_picture(tmp_path / "a.png", 30, 22, mode=mode)
+    options = ["--model", tiny_path, "--device", "cpu", "--dtype", "float32"]
+    options += ["--temperature", 0.7, "--seed", 5]
+    assert vdsr("upscale", source, *options, "-o", tmp_path / "command.png").code == 0
+    assert vdsr("sample-diverse", source, "-n", 2, *options, "-o", tmp_path / "d.png").code == 0
+    sr = model.upscale(source, temperature=0.7, seed=5)
+    sr.save(tmp_path / "library.png")
+    command = (tmp_path / "command.png").read_bytes()
+    assert (tmp_path / "library.png").read_bytes() == command == sr._repr_png_()
+    drawn = model.sample(source, n=2, temperature=0.7, seed=5)
+    for sample in drawn:
+        sample.save(tmp_path / "s.png")
+        same = tmp_path / f"d_s{sample.index}.png"
+        assert (tmp_path / "s.png").read_bytes() == same.read_bytes()
+    drawn.mean.save(tmp_path / "m.png")
+    assert (tmp_path / "m.png").read_bytes() == (tmp_path / "d_mean.png").read_bytes()
+
+
+def test_pictures_come_from_anywhere(model, tmp_path, save_picture):
+    path = save_picture(tmp_path / "a.png", 12, 10)
+    image = Image.open(path)
+    wanted = np.asarray(model.upscale(path))
+    assert wanted.shape == (4 * image.height, 4 * image.width, 3)
+    sources = [str(path), io.BytesIO(path.read_bytes()), image, np.asarray(image), vdsr.read(path)]
+    for source in sources:
+        assert np.array_equal(np.asarray(model.upscale(source)), wanted)
+    deep = np.asarray(image)[:, :, 0].astype(np.uint16) * 257
+    assert model.upscale(deep).levels.dtype == np.uint16
+    assert model.upscale(deep).levels.shape[2] == 1
+    turned = Image.fromarray(np.asarray(image).swapaxes(0, 1)[::-1].copy())
+    exif = turned.getexif()
+    exif[274] = 6  # stored a quarter to the left
+    turned.save(tmp_path / "t.png", exif=exif)
+    assert np.array_equal(vdsr.read(Image.open(tmp_path / "t.png")).rgb, vdsr.read(path).rgb)
+
+
+@pytest.mark.parametrize("odd", [np.zeros((4, 4)), np.zeros((4, 4, 5), np.uint8), np.zeros(3)])
+def test_what_is_no_picture_is_told(odd):
+    with pytest.raises(vdsr.VdsrError, match=r"picture"):
+        vdsr.read(odd)
+
+
+def test_tensors_in_tensors_out(model, save_picture, tmp_path):
+    lr = torch.cat([vdsr.read(save_picture(tmp_path / f"{i}.png", 12, 10)).rgb for i in (0, 1)])
+    hr = model(lr, temperature=0.8, seed=3)
+    assert hr.shape == (2, 3, 4 * lr.shape[2], 4 * lr.shape[3])
+    assert hr.min() >= 0 and hr.max() <= 1 and hr.dtype == torch.float32
+    again = model.upscale(tmp_path / "1.png", temperature=0.8, seed=3)
+    assert (hr[1].permute(1, 2, 0).numpy() * 255 - np.asarray(again)).__abs__().max() <= 1.01
+    assert (vdsr.degrade(hr, 4) - lr).abs().max() < 1 / 255
+    assert vdsr.lr_psnr(hr, lr, scale=4) > 50
+    assert vdsr.psnr_y(hr, hr, shave=4) == float("inf")
+    assert vdsr.ssim_y(hr[0], hr[0], shave=4) == pytest.approx(1)
+    with pytest.raises(vdsr.VdsrError, match="lr must be"):
+        model(lr[0])
+
+
+def test_samples_are_a_sequence(model, save_picture, tmp_path):
+    drawn = model.sample(save_picture(tmp_path / "a.png", 12, 10), n=3)
+    assert len(drawn) == 3 and [sample.index for sample in drawn] == [0, 1, 2]
+    assert drawn[1].lr_psnr > 75 and drawn.mean.lr_psnr > 75 and drawn.mean.index is None
+    assert drawn.std.shape == (drawn[0].height, drawn[0].width) and drawn.std.max() > 0
+    assert model.upscale(tmp_path / "a.png", scale=2.3).lr_psnr is None
+    with pytest.raises(vdsr.VdsrError, match="n must be"):
+        model.sample(tmp_path / "a.png", n=0)
+
+
+def test_the_likelihood_is_that_of_the_bench(model):
+    hr = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    lr = vdsr.degrade(hr, 4).clamp(0, 1)
+    found = model.elbo(hr, lr)
+    assert found.bits_per_dim == pytest.approx(found.distortion_bits + found.rate_bits)
+    assert found.bits_per_dim > 0
+    with pytest.raises(vdsr.VdsrError, match="is not x4"):
+        model.elbo(hr, hr)
+
+
+def test_what_is_there_is_kept_where_that_is_asked(model, save_picture, tmp_path):
+    path = save_picture(tmp_path / "a.png", 8, 8)
+    before = path.read_bytes()
+    with pytest.raises(vdsr.VdsrError):
+        model.upscale(path).save(path, overwrite=False)
+    assert path.read_bytes() == before
+
+
+def test_progress_is_a_bar_on_stderr(model, save_picture, tmp_path, capfd):
+    path = save_picture(tmp_path / "a.png", 8, 8)
+    model.upscale(path)
+    assert capfd.readouterr().err == ""
+    model.upscale(path, progress=True)
+    assert "1/1" in capfd.readouterr().err
+
+
+def test_auto_looks_at_the_picture(save_picture, tmp_path):
+    model = vdsr.load("auto", device="cpu")
+    sr = model.upscale(save_picture(tmp_path / "a.png", 12, 10))
+    assert sr.model.startswith("vdvae-sr-x4")
+    with pytest.raises(vdsr.VdsrError, match="by its name"):
+        model(torch.zeros(1, 3, 8, 8))
+
+
+def test_the_example_runs(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["library.py", str(ROOT / "examples" / "detail.png")])
+    runpy.run_path(str(ROOT / "examples" / "library.py"), run_name="__main__")
+    assert (tmp_path / "detail_x4.png").is_file() and "bits" in capsys.readouterr().out

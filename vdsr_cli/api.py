@@ -1,0 +1,412 @@
+"""The library: what ``import vdsr_cli as vdsr`` gives.
+
+    load ─► Model ─┬─ upscale ─► Result            one picture, as vdsr upscale makes it
+    read ─► Picture┼─ sample ──► Samples           several, as vdsr sample-diverse draws them
+                   ├─ model(lr) ─► hr              tensors in, tensors out
+                   └─ elbo(hr, lr) ─► Likelihood   bits per dimension, as vdsr bench scores them
+
+The command line draws its pictures by the same functions: the same model, picture, temperature and
+seed give the same bytes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
+from os import PathLike
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from vdsr_cli import loading, metrics
+from vdsr_cli.bench.data import Scene
+from vdsr_cli.bench.likelihood import elbo_bits
+from vdsr_cli.config import AUTO_MODEL, DEFAULT_MODEL, check_scale, check_temperature
+from vdsr_cli.errors import UsageError
+from vdsr_cli.images import Canvas, Picture, PictureInMemory, read_picture, to_picture
+from vdsr_cli.images.levels import to_levels
+from vdsr_cli.loading import LoadedModel, ModelSource
+from vdsr_cli.metrics.streaming import LrFidelity
+from vdsr_cli.models.protocol import LikelihoodModel, Sampler
+from vdsr_cli.runtime import Runtime, choose_runtime
+from vdsr_cli.sampling.engine import SamplingSettings
+from vdsr_cli.sampling.pipeline import UpscalePlan, draw_canvases, draw_rows, plan_upscale
+from vdsr_cli.sampling.sample_set import draw_set
+from vdsr_cli.services.auto import auto_upscaler
+
+PictureLike = Picture | PictureInMemory | str | PathLike[str]
+"""What pictures are taken as; see :func:`read`."""
+
+
+def read(source: PictureLike | BinaryIO) -> Picture:
+    """A picture as models take it: upright, at its full depth, with its metadata.
+
+    Args:
+        source: a path or an open binary file; an image of Pillow's; an array uint8 or uint16,
+            (h, w) or (h, w, c); or a picture, which is returned.
+
+    Raises:
+        VdsrError: it cannot be read.
+    """
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, str | PathLike):
+        return read_picture(Path(source))
+    if hasattr(source, "read"):
+        return read_picture(cast(BinaryIO, source))
+    return to_picture(source)
+
+
+def load(name: str = DEFAULT_MODEL, *, device: str = "auto", dtype: str = "auto") -> "Model":
+    """A model, ready to sample.
+
+    Args:
+        name: a row of ``vdsr weights list``, a weights file, a run folder, or ``auto``, which
+            looks at each picture as the command line does.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        dtype: auto, float32, bfloat16 or float16.
+
+    Raises:
+        VdsrError: the model or the device cannot be used.
+    """
+    return Model(name, choose_runtime(device, dtype))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Result:
+    """A larger picture, in the depth and channels of its source, with its metadata.
+
+    ``np.asarray`` gives its levels; a notebook shows it.
+
+    Attributes:
+        index: which sample it is; None for a mean.
+        model: the name of the model that drew it.
+        lr_psnr: dB of these levels, degraded again, against the input; None where nothing of their
+            size degrades to it.
+    """
+
+    index: int | None
+    model: str
+    lr_psnr: float | None
+    _canvas: Canvas
+
+    @property
+    def height(self) -> int:
+        """Rows, in pixels."""
+        return self._canvas.height
+
+    @property
+    def width(self) -> int:
+        """Columns, in pixels."""
+        return self._canvas.width
+
+    @property
+    def levels(self) -> NDArray[Any]:
+        """(H, W, c) uint8 or uint16: c = 1 grey, 2 with alpha, 3 RGB, 4 with alpha; a view."""
+        return self._canvas.levels()
+
+    def save(self, path: str | PathLike[str], *, quality: int = 95, overwrite: bool = True) -> None:
+        """Writes the file, whole or not at all, in the format of its extension.
+
+        Raises:
+            VdsrError: it cannot be written, or is there and not to be replaced.
+        """
+        self._canvas.save(Path(path), quality=quality, replace=overwrite)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.levels, dtype=dtype)
+
+    def _repr_png_(self) -> bytes:
+        stream = BytesIO()
+        self._canvas.save_to(stream, "png")
+        return stream.getvalue()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Samples(Sequence[Result]):
+    """Samples of what a picture may come from, in the order of their index.
+
+    Attributes:
+        mean: of all, which degrades to the input as they do.
+        std: (H, W) float32, their standard deviation where 1 is white; zeros for one sample.
+    """
+
+    mean: Result
+    std: NDArray[np.float32]
+    _results: tuple[Result, ...]
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    @overload
+    def __getitem__(self, index: int) -> Result: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Result]: ...
+    def __getitem__(self, index: int | slice) -> Result | Sequence[Result]:
+        return self._results[index]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likelihood:
+    """The negative ELBO of pictures, in bits per dimension (Chira 2022, eq. 5).
+
+    Attributes:
+        bits_per_dim: distortion and rate together.
+        distortion_bits: -log p(hr | z, lr).
+        rate_bits: KL(q(z | hr, lr) | p(z | lr)).
+    """
+
+    bits_per_dim: float
+    distortion_bits: float
+    rate_bits: float
+
+
+class Model:
+    """A super-resolution model in its place; :func:`load` makes it."""
+
+    def __init__(self, name: str, runtime: Runtime) -> None:
+        self._name, self._runtime = name, runtime
+        self._load = partial(loading.load, runtime=runtime, expects=Sampler)
+        self._loaded: LoadedModel | None = None if name == AUTO_MODEL else self._load(name)
+
+    def __repr__(self) -> str:
+        return f"vdsr.load({self._name!r}, device={str(self._runtime.device)!r})"
+
+    @property
+    def name(self) -> str:
+        """As it was asked for."""
+        return self._name
+
+    @property
+    def scale(self) -> int:
+        """The integer factor of one pass; raises VdsrError for ``auto``."""
+        return self._one.scale
+
+    @property
+    def network(self) -> Sampler:
+        """The module itself, in evaluation mode; raises VdsrError for ``auto``."""
+        return self._one.model
+
+    def upscale(
+        self,
+        picture: PictureLike,
+        *,
+        scale: float = 4.0,
+        temperature: float = 0.8,
+        seed: int = 0,
+        consistency: bool | None = None,
+        pixels: Literal["mean", "sample"] = "mean",
+        tile: int | None = None,
+        overlap: int | None = None,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> Result:
+        """The larger picture, as ``vdsr upscale`` writes it; the options are those of its help.
+
+        Args:
+            picture: as :func:`read` takes it.
+            scale: output size over input size, 1 to 16.
+            temperature: factor on every latent's standard deviation, 0 to 2.
+            seed: of the noise.
+            consistency: whether the result is projected to degrade to the input; None for where
+                the model was trained on that degradation.
+            pixels: the likelihood's mean, or a draw from it.
+            tile, overlap: LR pixels; None for the model's own choice.
+            batch_size: most tiles at once; None for what fits.
+            progress: whether a bar on stderr shows the tiles.
+
+        Raises:
+            VdsrError: the picture cannot be read or made.
+        """
+        check_scale(scale)
+        settings = SamplingSettings(
+            temperature=temperature,
+            seed=seed,
+            output=pixels,
+            tile=tile,
+            overlap=overlap,
+            batch_size=batch_size,
+        )
+        source = read(picture)
+        loaded = self._source(scale).choose(source).loaded
+        plan = self._plan(source, loaded, settings, scale, consistency)
+        with _bar(plan, progress) as on_tiles:
+            [canvas] = draw_canvases(source, plan, self._runtime, on_tiles=on_tiles)
+        return _result(canvas, source, plan, loaded, 0)
+
+    def sample(
+        self,
+        picture: PictureLike,
+        n: int = 5,
+        *,
+        temperature: float = 0.8,
+        seed: int = 0,
+        consistency: bool | None = None,
+        progress: bool = False,
+    ) -> Samples:
+        """``n`` samples at the model's own scale, as ``vdsr sample-diverse`` draws them, in one
+        pass; sample 0 is what :meth:`upscale` makes. Arguments as there.
+
+        Raises:
+            VdsrError: the picture cannot be read or made.
+        """
+        if n < 1:
+            raise UsageError(f"n must be 1 or more, not {n}")
+        source = read(picture)
+        loaded = self._source(4).choose(source).loaded
+        settings = SamplingSettings(temperature=temperature, seed=seed, samples=tuple(range(n)))
+        plan = self._plan(source, loaded, settings, loaded.scale, consistency)
+        with _bar(plan, progress) as on_tiles:
+            drawn = draw_set(source, plan, self._runtime, on_tiles=on_tiles)
+        results = [_result(c, source, plan, loaded, i) for i, c in enumerate(drawn.canvases)]
+        mean = replace(_result(drawn.mean, source, plan, loaded, 0), index=None)
+        return Samples(mean=mean, std=drawn.std.numpy(), _results=tuple(results))
+
+    def __call__(self, lr: Tensor, *, temperature: float = 0.8, seed: int = 0) -> Tensor:
+        """(B, 3, h, w) in [0, 1] -> (B, 3, H, W) in [0, 1] at the model's scale, on the device of
+        ``lr``: what :meth:`upscale` makes of each picture, not rounded. Without gradients.
+
+        Raises:
+            VdsrError: no such pictures, or ``auto``.
+        """
+        if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point():
+            raise UsageError(f"lr must be float (B, 3, h, w), not {lr.dtype} {tuple(lr.shape)}")
+        loaded, settings = self._one, SamplingSettings(temperature=temperature, seed=seed)
+        results = []
+        for each in lr.detach().float():
+            source = Picture(rgb=each.unsqueeze(0))
+            plan = self._plan(source, loaded, settings, loaded.scale, None)
+            rows = [rows.rgb for rows in draw_rows(source, plan, self._runtime)]
+            results.append(torch.cat(rows, dim=2).clamp(0, 1))
+        return torch.cat(results).to(lr)
+
+    def elbo(self, hr: Tensor, lr: Tensor, *, seed: int = 0) -> Likelihood:
+        """The ELBO of pictures given their LR pictures, as ``vdsr bench --likelihood`` has it.
+
+        Args:
+            hr: (B, 3, H, W) or (3, H, W), uint8 or in [0, 1], which counts by its 256 levels.
+            lr: the same, at 1 / scale of the size.
+            seed: of the posterior's one draw.
+
+        Raises:
+            VdsrError: sizes that do not belong together, or a model without a likelihood.
+        """
+        loaded = self._one
+        model: object = loaded.model
+        if not isinstance(model, LikelihoodModel):
+            raise UsageError(f"{self._name} has no likelihood")
+        pairs = list(zip(_batch(hr), _batch(lr), strict=True))
+        for one, small in pairs:
+            if tuple(one.shape[1:]) != tuple(loaded.scale * side for side in small.shape[1:]):
+                raise UsageError(
+                    f"hr {tuple(one.shape)} is not x{loaded.scale} {tuple(small.shape)}"
+                )
+        scenes = [
+            Scene(name="", hr=one, lr=small, scale=loaded.scale, source_size=(0, 0))
+            for one, small in pairs
+        ]
+        scores = [elbo_bits(model, scene, seed=seed, runtime=self._runtime) for scene in scenes]
+        if not all(scores):
+            raise UsageError("hr is smaller than the coarsest cell of the model")
+        means = {key: sum(s[key] for s in scores) / len(scores) for key in scores[0]}
+        return Likelihood(
+            bits_per_dim=means["bits_per_dim"],
+            distortion_bits=means["distortion_bits"],
+            rate_bits=means["rate_bits"],
+        )
+
+    @property
+    def _one(self) -> LoadedModel:
+        if self._loaded is None:
+            raise UsageError("auto chooses by the picture: load a model by its name")
+        return self._loaded
+
+    def _source(self, scale: float) -> ModelSource:
+        return self._loaded or auto_upscaler(scale, self._load)
+
+    def _plan(
+        self,
+        picture: Picture,
+        loaded: LoadedModel,
+        settings: SamplingSettings,
+        scale: float,
+        consistency: bool | None,
+    ) -> UpscalePlan:
+        check_temperature(settings.temperature)
+        return plan_upscale(
+            picture, loaded, settings, self._runtime, scale=scale, consistency=consistency
+        )
+
+
+def _result(
+    canvas: Canvas, source: Picture, plan: UpscalePlan, loaded: LoadedModel, index: int
+) -> Result:
+    height = source.height
+    scale = canvas.height // height
+    is_whole = (canvas.height, canvas.width) == (scale * height, scale * source.width)
+    psnr = _lr_psnr(canvas, source.rgb[0], scale) if is_whole else None
+    return Result(index=index, model=loaded.name, lr_psnr=psnr, _canvas=canvas)
+
+
+def _lr_psnr(canvas: Canvas, lr: Tensor, scale: int) -> float:
+    frame = canvas.frame
+    values = torch.from_numpy(canvas.levels().astype(np.float32)).div_(frame.full)
+    planes = values.permute(2, 0, 1)
+    colours, cover = (planes[:-1], planes[-1:]) if frame.has_alpha else (planes, None)
+    rgb = (colours if cover is None else colours * cover).expand(3, -1, -1)
+    fidelity = LrFidelity(lr, 1, scale)
+    fidelity.add(rgb.unsqueeze(0))
+    return fidelity.psnr()[0]
+
+
+@contextmanager
+def _bar(plan: UpscalePlan, is_shown: bool) -> Iterator[Callable[[int], None]]:
+
+    with tqdm(total=plan.tiles, unit="tile", disable=not is_shown) as bar:
+
+        def on_tiles(tiles: int) -> None:
+            bar.update(tiles)
+
+        yield on_tiles
+
+
+def _batch(pictures: Tensor) -> list[Tensor]:
+    """(B, 3, H, W) or (3, H, W), uint8 or in [0, 1] -> B times uint8 (3, H, W)."""
+    if pictures.ndim not in (3, 4) or pictures.shape[-3] != 3:
+        raise UsageError(f"pictures must be (B, 3, H, W) or (3, H, W), not {tuple(pictures.shape)}")
+    whole = pictures.detach().cpu()
+    if whole.dtype != torch.uint8:
+        whole = to_levels(whole)
+    return list(whole.view(-1, *whole.shape[-3:]))
+
+
+def _mean_score(score: Callable[[Tensor, Tensor], float], sr: Tensor, hr: Tensor) -> float:
+    pairs = list(zip(_batch(sr), _batch(hr), strict=True))
+    return sum(score(a, b) for a, b in pairs) / len(pairs)
+
+
+def psnr_y(sr: Tensor, hr: Tensor, *, shave: int) -> float:
+    """PSNR of the luma in dB, as ``vdsr bench`` scores it; the mean over a batch.
+
+    Args:
+        sr, hr: (B, 3, H, W) or (3, H, W), uint8 or in [0, 1], which is rounded to 8 bits first.
+        shave: pixels left out at each border; the scale, by convention.
+    """
+    return _mean_score(partial(metrics.psnr_y, shave=shave), sr, hr)
+
+
+def ssim_y(sr: Tensor, hr: Tensor, *, shave: int) -> float:
+    """SSIM of the luma, as ``vdsr bench`` scores it; arguments as :func:`psnr_y`."""
+    return _mean_score(partial(metrics.ssim_y, shave=shave), sr, hr)
+
+
+def lr_psnr(sr: Tensor, lr: Tensor, *, scale: int) -> float:
+    """PSNR in dB of pictures that are degraded again to 8 bits against their inputs; arguments
+    otherwise as :func:`psnr_y`."""
+    return _mean_score(partial(metrics.lr_psnr, scale=scale), sr, lr)

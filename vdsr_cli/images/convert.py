@@ -1,0 +1,57 @@
+"""Pictures that are in memory already: arrays and Pillow's images."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from vdsr_cli.errors import InputError
+from vdsr_cli.images.decode import to_tensors
+from vdsr_cli.images.picture import Metadata, Picture
+from vdsr_cli.images.samples import Samples
+
+_FULL = {"uint8": 255, "uint16": 65535}
+
+
+PictureInMemory = Image.Image | np.ndarray[Any, Any]
+
+
+def to_picture(source: PictureInMemory) -> Picture:
+    """A picture as the models take it, without metadata but an image's ICC profile.
+
+    Args:
+        source: an image of Pillow's, which is turned upright; or uint8 or uint16 (h, w) or
+            (h, w, c), c = 1 grey, 2 with alpha, 3 RGB, 4 with alpha.
+
+    Raises:
+        InputError: another dtype or shape.
+    """
+    if isinstance(source, Image.Image):
+        upright = ImageOps.exif_transpose(source)
+        return _picture(_levels(upright), upright.info.get("icc_profile"))
+    return _picture(source, None)
+
+
+def _levels(image: Image.Image) -> NDArray[Any]:
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    opaque = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    return np.asarray(image.convert(opaque + "A" if image.has_transparency_data else opaque))
+
+
+def _picture(levels: NDArray[Any], icc_profile: bytes | None) -> Picture:
+    full = _FULL.get(str(levels.dtype))
+    if full is None or levels.ndim not in (2, 3) or 0 in levels.shape:
+        raise InputError(
+            f"an array of {levels.dtype} {levels.shape} is no picture",
+            hint="uint8 or uint16, (h, w) or (h, w, c)",
+        )
+    stored = levels if levels.ndim == 3 else levels[:, :, None]
+    if stored.shape[2] not in (1, 2, 3, 4):
+        raise InputError(f"a picture has 1 to 4 channels, not {stored.shape[2]}")
+    rgb, alpha = to_tensors(Samples(levels=stored, full=full), 1)
+    metadata = Metadata(
+        bit_depth=8 if full == 255 else 16, is_grey=stored.shape[2] < 3, icc_profile=icc_profile
+    )
+    return Picture(rgb=rgb, alpha=alpha, metadata=metadata)
