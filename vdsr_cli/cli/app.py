@@ -14,6 +14,7 @@ from vdsr_cli.cli import (
     layers,
     sample_diverse,
     serve,
+    settings,
     srvae,
     train,
     upscale,
@@ -36,6 +37,7 @@ app.command("generate")(generate.generate)
 app.command("serve")(serve.serve)
 app.command("bench")(bench.bench)
 app.command("layers")(layers.layers)
+app.command("config")(settings.config)
 app.add_typer(train.app, name="train")
 app.add_typer(weights.app, name="weights")
 app.add_typer(cnn_vae.app, name="cnn-vae")

@@ -7,16 +7,19 @@ import typer
 from typer.core import TyperCommand
 
 from vdsr_cli.cli.console import print_note
+from vdsr_cli.cli.settings import settings_of
 
 RETIRED = {"--output": ("--pixels", "--out"), "--models": ("--model",)}
 """Spellings of options until 0.1, and what stands for them where a command has it."""
 
 
 class Command(TyperCommand):
-    """A command that takes retired spellings too, and says so."""
+    """A command that takes retired spellings too, and options of ``vdsr.toml``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Parses today's spellings of the words."""
+        """Parses today's spellings of the words, in front of what the user's files say."""
+        held = {name: setting.value for name, setting in settings_of(ctx).items()}
+        ctx.default_map = {**(ctx.default_map or {}), **held}
         return super().parse_args(ctx, list(self._in_todays_words(args)))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

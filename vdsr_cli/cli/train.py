@@ -1,6 +1,5 @@
 """``vdsr train``: the objectives with one set of options, and ``export``."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import StrEnum
@@ -38,6 +37,7 @@ from vdsr_cli.cli.options import (
     SaveEveryOption,
     existing_of,
 )
+from vdsr_cli.cli.settings import read_toml
 from vdsr_cli.cli.variant_options import (
     ConditionalTopOption,
     ConditionedLayersOption,
@@ -90,9 +90,6 @@ OBJECTIVES: Mapping[str, str] = {
     """,
 }
 
-_LARGEST_CONFIG = 2**20
-"""Bytes of a TOML file of options."""
-
 app = App(help="Train or fine-tune a model on your own pictures.")
 
 
@@ -115,14 +112,7 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Makes a TOML file's entries the defaults of the options of the same names."""
     if path is None:
         return None
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_CONFIG + 1)
-        if len(content) > _LARGEST_CONFIG:
-            raise UsageError(f"{path}: larger than options can be")
-        entries = tomllib.loads(content.decode())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
+    entries = read_toml(path)
     values = {key.replace("-", "_"): value for key, value in entries.items()}
     values = {{"from": "start_from"}.get(key, key): value for key, value in values.items()}
     known = {parameter.name for parameter in context.command.params} - {"config"}

@@ -1,0 +1,64 @@
+"""vdsr.toml: which entries hold for which command, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """The working folder's file and the user's, neither there yet."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "vdsr").mkdir(parents=True)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return Path("vdsr.toml"), tmp_path / "home" / "vdsr" / "vdsr.toml"
+
+
+def seeds(vdsr, *arguments) -> list[int]:
+    ended = vdsr("upscale", *arguments, "--json", "-q")
+    assert ended.code == 0, ended.err
+    return [json.loads(line)["seed"] for line in ended.out.decode().splitlines()]
+
+
+def test_the_command_line_goes_before_the_folder_and_the_folder_before_the_user(
+    vdsr, folders, save_picture, tiny_path
+):
+    here, user = folders
+    save_picture(Path("lr.png"))
+    user.write_text(f'overwrite = true\n[upscale]\nmodel = "{tiny_path}"\nseed = 3\n')
+    assert seeds(vdsr, "lr.png") == [3]
+    here.write_text("[upscale]\nseed = 4\n")
+    assert seeds(vdsr, "lr.png") == [4]
+    assert seeds(vdsr, "lr.png", "--seed", "5") == [5]
+
+
+def test_config_shows_what_holds_and_why(vdsr, folders):
+    here, user = folders
+    user.write_text("seed = 3\n[train.vdvae-sr]\nlr-size = 16\n")
+    here.write_text("[upscale]\nseed = 4\n")
+    shown = json.loads(vdsr("config", "--json").out)
+    assert [row["is_there"] for row in shown["files"]] == [True, True]
+    held = {(o["command"], o["option"]): (o["value"], o["file"]) for o in shown["options"]}
+    assert held["upscale", "seed"] == (4, str(here))
+    assert held["bench", "seed"] == (3, str(user))
+    assert held["train vdvae-sr", "lr-size"] == (16, str(user))
+    assert ("train vdvae", "lr-size") not in held and ("weights list", "seed") not in held
+    assert f"vdsr upscale --seed 4, by {here}" in vdsr("config").out.decode().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("scele = 4", "scele is no command or option"),
+        ("[upscale]\nlr-size = 4", "upscale.lr-size is no command or option"),
+        ("[train]\n[train.vdvea]\nbatch = 1", "train.vdvea is no command or option"),
+        ("seed = ", "cannot be read as TOML"),
+        ('[upscale]\nseed = "many"', "seed"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(vdsr, folders, text, told):
+    folders[0].write_text(text)
+    ended = vdsr("upscale", "--dry-run", "lr.png")
+    assert ended.code == 2 and told in ended.err

@@ -1,0 +1,164 @@
+"""``vdsr.toml``: options that hold without being typed, and ``vdsr config``, which shows them.
+
+    device = "cuda:1"          of every command that has the option
+
+    [upscale]
+    temperature = 0.5
+
+    [train.vdvae-sr]
+    batch = 8
+
+The file of the working folder goes before that of the user's configuration folder; the command
+line goes before both.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from vdsr_cli.cli.console import print_line
+from vdsr_cli.errors import UsageError
+
+NAME: Final = "vdsr.toml"
+_LARGEST: Final = 2**20
+"""Bytes of a TOML file of options."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """An option's value and the file that says so."""
+
+    command: str
+    option: str
+    value: Any
+    file: str
+
+
+def setting_files() -> list[Path]:
+    """Where options may stand, the file that goes before first; whether they exist or not."""
+    from platformdirs import user_config_path
+
+    return [Path(NAME), user_config_path("vdsr") / NAME]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The entries of a file of options. Raises UsageError where it is none."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise UsageError(f"{path}: larger than options can be")
+        return tomllib.loads(content.decode())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
+
+
+def settings_of(context: Any) -> dict[str, Setting]:
+    """What the files say of the options of a context's command, by the names of its parameters.
+
+    Raises:
+        UsageError: a file that cannot be read, or that names what no command has.
+    """
+    root = context.find_root()
+    words = context.command_path.removeprefix(root.command_path).split()
+    found: dict[str, Setting] = {}
+    for path in reversed(setting_files()):
+        if path.is_file():
+            tables = read_toml(path)
+            _check(path, tables, root.command)
+            found |= _entries(path, tables, words, context.command)
+    return found
+
+
+def _entries(
+    path: Path, tables: Mapping[str, Any], words: list[str], command: Any
+) -> dict[str, Setting]:
+    """The entries at the top and in the tables on the way to a command, the inner ones last."""
+    options = _options(command)
+    found: dict[str, Setting] = {}
+    level: Mapping[str, Any] = tables
+    for depth in range(len(words) + 1):
+        for key, value in level.items():
+            name = options.get(_spelled(key))
+            if name is not None and not isinstance(value, dict):
+                found[name] = Setting(
+                    command=" ".join(words), option=_spelled(key), value=value, file=str(path)
+                )
+        level = level.get(words[depth], {}) if depth < len(words) else {}
+    return found
+
+
+def _check(path: Path, tables: Mapping[str, Any], command: Any, name: str = "") -> None:
+    """Refuses entries that no command below this one has, and tables of no command."""
+    below = getattr(command, "commands", {})
+    known = {option for one in _all_below(command) for option in _options(one)}
+    for key, value in tables.items():
+        if isinstance(value, dict) and key in below:
+            _check(path, value, below[key], f"{name}{key}.")
+        elif isinstance(value, dict) or _spelled(key) not in known:
+            raise UsageError(f"{path}: {name}{key} is no command or option", hint="vdsr config -h")
+
+
+def _all_below(command: Any) -> Iterator[Any]:
+    yield command
+    for one in getattr(command, "commands", {}).values():
+        yield from _all_below(one)
+
+
+def _options(command: Any) -> dict[str, str]:
+    """The names of parameters by the long names of options, without dashes."""
+    return {
+        _spelled(name): parameter.name
+        for parameter in command.params
+        if parameter.param_type_name == "option"
+        for name in parameter.opts
+        if name.startswith("--")
+    }
+
+
+def _spelled(key: str) -> str:
+    return key.removeprefix("--").replace("_", "-")
+
+
+def config(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show which options hold without being typed, and which file says so.
+
+    The files are vdsr.toml in the working folder and in the user's configuration folder, the
+    former first; the command line goes before both. An entry at the top is of every command that
+    has the option, one in a table such as \\[upscale] or \\[train.vdvae-sr] of that command.
+
+    Examples:
+
+        vdsr config
+        vdsr config --json
+    """
+    root = context.find_root()
+    files = setting_files()
+    held = [s for one in _contexts(root) for s in settings_of(one).values()]
+    if as_json:
+        rows = [{"path": str(path), "is_there": path.is_file()} for path in files]
+        typer.echo(json.dumps({"files": rows, "options": [asdict(s) for s in held]}, indent=2))
+        return
+    for path in files:
+        print_line(f"{path} ({'read' if path.is_file() else 'not there'})")
+    for setting in held:
+        told = json.dumps(setting.value, ensure_ascii=False)
+        print_line(f"vdsr {setting.command} --{setting.option} {told}, by {setting.file}")
+
+
+def _contexts(parent: Any) -> Iterator[Any]:
+    """A context for each command that does something."""
+    for name, command in getattr(parent.command, "commands", {}).items():
+        context = command.context_class(command, info_name=name, parent=parent)
+        if hasattr(command, "commands"):
+            yield from _contexts(context)
+        else:
+            yield context
