@@ -2,7 +2,7 @@
 
 import sys
 
-from vdsr_cli.cli.signals import end_on_signals, forget_signals
+from vdsr_cli.cli.signals import end_on_signals, forget_signals, let_signals_come
 
 
 def main() -> None:
@@ -11,7 +11,11 @@ def main() -> None:
         end_on_signals()
         from vdsr_cli.cli.app import main as run
 
-        run()
+        try:
+            run()
+        except Exception:
+            let_signals_come()
+            raise
     except KeyboardInterrupt:
         sys.exit(130)
     finally:

@@ -34,15 +34,17 @@ try:
         del begun
     time.sleep(30)
     print("not ended")
+except KeyboardInterrupt:
+    sys.exit(130)
 finally:
     print("unwound")
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("what", ["object", "generator"])
-def test_a_signal_within_a_finaliser_is_not_lost(number, what):
+def test_a_signal_within_a_finaliser_is_not_lost(number, code, what):
     """Python drops what is raised there, and would print it."""
     done = subprocess.run(
         [sys.executable, "-c", FINALISED, str(int(number)), what],
@@ -51,11 +53,45 @@ def test_a_signal_within_a_finaliser_is_not_lost(number, what):
         capture_output=True,
         text=True,
     )
-    assert done.stdout == "unwound\n"
-    if number == signal.SIGTERM:
-        assert (done.returncode, done.stderr) == (143, "")
-    else:
-        assert done.returncode == -signal.SIGINT and "ignored" not in done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (code, "unwound\n", "")
+
+
+SWALLOWED = """
+import os, sys, time
+import vdsr_cli.cli.app as app
+from vdsr_cli.__main__ import main
+from vdsr_cli.errors import InputError
+
+def work(**_):
+    try:
+        os.kill(os.getpid(), int(sys.argv[1]))
+        time.sleep(1)
+    except BaseException:
+        pass
+    if sys.argv[2] == "another error":
+        raise ValueError("of native code")
+    if sys.argv[2] == "an error of ours":
+        raise InputError("of what native code has made of it")
+    time.sleep(30)
+    print("not ended")
+
+app.app = work
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("instead", ["nothing", "another error", "an error of ours"])
+def test_a_signal_in_whose_place_something_else_happens_is_not_lost(number, code, instead):
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED, str(int(number)), instead],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
 def test_other_errors_of_finalisers_are_still_told():

@@ -286,6 +286,46 @@ def test_a_lock_that_a_killed_training_left_holds_nobody(tmp_path):
         raise AssertionError("a file is no folder")
 
 
+def link(path, victim):
+    path.symlink_to(victim)
+
+
+def own_file(path, victim):
+    path.write_bytes(victim.read_bytes())
+
+
+def pipe(path, victim):
+    os.mkfifo(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and links are POSIX's")
+@pytest.mark.parametrize("make", [link, own_file, pipe])
+@pytest.mark.parametrize("name", ["run.lock", "log.jsonl", "curves.png", "mean.pt"])
+def test_files_of_others_stay_in_a_folder_without_a_checkpoint(tmp_path, name, make):
+    victim = tmp_path / "victim"
+    victim.write_text('{"step": 1, "loss": 2.0}\n')
+    (tmp_path / "run").mkdir()
+    taken = tmp_path / "run" / name
+    make(taken, victim)
+    before = taken.lstat()
+    with (
+        pytest.raises(OutputError, match=f"{name} is in the way"),
+        run_folder.alone_in(taken.parent),
+    ):
+        raise AssertionError("it was taken over")
+    assert os.path.samestat(before, taken.lstat())
+    assert victim.read_text() == '{"step": 1, "loss": 2.0}\n'
+
+
+@pytest.mark.parametrize("key", ["seconds_per_step", "val_psnr_y"])
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path, key):
+    (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1, key: 1.0}) + '\n{"ste')
+    (tmp_path / "curves.png").write_bytes(b"drawn")
+    with run_folder.alone_in(tmp_path):
+        run_folder.prepare_folder(tmp_path, 0)
+    assert run_folder.read_log(tmp_path) == []
+
+
 HOSTILE = {
     "a large buffer": b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
     "code": b"cos\nsystem\n(S'true'\ntR.",

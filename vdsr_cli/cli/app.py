@@ -23,6 +23,7 @@ from vdsr_cli.cli import (
 from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import print_vdsr_error
 from vdsr_cli.cli.options import Debugging
+from vdsr_cli.cli.signals import let_signals_come
 from vdsr_cli.cli.streams import open_streams
 from vdsr_cli.errors import OutputError, UsageError, VdsrError
 
@@ -74,6 +75,7 @@ def _run() -> None:
     try:
         app(obj=debugging)
     except VdsrError as error:
+        let_signals_come()
         if debugging.is_on and error.details:
             print(error.details, file=sys.stderr, end="")
         _end_with(error)

@@ -3,14 +3,16 @@
 Ctrl-C           KeyboardInterrupt, exit code 130
 SIGTERM, SIGHUP  SystemExit, exit code 128 + the signal's number, as a shell would have it
 
-Both unwind what is at work, so that files in the making are removed and worker processes told.
-One that comes while an object is being finalised, where Python drops exceptions, comes once more.
+Both unwind what is at work, so that files in the making are removed and worker processes told. An
+exception may not get through: Python drops those that come while an object is finalised, and
+native code may put an error of its own in their place. Then the signal comes once more.
 """
 
 import signal
 import sys
 import threading
 import time
+import weakref
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -19,50 +21,72 @@ if TYPE_CHECKING:
 
 _TOGETHER_S: Final = 2.0
 """Signals that follow one another so quickly count as one."""
-_ONCE_MORE_S: Final = 0.01
-
+_ONCE_MORE_AFTER_S: Final = 0.01
+"""So that it does not come where it was dropped."""
+_ONCE_MORE: Final = "vdsr: a signal, once more"
 
 _TERMINATIONS: Final = tuple(
     number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
 )
 
 
+class _Interrupt(KeyboardInterrupt):
+    """Of Ctrl-C; may be watched, as the built-in one may not."""
+
+
+class _Termination(SystemExit):
+    """Of other signals."""
+
+
 def end_on_signals() -> None:
     """Has signals unwind this process from now on; those that it is to ignore stay ignored."""
     came_at = float("-inf")
-    last = signal.SIGINT
+    watched: weakref.ref[BaseException] | None = None
     report_unraisable = sys.unraisablehook
 
     def end(number: int, frame: FrameType | None) -> None:
-        nonlocal came_at, last
+        nonlocal came_at
         is_again = time.monotonic() - came_at < _TOGETHER_S
         came_at = time.monotonic()
-        if is_again:
-            return
-        last = signal.Signals(number)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(128 + number)
+        if not is_again:
+            # No name is bound to it here: its traceback holds this frame, and would hold it.
+            raise watch(_Interrupt() if number == signal.SIGINT else _Termination(128 + number))
 
-    def come_once_more(dropped: "UnraisableHookArgs") -> None:
+    def watch(error: _Interrupt | _Termination) -> _Interrupt | _Termination:
+        nonlocal watched
+        number = signal.SIGINT if isinstance(error, _Interrupt) else int(str(error.code)) - 128
+        watched = weakref.ref(error, lambda _: come_once_more(number))
+        return error
+
+    def come_once_more(number: int) -> None:
+        """Called when the exception is no more; that is soon where it does not get through."""
         nonlocal came_at
-        if not isinstance(dropped.exc_value, KeyboardInterrupt | SystemExit):
-            report_unraisable(dropped)
-            return
-        came_at = float("-inf")
-        # Not from here, where it would be dropped again.
-        again = threading.Timer(_ONCE_MORE_S, _to_main_thread, (last,))
-        again.daemon = True
-        again.start()
+        if signal.getsignal(number) is end:
+            came_at = float("-inf")
+            threading.Thread(
+                target=_to_main_thread, args=(number,), name=_ONCE_MORE, daemon=True
+            ).start()
 
-    sys.unraisablehook = come_once_more
+    def report(dropped: "UnraisableHookArgs") -> None:
+        if not isinstance(dropped.exc_value, _Interrupt | _Termination):
+            report_unraisable(dropped)
+
+    sys.unraisablehook = report
     for number in (signal.SIGINT, *_TERMINATIONS):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, end)
 
 
-def _to_main_thread(number: signal.Signals) -> None:
+def let_signals_come() -> None:
+    """Before an error is told: where it has taken a signal's place, that comes now."""
+    for thread in threading.enumerate():
+        if thread.name == _ONCE_MORE:
+            thread.join()
+
+
+def _to_main_thread(number: int) -> None:
     """Also where it waits for something, which a signal to another thread would not end."""
+    time.sleep(_ONCE_MORE_AFTER_S)
     ident = threading.main_thread().ident
     if sys.platform == "win32" or ident is None:
         signal.raise_signal(number)

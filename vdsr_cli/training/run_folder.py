@@ -24,12 +24,15 @@ import torch
 from vdsr_cli.errors import OutputError
 from vdsr_cli.files import (
     atomic_path,
+    foreign_error,
+    is_special,
     is_still,
     lock,
+    open_ordinary,
     remove_leftovers,
     write_text_atomic,
 )
-from vdsr_cli.weights.runs import LAST, PREVIOUS
+from vdsr_cli.weights.runs import LAST, PREVIOUS, find_checkpoint
 
 MEAN, LOG = "mean.pt", "log.jsonl"
 CURVES = "curves.png"
@@ -46,11 +49,13 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Holds a run folder, made where there is none, against other trainings.
 
     Raises:
-        OutputError: another process trains in it, or it cannot be written.
+        OutputError: another process trains in it, files of others have the names of a run's, or it
+            cannot be written.
     """
     is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(folder)
         held = _open_alone(folder / _LOCK)
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
@@ -69,10 +74,38 @@ def alone_in(folder: Path) -> Iterator[None]:
                     folder.rmdir()
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """Raises OutputError where a run would replace what none has made: pipes and devices, and in a
+    folder without a checkpoint whatever lies beside a log that is not a run's, or none."""
+    for path in run_files(folder):
+        if is_special(path):
+            raise foreign_error(path)
+    is_run = find_checkpoint(folder) is not None or _is_begun(folder / LOG)
+    for path in [] if is_run else run_files(folder):
+        if path.exists() and path.stat().st_size:
+            raise foreign_error(path)
+
+
+def _is_begun(log: Path) -> bool:
+    """Whether a log starts as that of a run that was killed before its first checkpoint."""
+    row = _row_of(_read_text(log).partition("\n")[0])
+    return row is not None and any(
+        key == "seconds_per_step" or key.startswith("val_") for key in row
+    )
+
+
 def _open_alone(path: Path) -> IO[bytes] | None:
-    """The file, made where there is none and locked; None where another process has it."""
+    """The file, made where there is none and locked; None where another process has it.
+
+    Raises:
+        OSError: the disk fails.
+        OutputError: it is a link, no file, or has content, and so is none of ours.
+    """
     while True:
-        file = path.open("ab")
+        file = open(path, "ab", opener=open_ordinary)  # noqa: SIM115 - it is held open
+        if os.fstat(file.fileno()).st_size:
+            file.close()
+            raise foreign_error(path)
         if lock(file) is False:
             file.close()
             return None
