@@ -232,6 +232,15 @@ def test_exports_are_complete_and_sorted(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_docstrings_stand_alone(path):
+    """In a tooltip, without the name beside them."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in (node for node in ast.walk(tree) if isinstance(node, kinds)):
+        assert not (ast.get_docstring(node) or "").startswith(("What ", "Of ")), node
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_module_says_what_it_is(path):
     source = path.read_text(encoding="utf-8")
     assert not source or ast.get_docstring(ast.parse(source)), "a module begins with a docstring"

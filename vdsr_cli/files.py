@@ -116,7 +116,7 @@ def new_file(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
 
 
 def made_target(path: Path) -> Path:
-    """What an output's path stands for, links followed, in a folder that exists. Raises OSError."""
+    """The file of an output's path, links followed, in a folder that exists. Raises OSError."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -125,7 +125,7 @@ def made_target(path: Path) -> Path:
 
 
 def finished_name(target: Path) -> Path:
-    """What a complete output is called until it has its own name; no other output's is the same."""
+    """The name of a complete output until it has its own; no other output's is the same."""
     name = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:24]
     return target.with_name(f".vdsr-{name}")
 
@@ -152,7 +152,7 @@ APPEARED: Final = "has appeared meanwhile and is kept; the result of this run is
 
 
 def exists_error(target: Path | str, how: str = "exists already") -> OutputExistsError:
-    """What is said of an output that is there and may neither be replaced nor skipped."""
+    """The error for an output that is there and may neither be replaced nor skipped."""
     return OutputExistsError(f"{target} {how}", hint="add --overwrite to replace it")
 
 
@@ -272,7 +272,7 @@ def _make_ordinary(path: str, flags: int) -> int:
 
 
 def foreign_error(path: Path | str) -> OutputError:
-    """What is said of a file that is where one of ours would be, and is left alone."""
+    """The error for a file that is where one of ours would be, and is left alone."""
     return OutputError(
         f"{path} is in the way, and not of this program's making",
         hint="move it, or give the output another name",

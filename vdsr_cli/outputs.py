@@ -16,7 +16,7 @@ from vdsr_cli.files import exists_error, is_special
 
 
 class Existing(StrEnum):
-    """What becomes of an output that is there already: the run is refused, or it is kept as the
+    """The rule for an output that is there already: the run is refused, or it is kept as the
     result, or replaced."""
 
     refuse = "refuse"
@@ -83,7 +83,7 @@ def refuse_inputs(outputs: Iterable[Path | None], inputs: Iterable[Path]) -> Non
 
 
 def input_error(output: Path) -> UsageError:
-    """What is said of an output that is an input."""
+    """The error for an output that is an input."""
     return UsageError(
         f"{output} is an input of this run and would be replaced",
         hint="give -o another name or folder",
@@ -91,7 +91,7 @@ def input_error(output: Path) -> UsageError:
 
 
 def _marks(path: Path) -> list[object]:
-    """What two paths have in common where they are the same file, or would be if they existed."""
+    """The marks that two paths share where they are the same file, or would be if they existed."""
     marks: list[object] = [os.path.realpath(path)]
     try:
         found = os.stat(path)

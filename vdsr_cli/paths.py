@@ -122,7 +122,7 @@ def files_below(folder: Path, *, hidden: bool = False) -> Iterator[Path]:
 
 
 def scale_tag(scale: float) -> str:
-    """What a scale is called in a file name: 4 -> ``x4``, 2.5 -> ``x2.5``."""
+    """The name of a scale in file names: 4 -> ``x4``, 2.5 -> ``x2.5``."""
     return f"x{scale:g}"
 
 

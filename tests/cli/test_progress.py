@@ -142,7 +142,7 @@ def test_a_run_ends_with_how_to_go_on(vdsr, save_picture, tmp_path, tiny_path):
     assert ended.out.decode().split() == [str(run)]
     assert ended.lines[-3:] == [
         f"vdsr: {run} is at step 2 of 2",
-        "vdsr: the same command with more --steps goes on from there",
+        "vdsr: the same command with more --steps resumes from there",
         f"vdsr: vdsr train export {run} -o FILE.safetensors makes a model",
     ]
     assert not vdsr(*asked, 3, "-q").err

@@ -1,4 +1,4 @@
-"""What a run works on: a stream of pictures with their outputs, never held whole.
+"""The work of a run: a stream of pictures with their outputs, never held whole.
 
 :func:`plan_outputs` of ``paths.py`` sees all sources and can settle any clash of names among them.
 A folder of a hundred thousand pictures is not looked at whole before the first one starts; here a

@@ -48,7 +48,7 @@ _CONTEXT: Final = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What every worker of a run does with its pictures.
+    """The job that every worker of a run does with its pictures.
 
     Attributes:
         model: name, address or file, or ``AUTO_MODEL``.
@@ -328,7 +328,7 @@ class _Worker:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """What starts in here never sees Ctrl-C, which a terminal sends to workers too; this process
+    """Keeps what starts inside from Ctrl-C, which a terminal sends to workers too; this process
     sees it afterwards."""
     if sys.platform == "win32":
         yield

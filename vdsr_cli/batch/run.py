@@ -23,7 +23,7 @@ from vdsr_cli.services.upscale import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a picture.
+    """The fate of a picture.
 
     Attributes:
         work: which one.
@@ -108,13 +108,13 @@ def as_asked(outcome: Outcome, work: Work) -> Outcome:
 
 
 def file_sha256(path: str) -> str:
-    """Of a file's bytes, in hexadecimal. Raises OSError."""
+    """SHA-256 of a file's bytes, in hexadecimal. Raises OSError."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def settled(work: Work, request: UpscaleRequest, exists: Callable[[str], bool]) -> Outcome | None:
-    """What is known without any work: the output exists, and is skipped or refused."""
+    """The outcome that is known without any work: the output exists, and is skipped or refused."""
     is_free = work.is_retry or request.existing is Existing.overwrite
     if work.output is None or is_free or not exists(work.output):
         return None

@@ -86,7 +86,7 @@ def exists(address: str) -> bool:
 
 
 def protocol_of(address: str) -> str:
-    """Of a URL: ``s3`` of ``s3://bucket``."""
+    """The protocol of a URL: ``s3`` of ``s3://bucket``."""
     return address.partition("://")[0].lower()
 
 
@@ -117,7 +117,7 @@ def failing_as(kind: type[VdsrError], message: str) -> Iterator[None]:
 
 
 def _store_errors() -> tuple[type[Exception], ...]:
-    """What file systems raise; s3fs lets some of its client's own errors through."""
+    """Exceptions that file systems raise; s3fs lets some of its client's own errors through."""
     try:
         from botocore.exceptions import BotoCoreError
     except ImportError:

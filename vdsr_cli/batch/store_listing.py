@@ -1,4 +1,4 @@
-"""What a run works on where the pictures are in a store: a stream, as of a folder."""
+"""The work of a run whose pictures are in a store: a stream, as of a folder."""
 
 import posixpath
 from collections.abc import Callable, Iterable, Iterator

@@ -38,7 +38,7 @@ _HR_FOLDERS = ("HR", "hr", "GTmod12", "GTmod4", "GT", "original")
 
 
 class Protocol(StrEnum):
-    """What is scored, and how."""
+    """How a benchmark makes and compares pictures."""
 
     standard = "standard"
     paper = "paper"
@@ -89,7 +89,7 @@ class Scene:
 
     @property
     def megapixels(self) -> float:
-        """Of the HR picture."""
+        """Megapixels of the HR picture."""
         return self.hr.shape[1] * self.hr.shape[2] / 1e6
 
 

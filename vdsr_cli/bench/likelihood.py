@@ -89,7 +89,7 @@ def webp_bits(picture: Tensor) -> dict[str, float]:
 
 
 def _grid(model: LikelihoodModel, scale: int) -> tuple[int, int]:
-    """What HR sides are cut to multiples of, and the side of the pieces that are scored."""
+    """The multiple that HR sides are cut to, and the side of the pieces that are scored."""
     fixed: int | None = getattr(model, "fixed_tile", None)
     cell = scale * (fixed or model.lr_multiple)
     return cell, cell if fixed else max(cell, _TILE_PX // cell * cell)

@@ -1,4 +1,4 @@
-"""What is scored: bicubic enlargement, our models, and pictures that other tools have made.
+"""Methods that are scored: bicubic enlargement, our models, pictures that other tools have made.
 
 A method takes a scene and returns its samples, uint8 (samples, 3, H, W); one unless the protocol
 asks for more.
@@ -34,7 +34,7 @@ _PAD_LR = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Drawn:
-    """What a method made of a scene.
+    """The samples that a method made of a scene.
 
     Attributes:
         samples: uint8 (k, 3, H, W).
@@ -52,15 +52,15 @@ class Method(Interface):
 
     @property
     def name(self) -> str:
-        """What the row is called."""
+        """Name of the row."""
 
     @property
     def temperature(self) -> float | None:
-        """Of a model that samples."""
+        """That of a model that samples, else None."""
 
     @property
     def seed(self) -> int | None:
-        """Of a model that samples."""
+        """That of a model that samples, else None."""
 
     def draw(self, dataset: str, scene: Scene) -> Drawn:
         """The samples of a scene; raises VdsrError where there are none."""
@@ -120,12 +120,12 @@ class ModelMethod:
 
     @property
     def temperature(self) -> float | None:
-        """Of the latents."""
+        """Temperature of the latents."""
         return self.request.settings.temperature
 
     @property
     def seed(self) -> int | None:
-        """Of the noise field; None at temperature 0, where it says nothing."""
+        """Seed of the noise field; None at temperature 0, where it says nothing."""
         return self.request.settings.seed if self.request.settings.temperature else None
 
     def draw(self, dataset: str, scene: Scene) -> Drawn:

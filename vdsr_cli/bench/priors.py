@@ -54,7 +54,7 @@ _LOW_BIT_BINS = "32 bins that overlap a little flatter its likelihood, as publis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriorBenchRequest:
-    """What to score: the pictures of data sets, with each prior and seed; with ``weights``
+    """Scores to make: the pictures of data sets, with each prior and seed; with ``weights``
     importance weights beside the ELBO, 0 for none."""
 
     datasets: Sequence[Dataset]
@@ -135,7 +135,7 @@ def find_datasets(paths: Sequence[Path]) -> list[Dataset]:
 
 
 def notes_of(loaded: LoadedPrior) -> list[str]:
-    """What the reader of a prior's figures should know."""
+    """Notes for the reader of a prior's figures."""
     notes = []
     record = load_records().get(loaded.name)
     for score in record.scores if record else ():

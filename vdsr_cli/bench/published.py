@@ -1,4 +1,4 @@
-"""What is known of the usual sets, and what others have published on them: ``published.toml``."""
+"""Facts of the usual sets, and scores that others have published on them: ``published.toml``."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BicubicFigure:
-    """What bicubic enlargement gives on a set under a protocol."""
+    """The scores of bicubic enlargement on a set under a protocol."""
 
     protocol: str
     scale: int

@@ -1,4 +1,4 @@
-"""What a benchmark found: scores a picture, rows of their means, and the columns they stand in."""
+"""Results of a benchmark: scores a picture, rows of their means, the columns they stand in."""
 
 import csv
 import math
@@ -66,7 +66,7 @@ COLUMNS: tuple[Column, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureScore:
-    """What one method scored on one picture with one seed; ``scores`` by column key."""
+    """Scores of one method on one picture with one seed; ``scores`` by column key."""
 
     dataset: str
     picture: str
@@ -90,7 +90,7 @@ class PictureScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetScore:
-    """What one method scored on a dataset as a whole, with one seed."""
+    """Scores of one method on a dataset as a whole, with one seed."""
 
     dataset: str
     method: str
@@ -153,7 +153,7 @@ def json_number(value: float) -> float | str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetFacts:
-    """What a table says of its pictures; ``verified`` is None for a set that is not known."""
+    """Facts that a table tells of its pictures; ``verified`` is None for an unknown set."""
 
     name: str
     path: str

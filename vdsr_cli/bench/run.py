@@ -44,7 +44,7 @@ from vdsr_cli.weights.fetch import Progress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchRequest:
-    """What to score and how.
+    """Methods, data sets and settings of a benchmark.
 
     Attributes:
         paths: pictures and folders; see :mod:`vdsr_cli.bench.data`.
@@ -91,7 +91,7 @@ class BenchRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """What a caller may want to see on the way."""
+    """Calls for those who want to see a benchmark proceed."""
 
     on_start: Callable[[str, int], None] = lambda dataset, steps: None
     on_score: Callable[[PictureScore], None] = lambda score: None
@@ -140,7 +140,8 @@ def run_bench(
 
 
 def _tell_missing(learned: Learned, request: BenchRequest, report: Report, events: Events) -> None:
-    """What was asked for is a failure and keeps its column; of the rest, a note says how."""
+    """Reports missing metrics: those asked for as failures, which keep their columns, the others by
+    a note that says how to have them."""
     if request.metrics is None:
         if names := [metric.name for metric in LEARNED if metric.key in learned.missing]:
             report.notes.append(

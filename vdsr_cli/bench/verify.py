@@ -25,7 +25,7 @@ def dataset_facts(
     scale: int,
     insist: bool,
 ) -> DatasetFacts:
-    """What a dataset is, with bicubic verified.
+    """The facts of a dataset, with bicubic verified.
 
     Args:
         sizes: (width, height) of its HR files.

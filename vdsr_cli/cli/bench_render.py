@@ -1,4 +1,4 @@
-"""What ``vdsr bench`` shows: progress on stderr, tables on stdout."""
+"""The output of ``vdsr bench``: progress on stderr, tables on stdout."""
 
 import json
 import math
@@ -142,7 +142,7 @@ def _name(row: Row, facts: DatasetFacts) -> str:
 
 
 def caption(facts: DatasetFacts) -> str:
-    """What the figures stand on."""
+    """The conditions that the figures stand on."""
     verdicts = {
         True: f"bicubic verified against {facts.known_as}",
         False: f"bicubic is NOT what it is on {facts.known_as}",

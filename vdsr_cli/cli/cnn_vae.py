@@ -1,4 +1,4 @@
-"""``vdsr cnn-vae``: the small system of paper 004 on Fashion-MNIST, and its training."""
+"""``vdsr cnn-vae``: the small CNN-VAE (Weatherly) on Fashion-MNIST, and its training."""
 
 import json
 from enum import StrEnum

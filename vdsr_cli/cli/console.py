@@ -1,4 +1,4 @@
-"""What a person sees while pictures are made: progress on stderr, and nothing off a terminal.
+"""The console while pictures are made: progress on stderr, and nothing off a terminal.
 
 Results go to stdout also while progress is shown: see :func:`make_progress`.
 """
@@ -123,7 +123,7 @@ class TileProgress:
         self.progress.update(self.pictures, advance=1, description=told)
 
     def summary(self, unknown: int) -> str:
-        """What became of all, as in ``148 done, 2 failed, 3 skipped (unknown format)``."""
+        """The tally of all, as in ``148 done, 2 failed, 3 skipped (unknown format)``."""
         parts = [f"{self.ended['done']} done"]
         parts += [f"{self.ended['failed']} failed"] if self.ended["failed"] else []
         parts += [f"{self.ended['skipped']} skipped (exist)"] if self.ended["skipped"] else []

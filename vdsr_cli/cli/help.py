@@ -53,7 +53,7 @@ def plain(parameter: Any) -> str:
 
 
 def word(argument: Any) -> str:
-    """What stands for an argument in the usage line."""
+    """The word for an argument in the usage line."""
     name = str(argument.metavar or argument.name.upper())
     return f"{name}..." if argument.nargs == -1 and not name.endswith("...") else name
 

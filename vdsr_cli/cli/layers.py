@@ -124,7 +124,7 @@ def _print(distances: "LayerDistances") -> None:
 
 
 def _verdict(distances: "LayerDistances", scale: int) -> str:
-    """What the layers that an LR picture can decide leave open, and what leaves nothing."""
+    """How much the layers that an LR picture can decide leave open, and which leave nothing."""
     left, below = distances.left_open(scale), distances.negligible_from(scale)
     visible = f"x{scale}: {distances.visible_layers(scale)} layers have cells of {scale} and more"
     leave = "" if left is None else f" and leave {left:.2f} of {distances.curve(scale)[0][1]:.2f}"

@@ -41,7 +41,7 @@ class Dtype(StrEnum):
 
 
 class Pixels(StrEnum):
-    """What pixels are, given the latents."""
+    """How pixels follow from the latents."""
 
     mean = "mean"
     sample = "sample"

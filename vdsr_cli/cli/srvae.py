@@ -1,4 +1,4 @@
-"""``vdsr srvae``: the four operations of paper 002 on small crops of photographs, and scores."""
+"""``vdsr srvae``: four operations on small crops of photographs (Gatopoulos 2020), and scores."""
 
 import json
 from collections.abc import Mapping

@@ -101,7 +101,7 @@ class Degradation(StrEnum):
 
 
 class Symmetries(StrEnum):
-    """What crops undergo."""
+    """Symmetries that crops may undergo."""
 
     all = "all"
     mirror = "mirror"
@@ -173,7 +173,7 @@ def _train(
     conditioned_layers: ConditionedLayersOption = None,
     kl: KLOption = None,
     branch_from: Annotated[
-        Path | None, typer.Option(help="Another run's last.pt to go on from, steps counted on.")
+        Path | None, typer.Option(help="Another run's last.pt to resume from, steps counted on.")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Total steps, earlier legs included.")
@@ -356,7 +356,7 @@ for _objective, _help in OBJECTIVES.items():
 def _hyper_parameters(
     context: typer.Context, *, out: Path, branch_from: Path | None
 ) -> "TrainConfig":
-    """What was given of :class:`TrainConfig`, in front of the objective's defaults.
+    """The given fields of :class:`TrainConfig`, in front of the objective's defaults.
 
     ``context.params`` has what was typed; some versions of Typer make no paths of it.
     """

@@ -1,4 +1,4 @@
-"""What a person sees of a training run: one bar on a terminal, a line a row elsewhere."""
+"""The console of a training run: one bar on a terminal, a line a row elsewhere."""
 
 import shlex
 import signal
@@ -74,7 +74,7 @@ def _hours(seconds: float) -> str:
 
 @dataclass(slots=True)
 class TrainingProgress:
-    """What is shown of a run: a bar at each step on a terminal, a line a row elsewhere.
+    """Shows a run: a bar at each step on a terminal, a line a row elsewhere.
 
     Attributes:
         steps: of the whole run.
@@ -155,12 +155,12 @@ def training_progress(
 
 
 def tell_end(out: Path, progress: TrainingProgress) -> None:
-    """What there is now, how to go on, and how to make a model of it, on stderr."""
+    """Tells on stderr what there is now, how to resume, and how to make a model of it."""
     if not progress.has_begun:
         return
     print_note(f"{out} is at step {progress.step} of {progress.steps}")
     rest = "with more --steps" if progress.step >= progress.steps else "again"
-    print_note(f"the same command {rest} goes on from there")
+    print_note(f"the same command {rest} resumes from there")
     print_note(f"vdsr train export {shlex.quote(str(out))} -o FILE.safetensors makes a model")
 
 

@@ -17,7 +17,7 @@ _PANEL = "The papers' variants, on a published prior"
 
 
 class LRInto(StrEnum):
-    """What sees the LR activations."""
+    """The parts that see the LR activations."""
 
     both = "both"
     prior = "prior"
@@ -116,7 +116,7 @@ def variant_of(
     trained: str | None,
     target_bits: int | None,
 ) -> "Variant | None":
-    """What was asked for, or None where nothing was. Raises UsageError."""
+    """The variant asked for, or None where none was. Raises UsageError."""
     from vdsr_cli.models.vdvae_sr import Variant
 
     given = {

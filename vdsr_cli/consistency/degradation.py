@@ -173,7 +173,7 @@ def project(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
     """The nearest picture that degrades to ``lr``: sr + A+ (lr - A sr), A+ = A' (A A')^-1.
 
     (..., H, W) and (..., H / scale, W / scale) of one range; not clamped. This is CVDVAE's
-    consistency step (paper 003) with the degradation of the training pairs.
+    consistency step (Prost 2024) with the degradation of the training pairs.
     """
     return sr + degrade_adjoint(solve_gram(lr - degrade(sr, scale), scale), scale)
 

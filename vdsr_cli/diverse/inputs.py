@@ -1,4 +1,4 @@
-"""What a run of ``vdsr sample-diverse`` starts from: the noise of each sample, and the mask."""
+"""The inputs of a run of ``vdsr sample-diverse``: the noise of each sample, and the mask."""
 
 from pathlib import Path
 

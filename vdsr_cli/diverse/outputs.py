@@ -1,4 +1,4 @@
-"""What a run of ``vdsr sample-diverse`` writes: pictures, maps, the contact sheet, the report."""
+"""The outputs of ``vdsr sample-diverse``: pictures, maps, the contact sheet, the report."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +42,7 @@ class DoneSet:
 
     @property
     def label(self) -> str:
-        """What the set is called on sheets."""
+        """Name of the set on sheets."""
         return f"t {self.result.temperature:g}"
 
 
@@ -135,7 +135,7 @@ def measure_file(path: Path, lr: Tensor) -> tuple[float, float]:
 
 
 def colour_full(std: Tensor) -> float:
-    """What the brightest colour stands for: the deviation that one pixel in 200 exceeds."""
+    """The deviation that the brightest colour stands for: the one that one pixel in 200 exceeds."""
     step = max(1, std.numel() // 1_000_000)
     values = std.flatten()[::step]
     rank = max(1, round(0.995 * len(values)))

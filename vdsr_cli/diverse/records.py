@@ -1,4 +1,4 @@
-"""What ``vdsr sample-diverse`` is asked for, what its files are called, and what came of it."""
+"""The request, the file names and the result of ``vdsr sample-diverse``."""
 
 import re
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Pick:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the kept pictures are called."""
+        """Names of the kept pictures."""
         if self.kind == "farthest":
             return tuple(f"far{rank}" for rank in range(1, self.count + 1))
         return (self.kind,)
@@ -70,7 +70,7 @@ class Walk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiverseRequest:
-    """What to do with the picture.
+    """How to sample a picture, and what to write.
 
     Attributes:
         samples: how many; None for five, or all of ``from_latents``.
@@ -125,7 +125,7 @@ class DiverseRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetFiles:
-    """What one temperature's files are called; a map is None when it is not written."""
+    """Names of one temperature's files; a map is None when it is not written."""
 
     pictures: dict[str, Path]
     std_colours: Path | None = None
@@ -240,7 +240,7 @@ class SetResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiverseResult:
-    """What became of the picture; its fields are the keys of ``--json``."""
+    """The result for a picture; its fields are the keys of ``--json``."""
 
     input: str
     status: str = "done"

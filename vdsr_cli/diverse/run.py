@@ -100,7 +100,7 @@ def sample_diverse(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """What is drawn and written, settled before anything is."""
+    """Everything that is to be drawn and written, settled before anything is."""
 
     plan: UpscalePlan
     grid: LatentGrid

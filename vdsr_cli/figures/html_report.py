@@ -59,7 +59,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Report:
-    """What a page shows.
+    """The contents of a page.
 
     Attributes:
         title: the input's name.

@@ -1,4 +1,4 @@
-"""What a file says about its colours by code points or chromaticities, said by an ICC profile.
+"""Colours that a file states by code points or chromaticities, said by an ICC profile.
 
 PNG's cICP and AVIF's nclx name primaries and a transfer function by their numbers (ITU-T H.273);
 PNG's cHRM and gAMA give them as figures. Few formats have room for either, nearly all for an ICC

@@ -1,4 +1,4 @@
-"""What a file is, whether it may be read, and reading it."""
+"""Reading pictures: which kind a file is, whether it may be read, and its pixels."""
 
 import struct
 import threading
@@ -114,7 +114,7 @@ _KINDS: Final = (
 
 
 class Truncated(StrEnum):
-    """What becomes of a picture whose file ends too soon."""
+    """How a picture whose file ends too soon is treated."""
 
     refuse = "refuse"
     keep = "keep"
@@ -252,7 +252,7 @@ def _first_bytes(stream: BinaryIO) -> bytes:
 
 
 def _rest(stream: BinaryIO, max_pixels: int) -> bytes:
-    """What follows the header, as long as that may be of a picture of so many pixels."""
+    """The bytes that follow the header, as long as that may be of a picture of so many pixels."""
     most = max_pixels * _MOST_PIXEL_BYTES + _ROOM_BYTES
     rest = bytearray()
     # Asked for all at once, a stream makes room for all, however short it is.

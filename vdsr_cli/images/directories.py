@@ -43,7 +43,7 @@ _MOST_BYTES: Final = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What an entry holds, in the byte order of its file."""
+    """The value of an entry, in the byte order of its file."""
 
     kind: int
     count: int

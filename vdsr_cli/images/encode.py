@@ -31,7 +31,7 @@ _JPEG_SEGMENT_BYTES: Final = 65_500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Format:
-    """What a format can hold.
+    """The capabilities of a format.
 
     Attributes:
         channels: the counts it takes, of 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
@@ -190,7 +190,7 @@ def fit_levels(levels: NDArray[Any], format: str) -> NDArray[Any]:
 
 
 def open_coder(format: str, frame: Frame) -> tuple[SegmentCoder, tuple[str, ...]]:
-    """What encodes the rows of a picture, made to fit, in a segmented format.
+    """The coder for the rows of a picture, made to fit, in a segmented format.
 
     Returns:
         The coder, and notes on what of the metadata the format could not hold.

@@ -27,7 +27,7 @@ _CHANNELS: Final = {"LA": 2, "RGB": 3, "RGBA": 4}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JxlHeader:
-    """What a codestream says first.
+    """The header of a codestream.
 
     Attributes:
         width, height: pixels, as stored.

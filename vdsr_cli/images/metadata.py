@@ -61,7 +61,7 @@ _CONTENT_CREDENTIALS: Final = "its content credentials (C2PA) do not hold for th
 
 
 def stored_in(image: Image.Image, stream: BinaryIO, head: bytes) -> Stored:
-    """What an opened image of any format but PNG says.
+    """The metadata of an opened image of any format but PNG.
 
     Args:
         image: as Pillow opened it.
@@ -181,7 +181,7 @@ def carried(
     is_srgb: bool,
     source_format: str | None,
 ) -> tuple[Metadata, list[str]]:
-    """What is written into outputs, and a note on each thing that is not.
+    """The metadata that outputs get, and a note on each thing that is not.
 
     Args:
         stored: what the file says.

@@ -40,12 +40,12 @@ class Frame:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of the levels: (H, W, c), c = 1 grey, 2 with alpha, 3 RGB, 4 with alpha."""
+        """Shape of the levels: (H, W, c), c = 1 grey, 2 with alpha, 3 RGB, 4 with alpha."""
         return self.height, self.width, (1 if self.like.is_grey else 3) + self.has_alpha
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the levels."""
+        """Type of the levels."""
         return np.dtype(np.uint16 if self.like.bit_depth == 16 else np.uint8)
 
     @property

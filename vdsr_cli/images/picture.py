@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
-    """What a picture says beside its pixels, ready to be written into an output.
+    """Facts that a picture carries beside its pixels, ready to be written into an output.
 
     Attributes:
         bit_depth: bits a sample; 16 also for 12-bit and floating-point sources.

@@ -20,7 +20,7 @@ from vdsr_cli.images.segments import Segment
 _DISCARDED: Final = (
     "an unfinished output was discarded: damaged, or of other settings or another input"
 )
-_GO_ON: Final = "what is done is kept: the same command goes on from there"
+_GO_ON: Final = "what is done is kept: the same command resumes from there"
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def open_picture_file(
     """Opens a file for a picture whose rows arrive from top to bottom.
 
     The file takes its name at the end of the block, whole. Where the block fails, or the process
-    ends, after some seconds of work, a later run of the same identity goes on from the file's
+    ends, after some seconds of work, a later run of the same identity resumes from the file's
     ``next_row`` and ends with the same bytes; until then nothing is left.
 
     Args:

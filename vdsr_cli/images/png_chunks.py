@@ -46,7 +46,7 @@ def split_png(data: bytes) -> tuple[bytes, Stored]:
 
 
 def text_keyword(chunk: tuple[bytes, bytes]) -> str:
-    """What a text chunk is called."""
+    """The keyword of a text chunk."""
     return chunk[1].split(b"\0", 1)[0].decode("latin-1")
 
 
@@ -123,7 +123,7 @@ def _raw_profile(text: bytes) -> bytes:
 
 
 def _text(kind: bytes, body: bytes) -> bytes:
-    """What a text chunk holds behind its keyword, inflated."""
+    """The text of a chunk behind its keyword, inflated."""
     text = body.split(b"\0", 1)[1]
     if kind == b"zTXt":
         return _inflated(text[1:])

@@ -26,7 +26,7 @@ _UNITS_AN_INCH: Final = {2: 1.0, 3: 2.54}
 
 
 def why_rare(image: ImageFile.ImageFile) -> str | None:
-    """What Pillow reads wrongly, or not at all, of a TIFF that it has opened."""
+    """The part of an opened TIFF that Pillow reads wrongly, or not at all."""
     tags: Any = getattr(image, "tag_v2", {})
     if tags.get(_COMPRESSION) == _WEBP:
         return "its pixels are coded as WebP"

@@ -214,7 +214,7 @@ class Draft:
         os.fsync(self.file.fileno())
 
     def _read_journal(self) -> dict[str, Any] | None:
-        """What the journal says, empty where it makes no sense; None where there is none.
+        """The entries of the journal, empty where it makes no sense; None where there is none.
 
         Raises:
             OutputError: it is not ours.

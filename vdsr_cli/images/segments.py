@@ -2,7 +2,7 @@
 
     head | segment | segment | ... | tail
 
-No segment refers to another, so that a file can be gone on with behind any of them, and where the
+No segment refers to another, so that a file can be resumed behind any of them, and where the
 cuts lie depends on the size of the picture alone: however its rows arrive, the bytes are the same.
 """
 
@@ -45,7 +45,7 @@ class SegmentCoder(Protocol):
     rows_done: int
 
     def head(self) -> bytes:
-        """What stands before the segments: final after the last of them, always as long."""
+        """The bytes before the segments: final after the last of them, always as long."""
 
     def encoded(self, levels: NDArray[Any]) -> Segment:
         """The rows of one segment (rows_each, W, c)."""
@@ -54,10 +54,10 @@ class SegmentCoder(Protocol):
         """Takes note of the segment that is next in the file."""
 
     def tail(self) -> bytes:
-        """What stands behind the last segment."""
+        """The bytes behind the last segment."""
 
     def state(self) -> dict[str, Any]:
-        """What another coder of the same picture needs to go on, fit for JSON."""
+        """The state that another coder of the same picture resumes from, fit for JSON."""
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on behind the segments of the coder whose state this is."""

@@ -1,4 +1,4 @@
-"""What a file says beside its pixels, as it stands there: found, not yet cleaned."""
+"""Metadata as it stands in a file: found, not yet cleaned."""
 
 from dataclasses import dataclass, field
 from typing import Any

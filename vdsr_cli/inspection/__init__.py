@@ -1,4 +1,4 @@
-"""What has happened to a picture before it came here: is it clean, or noisy and compressed?
+"""The history of a picture, told by its pixels and its file: is it clean, or noisy and compressed?
 
 pixels ─► windows.py, 16 at most ─► estimates.py: noise, grid, ... ─┐
 a JPEG's luma table ─► its quality ─────────────────────────────────┴► verdict.py

@@ -1,4 +1,4 @@
-"""What the pixels of a picture tell of noise, blur and compression: tensors in, numbers out.
+"""Estimates from the pixels of a picture of noise, blur and compression: tensors in, numbers out.
 
 windows ─┬─► luma ─┬─► second differences both ways ─► noise: their deviation in blocks of 8x8
          │         ├─► the same at half the size ────► coarse: what texture has there, noise lacks
@@ -37,7 +37,7 @@ _PERIODS: Final = (5.0, 14.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimates:
-    """What was measured of a picture.
+    """Measurements of a picture.
 
     Attributes:
         noise: deviation of what is finer than texture's gradients, in grey levels of luma, at
@@ -73,7 +73,7 @@ class Estimates:
 
     @property
     def features(self) -> tuple[float, ...]:
-        """What a classifier goes by, deviations as logarithms."""
+        """The features of a classifier, deviations as logarithms."""
         levels = (*self.noise, *self.colour_noise, *self.coarse)
         logarithms = (math.log(level + 0.1) for level in levels)
         shares = (self.flat, self.clipped)

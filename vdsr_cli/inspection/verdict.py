@@ -58,7 +58,7 @@ def judge(estimates: Estimates | None, jpeg_quality: int | None) -> Verdict:
 
 
 def _words(estimates: Estimates) -> dict[str, str]:
-    """What is wrong with the pixels: cause and words."""
+    """The fault of the pixels: cause and words."""
     words = {
         "compression": "traces of compression",
         "noise": f"noise of {estimates.noise_level:.0f} grey levels",

@@ -76,7 +76,7 @@ class DISTS(nn.Module):
 
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> DistsFeatures:
-        """What is compared of a uint8 (3, H, W) picture, to be used several times."""
+        """The features that are compared of a uint8 (3, H, W) picture, to be used several times."""
         unit = (pixels.float() / 255).unsqueeze(0)
         standardised = (unit - self.mean) / self.spread
         return [unit, *tapped(self.backbone, BACKBONES["vgg"].taps, standardised)]

@@ -176,7 +176,7 @@ def fid_inception() -> nn.Sequential:
 
 
 class InceptionFeatures:
-    """What the Fréchet distance is taken of: 2048 numbers a picture.
+    """The features that the Fréchet distance is taken of: 2048 numbers a picture.
 
     Args:
         weights: safetensors with pytorch-fid's names; the classifier ``fc`` is not looked at.

@@ -28,7 +28,7 @@ class Paired(Protocol):
     """A distance of two pictures' features, which are computed once a picture."""
 
     def features(self, pixels: Tensor) -> list[Tensor]:
-        """What is compared of a uint8 (3, H, W) picture."""
+        """The features that are compared of a uint8 (3, H, W) picture."""
 
     def distance(self, one: list[Tensor], other: list[Tensor]) -> float:
         """Distance of two pictures' features."""

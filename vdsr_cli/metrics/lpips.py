@@ -49,11 +49,11 @@ class LPIPS(nn.Module):
 
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Features:
-        """What is compared of a uint8 (3, H, W) picture, to be used several times."""
+        """The features that are compared of a uint8 (3, H, W) picture, to be used several times."""
         return self.maps((pixels.float() / 127.5 - 1).unsqueeze(0))
 
     def maps(self, pictures: Tensor) -> Features:
-        """What is compared of pictures (B, 3, H, W) in [-1, 1]; differentiable."""
+        """The maps that are compared of pictures (B, 3, H, W) in [-1, 1]; differentiable."""
         x = (pictures - self.shift.to(pictures)) / self.spread.to(pictures)
         x = x.contiguous(memory_format=torch.channels_last)
         taps = [tap.float() for tap in tapped(self.backbone, self.taps, x)]

@@ -33,7 +33,7 @@ class PairwiseDistances:
 
 
 def mean_of_pairs(distances: Tensor) -> float:
-    """Average pairwise distance (APD, paper 003): the mean over all pairs; 0 for one sample."""
+    """Average pairwise distance (APD, Prost 2024): the mean over all pairs; 0 for one sample."""
     count = len(distances)
     return distances.sum().item() / (count * (count - 1)) if count > 1 else 0.0
 

@@ -46,12 +46,12 @@ class Bottleneck(nn.Module):
         return self.c4
 
     def hidden(self, x: Tensor) -> Tensor:
-        """What :attr:`last` is applied to."""
+        """The input of :attr:`last`."""
         h = conv_gelu(self.c1, F.gelu(x))
         return conv_gelu(self.c3, conv_gelu(self.c2, h))
 
     def context(self, y: Tensor) -> Tensor:
-        """What ``y``, the last of the input's channels, adds to the first convolution's output."""
+        """The part of the first convolution's output that ``y``, the last input channels, adds."""
         return F.conv2d(F.gelu(y), self.c1.weight[:, -y.shape[1] :], self.c1.bias)
 
     def beside(self, x: Tensor, context: Tensor) -> Tensor:
@@ -95,11 +95,11 @@ class Plain(nn.Module):
         return self.c2
 
     def hidden(self, x: Tensor) -> Tensor:
-        """What :attr:`last` is applied to."""
+        """The input of :attr:`last`."""
         return conv_relu(self.c1, x)
 
     def context(self, y: Tensor) -> Tensor:
-        """What ``y``, the last of the input's channels, adds to the first convolution's output."""
+        """The part of the first convolution's output that ``y``, the last input channels, adds."""
         return F.conv2d(y, self.c1.weight[:, -y.shape[1] :], self.c1.bias, padding=1)
 
     def beside(self, x: Tensor, context: Tensor) -> Tensor:
@@ -158,8 +158,8 @@ class TopDownBlock(nn.Module):
         latent_channels: channels of z.
         style: how its boxes are built.
         kernel: inner kernel of a bottleneck (1 at resolutions 1 and 2).
-        gated: whether LR activations can enter: x + gate_param * g (paper 000, equation 9).
-        lr_posterior: whether it has ``enc_y``, the head of q(z | x, lr) (paper 003, equation 12).
+        gated: whether LR activations can enter: x + gate_param * g (Chira 2022, eq. 9).
+        lr_posterior: whether it has ``enc_y``, the head of q(z | x, lr) (Prost 2024, eq. 12).
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class TopDownBlock(nn.Module):
         )
 
     def condition(self, x: Tensor, lr_activation: Tensor | None) -> Tensor:
-        """``x + gate * g`` (paper 000, equation 9); x itself without an LR activation."""
+        """``x + gate * g`` (Chira 2022, eq. 9); x itself without an LR activation."""
         if self.gate_param is None or lr_activation is None:
             return x
         gate = self.gate_param.to(x.dtype)
@@ -255,7 +255,7 @@ class TopDownBlock(nn.Module):
     def infer_lr_posterior(
         self, x: Tensor, activation: Tensor, lr_activation: Tensor, epsilon: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """CVDVAE's training pass (paper 003, equation 14): z from q(z | x, hr).
+        """CVDVAE's training pass (Prost 2024, eq. 14): z from q(z | x, hr).
 
         Returns the next state and KL(q(z | x, hr) || q(z | x, lr)), elementwise.
         """

@@ -1,4 +1,4 @@
-"""CNN-VAE (paper 004): a VAE whose latent picture is asked to be the LR picture.
+"""CNN-VAE (Weatherly): a VAE whose latent picture is asked to be the LR picture.
 
     hr (B, 1, 28, 28) ─► 2 convolutions, 32 maps of 7x7 ─► 2 linear layers ─► mu, sigma
     z = mu + sigma * zeta (B, 1, 14, 14), pulled towards lr ─► transposed convolution ─► ... ─► hr
@@ -122,7 +122,7 @@ class CNNVAE(nn.Module):
         return z if self.config.reading == "paper" else z.clamp(0, 1)
 
     def decode_logits(self, z: Tensor) -> Tensor:
-        """What the last sigmoid is applied to, (B, 1, 28, 28) float32, from z or lr."""
+        """Input of the last sigmoid, (B, 1, 28, 28) float32, from z or lr."""
         logits: Tensor = self.decoder(z).float()
         return logits.view(-1, 1, HR_SIZE, HR_SIZE)
 

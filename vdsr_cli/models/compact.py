@@ -55,7 +55,7 @@ RESIDUAL_SCALE = 0.1
 
 
 class CompactHierarchy(nn.Module):
-    """What every compact model is made of: HR encoder, stochastic layers, upsampling and head.
+    """The parts of every compact model: HR encoder, stochastic layers, upsampling and head.
 
     A subclass first adds the encoders of its own and then calls :meth:`_add_hierarchy`: the order
     of the modules is that of the optimiser's state in a run's checkpoint.

@@ -8,7 +8,7 @@
 
 All three have one :class:`~vdsr_cli.models.compact.CompactConfig`; the prior ignores its
 ``lr_blocks``, which are those of an LR encoder that is put on it. VDVAE-SR: Chira et al. 2022
-(paper 000). CVDVAE: Prost et al. 2024 (paper 003).
+(Chira 2022). CVDVAE: Prost 2024.
 """
 
 from collections.abc import Mapping
@@ -256,7 +256,7 @@ class CompactCVDVAE(AnySizeSampling, CompactHierarchy):
         return self.config.lr_multiple
 
     def forward(self, hr: Tensor, lr: Tensor, noise: NoiseSource) -> LatentKL:
-        """One training pass through the first k layers (paper 003, equations 13 and 14).
+        """One training pass through the first k layers (Prost 2024, eqs. 13 and 14).
 
         Args:
             hr: (B, 3, H, W) in [0, 1].

@@ -1,4 +1,4 @@
-"""CVDVAE: an LR encoder into the latents of a frozen VDVAE (Prost et al. 2024, paper 003).
+"""CVDVAE: an LR encoder into the latents of a frozen VDVAE (Prost 2024).
 
     lr ─► encoder_y ─► activations_y[resolution]
                           ▼
@@ -143,7 +143,7 @@ class CVDVAE(FixedSizeSampling, nn.Module):
 
     @property
     def hr_config(self) -> VDVAEConfig:
-        """Of the network that makes the HR picture."""
+        """Configuration of the network that makes the HR picture."""
         return self.config.prior
 
     def select_trainable(self) -> int:

@@ -1,4 +1,4 @@
-"""What a model promises those who use it; one that keeps the promise need not name it.
+"""The promises of a model to those who use it; one that keeps a promise need not name it.
 
     Sampler            p(hr | lr)    sample, means, pixels     upscale, sample-diverse, bench
     LikelihoodModel    p(hr | lr)    elbo_and_mean             bench, train

@@ -128,7 +128,7 @@ class Coupling(nn.Module):
         return (x + shift) * scale.exp(), _total(scale)
 
     def inverse(self, x: Tensor) -> Tensor:
-        """What :meth:`forward` made x of."""
+        """The inverse of :meth:`forward`."""
         if not self.is_checkerboard:
             kept, changed = self._halves(x)
             scale, shift = self._scale_and_shift(kept)
@@ -221,7 +221,7 @@ class FlowScale(nn.Module):
         return join_diagonals(main, other), log_det + more
 
     def inverse(self, x: Tensor) -> Tensor:
-        """What :meth:`forward` made x of."""
+        """The inverse of :meth:`forward`."""
         if self.next_block is not None:
             main, other = split_diagonals(x)
             x = squeeze(join_diagonals(self.next_block.inverse(main), other))
@@ -255,7 +255,7 @@ class RealNVP(nn.Module):
         self.flows = FlowScale(channels, spec, is_last=False)
 
     def log_prob(self, u: Tensor) -> Tensor:
-        """log N(f(u)) + log |det df/du| (paper 002, equation 2): (B, C, H, W) -> (B,) nats."""
+        """log N(f(u)) + log |det df/du| (Gatopoulos 2020, eq. 2): (B, C, H, W) -> (B,) nats."""
         base, log_det = self.flows.forward(u)
         return standard_log_prob(base) + log_det
 

@@ -27,7 +27,7 @@ class _Sampler(Protocol):
 
 
 class _Means:
-    """Of a model that samples a likelihood's parameters and turns them into pixels."""
+    """Means of a model that samples a likelihood's parameters and turns them into pixels."""
 
     def means(
         self: _Sampler,
@@ -42,7 +42,7 @@ class _Means:
 
 
 class LogisticPixels:
-    """Of a model whose likelihood is one logistic a colour: (B, 6 or 9, H, W)."""
+    """Pixels of a likelihood of one logistic a colour: (B, 6 or 9, H, W)."""
 
     pixel_noise_channels = 3
     """Channels of logistic noise that a draw of the pixels takes."""
@@ -53,11 +53,11 @@ class LogisticPixels:
 
 
 class MixturePixels:
-    """Of a model whose likelihood is a mixture of K discretised logistics: (B, 10 K, H, W)."""
+    """Pixels of a likelihood that mixes K discretised logistics: (B, 10 K, H, W)."""
 
     @property
     def hr_config(self) -> VDVAEConfig:
-        """Of the network that makes the HR picture."""
+        """Configuration of the network that makes the HR picture."""
         raise NotImplementedError
 
     @property
@@ -81,14 +81,14 @@ class MixturePixels:
 
 
 class AnySizeSampling(LogisticPixels, _Means):
-    """Of a convolutional model: it sees as much of the picture as it is given."""
+    """Sampling from a convolutional model: it sees as much of the picture as it is given."""
 
     fixed_tile: int | None = None
     """The only side that LR inputs may have; None where any multiple of ``lr_multiple`` will do."""
 
 
 class FixedSizeSampling(MixturePixels, _Means):
-    """Of a model of the published shape: it knows one picture size and sees a tile as a picture.
+    """Sampling from a model of the published shape, which sees a tile as a picture of its one size.
 
     Its maps of fixed size lie where they lie in each tile, and the latents of its 1x1 top are one
     for a whole tile. Tiles start on the next coarsest latent's cells, whose noise they share.

@@ -1,4 +1,4 @@
-"""srVAE (paper 002): a VAE of a picture and of its own LR version.
+"""srVAE (Gatopoulos 2020): a VAE of a picture and of its own LR version.
 
     p(hr, lr, z, u) = p(hr | lr, z) p(z | lr, u) p(lr | u) p(u)
     q(z, u | hr)    = q(z | hr) q(u | lr),  lr = d(hr)
@@ -83,7 +83,7 @@ class Gaussian:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The parts of the ELBO (paper 002, equation 6), each (B,) in nats per picture.
+    """The parts of the ELBO (Gatopoulos 2020, eq. 6), each (B,) in nats per picture.
 
     Attributes:
         nll_x, nll_y: -log p(hr | lr, z) and -log p(lr | u), the paper's -RE.
@@ -180,12 +180,12 @@ class SRVAE(AnySizeSampling, nn.Module):
 
     @property
     def u_shape(self) -> LatentShape:
-        """Of u."""
+        """Shape of the latent u."""
         return self.latent_shapes[0]
 
     @property
     def z_shape(self) -> LatentShape:
-        """Of z."""
+        """Shape of the latent z."""
         return self.latent_shapes[1]
 
     def _seen(self, tensor: Tensor) -> Tensor:
@@ -205,11 +205,11 @@ class SRVAE(AnySizeSampling, nn.Module):
         return Gaussian.of(self.p_z(self._seen(lr), self._seen(u)))
 
     def lr_parameters(self, u: Tensor) -> Tensor:
-        """Of p(lr | u): (B, 10 K, h, w), as :mod:`vdsr_cli.models.dmol` takes them."""
+        """Parameters of p(lr | u), (B, 10 K, h, w), for :mod:`vdsr_cli.models.dmol`."""
         return to_dmol(self.p_y(u))
 
     def hr_parameters(self, lr: Tensor, z: Tensor) -> Tensor:
-        """Of p(hr | lr, z): (B, 10 K, H, W), as :mod:`vdsr_cli.models.dmol` takes them."""
+        """Parameters of p(hr | lr, z), (B, 10 K, H, W), for :mod:`vdsr_cli.models.dmol`."""
         unit, parameters = self.config.residual_unit, self.p_x(self._seen(lr), self._seen(z))
         if unit is None:
             return to_dmol(parameters)

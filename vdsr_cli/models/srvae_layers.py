@@ -1,4 +1,4 @@
-"""The layers of srVAE (paper 002, figure 4): weight-normed convolutions, DenseNets, attention.
+"""Layers of srVAE (Gatopoulos 2020, figure 4): weight-normed convolutions, DenseNets, attention.
 
 Module names are those of the published state dicts (``core_nn``, ``dense_block``, ``ca_block``,
 ``conv``). The convolutions are linear: the only activation is the ELU over each concatenation, so

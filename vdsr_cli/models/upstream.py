@@ -102,7 +102,7 @@ def check_published(name: str, shapes: Shapes) -> tuple[str, ...]:
 
 
 def encoder_defect(lacking: Iterable[str]) -> str:
-    """What :func:`check_published` found, for a person: the blocks concerned and what follows."""
+    """Words for what :func:`check_published` found: the blocks concerned and what follows."""
     parts = dict.fromkeys(".".join(key.split(".")[:3]) for key in lacking)
     return (
         f"its encoder is not whole ({_brief(list(parts), 4)}): it can generate, "
@@ -111,7 +111,7 @@ def encoder_defect(lacking: Iterable[str]) -> str:
 
 
 def published_defect(architecture: str, config: Mapping[str, Any], shapes: Shapes) -> str | None:
-    """What a published prior's file lacks, for a person; None of a whole one, or of another.
+    """Words for the part that a published prior's file lacks; None of a whole one, or of another.
 
     Raises:
         WeightsError: a file that cannot even generate.

@@ -114,7 +114,7 @@ class OutNet(nn.Module):
         self.out_conv = nn.Conv2d(width, CHANNELS_PER_COMPONENT * num_mixtures, 1)
 
     def forward(self, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-        """Of ``x * gain + bias``, both (1, width, 1, 1), which the convolution takes in."""
+        """Convolves ``x * gain + bias``, both (1, width, 1, 1), which the convolution takes in."""
         with torch.autocast(x.device.type, enabled=False):
             weight, own_bias = self.out_conv.weight.float(), cast(Tensor, self.out_conv.bias)
             moved = own_bias.float() + F.conv2d(bias.float(), weight).flatten()

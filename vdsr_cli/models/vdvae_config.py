@@ -1,4 +1,4 @@
-"""What a VDVAE is made of: layer strings, configurations, the five published models.
+"""The configuration of a VDVAE: layer strings, configurations, the five published models.
 
 **Layer strings.** ``"64x3,64d2,32x2"`` and ``"1x2,4m1,4x3"``: comma-separated items ``RxN``, N
 blocks at resolution R; ``RmM``, one block at R whose input receives the state of resolution M,

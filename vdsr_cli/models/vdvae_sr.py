@@ -1,4 +1,4 @@
-"""VDVAE-SR: a VDVAE whose prior sees the low-resolution picture (Chira et al. 2022, paper 000).
+"""VDVAE-SR: a VDVAE whose prior sees the low-resolution picture (Chira 2022).
 
     lr ─► LR encoder ─► g[64], g[32], g[16], g[8], g[4], g[1]
                            │ gate   one per block and channel, zero at the start
@@ -245,7 +245,7 @@ class VDVAESR(FixedSizeSampling, nn.Module):
 
     @property
     def hr_config(self) -> VDVAEConfig:
-        """Of the network that makes the HR picture."""
+        """Configuration of the network that makes the HR picture."""
         return self.config.prior
 
     @property
@@ -292,7 +292,7 @@ class VDVAESR(FixedSizeSampling, nn.Module):
     def _conditioned(
         self, block: TopDownBlock, x: Tensor, activation: Tensor, g: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What a block's prior sees, the HR activation, and the state that its posterior sees."""
+        """Input of a block's prior, the HR activation, and the state that its posterior sees."""
         conditioned, where = block.condition(x, g), self.config.lr_into
         if where == "posterior":
             return x, block.condition(activation, g), x

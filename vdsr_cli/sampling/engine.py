@@ -169,7 +169,7 @@ def fitting(
 
 @lru_cache(maxsize=2)
 def _tile_bytes(model: Sampler, tile: int, runtime: Runtime) -> int:
-    """What a sample of one tile takes of a card's memory; measured once for each model."""
+    """Bytes of a card's memory that a sample of one tile takes; measured once for each model."""
     device, side = runtime.device, tile * model.scale
     lr = torch.zeros(1, 3, tile, tile, device=device)
 
@@ -184,7 +184,7 @@ def _tile_bytes(model: Sampler, tile: int, runtime: Runtime) -> int:
 
 
 def limits_of(model: Sampler, plan: PicturePlan) -> tuple[str, ...]:
-    """What a model of one picture size cannot do for a picture: notes for the user."""
+    """The limits of a model of one picture size for a picture: notes for the user."""
     if model.fixed_tile is None:
         return ()
     side = model.fixed_tile
@@ -285,7 +285,7 @@ class _Band:
         return strip
 
     def _cropped(self, row: int) -> Strip | None:
-        """What a row of tiles has finished of the picture."""
+        """The part of the picture that a row of tiles has finished."""
         padding, scale, rows = self.plan.padding, self.scale, self.plan.finished_by(row)
         if not rows:
             return None
@@ -348,7 +348,7 @@ class _TileDrawer:
         self.batch //= 2
 
     def _smaller_tile(self) -> str:
-        """What to try where one tile is too much: half the tile, if the overlap allows."""
+        """A hint for where one tile is too much: half the tile, if the overlap allows."""
         cell, fixed = self.model.lr_multiple, self.model.fixed_tile
         tile, overlap = tiles_for(
             self.settings.tile, self.settings.overlap, cell=cell, fixed_tile=fixed

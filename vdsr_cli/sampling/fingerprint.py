@@ -1,4 +1,4 @@
-"""What the bytes of an output depend on, as one hash: by it a run knows what it may go on with."""
+"""Everything that an output's bytes depend on, as one hash: a run resumes files that have it."""
 
 import hashlib
 import json

@@ -52,7 +52,7 @@ class LatentGrid:
         return noise.normal(shape.layer, *self.positions(shape), shape.channels)
 
     def size(self, shape: LatentShape) -> tuple[int, int, int]:
-        """What :meth:`draw` gives, as a shape."""
+        """Shape of the noise that :meth:`draw` gives."""
         if shape.is_global:
             return 1, 1, shape.channels
         return self.height // shape.cell, self.width // shape.cell, shape.channels

@@ -48,7 +48,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class UpscalePlan:
-    """What is settled about a picture before anything is sampled.
+    """Everything that is settled about a picture before anything is sampled.
 
     Attributes:
         model: placed by the runtime.

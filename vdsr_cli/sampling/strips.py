@@ -46,7 +46,7 @@ class StripSource:
         return max(i for i, top in enumerate(self.tops[:-1]) if top <= row)
 
     def rows_from(self, row: int) -> Iterator[tuple[int, Tensor]]:
-        """What lies from a row on: the row that each piece begins with, and the piece."""
+        """The pieces from a row on: the row that each piece begins with, and the piece."""
         if row == self.height:
             return
         first = self.strip_of(row)

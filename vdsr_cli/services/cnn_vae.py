@@ -33,7 +33,7 @@ _SHOWN_PX = 112
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CNNVAETrainRequest:
-    """What to train on what.
+    """A training run of a CNN-VAE: data, network, settings.
 
     Attributes:
         data: folder with the idx files.
@@ -138,7 +138,7 @@ def score_cnn_vae(model: CNNVAE, data: Path, *, limit: int | None = None) -> dic
 
 @torch.inference_mode()
 def pictures_of(model: CNNVAE, hr: Tensor, lr: Tensor) -> dict[str, Tensor]:
-    """What is made of a batch, by method, each (B, 1, 28, 28) uint8; see :func:`score_cnn_vae`."""
+    """Pictures made of a batch, by method, each (B, 1, 28, 28) uint8; see :func:`score_cnn_vae`."""
     return {
         "bicubic": torch.stack([bicubic(picture, SCALE) for picture in lr]),
         "super_resolution": to_levels(model.decode(to_unit_range(lr))),

@@ -38,7 +38,7 @@ whose system kills what asks for too much instead of saying so."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
-    """What to draw.
+    """How many pictures to draw, and how.
 
     Attributes:
         count: samples 0 to count - 1.
@@ -65,7 +65,7 @@ class GenerateRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateResult:
-    """What was done; ``width`` and ``height`` are those of one picture."""
+    """The result of a run; ``width`` and ``height`` are those of one picture."""
 
     model: str
     status: Literal["done", "skipped"]
@@ -151,7 +151,7 @@ def size_of(loaded: LoadedPrior, request: GenerateRequest) -> tuple[int, int]:
 
 
 def output_paths(naming: Naming, name: str, count: int) -> list[Path | None]:
-    """What is written: one grid, or in a folder one file a sample. None is standard output."""
+    """The files to write: one grid, or in a folder one file a sample. None is standard output."""
     stem = name.removesuffix(".safetensors").rstrip("/").rpartition("/")[2]
     if naming.is_stdout:
         return [None]
@@ -271,7 +271,7 @@ def _draw(
 
 
 def columns_of(request: GenerateRequest) -> int:
-    """Of the grid, no more than there are pictures."""
+    """Columns of the grid, no more than there are pictures."""
     return min(request.count, request.columns or math.ceil(math.sqrt(request.count)))
 
 

@@ -1,4 +1,4 @@
-"""Which layer of an unconditional VDVAE decides what: paper 003, appendix A.
+"""Which layer of an unconditional VDVAE decides what: Prost 2024, appendix A.
 
     code i:   z ~ p(z), its first k layers kept
     draws l:  x_l ~ p(x | z_<k)                                                     (17)
@@ -33,7 +33,7 @@ DEFAULT_SIZE_PX = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayersRequest:
-    """What is measured.
+    """The measurements to make.
 
     Attributes:
         scales: the factors s.

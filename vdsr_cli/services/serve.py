@@ -36,7 +36,7 @@ _ROWS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawRequest:
-    """What a visitor asks of a picture.
+    """The settings that a visitor asks for.
 
     Attributes:
         title: what the picture is called.
@@ -181,7 +181,7 @@ def _view(
     request: DrawRequest,
     address: str,
 ) -> dict[str, Any]:
-    """What the viewer shows, and the files to download under the names of the command line."""
+    """The layers of the viewer, and the files to download under the names of the command line."""
     width, height, tag = drawn.mean.width, drawn.mean.height, scale_tag(loaded.model.scale)
     shown = [name for name in files if name not in ("input.png", "std.png")]
     deviation = f"up to {255 * colour_full(drawn.std):.1f} of 255"

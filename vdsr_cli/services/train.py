@@ -115,7 +115,7 @@ def _is_replayed(request: TrainRequest, model: nn.Module, runtime: Runtime) -> b
 
 
 def _leg(request: TrainRequest, world: World, runtime: Runtime) -> dict[str, Any]:
-    """What the model card says of this leg."""
+    """Facts of this leg for the model card."""
     started_from = request.start_from or request.prior
     return {
         "command": command_line(),
@@ -166,7 +166,7 @@ def _decoded(request: TrainRequest, sources: tuple[Path, ...], model: nn.Module)
 
 
 def _validator(request: TrainRequest, trainer: Trainer, runtime: Runtime) -> Validator | None:
-    """What scores and draws the model: on the validation pictures, or draws the training's."""
+    """Scores and draws the model on validation pictures, or only draws the training's."""
     if not trainer.world.is_first:
         return None
     store = _decoded(request, request.val, trainer.model) if request.val else trainer.store

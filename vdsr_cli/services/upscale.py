@@ -43,7 +43,7 @@ _MOST_ENCODERS: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpscaleRequest:
-    """What to do with each picture.
+    """How to upscale each picture.
 
     Attributes:
         scale: output size over input size, 1 to 16.
@@ -71,7 +71,7 @@ class UpscaleRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpscaleResult:
-    """What became of one picture; its fields are the keys of ``--json``."""
+    """The result for one picture; its fields are the keys of ``--json``."""
 
     input: str
     output: str | None = None
@@ -100,7 +100,7 @@ class UpscaleResult:
 def plan_picture(
     picture: Picture, loaded: LoadedModel, request: UpscaleRequest, runtime: Runtime
 ) -> UpscalePlan:
-    """What a request means for a picture."""
+    """The plan of a request for a picture."""
     return plan_upscale(
         picture,
         loaded,

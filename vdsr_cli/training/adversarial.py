@@ -202,7 +202,7 @@ class AdversarialPhase:
         return SampleTerms(loss, figures, target, samples.detach()[::SAMPLES], base)
 
     def _distance(self, samples: Tensor, maps: list[Tensor]) -> Tensor:
-        """Of the two samples of each picture, by the weighted terms that punish it."""
+        """Distance of the two samples of each picture, by the weighted terms that punish it."""
         apart = self.perceptual.distances([m[::2] for m in maps], [m[1::2] for m in maps]).mean()
         l1 = (samples[::2] - samples[1::2]).abs().mean()
         return self.config.l1_weight * l1 + self.config.perceptual_weight * apart
@@ -220,7 +220,7 @@ class AdversarialPhase:
         step_if(self.optimizer, is_good)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps; the averages of spectral norm are in it."""
+        """State for a checkpoint; the averages of spectral norm are in it."""
         return {
             "discriminator": self.discriminator.state_dict(),
             "discriminator_optimizer": self.optimizer.state_dict(),

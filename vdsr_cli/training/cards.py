@@ -65,7 +65,7 @@ def card_facts(
 
 
 def curve_summary(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Of each figure of the log its first, last and best value."""
+    """The first, last and best value of each figure of the log."""
     summary = {}
     for key in ("loss", "distortion_bits", "rate_bits", "mean_l1", "val_bits"):
         values = [row[key] for row in rows if row.get(key)]

@@ -2,7 +2,7 @@
 
     alpha BCE(hr, decode(z)) + (1 - alpha) BCE(lr, z)  [+ weight BCE(hr, decode(lr))]
 
-(paper 004, equations 9 to 11.) Equation 12 is printed as ``-sum x_i + log x_j``; the binary cross
+(Weatherly, eqs. 9 to 11.) Equation 12 is printed as ``-sum x_i + log x_j``; the binary cross
 entropy that it names is ``-x_i log x_j - (1 - x_i) log(1 - x_j)``. The last term is ours: it trains
 the decoder on what super-resolution gives it. The mean over pixels is taken of each term, so that
 alpha weighs pictures of different sizes alike.
@@ -45,7 +45,7 @@ class CNNVAETrainConfig(TrainConfig):
 
 
 def default_config(reading: str, **given: float | int) -> CNNVAETrainConfig:
-    """What a run of a reading begins with, behind what was given.
+    """The configuration of a run of a reading, behind the fields that were given.
 
     The paper's: 2,500 batches of 100 at alpha 0.75 and 500 at 0.25, Adam at 5e-6. The corrected
     one's rate is several hundred times as large: at the paper's, 3,000 steps hardly move.

@@ -1,4 +1,4 @@
-"""What a run is told: its hyper-parameters, and what happens beside its steps."""
+"""The configuration of a run: its hyper-parameters, and what happens beside its steps."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -105,7 +105,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """What happens beside the steps.
+    """Actions beside the steps.
 
     Attributes:
         save_every, log_every, validate_every: steps; validate_every 0 is never.

@@ -37,8 +37,8 @@ SYMMETRIES: Mapping[str, tuple[bool, bool, bool]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropSpec:
-    """What a batch is: ``batch`` squares of ``lr_size`` LR pixels at ``scale``, each under one of
-    the ``symmetries`` of :data:`SYMMETRIES`."""
+    """A batch: ``batch`` squares of ``lr_size`` LR pixels at ``scale``, each under one of the
+    ``symmetries`` of :data:`SYMMETRIES`."""
 
     batch: int
     lr_size: int
@@ -151,7 +151,7 @@ class PictureStore:
 
     @property
     def facts(self) -> dict[str, float]:
-        """What tells this store from another: how many pictures and copies of them, and pixels."""
+        """Facts that tell this store from another: pictures with their copies, and pixels."""
         return {"copies": len(self.sizes), "pixels": len(self.hr)}
 
     def batch(

@@ -375,7 +375,7 @@ class Trainer:
             write_checkpoint(self.folder, state, name=MEAN)
 
     def _state(self) -> dict[str, Any]:
-        """What every checkpoint has: the average, step, configurations, legs."""
+        """The state of every checkpoint: the average, step, configurations, legs."""
         self.legs[-1]["to_step"] = self.step
         self.legs[-1]["seconds"] = round(time.monotonic() - self._started, 1)
         return {

@@ -1,11 +1,11 @@
-"""What is minimised: the objectives, in bits per dimension of the HR picture.
+"""The objectives that are minimised, in bits per dimension of the HR picture.
 
     vdvae     distortion + rate                              the prior p(hr), Child 2021
               + weight * L1 with the layers finer than the LR picture at their means
-    cvdvae    sum over i < k of KL(q(z_i | hr) || q(z_i | lr))    paper 003, equation 14
-    vdvae-sr  distortion + rate, given lr                    paper 000, equation 11
+    cvdvae    sum over i < k of KL(q(z_i | hr) || q(z_i | lr))    Prost 2024, eq. 14
+    vdvae-sr  distortion + rate, given lr                    Chira 2022, eq. 11
               + weight * L1 of the mean path on [-1, 1]
-    srvae     distortion + rate of hr and lr together        paper 002, equation 6
+    srvae     distortion + rate of hr and lr together        Gatopoulos 2020, eq. 6
               + weight * L1 of the mean path on [-1, 1]
 
 The L1 term trains what temperature 0 shows, the picture at the prior's means, of which the ELBO
@@ -177,5 +177,5 @@ def _from_elbo(elbo: Elbo, hr: Tensor, mean_weight: float, mean_l1: Tensor) -> L
 
 
 def _bits_per_dimension(hr: Tensor) -> float:
-    """What one nat per picture (B, 3, H, W) is in bits per dimension."""
+    """One nat per picture (B, 3, H, W) in bits per dimension."""
     return 1 / (hr[0].numel() * math.log(2))

@@ -1,10 +1,10 @@
-"""What a model of the published shape is trained with: the papers' and released codes' figures.
+"""Hyper-parameters for models of the published shape: the papers' and released codes' figures.
 
     cvdvae      AdamW 1e-4, decay 0.01, betas (0.9, 0.999), batch 4, EMA 0.9999, no clipping
-                (released code of paper 003; 48 hours on 4 GPUs)
+                (released code of Prost 2024; 48 hours on 4 GPUs)
     vdvae-sr    AdamW 1.5e-4 after 100 steps, decay 0.01, betas (0.9, 0.9), EMA 0.999, batch 1,
                 100,000 steps; clipping and skipping of the prior's own training
-                (released code of paper 000; its text has 5e-4)
+                (released code of Chira 2022; its text has 5e-4)
 
 Published norms are those of nats, ours of bits per dimension, so they are divided by ln 2. The ELBO
 and the KL are the whole loss: the mean path's L1 is ours and off unless asked for. The priors know
@@ -21,7 +21,7 @@ from vdsr_cli.models.vdvae_config import PUBLISHED, VDVAEConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedShape:
-    """What hyper-parameters depend on: the prior's network and the LR picture's side."""
+    """The shape that hyper-parameters depend on: the prior's network and the LR picture's side."""
 
     prior: VDVAEConfig
     lr_size: int

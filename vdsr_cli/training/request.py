@@ -1,4 +1,4 @@
-"""What a training run is asked for."""
+"""The request for a training run."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from vdsr_cli.training.config import Row, TrainConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest:
-    """What to train on what.
+    """A training run: data, network, settings.
 
     Attributes:
         sources: picture files and folders.

@@ -40,7 +40,7 @@ _LOCK = "run.lock"
 
 
 def run_files(folder: Path) -> list[Path]:
-    """What a training writes into its folder."""
+    """The files that a training writes into its folder."""
     return [folder / name for name in (LAST, PREVIOUS, MEAN, LOG, CURVES)]
 
 
@@ -151,7 +151,7 @@ def _replace_by_copy(target: Path, source: Path) -> None:
 
 
 def prepare_folder(folder: Path, step: int) -> None:
-    """Makes the folder ready for a run that goes on from ``step``.
+    """Makes the folder ready for a run that resumes from ``step``.
 
     Log rows of steps that were lost with the process are taken out, as they will come again, and
     so are lines that are no rows and the unfinished files of a killed process.

@@ -1,4 +1,4 @@
-"""What a training run starts from: a preset, finished weights, or a pretrained prior."""
+"""The network that a run starts from: a preset, finished weights, or a pretrained prior."""
 
 from dataclasses import replace
 from pathlib import Path

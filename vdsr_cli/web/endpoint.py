@@ -65,7 +65,7 @@ _STATUS: Final[Mapping[type[VdsrError], int]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one server takes on.
+    """Bounds of what one server takes on.
 
     Attributes:
         upload_bytes: of one picture's file.
@@ -120,7 +120,7 @@ class Draw:
             pass
 
     def _wanted(self, query: QueryParams) -> tuple[ModelSource, DrawRequest]:
-        """What gives the picture its model, and what is asked of it. Raises UsageError."""
+        """The source of the picture's model, and the settings asked for. Raises UsageError."""
         wanted = DrawRequest(
             title=query.get("name", "")[:_LONGEST_NAME] or "upload",
             batch_size=self.limits.batch_size,

@@ -44,7 +44,7 @@ def is_loopback(sock: socket.socket) -> bool:
 
 
 def trusted_hosts(sock: socket.socket) -> tuple[str, ...]:
-    """What requests may call this server: on loopback only names of loopback."""
+    """The names by which requests may call this server: on loopback only names of loopback."""
     if not is_loopback(sock):
         return ("*",)
     return (*_LOCAL_NAMES, sock.getsockname()[0])

@@ -33,7 +33,7 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What is known of one cached file.
+    """The facts of one cached file.
 
     Args:
         source: the address that the source file came from.
@@ -70,7 +70,7 @@ class CacheEntry:
 
     @property
     def notes(self) -> Path:
-        """What the download under way is of."""
+        """Notes on the download under way."""
         return self.folder / f"{self.stem}.part.json"
 
     @property

@@ -62,7 +62,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Download:
-    """What to fetch.
+    """A file to fetch.
 
     Args:
         url: where it is.
@@ -117,7 +117,7 @@ def fetch(
 ) -> Fetched:
     """Download to the file ``part``, going on from where an earlier run broke off.
 
-    On failure ``part`` stays for the next run, if that can go on with it. Raises WeightsError.
+    On failure ``part`` stays for the next run, if that can resume it. Raises WeightsError.
     """
     check_url(download.url, allow_http=download.allow_http)
     patience = Patience.from_environment() if patience is None else patience
@@ -207,7 +207,7 @@ def _refusal(url: str, status: int) -> WeightsError:
 
 
 def _network_error(url: str, error: Exception) -> Exception:
-    """What to raise for a failure of the network: transient, unless a certificate is wrong."""
+    """The error for a failure of the network: transient, unless a certificate is wrong."""
     reason = getattr(error, "reason", error)
     if isinstance(reason, ssl.SSLCertVerificationError):
         return WeightsError(

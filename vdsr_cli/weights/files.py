@@ -44,7 +44,7 @@ _MAX_DIMENSIONS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorFacts:
-    """What a header says of one tensor."""
+    """The facts of one tensor in a header."""
 
     dtype: str
     shape: tuple[int, ...]

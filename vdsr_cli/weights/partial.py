@@ -47,7 +47,7 @@ class PartialFile:
     ) -> None:
         self.close()
         if error is not None and not (self.etag and self._size_on_disk()):
-            discard(self.path)  # nothing that could be gone on with
+            discard(self.path)  # nothing that could be resumed
 
     def close(self) -> None:
         """Let go of the file; what is in it stays."""
@@ -84,7 +84,7 @@ class PartialFile:
         return self._file
 
     def _size_on_disk(self) -> int:
-        """What is in the file: more than ``size`` where a full disk cut a chunk."""
+        """Bytes in the file: more than ``size`` where a full disk cut a chunk."""
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def _read_notes(self) -> None:

@@ -96,7 +96,7 @@ def read_pickle(path: Path) -> "dict[str, Tensor]":
 
 
 def load_plain(path: Path, device: "torch.device | str" = "cpu", *, mmap: bool = False) -> Any:
-    """What torch.load makes of a pickle of tensors, numbers and texts, in memory that its size
+    """Loads a pickle of tensors, numbers and texts, in memory that its size
     bounds; with ``mmap`` tensors are read when they are looked at.
 
     Raises:

@@ -46,7 +46,7 @@ class ResolvedWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
-    """What to get, and how: the arguments of :func:`resolve`, settled."""
+    """A resolved request: the arguments of :func:`resolve`, settled."""
 
     source: Source
     record: WeightsRecord | None
