@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vdsr_cli.models.widening import coupled
 from vdsr_cli.services.train import export, train
 from vdsr_cli.training.data import PictureStore
 from vdsr_cli.training.loop import TrainConfig, Trainer, vdvae_sr_losses
@@ -36,10 +37,10 @@ def pictures(tmp_path):
 def trainer(pictures, tmp_path, make_tiny):
     """``trainer("name", steps=6, ...)``: a trainer of the tests' model in its own folder."""
 
-    def make(name: str, **options) -> Trainer:
+    def make(name: str, model=None, **options) -> Trainer:
         store = PictureStore(sorted(pictures.iterdir()), scale=4, min_lr_size=8)
         return Trainer(
-            make_tiny().requires_grad_(True).train(),
+            (model or make_tiny()).requires_grad_(True).train(),
             store,
             dataclasses.replace(CONFIG, **options),
             tmp_path / name,
@@ -222,6 +223,23 @@ def test_other_weights_are_blended_in(trainer, tmp_path, vdsr):
     assert checkpoint.metadata["blend"] == {"other": 0.25}
     for name, value in checkpoint.state.items():
         expected = 0.75 * runs[0].ema[name] + 0.25 * runs[1].ema[name]
+        torch.testing.assert_close(value, expected.to(torch.bfloat16), msg=name)
+
+
+def test_a_blend_with_a_model_that_couples_no_colours_keeps_the_coupling(
+    trainer, make_tiny, tmp_path, vdsr
+):
+    runs = [trainer("one", coupled(make_tiny())), trainer("other", seed=1)]
+    for one in runs:
+        run(one)
+    out = tmp_path / "m.safetensors"
+    ended = vdsr("train", "export", runs[0].folder, "-o", out, "--blend", f"{runs[1].folder}=0.25")
+    assert ended.code == 0, ended.err
+    state = read_safetensors(out).state
+    assert state["coupling.bias"].any() and state["coupling.weight"].any()
+    for name, value in state.items():
+        others = runs[0].ema if name.startswith("coupling.") else runs[1].ema
+        expected = 0.75 * runs[0].ema[name] + 0.25 * others[name]
         torch.testing.assert_close(value, expected.to(torch.bfloat16), msg=name)
 
 

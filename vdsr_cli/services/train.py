@@ -241,7 +241,8 @@ def export(
         checkpoint: a run's ``last.pt``.
         out: the safetensors file.
         card: facts to add; the run's own come along.
-        blend: names, files or runs of the same network, and the share of each in the weights.
+        blend: names, files or runs of the same network, and the share of each in the weights;
+            the run's coupling of the colours stays whole where another has none.
         existing: what becomes of files that are there.
 
     Raises:
@@ -279,7 +280,8 @@ def _blended(state: Mapping[str, Tensor], blend: Mapping[str, float]) -> dict[st
         raise UsageError("the shares of --blend must be above 0 and leave some for the run itself")
     mixed = {name: rest * value.float() for name, value in state.items()}
     for other, share in blend.items():
-        found = read_weights(other).state
+        uncoupled = {name: value for name, value in state.items() if name.startswith("coupling.")}
+        found = uncoupled | dict(read_weights(other).state)
         if {n: v.shape for n, v in found.items()} != {n: v.shape for n, v in mixed.items()}:
             raise WeightsError(f"{other} is of another network than the run")
         for name, value in mixed.items():
