@@ -33,7 +33,7 @@ LAYERS = [
     {"models"},
     {"paths", "cuda_graph", "background", "jpeg_tables", "runtime"},
     {"outputs"},
-    {"files"},
+    {"files", "formats"},
     {"config"},
     {"errors"},
 ]

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from vdsr_cli.errors import InputError, UsageError
+from vdsr_cli.formats import is_picture_file
 
 OUTPUT_SUFFIXES: Final = {
     ".png": "png",
@@ -43,7 +44,19 @@ OUTPUT_SUFFIXES: Final = {
 """Extension of an output -> its format. The first extension of a format is the one we write."""
 
 INPUT_SUFFIXES: Final = frozenset(
-    (*OUTPUT_SUFFIXES, ".jpe", ".jfif", ".dib", ".gif", ".pbm", ".pgm", ".ppm", ".pnm")
+    (
+        *OUTPUT_SUFFIXES,
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".apng",
+        ".dib",
+        ".gif",
+        ".pbm",
+        ".pgm",
+        ".ppm",
+        ".pnm",
+    )
 )
 """Extensions (lower case) of the files that a folder or a pattern contributes."""
 
@@ -361,7 +374,9 @@ def is_picture_name(name: str) -> bool:
 
 
 def _is_picture(path: Path) -> bool:
-    return is_picture_name(path.name) and os.path.isfile(path)
+    if path.name.startswith(".") or not os.path.isfile(path):
+        return False
+    return is_picture_name(path.name) or is_picture_file(path)
 
 
 def drop_own_outputs(

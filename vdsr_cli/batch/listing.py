@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from vdsr_cli.errors import InputError
+from vdsr_cli.formats import is_picture_file
 from vdsr_cli.outputs import input_error
 from vdsr_cli.paths import INPUT_SUFFIXES, Naming, Source, is_picture_name, output_path
 
@@ -107,6 +108,7 @@ class FolderListing:
         address: what an output's path stands for, such as a URL.
         recursive: whether to look below it too, keeping its tree.
         own_outputs: how many earlier outputs have been left out so far.
+        on_unknown: told of each file of another format than can be read.
         unknown: how many files of other formats than can be read have been passed so far.
     """
 
@@ -114,6 +116,7 @@ class FolderListing:
     naming: Naming
     address: Callable[[Path], str] = str
     recursive: bool = False
+    on_unknown: Callable[[str], None] = lambda path: None
     own_outputs: int = field(default=0, init=False)
     unknown: int = field(default=0, init=False)
     _known: dict[Path, bool] = field(default_factory=dict, init=False)
@@ -149,7 +152,7 @@ class FolderListing:
     def count(self) -> Iterator[int]:
         """Yields how many pictures have been found, while it looks for them by itself: their names
         alone, before any of them is decided on."""
-        own = replace(self)
+        own = replace(self, on_unknown=lambda path: None)
         found = 0
         for entry in own._entries([]):
             if not own._is_own_output(entry.name, _neighbours(entry)):
@@ -176,10 +179,13 @@ class FolderListing:
                         path = Path(entry.path)
                         if not entry.name.startswith(".") and not self._is_output_folder(path):
                             below.append(path)
-                    elif is_picture_name(entry.name) and _is_file(entry):
+                    elif entry.name.startswith(".") or not _is_file(entry):
+                        continue
+                    elif is_picture_name(entry.name) or is_picture_file(Path(entry.path)):
                         yield entry
-                    elif not entry.name.startswith(".") and _is_file(entry):
+                    else:
                         self.unknown += 1
+                        self.on_unknown(entry.path)
 
     def _is_output_folder(self, path: Path) -> bool:
         out = self.naming.folder

@@ -36,7 +36,8 @@ class Record:
 
     Attributes:
         input, output: absolute paths; the output that was planned, whether it came to be or not.
-        status: "done", "failed", or "skipped" where an earlier run left an output without a line.
+        status: "done", "failed", or "skipped" where an earlier run left an output without a line,
+            or the file is none that can be read.
         seconds: from reading to writing, of what is done.
         sha256: of the output's bytes; None where there is none.
         error: what went wrong.

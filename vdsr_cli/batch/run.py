@@ -90,6 +90,14 @@ def only_failed(works: Iterable[Work], manifest: Manifest) -> Iterator[Work]:
     return (work for work in works if absolute(work.input) in failed)
 
 
+def record_unknown(manifest: Manifest, path: str) -> None:
+    """Adds a line, once, on a file of a folder that is no picture, or none that can be read."""
+    input = absolute(path)
+    if not manifest.has(input):
+        reason = "it is of no format that can be read"
+        manifest.append(Record(input=input, output=None, status="skipped", error=reason))
+
+
 def failure(work: Work, error: VdsrError) -> Outcome:
     """The outcome of a picture that an error ended."""
     return Outcome(work=work, result=failed_result(UpscaleResult(input=work.input), error))

@@ -47,6 +47,13 @@ class Pixels(StrEnum):
     sample = "sample"
 
 
+class OnTruncated(StrEnum):
+    """What becomes of inputs that end too soon."""
+
+    refuse = "refuse"
+    keep = "keep"
+
+
 class Engine(StrEnum):
     """Who works on the pictures of a run."""
 
@@ -140,6 +147,12 @@ MaxPixelsOption = Annotated[int, typer.Option(min=1, help="Refuse larger inputs 
 DebugOption = Annotated[
     bool,
     typer.Option("--debug", callback=_turn_on, help="Show where an error of vdsr itself happened."),
+]
+StripOption = Annotated[
+    bool, typer.Option("--strip-metadata", help="Write no metadata but the colour profile.")
+]
+TruncatedOption = Annotated[
+    OnTruncated, typer.Option(help="Inputs that end too soon: refuse, or keep what there is.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no result lines.")]
 JobsOption = Annotated[

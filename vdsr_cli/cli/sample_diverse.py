@@ -18,6 +18,7 @@ from vdsr_cli.cli.options import (
     Format,
     FormatOption,
     MaxPixelsOption,
+    OnTruncated,
     OverlapOption,
     OverwriteOption,
     Pixels,
@@ -26,7 +27,9 @@ from vdsr_cli.cli.options import (
     QuietOption,
     SamplerOption,
     SeedOption,
+    StripOption,
     TileOption,
+    TruncatedOption,
     existing_of,
     parse_batch,
 )
@@ -112,6 +115,8 @@ def sample_diverse(
     format: FormatOption = None,
     quality: QualityOption = 95,
     overwrite: OverwriteOption = None,
+    strip_metadata: StripOption = False,
+    truncated: TruncatedOption = OnTruncated.refuse,
     max_pixels: MaxPixelsOption = 100_000_000,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written.")] = False,
@@ -137,6 +142,7 @@ def sample_diverse(
     from vdsr_cli.diverse.inputs import count_samples
     from vdsr_cli.diverse.records import DiverseRequest, OutputNames, Walk, parse_pick
     from vdsr_cli.diverse.run import sample_diverse as run
+    from vdsr_cli.images import Truncated
     from vdsr_cli.loading import load
     from vdsr_cli.models.protocol import Sampler
     from vdsr_cli.runtime import choose_runtime
@@ -165,6 +171,8 @@ def sample_diverse(
         existing=existing_of(overwrite),
         quality=quality,
         max_pixels=max_pixels,
+        truncated=Truncated(truncated.value),
+        strip_metadata=strip_metadata,
     )
     names = OutputNames(base=base, is_exact=is_exact)
     if dry_run:

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from contextlib import nullcontext, redirect_stdout
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -31,6 +32,7 @@ from vdsr_cli.cli.options import (
     ManifestOption,
     MaxPixelsOption,
     ModelOption,
+    OnTruncated,
     OverlapOption,
     OverwriteOption,
     Pixels,
@@ -39,7 +41,9 @@ from vdsr_cli.cli.options import (
     QuietOption,
     RayAddressOption,
     SeedOption,
+    StripOption,
     TileOption,
+    TruncatedOption,
     existing_of,
     parse_batch,
 )
@@ -107,6 +111,8 @@ def upscale(
         bool, typer.Option("--recursive", "-r", help="Look below folders too.")
     ] = False,
     overwrite: OverwriteOption = None,
+    strip_metadata: StripOption = False,
+    truncated: TruncatedOption = OnTruncated.refuse,
     max_pixels: MaxPixelsOption = 100_000_000,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a picture on stdout.")
@@ -155,7 +161,8 @@ def upscale(
     from vdsr_cli.batch.manifest import Manifest
     from vdsr_cli.batch.processes import Job
     from vdsr_cli.batch.ray import RayCluster
-    from vdsr_cli.batch.run import only_failed, run_works
+    from vdsr_cli.batch.run import only_failed, record_unknown, run_works
+    from vdsr_cli.images import Truncated
     from vdsr_cli.sampling.engine import SamplingSettings
     from vdsr_cli.services.upscale import UpscaleRequest
 
@@ -175,6 +182,8 @@ def upscale(
         format=_stream_format(naming),
         quality=quality,
         max_pixels=max_pixels,
+        truncated=Truncated(truncated.value),
+        strip_metadata=strip_metadata,
     )
     job = Job(
         model=model,
@@ -192,6 +201,8 @@ def upscale(
         results = sys.stdout
         if isinstance(works, FolderListing) and not retry_failed:
             bars.expect(works.count())
+            if records is not None:
+                works.on_unknown = partial(record_unknown, records)
 
         def show(outcome: "Outcome") -> None:
             nonlocal worst

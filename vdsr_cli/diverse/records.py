@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from vdsr_cli.config import check_temperature
 from vdsr_cli.errors import UsageError
-from vdsr_cli.images import MAX_PIXELS
+from vdsr_cli.images import MAX_PIXELS, Truncated
 from vdsr_cli.outputs import Existing
 from vdsr_cli.sampling.engine import SamplingSettings
 
@@ -87,6 +87,8 @@ class DiverseRequest:
         existing: what becomes of outputs that are there.
         quality: of lossy formats, 1 to 100.
         max_pixels: largest input, in pixels.
+        truncated: what becomes of an input that ends too soon.
+        strip_metadata: whether outputs carry no more than their profile.
     """
 
     samples: int | None = None
@@ -103,6 +105,8 @@ class DiverseRequest:
     existing: Existing = Existing.refuse
     quality: int = 95
     max_pixels: int = MAX_PIXELS
+    truncated: Truncated = Truncated.refuse
+    strip_metadata: bool = False
 
     def __post_init__(self) -> None:
         if self.samples is not None and not 1 <= self.samples <= MOST_SAMPLES:

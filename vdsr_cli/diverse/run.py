@@ -60,7 +60,13 @@ def sample_diverse(
     """
     started = time.perf_counter()
     drawn = count_samples(request)
-    picture = read_picture(stdin if source.is_stdin else source.path, max_pixels=request.max_pixels)
+    picture = read_picture(
+        stdin if source.is_stdin else source.path,
+        max_pixels=request.max_pixels,
+        truncated=request.truncated,
+    )
+    if request.strip_metadata:
+        picture = replace(picture, metadata=picture.metadata.stripped())
     choice = models.choose(picture)
     loaded = choice.loaded
     settings = replace(request.settings, samples=tuple(range(drawn)))

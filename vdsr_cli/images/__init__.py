@@ -20,6 +20,7 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
     xmp.py        XMP packets, edited in place
     resources.py  Photoshop's resources, in which IPTC is
     colour.py     colours by code points or chromaticities -> an ICC profile
+    planes.py     TIFF whose channels lie apart
     png_chunks.py the chunks of a PNG that Pillow does not see
     frame.py      size and integers of an output picture
     levels.py     from [0, 1] to whole levels, in cells whose errors cancel
@@ -40,7 +41,7 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
 from vdsr_cli.images.atomic import atomic_write, writing_to
 from vdsr_cli.images.canvas import Canvas
 from vdsr_cli.images.convert import PictureInMemory, to_picture
-from vdsr_cli.images.decode import MAX_PIXELS, read_picture
+from vdsr_cli.images.decode import MAX_PIXELS, Truncated, read_picture
 from vdsr_cli.images.encode import encode_levels, is_segmented, refuse_impossible, save_levels
 from vdsr_cli.images.levels import round_levels
 from vdsr_cli.images.output_spec import Frame
@@ -55,6 +56,7 @@ __all__ = [
     "Picture",
     "PictureFile",
     "PictureInMemory",
+    "Truncated",
     "atomic_write",
     "encode_levels",
     "is_segmented",

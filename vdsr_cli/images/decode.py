@@ -6,7 +6,6 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from io import BytesIO
@@ -20,6 +19,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError, features
 from torch import Tensor
 
 from vdsr_cli.errors import InputError, UnexpectedError
+from vdsr_cli.formats import Kind, kind_of
 from vdsr_cli.images.extras import (
     Decoded,
     camera_raw,
@@ -33,6 +33,7 @@ from vdsr_cli.images.jpeg_xl import read_jxl
 from vdsr_cli.images.libtiff import libtiff_complaints
 from vdsr_cli.images.metadata import carried, orientation_of, stored_in
 from vdsr_cli.images.picture import Picture
+from vdsr_cli.images.planes import has_planes, read_planes
 from vdsr_cli.images.png_chunks import split_png
 from vdsr_cli.images.rare_tiff import read_rare_tiff, why_rare
 from vdsr_cli.images.samples import Reopen, Samples, read_samples
@@ -70,47 +71,6 @@ _PILLOW_TURN: Final = threading.Lock()
 
 class _UnknownKindError(InputError):
     """Pillow makes nothing of a file, though it begins as its format does."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """A kind of file, told by its first bytes; one that is not read says what to do instead.
-
-    In capitals its name is Pillow's.
-
-    Attributes:
-        extra: of this package, which reads it in Pillow's place.
-    """
-
-    name: str
-    is_it: Callable[[bytes], bool]
-    hint: str | None = None
-    extra: str | None = None
-
-
-def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
-    return lambda head: head.startswith(signatures)
-
-
-def _branded(*brands: bytes) -> Callable[[bytes], bool]:
-    return lambda head: head[4:8] == b"ftyp" and any(brand in head[8:64] for brand in brands)
-
-
-_KINDS: Final = (
-    _Kind("PNG", _starts(b"\x89PNG\r\n\x1a\n")),
-    _Kind("JPEG", _starts(b"\xff\xd8\xff")),
-    _Kind("WebP", lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP"),
-    _Kind("TIFF", _starts(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    _Kind("BMP", _starts(b"BM")),
-    _Kind("GIF", _starts(b"GIF8")),
-    _Kind("AVIF", _branded(b"avif", b"avis")),
-    _Kind("PPM", lambda head: head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace()),
-    _Kind("HEIF", _branded(b"heic", b"heix", b"heim", b"heis", b"mif1"), extra="heif"),
-    _Kind("JPEG XL", _starts(b"\xff\x0a", b"\0\0\0\x0cJXL "), extra="jxl"),
-    _Kind("JPEG 2000", _starts(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "convert it to PNG"),
-    _Kind("Photoshop", _starts(b"8BPS"), "export it as PNG or TIFF"),
-    _Kind("PDF", _starts(b"%PDF"), "extract its pictures: pdfimages -png"),
-)
 
 
 class Truncated(StrEnum):
@@ -206,7 +166,7 @@ def _read(stream: BinaryIO, max_pixels: int, truncated: Truncated) -> Picture:
     )
 
 
-def _decode(stream: BinaryIO, kind: _Kind, max_pixels: int, truncated: Truncated) -> Decoded:
+def _decode(stream: BinaryIO, kind: Kind, max_pixels: int, truncated: Truncated) -> Decoded:
     if kind.extra is not None:
         return _decode_by_extra(stream, kind, kind.extra, max_pixels)
     try:
@@ -215,6 +175,8 @@ def _decode(stream: BinaryIO, kind: _Kind, max_pixels: int, truncated: Truncated
         if kind.name != "TIFF" or not has_extra("tiff"):
             raise
         return _decode_by_extra(stream, kind, "tiff", max_pixels)
+    if has_planes(image):
+        return _decode_planes(image, stream, partial(_open, kind=kind, max_pixels=max_pixels))
     reason = why_rare(image)
     if reason is not None:
         if not has_extra("tiff"):
@@ -233,7 +195,18 @@ def _decode(stream: BinaryIO, kind: _Kind, max_pixels: int, truncated: Truncated
     return Decoded(image=image, samples=samples, is_upright=is_upright, notes=tuple(notes))
 
 
-def _decode_by_extra(stream: BinaryIO, kind: _Kind, extra: str, max_pixels: int) -> Decoded:
+def _decode_planes(
+    image: ImageFile.ImageFile, stream: BinaryIO, open_file: Callable[..., ImageFile.ImageFile]
+) -> Decoded:
+    try:
+        notes = _refuse_several(image)
+        samples = read_planes(image, stream, open_file)
+    except DECODE_ERRORS as error:
+        raise InputError(f"the TIFF file is damaged: {error}") from error
+    return Decoded(image=image, samples=samples, is_upright=True, notes=tuple(notes))
+
+
+def _decode_by_extra(stream: BinaryIO, kind: Kind, extra: str, max_pixels: int) -> Decoded:
     if not has_extra(extra):
         raise InputError(f"{kind.name} files are read by an extra", hint=install_hint(extra))
     stream.seek(0)
@@ -263,7 +236,7 @@ def _rest(stream: BinaryIO, max_pixels: int) -> bytes:
     return bytes(rest)
 
 
-def _read_cut_off(kind: _Kind, reopen: Reopen) -> Samples:
+def _read_cut_off(kind: Kind, reopen: Reopen) -> Samples:
     """The samples that there are, on black. Called while Pillow is at rest."""
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
@@ -280,10 +253,10 @@ def _luma_table(image: Image.Image) -> tuple[int, ...] | None:
     return tuple(tables[min(tables)]) if tables else None
 
 
-def _identify(head: bytes) -> _Kind:
+def _identify(head: bytes) -> Kind:
     if not head:
         raise InputError("the file is empty")
-    kind = next((kind for kind in _KINDS if kind.is_it(head)), None)
+    kind = kind_of(head)
     if kind is None:
         raise InputError("it is not a picture of a known format")
     if kind.hint is not None:
@@ -314,7 +287,7 @@ def _pillow_at_rest(max_pixels: int) -> Iterator[list[str]]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _open(stream: BinaryIO, kind: _Kind, max_pixels: int) -> ImageFile.ImageFile:
+def _open(stream: BinaryIO, kind: Kind, max_pixels: int) -> ImageFile.ImageFile:
     """Read the header alone and check the size."""
     stream.seek(0)
     try:
@@ -339,7 +312,7 @@ def _ends_too_soon(error: Exception) -> bool:
     return "truncated" in str(error).lower() or isinstance(error, EOFError)
 
 
-def _damaged(kind: _Kind, error: Exception) -> InputError:
+def _damaged(kind: Kind, error: Exception) -> InputError:
     if _ends_too_soon(error):
         return InputError(
             f"the {kind.name} file is truncated: its end is missing",
@@ -378,7 +351,7 @@ def _refuse_pages(image: ImageFile.ImageFile, count: int) -> None:
         raise InputError(f"it has {pages} pages", hint="split them first: tiffsplit FILE")
 
 
-def _depth_notes(head: bytes, kind: _Kind) -> list[str]:
+def _depth_notes(head: bytes, kind: Kind) -> list[str]:
     """Pillow decodes AVIF to 8 bits; the configuration box tells of more."""
     box = head.find(b"av1C") if kind.name == "AVIF" else -1
     is_deep = box >= 0 and len(head) > box + 6 and bool(head[box + 6] & 0x40)

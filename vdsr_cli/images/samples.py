@@ -75,7 +75,8 @@ def read_samples(image: ImageFile.ImageFile, reopen: Reopen) -> Samples:
         return _read_lab(image)
     if rawmode == "LA;16B":
         return _read_wide_grey_alpha(image)
-    if ";16" in rawmode:
+    packing, mark, order = rawmode.partition(";16")
+    if mark and packing in _WIDE_CHANNELS and order in _OTHER_ORDER:
         return _read_wide(image, reopen, rawmode)
     return _read_bytes(image, rawmode)
 

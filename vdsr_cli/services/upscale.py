@@ -24,6 +24,7 @@ from vdsr_cli.images import (
     Canvas,
     Frame,
     Picture,
+    Truncated,
     is_segmented,
     open_picture_file,
     read_picture,
@@ -54,6 +55,8 @@ class UpscaleRequest:
         format: of outputs that go to a stream.
         quality: of lossy formats, 1 to 100.
         max_pixels: largest input, in pixels.
+        truncated: what becomes of inputs that end too soon.
+        strip_metadata: whether outputs carry no more than their profile.
     """
 
     scale: float = 4.0
@@ -63,6 +66,8 @@ class UpscaleRequest:
     format: str = "png"
     quality: int = 95
     max_pixels: int = MAX_PIXELS
+    truncated: Truncated = Truncated.refuse
+    strip_metadata: bool = False
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
@@ -161,8 +166,12 @@ def upscale_file(
                 return replace(named, status="skipped")
             refuse_taken([output], request.existing)
         picture = read_picture(
-            stdin if source.is_stdin else source.path, max_pixels=request.max_pixels
+            stdin if source.is_stdin else source.path,
+            max_pixels=request.max_pixels,
+            truncated=request.truncated,
         )
+        if request.strip_metadata:
+            picture = replace(picture, metadata=picture.metadata.stripped())
         choice = models.choose(picture)
         loaded = choice.loaded
         plan = plan_picture(picture, loaded, request, runtime)
