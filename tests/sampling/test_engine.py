@@ -13,6 +13,7 @@ from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings, Strip, plan_picture, sample_strips
+from vdsr_cli.sampling.latents import StoredNoise, latent_grid
 from vdsr_cli.sampling.noise import PIXEL_LAYER, NoiseField
 
 CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32)
@@ -59,6 +60,12 @@ class Echo(Bicubic):
             assert drawn.shape[2:] == out.shape[2:] and len(drawn) == len(out)
             out[:, :3] += 0.1 * temperature * drawn[:, :3]
         return out
+
+
+class MarginEcho(Echo):
+    """The same with a margin all around, which is cut off."""
+
+    margin = 8
 
 
 CUTS = st.fixed_dictionaries(
@@ -368,3 +375,17 @@ def test_gradients_are_not_recorded(tiny_model, make_tiny):
 def test_the_smallest_pictures(tiny_model, height, width):
     out = upscaled(tiny_model, picture(height, width), tile=64, overlap=16)
     assert out.shape == (1, 3, 4 * height, 4 * width) and out.isfinite().all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(13, 22), (4, 40), (1, 1)])
+def test_a_margin_leaves_the_noise_where_it_is(height, width):
+    lr = torch.rand(3, height, width, generator=torch.Generator().manual_seed(1))
+    plain = upscaled(Echo(), lr, temperature=1.0)[..., 8:-8, 8:-8]
+    margined = upscaled(MarginEcho(), lr, temperature=1.0)
+    torch.testing.assert_close(margined[..., 8:-8, 8:-8], plain, atol=1e-5, rtol=0)
+    grid = latent_grid(MarginEcho(), height, width, SamplingSettings())
+    field = NoiseField(seed=0)
+    stored = StoredNoise({shape.layer: grid.draw(field, shape) for shape in grid.shapes})
+    settings = SamplingSettings(tile=16, overlap=8, temperature=1.0)
+    strips = sample_strips(MarginEcho(), lr, settings, CPU, noises=[stored])
+    assert torch.equal(torch.cat([strip.pixels for strip in strips], dim=2), margined)

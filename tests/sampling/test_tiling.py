@@ -100,7 +100,7 @@ def test_a_refused_overlap_comes_with_a_hint_that_works(tile, overlap):
     width=st.integers(1, 40),
     cell=st.sampled_from([1, 2, 4, 8, 16]),
 )
-def test_padding_reflects_to_multiples_of_the_cell(height, width, cell):
+def test_padding_mirrors_to_multiples_of_the_cell(height, width, cell):
     lr = torch.rand(3, height, width, generator=torch.Generator().manual_seed(height))
     padding = plan_padding(height, width, cell=cell)
     padded = padding.apply(lr)
@@ -108,8 +108,7 @@ def test_padding_reflects_to_multiples_of_the_cell(height, width, cell):
     assert padded.shape[1] - height < cell and padded.shape[2] - width < cell
     assert torch.equal(padded[:, :height, :width], lr)
     for i in range(height, padded.shape[1]):
-        period = max(2 * (height - 1), 1)
-        source = min(i % period, period - i % period) if height > 1 else 0
+        source = min(i % (2 * height), 2 * height - 1 - i % (2 * height))
         assert torch.equal(padded[:, i], padded[:, source])
 
 
@@ -121,10 +120,12 @@ def test_the_smallest_pictures_can_be_padded(height, width):
     assert set(padded.unique().tolist()) == set(lr.unique().tolist())
 
 
-def test_reflection_does_not_repeat_the_edge():
+def test_the_mirror_repeats_the_edge():
     lr = torch.tensor([[[10.0, 20.0, 30.0]]])
     padded = plan_padding(1, 3, cell=8).apply(lr)
-    assert padded[0, 0].tolist() == [10, 20, 30, 20, 10, 20, 30, 20]
+    assert padded[0, 0].tolist() == [10, 20, 30, 30, 20, 10, 10, 20]
+    with_margin = plan_padding(1, 3, cell=4, margin=4).apply(lr)
+    assert with_margin[0, 0].tolist() == [30, 30, 20, 10, 10, 20, 30, 30, 20, 10, 10, 20]
 
 
 @given(

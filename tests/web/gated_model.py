@@ -11,7 +11,7 @@ class Gate:
     def __init__(self, model):
         self.scale, self.lr_multiple = model.scale, model.lr_multiple
         self.latent_shapes, self.model = model.latent_shapes, model
-        self.fixed_tile = model.fixed_tile
+        self.fixed_tile, self.margin = model.fixed_tile, model.margin
         self.is_reached, self.is_open, self.calls = threading.Event(), threading.Event(), 0
 
     def means(self, lr, noise, temperature, *, repeats=1):

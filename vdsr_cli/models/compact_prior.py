@@ -235,6 +235,9 @@ class CompactCVDVAE(AnySizeSampling, CompactHierarchy):
     def __init__(self, config: CompactCVDVAEConfig) -> None:
         super().__init__(config.hierarchy)
         self.conditioning = config
+        # With no bicubic picture as its base, the prior is wrong by up to 20 of 255 levels in the
+        # corners of what it is given.
+        self.margin = self.lr_multiple
         self.lr_encoder = LREncoder(config.hierarchy)
         self._add_hierarchy(lr_posteriors=config.conditioned_blocks)
 

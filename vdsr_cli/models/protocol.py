@@ -77,6 +77,11 @@ class Sampler(Protocol):
     ) -> Tensor:
         """(B, 3, h, w) in [0, 1] -> (B * repeats, C, H, W), the parameters of the likelihood."""
 
+    @property
+    def margin(self) -> int:
+        """LR pixels of its mirror image that a picture needs all around, a multiple of
+        ``lr_multiple``: where the network's zero padding shows at a border. 0 where it does not."""
+
     def means(
         self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
     ) -> Tensor:

@@ -86,6 +86,9 @@ class AnySizeSampling(LogisticPixels, _Means):
     fixed_tile: int | None = None
     """The only side that LR inputs may have; None where any multiple of ``lr_multiple`` will do."""
 
+    margin: int = 0
+    """See :class:`~vdsr_cli.models.protocol.Sampler`."""
+
 
 class FixedSizeSampling(MixturePixels, _Means):
     """Sampling from a model of the published shape, which sees a tile as a picture of its one size.
@@ -95,6 +98,8 @@ class FixedSizeSampling(MixturePixels, _Means):
     """
 
     scale: int
+    margin: int = 0
+    """See :class:`~vdsr_cli.models.protocol.Sampler`."""
 
     @property
     def latent_shapes(self) -> list[LatentShape]:

@@ -28,6 +28,7 @@ from vdsr_cli.sampling.noise import PIXEL_LAYER, NoiseField
 from vdsr_cli.sampling.tiling import (
     AxisPlan,
     Padding,
+    mirrored,
     plan_axis,
     plan_padding,
     taller_tile,
@@ -120,15 +121,21 @@ def plan_picture(
     cell: int,
     settings: SamplingSettings,
     fixed_tile: int | None = None,
+    margin: int = 0,
 ) -> PicturePlan:
-    """Plans an LR picture of ``height`` by ``width`` pixels for a model's cell and fixed tile.
+    """Plans an LR picture of ``height`` by ``width`` pixels for a model's cell, tile and margin.
 
     Raises:
         UsageError: tiles that the model does not take.
     """
     tile, overlap = tiles_for(settings.tile, settings.overlap, cell=cell, fixed_tile=fixed_tile)
     padding = plan_padding(
-        height, width, cell=cell, margin=overlap, wrap=settings.wrap, least=fixed_tile or 0
+        height,
+        width,
+        cell=cell,
+        margin=overlap if settings.wrap else margin,
+        wrap=settings.wrap,
+        least=fixed_tile or 0,
     )
     across, down = padding.left + width + padding.right, padding.top + height + padding.bottom
     columns = plan_axis(across, tile=tile, overlap=overlap, cell=cell)
@@ -142,7 +149,12 @@ def plan_picture(
 def plan_for(model: Sampler, height: int, width: int, settings: SamplingSettings) -> PicturePlan:
     """:func:`plan_picture` for a model."""
     return plan_picture(
-        height, width, cell=model.lr_multiple, settings=settings, fixed_tile=model.fixed_tile
+        height,
+        width,
+        cell=model.lr_multiple,
+        settings=settings,
+        fixed_tile=model.fixed_tile,
+        margin=model.margin,
     )
 
 
@@ -423,14 +435,18 @@ class _TileDrawer:
         return torch.stack(noise).permute(0, 3, 1, 2)
 
     def positions(self, start: int, length: int, cell: int, *, vertical: bool) -> Tensor:
-        """Absolute cell positions of ``length`` LR pixels from padded position ``start``."""
+        """Absolute cell positions of ``length`` LR pixels from padded position ``start``; those
+        in the margin are what the mirror shows."""
         padding, plan = self.plan.padding, self.plan
-        before, period = (padding.top, plan.height) if vertical else (padding.left, plan.width)
+        before, side = (padding.top, plan.height) if vertical else (padding.left, plan.width)
         scale = self.model.scale
         first = (start - before) * scale // cell
         cells = torch.arange(first, first + length * scale // cell, dtype=torch.int32)
         if padding.periodic:
-            cells %= period * scale // cell
+            cells %= side * scale // cell
+        else:
+            after = padding.bottom if vertical else padding.right
+            cells = mirrored(cells, (side + after - before) * scale // cell)
         return cells.to(self.runtime.device)
 
 

@@ -62,7 +62,9 @@ def latent_grid(model: Sampler, height: int, width: int, settings: SamplingSetti
     """The grid of an LR picture of ``height`` by ``width`` pixels."""
     padding = plan_for(model, height, width, settings).padding
     if not padding.periodic:
-        height, width = height + padding.bottom, width + padding.right
+        # The margin, which is as wide on all sides, has the noise of what it mirrors.
+        height += padding.bottom - padding.top
+        width += padding.right - padding.left
     return LatentGrid(
         shapes=tuple(model.latent_shapes), height=height * model.scale, width=width * model.scale
     )
