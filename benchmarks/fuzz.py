@@ -68,10 +68,11 @@ def damage_pictures(count: int, seed: int) -> int:
     print("| kind | pictures | read | refused | wrong | peak MB |\n|---|---|---|---|---|---|")
     total: collections.Counter[str] = collections.Counter()
     peak_mb = 0.0
-    for index, (kind, originals) in enumerate(ORIGINALS.items()):
+    kinds = {kind: originals for kind, originals in ORIGINALS.items() if originals}
+    for index, (kind, originals) in enumerate(kinds.items()):
         ends: collections.Counter[str] = collections.Counter()
         most_mb = 0.0
-        share = count // len(ORIGINALS) + (index < count % len(ORIGINALS))
+        share = count // len(kinds) + (index < count % len(kinds))
         for start in range(0, share, CHUNK):
             found, used_mb = _in_a_process(originals, f"{seed} {kind} {start}", share - start)
             ends += found

@@ -1,11 +1,11 @@
 """Runs `vdsr` from outside into every misfortune of this folder and counts what goes wrong.
 
-    python benchmarks/faults [--short] [--only WORD] [--seed 0] [--model NAME|PATH]
+    python benchmarks/faults [--short] [--only WORD] [--minutes M] [--seed 0] [--model NAME|PATH]
 
 Each module beside this one holds the faults of one kind. A full run tries every fault as often as
-it says; ``--short`` tries each once. Printed is a row of a Markdown table for every fault, the
-first wrongs below it, and the sums; all wrongs go to stderr as they come. The exit code is 1 where
-anything was wrong.
+it says; ``--short`` tries each once, and ``--minutes`` ends either. Printed is a row of a Markdown
+table for every fault, the first wrongs below it, and the sums; all wrongs go to stderr as they
+come. The exit code is 1 where anything was wrong.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter
 from importlib import import_module
 from pathlib import Path
@@ -35,6 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--short", action="store_true", help="try each fault once")
     parser.add_argument("--only", default="", help="faults whose name has this word")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="then begin no try")
     parser.add_argument("--seed", type=int, default=0, help="of what is random")
     parser.add_argument("--model", default="vdvae-sr-x4-tiny", help="of the runs")
     options = parser.parse_args()
@@ -44,6 +46,7 @@ def main() -> int:
     for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
         import_module(path.stem)
     total: Counter[str] = Counter()
+    until = time.monotonic() + 60 * options.minutes
     peak_mb = 0.0
     print(f"| fault | tries | runs | {' | '.join(KINDS)} | peak MB |")
     print("|---" * (len(KINDS) + 4) + "|", flush=True)
@@ -53,9 +56,12 @@ def main() -> int:
         counts: Counter[str] = Counter()
         wrongs: list[str] = []
         most_mb = 0.0
-        times = 1 if options.short else one.times
+        times = 0
         try:
-            for number in range(times):
+            for number in range(1 if options.short else one.times):
+                if time.monotonic() > until:
+                    break
+                times += 1
                 trial = attempt(one, model, options.seed + number)
                 counts += trial.counts
                 wrongs += trial.wrongs
