@@ -1,6 +1,6 @@
 """Servers that answer nonsense: one line of a WeightsError, nothing kept, never a traceback.
 
-Servers that hang, cut, change the bytes or are out of breath: tests/test_weights.py.
+Servers that hang, cut, change the bytes or are out of breath: tests/weights.
 """
 
 import hashlib
