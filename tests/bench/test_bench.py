@@ -25,7 +25,7 @@ from vdsr_cli.bench.data import (
     Scene,
     discover,
     load_scene,
-    paper_pair,
+    read_pixels,
 )
 from vdsr_cli.bench.fid import SetFeatures
 from vdsr_cli.bench.likelihood import elbo_bits
@@ -196,12 +196,26 @@ def test_too_small(tmp_path, save_picture):
 
 
 @pytest.mark.parametrize(("width", "height"), [(300, 200), (100, 333), (256, 256)])
-def test_the_paper_protocol(tmp_path, save_picture, width, height):
+@pytest.mark.parametrize(("protocol", "side"), [(Protocol.paper, 256), (Protocol.paper_64, 64)])
+def test_the_paper_protocols(tmp_path, save_picture, width, height, protocol, side):
     pair = Pair(name="x", hr=save_picture(tmp_path / "x.png", width, height))
-    scene = load_scene(pair, Protocol.paper, 4)
-    assert scene.hr.shape == (3, 256, 256) and scene.lr.shape == (3, 64, 64)
-    if width == height:
-        assert torch.equal(paper_pair(scene.hr, 4)[0], scene.hr)
+    scene = load_scene(pair, protocol, 4)
+    assert scene.hr.shape == (3, side, side) and scene.lr.shape == (3, side // 4, side // 4)
+    if width == side:
+        assert torch.equal(scene.hr, read_pixels(pair.hr))
+
+
+def test_the_articles_protocol_is_whole_pictures_reduced_by_pillow(tmp_path, save_picture):
+    path = save_picture(tmp_path / "x.png", 101, 66)
+    scene = load_scene(Pair(name="x", hr=path), Protocol.article, 4)
+    with Image.open(path) as picture:
+        whole = picture.crop((0, 0, 100, 64))
+        lr = np.array(whole.resize((25, 16), Image.Resampling.BICUBIC))
+    assert np.array_equal(scene.hr.permute(1, 2, 0), np.array(whole))
+    assert np.array_equal(scene.lr.permute(1, 2, 0), lr)
+    assert Protocol.article.shave_px(4) == 0
+    scores = Judge(Protocol.article, Learned()).score(scene, scene.hr.unsqueeze(0))
+    assert scores["lr_psnr"] == math.inf and scores["ssim_y"] == pytest.approx(1)
 
 
 # The baseline
@@ -428,10 +442,29 @@ def test_a_name_is_found_exactly_first(tmp_path):
     for name in ("1.png", "1_x4.png", "12.png", "2_x4.png", "2_x8.png"):
         (tmp_path / name).touch()
     method = FolderMethod(folder=tmp_path, name="x")
-    assert method._find("set", "1") == tmp_path / "1.png"
+    assert method._find("set", "1") == [tmp_path / "1.png"]
     for stem, reason in (("2", "several"), ("3", "no picture")):
         with pytest.raises(InputError, match=reason):
             method._find("set", stem)
+
+
+def test_several_samples_of_another_tool_have_diversity(photos, tmp_path):
+    """Three copies of a picture, one of them a grey level brighter, in order of number."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for path in sorted(photos.glob("*.png")):
+        hr = np.array(Image.open(path).convert("RGB"))[:32, :32].clip(0, 254)
+        for number, levels in (("2", hr), ("10", hr), ("9", hr + 1)):
+            Image.fromarray(levels).save(folder / f"{path.stem}_s{number}.png")
+    method = FolderMethod(folder=folder, name="x")
+    names = [path.name for path in method._find("set", "a")]
+    assert names == ["a_s2.png", "a_s9.png", "a_s10.png"]
+    for path in sorted(photos.glob("*.png")):
+        with Image.open(path) as picture:
+            picture.convert("RGB").crop((0, 0, 32, 32)).save(path)
+    request = BenchRequest(paths=(photos,), protocol=Protocol.diverse, against=(folder,))
+    row = score(request).rows()[1]
+    assert row.scores["apd_mse"].mean == pytest.approx(1e4 * (2 / 3) / 255**2)
 
 
 def test_what_the_request_refuses(photos, tiny):
@@ -694,7 +727,7 @@ def test_the_published_file():
     for known_set in sets:
         assert known_set.url and known_set.terms
         assert len(known_set.sizes) in (0, known_set.pictures)
-        for protocol in ("standard", "paper", "diverse", "unstated"):
+        for protocol in ("standard", "paper", "paper-64", "article", "diverse"):
             for row in published_rows(known_set.name, protocol, 4):
                 assert row.source and set(row.scores) <= keys
                 assert row.protocol == protocol

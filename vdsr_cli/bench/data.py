@@ -30,7 +30,6 @@ from vdsr_cli.images.levels import to_levels
 from vdsr_cli.images.resize import pillow_resized, resized_crop
 from vdsr_cli.paths import INPUT_SUFFIXES
 
-PAPER_SIDE = 256
 MIN_SIDE_PX = 32
 """The smallest side of an HR picture: SSIM's window and the deep features need so much."""
 
@@ -38,11 +37,27 @@ _HR_FOLDERS = ("HR", "hr", "GTmod12", "GTmod4", "GT", "original")
 
 
 class Protocol(StrEnum):
-    """How a benchmark makes and compares pictures."""
+    """How a benchmark makes and compares pictures.
+
+    ``paper`` is that of the VDVAE-SR thesis's table 6.2, ``paper_64`` of its table 6.1; ``article``
+    is what table 1 of the VDVAE-SR article was probably made by, which does not say.
+    """
 
     standard = "standard"
     paper = "paper"
+    paper_64 = "paper-64"
+    article = "article"
     diverse = "diverse"
+
+    @property
+    def hr_side(self) -> int | None:
+        """Side of the HR pictures that all are resized and cropped to; None for whole ones."""
+        return {Protocol.paper: 256, Protocol.paper_64: 64}.get(self)
+
+    @property
+    def reduces_by_pillow(self) -> bool:
+        """Whether LR pictures and the bicubic row are made by Pillow's bicubic filter."""
+        return self in (Protocol.paper, Protocol.paper_64, Protocol.article)
 
     def shave_px(self, scale: int) -> int:
         """Border that PSNR and SSIM leave out."""
@@ -208,8 +223,10 @@ def load_scene(pair: Pair, protocol: Protocol, scale: int) -> Scene:
             f"{pair.hr}: {_size(hr)} is too small to score, a side needs {MIN_SIDE_PX} pixels"
         )
     source_size = (hr.shape[2], hr.shape[1])
-    if protocol is Protocol.paper:
-        hr, lr = paper_pair(hr, scale)
+    if protocol.reduces_by_pillow:
+        side = protocol.hr_side
+        hr = _cropped(hr, scale) if side is None else resized_crop(hr, side)
+        lr = degraded(hr, protocol, scale)
     else:
         hr = _cropped(hr, scale)
         if pair.lr is None:
@@ -251,16 +268,9 @@ def _size(pixels: Tensor) -> str:
     return f"{pixels.shape[2]}x{pixels.shape[1]}"
 
 
-def paper_pair(hr: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-    """HR and LR as the VDVAE-SR paper's loader makes them from a uint8 (3, H, W) picture."""
-    cropped = resized_crop(hr, PAPER_SIDE)
-    size = (PAPER_SIDE // scale, PAPER_SIDE // scale)
-    return cropped, pillow_resized(cropped, size, "bicubic")
-
-
 def degraded(sr: Tensor, protocol: Protocol, scale: int) -> Tensor:
-    """The SR picture reduced as the protocol reduced the HR picture; uint8 in and out."""
-    if protocol is not Protocol.paper:
+    """A picture reduced as the protocol reduces HR pictures; uint8 in and out."""
+    if not protocol.reduces_by_pillow:
         return degrade_8bit(sr.unsqueeze(0), scale)[0]
     height, width = sr.shape[1:]
     return pillow_resized(sr, (height // scale, width // scale), "bicubic")

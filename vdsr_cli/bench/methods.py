@@ -4,6 +4,7 @@ A method takes a scene and returns its samples, uint8 (samples, 3, H, W); one un
 asks for more.
 """
 
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ from vdsr_cli.sampling.tiling import DEFAULT_TILE
 from vdsr_cli.services.upscale import UpscaleRequest, plan_picture
 
 BICUBIC = "bicubic"
+_SAMPLE = re.compile(r".*_s(\d+)")
+"""The name of a sample: ``001_s3`` of ``vdsr sample-diverse`` and others."""
 _PAD_LR = 4
 
 
@@ -97,7 +100,7 @@ class Bicubic:
 
     def draw(self, dataset: str, scene: Scene) -> Drawn:
         """The enlarged picture; ``dataset`` is not looked at."""
-        enlarge = pillow_bicubic if self.protocol is Protocol.paper else bicubic
+        enlarge = pillow_bicubic if self.protocol.reduces_by_pillow else bicubic
         started = time.perf_counter()
         sr = enlarge(scene.lr, scene.scale)
         return Drawn(samples=sr.unsqueeze(0), seconds=time.perf_counter() - started)
@@ -170,7 +173,8 @@ def _unit(scene: Scene) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderMethod:
-    """Pictures that another tool has made: ``folder/001.png``, or ``folder/set5/001_x4.png``."""
+    """Pictures that another tool has made: ``folder/001.png``, or ``folder/set5/001_x4.png``, or
+    several samples of each, ``001_s0.png``, ``001_s1.png``."""
 
     folder: Path
     name: str
@@ -178,21 +182,17 @@ class FolderMethod:
     seed: int | None = None
 
     def draw(self, dataset: str, scene: Scene) -> Drawn:
-        """The picture of the scene's name.
+        """The picture of the scene's name, or its samples in the order of their numbers.
 
         Raises:
-            InputError: there is none, or several, or it has another size than HR.
+            InputError: there is none, or several that are no samples, or one has another size than
+                HR.
         """
-        path = self._find(dataset, scene.name)
-        sr = to_levels(read_picture(path).rgb[0])
-        if sr.shape != scene.hr.shape:
-            raise InputError(
-                f"{path}: {sr.shape[2]}x{sr.shape[1]} where the HR picture is "
-                f"{scene.hr.shape[2]}x{scene.hr.shape[1]}"
-            )
-        return Drawn(samples=sr.unsqueeze(0))
+        return Drawn(
+            samples=torch.stack([_of_size(p, scene) for p in self._find(dataset, scene.name)])
+        )
 
-    def _find(self, dataset: str, stem: str) -> Path:
+    def _find(self, dataset: str, stem: str) -> list[Path]:
         below = self.folder / dataset
         folder = below if below.is_dir() else self.folder
         files = [p for p in folder.iterdir() if p.suffix.lower() in INPUT_SUFFIXES]
@@ -203,7 +203,19 @@ class FolderMethod:
             else []
         )
         found = sorted(exact or tagged)
-        if len(found) != 1:
-            count = "several pictures" if found else "no picture"
-            raise InputError(f"{folder}: {count} of the name {stem}")
-        return found[0]
+        numbered = {int(m[1]): p for p in found if (m := _SAMPLE.fullmatch(p.stem))}
+        if len(found) == 1 or len(numbered) == len(found) > 1:
+            return [numbered[n] for n in sorted(numbered)] or found
+        count = "several pictures" if found else "no picture"
+        raise InputError(f"{folder}: {count} of the name {stem}")
+
+
+def _of_size(path: Path, scene: Scene) -> Tensor:
+    """A picture (3, H, W) uint8; raises InputError where it is of another size than HR."""
+    sr = to_levels(read_picture(path).rgb[0])
+    if sr.shape != scene.hr.shape:
+        raise InputError(
+            f"{path}: {sr.shape[2]}x{sr.shape[1]} where the HR picture is "
+            f"{scene.hr.shape[2]}x{scene.hr.shape[1]}"
+        )
+    return sr

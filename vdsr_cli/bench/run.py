@@ -41,6 +41,11 @@ from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.upscale import UpscaleRequest, check_request
 from vdsr_cli.weights.fetch import Progress
 
+_ARTICLE = (
+    "the VDVAE-SR article does not state its protocol; whole pictures, Pillow's LR and no border"
+    " are inferred from what they give EDSR"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchRequest:
@@ -127,6 +132,8 @@ def run_bench(
         f"vdsr upscale --scale {request.scale} makes of it"
         for loaded in foreign
     ]
+    if request.protocol is Protocol.article:
+        report.notes.append(_ARTICLE)
     learned = load_learned(request.metrics, request.metric_weights, progress=events.on_download)
     _tell_missing(learned, request, report, events)
     judge = Judge(request.protocol, learned)

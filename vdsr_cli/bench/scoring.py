@@ -53,7 +53,7 @@ class Judge:
         scores = {"psnr_rgb": psnr_rgb(sr, hr, shave=shave)}
         if self.protocol is not Protocol.diverse:
             scores["psnr_y"] = psnr_y(sr, hr, shave=shave)
-        if self.protocol is Protocol.standard:
+        if self.protocol in (Protocol.standard, Protocol.article):
             scores["ssim_y"] = ssim_y(sr, hr, shave=shave)
         else:
             scores["ssim_rgb"] = ssim_rgb(sr, hr, shave=shave)

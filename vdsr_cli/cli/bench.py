@@ -38,6 +38,8 @@ class ProtocolName(StrEnum):
 
     standard = "standard"
     paper = "paper"
+    paper_64 = "paper-64"
+    article = "article"
     diverse = "diverse"
 
 
@@ -72,8 +74,9 @@ def bench(
     protocol: Annotated[
         ProtocolName,
         typer.Option(
-            help="standard: luma, a border of the scale left out; paper: the VDVAE-SR thesis's "
-            "256x256 crops; diverse: several samples, colours, whole pictures."
+            help="standard: luma, a border of the scale left out; paper, paper-64: the VDVAE-SR "
+            "thesis's 256x256 and 64x64 crops; article: whole pictures, Pillow's LR, no border, "
+            "probably the VDVAE-SR article's; diverse: several samples, colours, whole pictures."
         ),
     ] = ProtocolName.standard,
     samples: Annotated[
@@ -114,7 +117,10 @@ def bench(
     ] = 0,
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of pictures that another tool has made; may be repeated."),
+        typer.Option(
+            help="Folder of pictures that another tool has made, one or several samples of each "
+            "(NAME_s0.png, NAME_s1.png); may be repeated."
+        ),
     ] = None,
     published: Annotated[
         bool, typer.Option("--published", help="Show published rows of the same protocol too.")

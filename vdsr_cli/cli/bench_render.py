@@ -211,13 +211,13 @@ def _sources(rows: Sequence[PublishedRow]) -> list[str]:
 
 def _unstated_grid(facts: DatasetFacts, scale: int) -> Grid | None:
     """Published rows whose preparation of the pictures is not stated: never beside ours."""
-    rows = published_rows(facts.known_as or facts.name, "unstated", scale)
+    rows = published_rows(facts.known_as or facts.name, "article", scale)
     if not rows:
         return None
     keys = dict.fromkeys(key for row in rows for key in row.scores)
     columns = [column for column in COLUMNS if column.key in keys]
     return Grid(
-        title=f"{facts.name}, x{scale}: published without the protocol, not comparable with ours",
+        title=f"{facts.name}, x{scale}: published without the protocol, not ours",
         header=("method", *(column.title for column in columns)),
         sections=(_published_cells(rows, columns),),
         footnotes=tuple(_sources(rows)),
