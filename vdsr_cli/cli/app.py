@@ -10,6 +10,7 @@ from vdsr_cli import __version__
 from vdsr_cli.cli import (
     bench,
     cnn_vae,
+    compare,
     generate,
     layers,
     sample_diverse,
@@ -34,6 +35,7 @@ app = App(
 )
 app.command("upscale")(upscale.upscale)
 app.command("sample-diverse")(sample_diverse.sample_diverse)
+app.command("compare")(compare.compare)
 app.command("generate")(generate.generate)
 app.command("serve")(serve.serve)
 app.command("bench")(bench.bench)

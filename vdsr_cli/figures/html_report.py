@@ -64,7 +64,7 @@ class Report:
     Attributes:
         title: the input's name.
         facts: names and values of the run.
-        input: as it is, small.
+        input: as it is, small; None where there are results alone.
         results: pictures of one size.
         deviations: maps of that size in viridis colours; the label says what they reach.
         figures: tables.
@@ -72,7 +72,7 @@ class Report:
 
     title: str
     facts: tuple[tuple[str, str], ...]
-    input: Layer
+    input: Layer | None
     results: tuple[Layer, ...]
     deviations: tuple[Layer, ...]
     figures: tuple[Figures, ...]
@@ -117,7 +117,7 @@ def _resource(name: str) -> str:
 
 def _page_data(report: Report, room: int) -> dict[str, Any]:
     layers = (*report.results, *report.deviations)
-    source = _lossless(report.input.rgb)
+    source = _lossless(report.input.rgb) if report.input else ""
     for most_pixels, quality in _LADDER:
         pictures = [_webp(_reduced(layer.rgb, most_pixels), quality) for layer in layers]
         if len(source) + sum(map(len, pictures)) <= room:
@@ -129,7 +129,7 @@ def _page_data(report: Report, room: int) -> dict[str, Any]:
         "facts": report.facts,
         "width": width,
         "height": height,
-        "input": {"label": report.input.label, "src": source},
+        "input": {"label": report.input.label, "src": source} if report.input else None,
         "results": _labelled(report.results, pictures[:split]),
         "deviations": _labelled(report.deviations, pictures[split:]),
         "figures": [

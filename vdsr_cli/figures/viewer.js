@@ -171,6 +171,7 @@ function showGrid(pictures) {
 
 /* Figures. */
 function showFigures(figures) {
+  $("figures").parentElement.hidden = figures.length === 0;
   $("figures").replaceChildren();
   for (const entry of figures) {
     make("h3", entry.title, $("figures"));
@@ -189,7 +190,7 @@ function showFigures(figures) {
 }
 
 function show(report) {
-  const pictures = [report.input, ...report.results];
+  const pictures = [...(report.input ? [report.input] : []), ...report.results];
   document.documentElement.style.setProperty("--ratio", report.width / report.height);
   $("title").textContent = report.title;
   $("reduced").hidden = !report.reduced;
