@@ -31,11 +31,11 @@ _TERMINATIONS: Final = tuple(
 
 
 class _Interrupt(KeyboardInterrupt):
-    """Of Ctrl-C; may be watched, as the built-in one may not."""
+    """Ctrl-C, as an exception that may be watched; the built-in one may not."""
 
 
 class _Termination(SystemExit):
-    """Of other signals."""
+    """Another signal, alike."""
 
 
 def end_on_signals() -> None:
