@@ -338,3 +338,11 @@ def test_the_operations_depend_on_what_they_should(prior):
         )
 
     assert not torch.equal(model.generate(noise, choice, 1.0, draw)[0], made_lr)
+
+
+@pytest.mark.parametrize("prior", ["mixture", "normal"])
+def test_the_papers_other_priors_are_presets(prior):
+    with torch.device("meta"):
+        model = SRVAE(SRVAE_PRESETS[f"srvae-paper-{prior}"])
+        parameters = sum(value.numel() for value in model.p_u.state_dict().values())
+    assert parameters == {"mixture": 2_049_000, "normal": 0}[prior]

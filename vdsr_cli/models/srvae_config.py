@@ -100,5 +100,7 @@ SRVAE_PRESETS: Mapping[str, SRVAEConfig] = {
         first_deviation=0.1,
     ),
     "srvae-paper": SRVAEConfig(),
+    "srvae-paper-mixture": SRVAEConfig(prior="mixture"),
+    "srvae-paper-normal": SRVAEConfig(prior="normal"),
 }
 """Configurations that ``vdsr train srvae`` builds by name."""
