@@ -65,6 +65,7 @@ def test_list_names_every_model(bundled):
     assert [row["name"] for row in rows] == list(load_records())
     assert rows[0]["path"] == str(bundled) and rows[0]["bytes"] == bundled.stat().st_size
     assert rows[1]["path"] is None
+    assert lines[1].split()[1] == "x4" and lines[1].endswith(rows[0]["summary"])
 
 
 def test_info_of_a_model():
@@ -79,6 +80,8 @@ def test_info_shows_the_model_card():
     out = run("info", "vdvae-sr-x4")
     for part in ("# vdvae-sr-x4", "## Scores", "## Training", "## Data", "## Limits"):
         assert part in out.splitlines()
+    assert out.startswith("# vdvae-sr-x4\n") and "config_in_file" not in out
+    assert "config_in_file: {" in run("info", "vdvae-sr-x4", "--header")
 
 
 def test_info_of_a_file(bundled):

@@ -1,7 +1,9 @@
 """``vdsr weights``: the table of models, their files on this disk, and conversions."""
 
 import json
+import shutil
 import sys
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +33,9 @@ app = App(
     help="List, download, verify and convert the weights of the models.",
 )
 
+_HEADER = {"config", "config_in_file", "card", "tensors"}
+"""Facts that ``info`` shows of a file with ``--header`` alone."""
+
 Models = Annotated[
     list[str],
     typer.Argument(
@@ -56,13 +61,26 @@ def list_models(as_json: AsJson = False) -> None:
     if as_json:
         _print_json(rows)
         return
-    cells = [("NAME", "SIZE", "HERE", "SOURCE")]
+    cells = [("NAME", "SCALE", "SIZE", "HERE", "PURPOSE")]
     for row in rows:
-        size = _megabytes(row["bytes"])
-        cells.append((row["name"], size, "yes" if row["path"] else "no", row["source"]))
-    widths = [max(len(line[column]) for line in cells) for column in range(3)]
-    for name, size, here, source in cells:
-        typer.echo(f"{name:{widths[0]}}  {size:>{widths[1]}}  {here:{widths[2]}}  {source}")
+        scale = f"x{row['scale']}" if row["scale"] else "-"
+        here = "yes" if row["path"] else "no"
+        cells.append((row["name"], scale, _megabytes(row["bytes"]), here, row["summary"]))
+    widths = [max(len(line[column]) for line in cells) for column in range(4)]
+    for name, scale, size, here, purpose in cells:
+        start = (
+            f"{name:{widths[0]}}  {scale:{widths[1]}}  {size:>{widths[2]}}  {here:{widths[3]}}  "
+        )
+        for line in _fitted(purpose, len(start)):
+            typer.echo(start + line)
+            start = " " * len(start)
+
+
+def _fitted(text: str, indent: int) -> list[str]:
+    """The text in lines that a terminal has room for beside an indent; elsewhere one line."""
+    if not sys.stdout.isatty():
+        return [text]
+    return textwrap.wrap(text, max(20, shutil.get_terminal_size().columns - indent))
 
 
 @app.command()
@@ -70,9 +88,12 @@ def info(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Name of a model, or path of a weights file.")
     ],
+    header: Annotated[
+        bool, typer.Option("--header", help="Show what the file's header holds too.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show every fact about a model or a weights file, and the model card beside it.
+    """Show a model's card, and the facts about it or about a weights file.
 
     Examples:
 
@@ -84,16 +105,17 @@ def info(
     if as_json:
         _print_json(facts)
         return
+    card = Path(facts["path"]).with_suffix(".md") if facts.get("path") else None
+    has_card = card is not None and card.is_file()
+    if card is not None and has_card:
+        typer.echo(card.read_text(encoding="utf-8").rstrip() + "\n")
     for key, value in facts.items():
         if key == "scores":
-            for score in value:
+            for score in () if has_card else value:
                 typer.echo(f"score: {score['value']} {score['metric']} on {score['data']}")
                 typer.echo(f"    {score['command']}")
-        elif value is not None:
+        elif value is not None and (header or key not in _HEADER):
             typer.echo(f"{key}: {value if isinstance(value, str) else json.dumps(value)}")
-    card = Path(facts["path"]).with_suffix(".md") if facts.get("path") else None
-    if card is not None and card.is_file():
-        typer.echo("\n" + card.read_text(encoding="utf-8").rstrip())
 
 
 @app.command()
@@ -221,6 +243,7 @@ def _summary(record: WeightsRecord) -> dict[str, Any]:
     return {
         "name": record.name,
         "summary": record.summary,
+        "scale": record.scale,
         "source": record.source,
         "bytes": found.stat().st_size if found else record.bytes,
         "path": str(found) if found else None,
