@@ -117,6 +117,14 @@ def test_profiles_in_texts_are_what_they_say():
     assert picture.metadata.xmp == b"<x/>"
 
 
+def test_xmp_of_a_gif():
+    data = encode(Image.fromarray(random_levels(3)), "GIF")
+    trailer = b"\x01" + bytes(range(255, -1, -1)) + b"\0"
+    extension = b"!\xff\x0bXMP DataXMP<x:xmpmeta/>" + trailer
+    size = 13 + 3 * 2 ** ((data[10] & 7) + 1)
+    assert read(data[:size] + extension + data[size:]).metadata.xmp == b"<x:xmpmeta/>"
+
+
 def packet(body, **spaces):
     names = "".join(f' xmlns:{prefix}="{uri}"' for prefix, uri in spaces.items())
     return f"<x:xmpmeta><rdf:RDF><rdf:Description{names} {body}</rdf:RDF></x:xmpmeta>".encode()

@@ -20,6 +20,7 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
     xmp.py        XMP packets, edited in place
     resources.py  Photoshop's resources, in which IPTC is
     colour.py     colours by code points or chromaticities -> an ICC profile
+    bitfields.py  BMP whose colours are any bits
     planes.py     TIFF whose channels lie apart
     png_chunks.py the chunks of a PNG that Pillow does not see
     frame.py      size and integers of an output picture

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vdsr_cli.errors import InputError, UnexpectedError
 from vdsr_cli.formats import Kind, kind_of
+from vdsr_cli.images.bitfields import has_bitfields, read_bitfields
 from vdsr_cli.images.extras import (
     Decoded,
     camera_raw,
@@ -142,7 +143,10 @@ def _read(stream: BinaryIO, max_pixels: int, truncated: Truncated) -> Picture:
         pixels, stored = split_png(stream.read())
         stream = BytesIO(pixels)
     with _pillow_at_rest(max_pixels) as complaints:
-        decoded = _decode(stream, kind, max_pixels, truncated)
+        if kind.name == "BMP" and has_bitfields(head):
+            decoded = _decode_bitfields(stream, kind, max_pixels)
+        else:
+            decoded = _decode(stream, kind, max_pixels, truncated)
         image, samples = decoded.image, decoded.samples
         stored = stored or stored_in(image, stream, head)
     notes = [*_depth_notes(head, kind), *decoded.notes]
@@ -204,6 +208,13 @@ def _decode_planes(
     except DECODE_ERRORS as error:
         raise InputError(f"the TIFF file is damaged: {error}") from error
     return Decoded(image=image, samples=samples, is_upright=True, notes=tuple(notes))
+
+
+def _decode_bitfields(stream: BinaryIO, kind: Kind, max_pixels: int) -> Decoded:
+    try:
+        return read_bitfields(stream, max_pixels)
+    except DECODE_ERRORS as error:
+        raise _damaged(kind, error) from error
 
 
 def _decode_by_extra(stream: BinaryIO, kind: Kind, extra: str, max_pixels: int) -> Decoded:

@@ -27,7 +27,7 @@ from vdsr_cli.images.directories import (
 )
 from vdsr_cli.images.exif import ExifBlock
 from vdsr_cli.images.picture import Metadata
-from vdsr_cli.images.resources import kept_resources, resources_of_iptc
+from vdsr_cli.images.resources import iptc_of, kept_resources, resources_of_iptc
 from vdsr_cli.images.stored import Stored
 
 LAYOUT_TAGS: Final = frozenset(
@@ -78,6 +78,8 @@ def stored_in(image: Image.Image, stream: BinaryIO, head: bytes) -> Stored:
     )
     if image.format == "TIFF":
         _take_tiff(stream, stored)
+    if image.format == "GIF":
+        stored.xmp = stored.xmp or _gif_xmp(stream)
     _take_segments(getattr(image, "applist", ()), stored)
     is_told = stored.xmp and xmp.without_claims(stored.xmp)[1]
     if image.format == "JPEG" and not is_told and _is_followed(stream):
@@ -103,6 +105,15 @@ def _density(info: dict[Any, Any]) -> tuple[float, float] | None:
 
 def _bytes(value: object) -> bytes | None:
     return value if isinstance(value, bytes) and value else None
+
+
+def _gif_xmp(stream: BinaryIO) -> bytes | None:
+    """The packet of a GIF's application extension, which a magic trailer ends (XMP, part 3)."""
+    place = stream.tell()
+    stream.seek(0)
+    found = re.search(rb"\x0bXMP DataXMP(.*?)\x01\xff\xfe\xfd", stream.read(), re.DOTALL)
+    stream.seek(place)
+    return found.group(1) if found else None
 
 
 def _take_segments(segments: Any, stored: Stored) -> None:
@@ -147,7 +158,10 @@ def _take_tiff(stream: BinaryIO, stored: Stored) -> None:
     stream.seek(place)
     stored.xmp, stored.icc_profile = _data(directory, _XMP), _data(directory, _ICC)
     iptc = _data(directory, _IPTC)
-    stored.photoshop = _data(directory, _PHOTOSHOP) or (iptc and resources_of_iptc(iptc))
+    resources = _data(directory, _PHOTOSHOP) or b""
+    if iptc and not iptc_of(resources):
+        resources = resources_of_iptc(iptc) + resources
+    stored.photoshop = resources or None
     kept: Directory = {t: v for t, v in directory.items() if t not in LAYOUT_TAGS}
     details = kept.get(exif_tags.EXIF_DIRECTORY)
     if isinstance(details, dict) and _MAKER_NOTE in details:
