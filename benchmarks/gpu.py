@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vdsr_cli.batch.listing import Work
 from vdsr_cli.batch.processes import Job, WorkerProcesses
-from vdsr_cli.cuda_graph import Replay
+from vdsr_cli.cuda_graph import CudaGraph
 from vdsr_cli.images import read_picture, save_levels
 from vdsr_cli.loading import load
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
@@ -122,7 +122,7 @@ def show_samples(
 
         runs: dict[str, Callable[[], object]] = {name: partial(sample, lr)}
         if options.graph:
-            runs[f"{name}, replayed"] = partial(Replay(sample, (lr,)), (lr,))
+            runs[f"{name}, replayed"] = partial(CudaGraph(sample, (lr,)), (lr,))
         for label, run in runs.items():
             taken = seconds(run, runtime, options.runs)
             share = each * batch / taken / rate

@@ -51,7 +51,7 @@ def finish(process: subprocess.Popen[bytes]) -> float:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"vdsr upscale ended with {process.returncode}")
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_memory_bytes(usage)
 
 
 def undisturbed(source: Path, output: Path, options: argparse.Namespace) -> float:

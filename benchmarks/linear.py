@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from speed import mirrored
+from speed import mirrored, peak_memory_bytes
 
 from vdsr_cli.images import save_levels
 
@@ -64,7 +64,7 @@ def upscale(source: Path, output: Path, model: str) -> Run:
         picture_s=sum(result["seconds"] for result in pictures),
         process_s=seconds,
         cpu_s=usage.ru_utime + usage.ru_stime,
-        peak_bytes=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        peak_bytes=peak_memory_bytes(usage),
     )
 
 

@@ -24,6 +24,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from speed import peak_memory_bytes
+
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "photo.png"
 
 
@@ -75,9 +77,8 @@ def run(*words: object) -> Ran:
             sys.exit(f"exit code {child.returncode}")
         out.seek(0)
         text = out.read()
-    unit = 1 if sys.platform == "darwin" else 1024
     cpu = used.ru_utime + used.ru_stime
-    return Ran(text, round(cpu, 1), round(used.ru_maxrss * unit / 1e9, 2))
+    return Ran(text, round(cpu, 1), round(peak_memory_bytes(used) / 1e9, 2))
 
 
 def random_prior(name: str, folder: Path) -> Path:

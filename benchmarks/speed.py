@@ -33,10 +33,10 @@ def mirrored(size: tuple[int, int]) -> np.ndarray:
     return np.pad(levels, [*pad, (0, 0)], mode="symmetric")[: size[0], : size[1]]
 
 
-def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def peak_memory_bytes(usage: resource.struct_rusage | None = None) -> int:
+    """Largest resident size of a child that has ended, or of this process so far."""
+    usage = usage or resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def main() -> None:

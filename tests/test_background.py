@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from vdsr_cli.background import aside
+from vdsr_cli.background import in_background
 
 
 def test_all_is_done_in_order_in_another_thread():
@@ -15,7 +15,7 @@ def test_all_is_done_in_order_in_another_thread():
         threads.add(threading.get_ident())
         done.append(number)
 
-    with aside(work) as give:
+    with in_background(work) as give:
         for number in range(100):
             give(number)
     assert done == list(range(100))
@@ -29,7 +29,7 @@ def test_the_giver_goes_on_until_enough_waits():
         assert gate.wait(10)
         done.append(number)
 
-    with aside(work, waiting=2) as give:
+    with in_background(work, waiting=2) as give:
         for number in range(3):
             give(number)
         assert done == []
@@ -48,7 +48,7 @@ def test_a_failure_reaches_the_giver_and_ends_the_work():
             raise OSError("no space left")
         done.append(number)
 
-    with pytest.raises(OSError, match="no space left"), aside(work) as give:
+    with pytest.raises(OSError, match="no space left"), in_background(work) as give:
         for number in range(10):
             give(number)
     assert done == [0]
@@ -58,7 +58,7 @@ def test_the_last_failure_is_not_lost():
     def work() -> None:
         raise ValueError("late")
 
-    with pytest.raises(ValueError, match="late"), aside(work) as give:
+    with pytest.raises(ValueError, match="late"), in_background(work) as give:
         give()
 
 
@@ -70,7 +70,7 @@ def test_where_the_giver_fails_what_waits_is_dropped():
         assert gate.wait(10)
         done.append(number)
 
-    with pytest.raises(KeyboardInterrupt), aside(work, waiting=5) as give:
+    with pytest.raises(KeyboardInterrupt), in_background(work, waiting=5) as give:
         for number in range(4):
             give(number)
         assert begun.wait(10)
@@ -79,11 +79,11 @@ def test_where_the_giver_fails_what_waits_is_dropped():
     assert done == [0]
 
 
-def test_torch_keeps_to_one_thread_aside_and_to_its_number_elsewhere():
+def test_torch_keeps_to_one_thread_in_the_background_and_to_its_number_elsewhere():
     before, seen = torch.get_num_threads(), []
     torch.set_num_threads(2)
     try:
-        with aside(lambda: seen.append(torch.get_num_threads())) as give:
+        with in_background(lambda: seen.append(torch.get_num_threads())) as give:
             give()
         later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
         later.start()

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vdsr_cli.cuda_graph import Replay
+from vdsr_cli.cuda_graph import CudaGraph
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling import cuda_graphs as replays
+from vdsr_cli.sampling import cuda_graphs
 from vdsr_cli.sampling.engine import SamplingSettings, fitting, sample_strips
 from vdsr_cli.sampling.noise import NoiseField
 from vdsr_cli.training.data import PictureStore
@@ -78,16 +78,16 @@ def test_samples_of_a_published_shape_are_the_processors(cuda):
 def test_a_batch_that_comes_again_is_replayed(make_tiny, cuda, monkeypatch):
     model, recorded = cuda.place(make_tiny()), []
 
-    class Counted(Replay):
+    class Counted(CudaGraph):
         def __init__(self, *args, **kwargs):
             recorded.append(self)
             super().__init__(*args, **kwargs)
 
-    monkeypatch.setattr(replays, "Replay", Counted)
+    monkeypatch.setattr(cuda_graphs, "CudaGraph", Counted)
     lrs = [picture(64, 16 * n) for n in (2, 3, 2, 3)]
     found = [drawn(model, lr, cuda, batch_size=1, seed=i) for i, lr in enumerate(lrs * 2)]
     assert recorded, "batches of one shape came more often than twice"
-    monkeypatch.setattr(replays, "MOST_PIXELS", 0)
+    monkeypatch.setattr(cuda_graphs, "MOST_PIXELS", 0)
     for i, (lr, pixels) in enumerate(zip(lrs * 2, found, strict=True)):
         torch.testing.assert_close(
             pixels, drawn(model, lr, cuda, batch_size=1, seed=i), atol=1e-4, rtol=0

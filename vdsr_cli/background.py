@@ -1,4 +1,4 @@
-"""Work done aside: in a thread of its own, in order, while the one who gives it goes on."""
+"""Work in the background: in a thread of its own, in order, while the one who gives it goes on."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ P = ParamSpec("P")
 
 
 @contextmanager
-def aside(work: Callable[P, object], *, waiting: int = 1) -> Iterator[Callable[P, None]]:
+def in_background(work: Callable[P, object], *, waiting: int = 1) -> Iterator[Callable[P, None]]:
     """Yields a function that has ``work`` done with its arguments, and returns at once.
 
     The block ends when all is done. Where ``work`` fails, the next call or the end of the block

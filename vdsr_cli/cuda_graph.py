@@ -15,17 +15,17 @@ _TRIES = 3
 """Runs before the recording, in which libraries choose their kernels and claim their memory."""
 
 
-class Replay(Generic[T]):
+class CudaGraph(Generic[T]):
     """``work(*inputs)`` as one CUDA graph, for inputs of the shapes that it is recorded with.
 
     The work must not wait for the device, nor do anything on the processor that is to be done each
-    time. What it returns is overwritten by the next call, and by those of other replays that share
+    time. What it returns is overwritten by the next call, and by those of other graphs that share
     its memory.
 
     Args:
         work: what to record; called a few times.
         inputs: what to record it with, on the current CUDA device.
-        memory: a pool to share with replays that do not overlap; None for one of its own.
+        memory: a pool to share with graphs that do not overlap; None for one of its own.
     """
 
     def __init__(
@@ -36,12 +36,12 @@ class Replay(Generic[T]):
         memory: tuple[int, int] | None = None,
     ) -> None:
         self._inputs = [tensor.clone() for tensor in inputs]
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+        side_stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side_stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side_stream):
             for _ in range(_TRIES):
                 work(*self._inputs)
-        torch.cuda.current_stream().wait_stream(aside)
+        torch.cuda.current_stream().wait_stream(side_stream)
         self._graph = torch.cuda.CUDAGraph()
         # Other threads, which copy finished rows, may go on meanwhile.
         with torch.cuda.graph(self._graph, pool=memory, capture_error_mode="thread_local"):  # type: ignore[arg-type]

@@ -47,7 +47,7 @@ from vdsr_cli.bench.report import (
     write_csv,
 )
 from vdsr_cli.bench.run import BenchRequest, Events, run_bench
-from vdsr_cli.bench.scoring import Judge
+from vdsr_cli.bench.scoring import Scorer
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.errors import InputError, UsageError, WeightsError
 from vdsr_cli.figures.plot import save_figure
@@ -214,7 +214,7 @@ def test_the_articles_protocol_is_whole_pictures_reduced_by_pillow(tmp_path, sav
     assert np.array_equal(scene.hr.permute(1, 2, 0), np.array(whole))
     assert np.array_equal(scene.lr.permute(1, 2, 0), lr)
     assert Protocol.article.shave_px(4) == 0
-    scores = Judge(Protocol.article, Learned()).score(scene, scene.hr.unsqueeze(0))
+    scores = Scorer(Protocol.article, Learned()).score(scene, scene.hr.unsqueeze(0))
     assert scores["lr_psnr"] == math.inf and scores["ssim_y"] == pytest.approx(1)
 
 
@@ -497,7 +497,7 @@ def test_learned_metrics_are_scored_where_their_weights_are(photos, tmp_path):
     metrics = BENCH.parents[1] / "metrics"
     if not metrics.is_dir():
         pytest.skip("the metric weights lie beside the repository")
-    judge = Judge(Protocol.diverse, load_learned(None, metrics))
+    judge = Scorer(Protocol.diverse, load_learned(None, metrics))
     scene = load_scene(Pair(name="a", hr=photos / "a.png"), Protocol.diverse, 4)
     scores = judge.score(scene, torch.stack([scene.hr, bicubic(scene.lr, 4)]))
     assert {"lpips_alex", "lpips_squeeze", "brisque", "apd_lpips", "diversity"} <= set(scores)

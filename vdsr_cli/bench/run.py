@@ -1,6 +1,6 @@
 """The use case of ``vdsr bench``: pictures with their ground truth in, a report out.
 
-paths ─► datasets ─► scenes (HR, LR) ─► methods ─► samples ─► Judge ─► scores ─► Report
+paths ─► datasets ─► scenes (HR, LR) ─► methods ─► samples ─► Scorer ─► scores ─► Report
                           └─► bicubic, verified on the sets that are known, before the rest
 metrics ─► weights, at hand or downloaded ─────────────────────►┘
 """
@@ -29,7 +29,7 @@ from vdsr_cli.bench.report import (
     SetScore,
     worst_pictures,
 )
-from vdsr_cli.bench.scoring import Judge
+from vdsr_cli.bench.scoring import Scorer
 from vdsr_cli.bench.verify import dataset_facts
 from vdsr_cli.errors import InputError, OutputError, UsageError, VdsrError
 from vdsr_cli.figures.contact_sheet import strip_of
@@ -136,12 +136,12 @@ def run_bench(
         report.notes.append(_ARTICLE)
     learned = load_learned(request.metrics, request.metric_weights, progress=events.on_download)
     _tell_missing(learned, request, report, events)
-    judge = Judge(request.protocol, learned)
+    scorer = Scorer(request.protocol, learned)
     for method in methods:
         if isinstance(method, ModelMethod) and method.seed in (None, request.seeds[0]):
             method.warm_up()
     for dataset in datasets:
-        _run_dataset(dataset, methods, judge, request, report, events)
+        _run_dataset(dataset, methods, scorer, request, report, events)
     report.peak_memory_mib = peak_memory_mib(runtime)
     return report
 
@@ -203,7 +203,7 @@ def plan_methods(
 def _run_dataset(
     dataset: Dataset,
     methods: Sequence[Method],
-    judge: Judge,
+    scorer: Scorer,
     request: BenchRequest,
     report: Report,
     events: Events,
@@ -216,11 +216,11 @@ def _run_dataset(
 
     events.on_start(dataset.name, len(dataset.pairs) * (1 + len(methods)))
     baseline = Bicubic(protocol=request.protocol)
-    wholes = SetFeatures(judge.learned.inception)
+    wholes = SetFeatures(scorer.learned.inception)
     scores, sizes = [], []
     for scene in load_scenes(dataset, request.protocol, request.scale, fail):
         sizes.append(scene.source_size)
-        scores.append(_scored(dataset, scene, baseline, judge, wholes))
+        scores.append(_scored(dataset, scene, baseline, scorer, wholes))
         events.on_score(scores[-1])
     try:
         facts = dataset_facts(
@@ -239,7 +239,7 @@ def _run_dataset(
     for scene in load_scenes(dataset, request.protocol, request.scale, lambda failure: None):
         for method in methods:
             try:
-                report.pictures.append(_scored(dataset, scene, method, judge, wholes))
+                report.pictures.append(_scored(dataset, scene, method, scorer, wholes))
             except InputError as error:
                 fail(_failure_of(dataset, scene, method, error))
             else:
@@ -322,11 +322,11 @@ def _failure_of(dataset: Dataset, scene: Scene, method: Method, error: VdsrError
 
 @torch.inference_mode()
 def _scored(
-    dataset: Dataset, scene: Scene, method: Method, judge: Judge, wholes: SetFeatures
+    dataset: Dataset, scene: Scene, method: Method, scorer: Scorer, wholes: SetFeatures
 ) -> PictureScore:
     drawn = method.draw(dataset.name, scene)
     wholes.add((method.name, method.temperature, method.seed), scene, drawn.samples)
-    scores = {**judge.score(scene, drawn.samples), **drawn.scores}
+    scores = {**scorer.score(scene, drawn.samples), **drawn.scores}
     if drawn.seconds is not None:
         scores["seconds_per_megapixel"] = drawn.seconds / scene.megapixels
     return PictureScore(

@@ -18,7 +18,7 @@ from vdsr_cli.metrics.learned import Learned
 Features = list[Tensor]
 
 
-class Judge:
+class Scorer:
     """Scores samples of a scene under a protocol.
 
     Args:

@@ -48,7 +48,7 @@ class Pixels(StrEnum):
 
 
 class OnTruncated(StrEnum):
-    """What becomes of inputs that end too soon."""
+    """How inputs that end too soon are treated."""
 
     refuse = "refuse"
     keep = "keep"

@@ -59,7 +59,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def settings_of(context: Any) -> dict[str, Setting]:
-    """What the files say of the options of a context's command, by the names of its parameters.
+    """Values that the files give a command's options, by the names of its parameters.
 
     Raises:
         UsageError: a file that cannot be read, or that names what no command has.

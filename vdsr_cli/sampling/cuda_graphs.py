@@ -1,4 +1,4 @@
-"""A model's samples by replay, on CUDA, where its kernels are shorter than their launches."""
+"""A model's samples by CUDA graphs, where its kernels are shorter than their launches."""
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from vdsr_cli.cuda_graph import Replay
+from vdsr_cli.cuda_graph import CudaGraph
 from vdsr_cli.models.protocol import NoiseSource, Sampler
 
 MOST_PIXELS: Final = 32 * 64 * 64
@@ -44,19 +44,19 @@ def sample(
         source = (lambda shape: drawn[shape.layer]) if drawn else None
         return draw(lr, source, temperature, repeats=repeats)
 
-    return _REPLAYS.setdefault(model, _Replays()).run(kind, work, (lr, *drawn))
+    return _GRAPHS.setdefault(model, _Graphs()).run(kind, work, (lr, *drawn))
 
 
 def _is_small(lr: Tensor, repeats: int) -> bool:
     return lr.shape[0] * lr.shape[2] * lr.shape[3] * repeats <= MOST_PIXELS
 
 
-class _Replays:
+class _Graphs:
     """The recordings of one model; they share their memory, and so their results are copied."""
 
     def __init__(self) -> None:
         self._seen: Counter[_Kind] = Counter()
-        self._held: OrderedDict[_Kind, Replay[Tensor]] = OrderedDict()
+        self._held: OrderedDict[_Kind, CudaGraph[Tensor]] = OrderedDict()
         self._memory = torch.cuda.graph_pool_handle()
 
     def run(self, kind: _Kind, work: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
@@ -67,9 +67,9 @@ class _Replays:
                 return work(*inputs)
             if len(self._held) == _HELD:
                 self._held.popitem(last=False)
-            self._held[kind] = Replay(work, inputs, memory=self._memory)
+            self._held[kind] = CudaGraph(work, inputs, memory=self._memory)
         self._held.move_to_end(kind)
         return self._held[kind](inputs).clone()
 
 
-_REPLAYS: WeakKeyDictionary[nn.Module, _Replays] = WeakKeyDictionary()
+_GRAPHS: WeakKeyDictionary[nn.Module, _Graphs] = WeakKeyDictionary()

@@ -15,7 +15,7 @@ from vdsr_cli.loading import LoadedModel
 from vdsr_cli.runtime import Runtime
 
 
-def identify(
+def fingerprint(
     picture: Picture, loaded: LoadedModel, runtime: Runtime, settings: dict[str, Any]
 ) -> str:
     """sha256 of the input's pixels and metadata, of the model's numbers, of ``settings`` (fit for

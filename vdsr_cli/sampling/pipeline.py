@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vdsr_cli.background import aside
+from vdsr_cli.background import in_background
 from vdsr_cli.images import Canvas, Frame, Picture
 from vdsr_cli.loading import LoadedModel
 from vdsr_cli.models.protocol import Sampler
@@ -216,7 +216,7 @@ def draw_canvases(
             canvas.put_rows(rows.top, sample, rows.alpha)
 
     # Rounding keeps one core busy, while the convolutions of the next rows use all.
-    with aside(put) as put_rows:
+    with in_background(put) as put_rows:
         for rows in draw_rows(picture, plan, runtime, on_tiles=on_tiles):
             put_rows(rows)
     return canvases

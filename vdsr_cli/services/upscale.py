@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final
 
 import torch
 
-from vdsr_cli.background import aside
+from vdsr_cli.background import in_background
 from vdsr_cli.config import check_scale, check_temperature
 from vdsr_cli.errors import DeviceError, OutputExistsError, UnexpectedError, VdsrError
 from vdsr_cli.files import is_special
@@ -35,7 +35,7 @@ from vdsr_cli.outputs import Existing, is_taken, refuse_taken
 from vdsr_cli.paths import Source, output_format
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings
-from vdsr_cli.sampling.fingerprint import identify
+from vdsr_cli.sampling.fingerprint import fingerprint
 from vdsr_cli.sampling.pipeline import UpscalePlan, draw_canvases, draw_rows, plan_upscale
 from vdsr_cli.sampling.tiling import check_tiles, tiles_for
 
@@ -255,7 +255,7 @@ def _upscale_into(
             replace=request.existing.is_replaced,
             threads=_encoders_beside(runtime),
         ) as file,
-        aside(file.put_rows) as put_rows,
+        in_background(file.put_rows) as put_rows,
     ):
         for rows in draw_rows(picture, plan, runtime, first_row=file.next_row, on_tiles=on_tiles):
             put_rows(rows.top, rows.rgb[0], rows.alpha)
@@ -277,4 +277,4 @@ def _identify(picture: Picture, loaded: LoadedModel, plan: UpscalePlan, runtime:
     """A hash of all that the rows depend on."""
     sizes = [stage.size for stage in plan.stages]
     facts = {"sizes": sizes, "projected": plan.is_projected, "faithful": plan.faithful_scale}
-    return identify(picture, loaded, runtime, asdict(plan.settings) | facts)
+    return fingerprint(picture, loaded, runtime, asdict(plan.settings) | facts)

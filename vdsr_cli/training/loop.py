@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vdsr_cli.cuda_graph import Replay
+from vdsr_cli.cuda_graph import CudaGraph
 from vdsr_cli.errors import DeviceError, WeightsError
 from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.registry import architecture_of, config_of
@@ -94,7 +94,7 @@ class Trainer:
         )
         self._losses = torch.compile(self._objective) if compiled else self._objective
         self._is_replayed = replayed
-        self._replay: tuple[int, Replay[Losses]] | None = None
+        self._replay: tuple[int, CudaGraph[Losses]] | None = None
         self._real = RealDegradation(store.scale) if config.degradation == "real" else None
         self._waits = device.type == "cpu"
         self._skips = torch.zeros(2, dtype=torch.long, device=device)
@@ -252,7 +252,7 @@ class Trainer:
         """:meth:`_passes`, recorded when a phase of the training begins."""
         if self._replay is None or self._replay[0] != len(inputs):
             self._replay = None  # its memory is free for the next
-            self._replay = len(inputs), Replay(self._passes, inputs)
+            self._replay = len(inputs), CudaGraph(self._passes, inputs)
         return self._replay[1](inputs)
 
     def _objective(self, hr: Tensor, lr: Tensor, noise: list[Tensor] | None) -> Losses:

@@ -1,6 +1,6 @@
 """What a model of one scale and bicubic make of another scale together, as pictures for vdsr bench.
 
-    python benchmarks/compose.py Set5 Set14 --scale 8 -o composed
+    python tools/compose.py Set5 Set14 --scale 8 -o composed
     vdsr bench Set5 Set14 --model vdvae-sr-x8 --temperature 0 --against composed
 
 Each LR picture is made ``--model``'s scale times as large at ``--temperature``, projected onto the
