@@ -184,3 +184,9 @@ def test_a_row_is_told_briefly():
     assert describe(row) == told
     assert time_left(row, 8000) == "1:05:50"
     assert describe({"step": 1, "val_psnr_y": 30.12}) == "validation: PSNR-Y 30.12 dB"
+
+
+@pytest.mark.parametrize("size", ["nan", "inf", "-1", "1e9"])
+def test_a_size_of_no_picture_is_a_usage_error(pictures, tiny_path, tmp_path, vdsr, size):
+    words = ["--from", tiny_path, "--out", tmp_path / "run", "--rescale", size, *SMALL]
+    assert vdsr("train", "vdvae-sr", pictures, *words).code == 2

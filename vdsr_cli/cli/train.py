@@ -236,7 +236,12 @@ def _train(
     discriminator_width: DiscriminatorWidthOption = None,
     rescale: Annotated[
         list[float] | None,
-        typer.Option(help="Keep each picture at this size too; repeat.", show_default="1 and 0.65"),
+        typer.Option(
+            min=0.01,
+            max=4.0,
+            help="Keep each picture at this size too; repeat.",
+            show_default="1 and 0.65",
+        ),
     ] = None,
     store: Annotated[
         Path | None, typer.Option(help="File that keeps the decoded pictures from leg to leg.")

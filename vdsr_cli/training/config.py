@@ -44,7 +44,7 @@ class AdversarialConfig:
 
     def __post_init__(self) -> None:
         low, high = self.temperatures
-        if not 0 <= low <= high:
+        if not 0 <= low <= high < math.inf:
             raise UsageError(f"samples cannot be drawn at temperatures from {low:g} to {high:g}")
 
 
