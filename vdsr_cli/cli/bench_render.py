@@ -217,7 +217,7 @@ def _unstated_grid(facts: DatasetFacts, scale: int) -> Grid | None:
     keys = dict.fromkeys(key for row in rows for key in row.scores)
     columns = [column for column in COLUMNS if column.key in keys]
     return Grid(
-        title=f"{facts.name}, x{scale}: published without the protocol, not ours",
+        title=f"{facts.name}, x{scale}: published without the protocol, not comparable with ours",
         header=("method", *(column.title for column in columns)),
         sections=(_published_cells(rows, columns),),
         footnotes=tuple(_sources(rows)),
