@@ -1,5 +1,6 @@
 """Reading pictures: which kind a file is, whether it may be read, and its pixels."""
 
+import logging
 import struct
 import threading
 import warnings
@@ -68,6 +69,7 @@ _DNG_VERSION: Final = 50706
 
 # Pillow's warning filters and its size limit are global to the process, so reading takes turns.
 _PILLOW_TURN: Final = threading.Lock()
+_UNHEARD: Final = logging.NullHandler()  # for Pillow's log, else the last resort is stderr
 
 
 class _UnknownKindError(InputError):
@@ -289,6 +291,7 @@ def _pillow_at_rest(max_pixels: int) -> Iterator[list[str]]:
     """
     with _PILLOW_TURN, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
+        logging.getLogger("PIL").addHandler(_UNHEARD)
         before = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
         try:
