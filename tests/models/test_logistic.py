@@ -10,7 +10,7 @@ import torch
 from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.compact_prior import CompactVDVAE, CompactVDVAESROnPrior
 from vdsr_cli.models.logistic import logistic_log_prob, logistic_pixels
-from vdsr_cli.models.registry import build_compact, config_of
+from vdsr_cli.models.registry import build_model, config_of
 from vdsr_cli.models.widening import coupled
 
 LEVELS = 2 * torch.arange(256, dtype=torch.float64) / 255 - 1
@@ -92,7 +92,7 @@ def test_draws_have_the_entropy_of_the_likelihood():
 def test_a_model_of_either_kind_round_trips_by_its_header(tiny_model):
     for is_coupled in (False, True):
         model = CompactVDVAESR(replace(tiny_model.config, coupled=is_coupled))
-        again = build_compact(config_of(model))
+        again = build_model("compact-vdvae-sr", config_of(model))
         again.load_state_dict(model.state_dict(), strict=True)
         assert again.config == model.config
 
@@ -100,7 +100,7 @@ def test_a_model_of_either_kind_round_trips_by_its_header(tiny_model):
 def test_a_header_of_before_has_independent_colours(tiny_model):
     header = config_of(tiny_model)
     del header["coupled"]
-    model = build_compact(header)
+    model = build_model("compact-vdvae-sr", header)
     assert not model.config.coupled
     model.load_state_dict(tiny_model.state_dict(), strict=True)
 
