@@ -1,6 +1,8 @@
 """The queue's places and the finished files that are kept."""
 
 import asyncio
+from io import BytesIO
+from zipfile import ZipFile
 
 import pytest
 
@@ -62,3 +64,14 @@ def test_the_oldest_results_are_dropped_but_never_the_newest():
     kept.keep("d", {"x.png": b"1" * 50})
     assert [kept.find(result, "x.png") for result in "bcd"] == [None, None, b"1" * 50]
     assert kept.find("d", "y.png") is None
+
+
+def test_all_files_of_a_result_in_one():
+    kept = KeptFiles(100)
+    kept.keep("a", {"s0.png": b"first", "mean.png": b"second"})
+    with ZipFile(BytesIO(kept.archive("a"))) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == {
+            "s0.png": b"first",
+            "mean.png": b"second",
+        }
+    assert kept.archive("b") is None

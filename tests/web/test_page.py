@@ -74,6 +74,7 @@ def test_a_dropped_picture_is_drawn_and_compared(page, picture):
     assert [name.rpartition("_")[2] for name in saved[1:]] == [
         *("s1.png", "s2.png", "mean.png", "std.png")
     ]
+    assert page.run("return $('all').download") == "a <b> face_x4.zip"
     assert page.log() == []
 
 

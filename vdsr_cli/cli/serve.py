@@ -2,6 +2,7 @@
 
 import secrets
 import time
+import webbrowser
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
@@ -63,6 +64,9 @@ def serve(
             min=0.0, max=_MOST_MB, callback=finite, help="Drop the oldest results beyond this (MB)."
         ),
     ] = 1000.0,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Open the page in this machine's browser.")
+    ] = False,
     batch_size: BatchOption = "4",
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
@@ -108,7 +112,10 @@ def serve(
                 f"warning: listening on {host}: whoever has the address below can use it; "
                 "there is no encryption"
             )
-        print(address_of(sock, token), flush=True)
+        address = address_of(sock, token)
+        print(address, flush=True)
+        if open_page:
+            webbrowser.open(address)  # it waits in the socket until the server answers
         try:
             make_server(app).run(sockets=[sock])
         except KeyboardInterrupt:

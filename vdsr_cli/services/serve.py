@@ -28,6 +28,8 @@ from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.sampling.pipeline import plan_upscale
 from vdsr_cli.sampling.sample_set import SampleSet, draw_set
 
+ARCHIVE = "all.zip"
+"""Name of all files of a result in one."""
 MOST_SAMPLES = 16
 """Samples of one request: each is held in memory until the result is dropped."""
 
@@ -203,6 +205,7 @@ def _view(
         ],
         "figures": [_figures(drawn)],
         "reduced": False,
+        "all": {"src": address + ARCHIVE, "name": f"{PurePath(request.title).stem}_{tag}.zip"},
         "files": [
             {"src": address + name, "name": f"{PurePath(request.title).stem}_{tag}_{name}"}
             for name in files

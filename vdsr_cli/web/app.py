@@ -15,12 +15,14 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vdsr_cli.config import AUTO_MODEL
 from vdsr_cli.figures.html_report import embedded_json, viewer_part
 from vdsr_cli.loading import ModelSource
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.services.serve import MOST_SAMPLES
+from vdsr_cli.services.serve import ARCHIVE, MOST_SAMPLES
 from vdsr_cli.web.endpoint import Draw, Limits
 from vdsr_cli.web.jobs import JobQueue, KeptFiles
+from vdsr_cli.weights import load_records
 
 _HEADERS: Final = {
     "Content-Security-Policy": (
@@ -61,10 +63,12 @@ def create_app(
         queue.close()
 
     async def result(request: Request) -> Response:
-        data = kept.find(request.path_params["result"], request.path_params["name"])
+        id, name = request.path_params["result"], request.path_params["name"]
+        data = kept.archive(id) if name == ARCHIVE else kept.find(id, name)
         if data is None:
             return Response("this result is gone\n", 404)
-        return Response(data, media_type="image/png")
+        kind = "application/zip" if name == ARCHIVE else "image/png"
+        return Response(data, media_type=kind)
 
     routes = [
         *_page_routes(models, limits),
@@ -84,11 +88,19 @@ def create_app(
     return app
 
 
+def _purpose(model: ModelSource) -> str:
+    """What a model is for, in a line."""
+    if model.name == AUTO_MODEL:
+        return "looks at the picture: one model for clean ones, another for noise and compression"
+    record = load_records().get(model.name)
+    return record.summary if record else ""
+
+
 def _page_routes(models: Sequence[ModelSource], limits: Limits) -> Iterator[Route]:
     """The page and what it loads, all from memory."""
     own = resources.files(__package__)
     settings = {
-        "models": [{"name": m.name, "scale": m.scale} for m in models],
+        "models": [{"name": m.name, "scale": m.scale, "purpose": _purpose(m)} for m in models],
         "upload_bytes": limits.upload_bytes,
         "most_samples": MOST_SAMPLES,
     }

@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BytesIO
 from typing import TypeVar
+from zipfile import ZIP_STORED, ZipFile
 
 from vdsr_cli.errors import DeviceError
 
@@ -138,6 +140,17 @@ class KeptFiles:
     def find(self, result: str, name: str) -> bytes | None:
         """One file, or None where there is no such file any more."""
         return self._results.get(result, {}).get(name)
+
+    def archive(self, result: str) -> bytes | None:
+        """A ZIP of a result's files, which are compressed as they are; None where it is gone."""
+        files = self._results.get(result)
+        if files is None:
+            return None
+        stream = BytesIO()
+        with ZipFile(stream, "w", ZIP_STORED) as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        return stream.getvalue()
 
     def _size(self) -> int:
         return sum(len(data) for files in self._results.values() for data in files.values())

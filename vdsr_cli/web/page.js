@@ -6,6 +6,9 @@ let picture = null;
 let running = null;
 
 for (const { name, scale } of settings.models) make("option", `${name} (x${scale})`, $("model")).value = name;
+const purposes = new Map(settings.models.map(({ name, purpose }) => [name, purpose]));
+$("model").onchange = () => { $("purpose").textContent = purposes.get($("model").value); };
+$("model").onchange();
 $("n").max = settings.most_samples;
 $("temperature").oninput = () => { $("degrees").textContent = $("temperature").value; };
 
@@ -64,6 +67,19 @@ async function draw(signal) {
   }
   throw { error: "the server ended before the picture was done" };
 }
+async function saveAsJpeg(src, name) {
+  const image = await createImageBitmap(await (await fetch(src)).blob());
+  const canvas = new OffscreenCanvas(image.width, image.height);
+  const paper = canvas.getContext("2d");
+  paper.fillStyle = "#fff"; /* JPEG has no transparency */
+  paper.fillRect(0, 0, image.width, image.height);
+  paper.drawImage(image, 0, 0);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await canvas.convertToBlob({ type: "image/jpeg", quality: 0.95 }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
 function present(result) {
   show(result);
   $("notes").replaceChildren();
@@ -73,7 +89,14 @@ function present(result) {
     const link = make("a", src.split("/").pop(), $("downloads"));
     link.href = src;
     link.download = name;
+    link.onclick = (event) => {
+      if ($("format").value === "png") return;
+      event.preventDefault();
+      saveAsJpeg(src, name.replace(/\.png$/, ".jpg"));
+    };
   }
+  $("all").href = result.all.src;
+  $("all").download = result.all.name;
   $("result").hidden = false;
   $("title").focus();
 }
