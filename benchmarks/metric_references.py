@@ -4,7 +4,7 @@
     python benchmarks/metric_references.py
 
 VGG16 and Inception get random weights, the same on every machine, so that nothing is downloaded:
-what is compared is the computation. tests/test_metrics.py holds the references' figures.
+what is compared is the computation. tests/metrics/test_metrics.py holds the references' figures.
 """
 
 import tempfile
