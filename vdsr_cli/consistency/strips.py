@@ -12,11 +12,11 @@ from torch import Tensor
 from vdsr_cli.consistency.clipping import project_within
 from vdsr_cli.consistency.degradation import REACH, degrade
 
-HALO: Final = 12
-"""LR samples around a block that its projection sees: what lies beyond has a share of 3^-12."""
-_BLOCK_ROWS: Final = 384
+HALO: Final = 8
+"""LR samples around a block that its projection sees: what lies beyond has a share of 3^-8."""
+_BLOCK_ROWS: Final = 512
 """HR rows of a block: with fewer, more of the work would lie in halos, and with more, memory."""
-_BLOCK_COLUMNS: Final = 384
+_BLOCK_COLUMNS: Final = 160
 """LR columns of a block, likewise."""
 
 
