@@ -303,3 +303,13 @@ def test_damaged_files_are_an_input_error_or_a_picture(share):
                 read(damaged)
             except InputError as error:
                 assert "\n" not in str(error)
+
+
+@needs("tiff")
+def test_pages_that_go_round_in_a_circle_are_refused():
+    data = bytearray(tiff(np.zeros((8, 8, 3), np.float32), metadata=None))
+    (directory,) = struct.unpack_from("<I", data, 4)
+    (tags,) = struct.unpack_from("<H", data, directory)
+    struct.pack_into("<I", data, directory + 2 + 12 * tags, directory)
+    with pytest.raises(InputError, match="pages|damaged"):
+        read(bytes(data))

@@ -4,6 +4,7 @@ alpha of 16 bits, planes of 16 bits, big-endian BigTIFF, pixels coded as WebP, J
 
 import logging
 from dataclasses import replace
+from itertools import islice
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -22,6 +23,8 @@ _BITS, _COMPRESSION, _PLANAR = 258, 259, 284
 _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 282, 283, 296
 _DNG_VERSION = 50706
 _MOST_CHANNELS: Final = 16
+_MOST_PAGES: Final = 100
+_SPLIT: Final = "split them first: tiffsplit FILE"
 _UNITS_AN_INCH: Final = {2: 1.0, 3: 2.54}
 
 
@@ -57,13 +60,17 @@ def read_rare_tiff(stream: BinaryIO, max_pixels: int) -> Decoded:
 
 def _only_page(file: Any) -> Any:
     """The page that is no reduced copy of another."""
-    if any(_DNG_VERSION in page.tags for page in file.pages):
+    # A damaged file of some bytes may lead from page to page without end.
+    found = list(islice(file.pages, _MOST_PAGES + 1))
+    if len(found) > _MOST_PAGES:
+        raise InputError(f"it has more than {_MOST_PAGES} pages", hint=_SPLIT)
+    if any(_DNG_VERSION in page.tags for page in found):
         raise camera_raw()
-    pages = [page for page in file.pages if page.dtype is not None and not page.subfiletype & 1]
+    pages = [page for page in found if page.dtype is not None and not page.subfiletype & 1]
     if not pages:
         raise ValueError("it holds no picture of a known kind")
     if len(pages) > 1:
-        raise InputError(f"it has {len(pages)} pages", hint="split them first: tiffsplit FILE")
+        raise InputError(f"it has {len(pages)} pages", hint=_SPLIT)
     return pages[0]
 
 
