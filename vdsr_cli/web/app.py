@@ -89,7 +89,7 @@ def create_app(
 
 
 def _purpose(model: ModelSource) -> str:
-    """What a model is for, in a line."""
+    """The purpose of a model, in a line."""
     if model.name == AUTO_MODEL:
         return "looks at the picture: one model for clean ones, another for noise and compression"
     record = load_records().get(model.name)
