@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from vdsr_cli.errors import InputError, UnexpectedError, VdsrError
 from vdsr_cli.images import Canvas, Picture, read_picture
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--format", default="same", help="same, or one of png, jpg, webp, tiff")
     parser.add_argument("--list", action="store_true", help="name refusals and losses")
     options = parser.parse_args()
+    PngImagePlugin.MAX_TEXT_CHUNK = 1 << 28  # of the files that are compared
     columns = ["folder", "files", "read", "refused", "tracebacks", "written", "profile", "tags"]
     columns += ["text", "depth", "orientation", "silent losses"]
     print("| " + " | ".join(columns) + " |")
