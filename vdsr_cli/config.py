@@ -1,8 +1,9 @@
 """Ranges and defaults of what a user may ask for, checked before anything heavy is imported."""
 
 import math
+from dataclasses import dataclass
 
-from vdsr_cli.errors import UsageError
+from vdsr_cli.errors import InputError, UsageError
 
 SCALE_RANGE = (1.0, 16.0)
 TEMPERATURE_RANGE = (0.0, 2.0)
@@ -34,6 +35,68 @@ def default_sampler(scale: float) -> str:
 def torch_seed(seed: int) -> int:
     """A seed as torch takes it: itself, or, beyond its 64 bits, the lowest of them."""
     return seed if -(1 << 63) <= seed < 1 << 64 else seed % (1 << 64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSize:
+    """Size of an output, whatever its input: the aspect is kept, the scale follows.
+
+    Attributes:
+        width, height: its sides in pixels; with both, the largest picture that fits into them.
+        longest: its longer side in pixels. Excludes the other three.
+        megapixels: its area in millions of pixels. Excludes the other three.
+    """
+
+    width: int | None = None
+    height: int | None = None
+    longest: int | None = None
+    megapixels: float | None = None
+
+    def __post_init__(self) -> None:
+        has_sides = self.width is not None or self.height is not None
+        if has_sides + (self.longest is not None) + (self.megapixels is not None) != 1:
+            raise UsageError(
+                "an output has one size",
+                hint="give --width and --height, --longest or --megapixels",
+            )
+
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """The output's height and width for an input's.
+
+        Raises:
+            InputError: the input is larger than that, or smaller than a sixteenth of it.
+        """
+        scale = self._scale(height, width)
+        low, high = SCALE_RANGE
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        if not low <= scale <= high:
+            raise InputError(
+                f"it has {width}x{height} pixels: {size[1]}x{size[0]} would be"
+                f" {scale:.3g} times that, outside {low:g} to {high:g}"
+            )
+        return size
+
+    def scale_of(self, height: int, width: int) -> float:
+        """Output size over input size. Raises InputError as :meth:`of`."""
+        across = self.of(height, width)
+        return max(across[0] / height, across[1] / width)
+
+    @property
+    def tag(self) -> str:
+        """Name of the size in a file name."""
+        if self.longest is not None:
+            return f"{self.longest}px"
+        if self.megapixels is not None:
+            return f"{self.megapixels:g}mp"
+        return f"{self.width or ''}x{self.height or ''}"
+
+    def _scale(self, height: int, width: int) -> float:
+        if self.longest is not None:
+            return self.longest / max(height, width)
+        if self.megapixels is not None:
+            return math.sqrt(self.megapixels * 1e6 / (height * width))
+        sides = ((self.width, width), (self.height, height))
+        return min(wanted / side for wanted, side in sides if wanted is not None)
 
 
 def check_scale(scale: float) -> None:

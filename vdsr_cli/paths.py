@@ -86,6 +86,7 @@ class Naming:
 
     Attributes:
         tag: what stands behind the stem, as ``x4`` in ``photo_x4.png``.
+        text: stands there in place of the tag and its underscore; it may be empty.
         suffix: the extension of an output whose name is not given, with its dot.
         folder: where outputs go; None for beside the input.
         file: the one output's own path, or None. Excludes ``folder``.
@@ -93,6 +94,7 @@ class Naming:
     """
 
     tag: str
+    text: str | None = None
     suffix: str = ".png"
     folder: Path | None = None
     file: Path | None = None
@@ -101,6 +103,11 @@ class Naming:
     def __post_init__(self) -> None:
         if (self.folder is not None) + (self.file is not None) + self.is_stdout > 1:
             raise ValueError("folder, file and is_stdout exclude each other")
+
+    @property
+    def mark(self) -> str:
+        """The part of an output's name that its input's lacks."""
+        return f"_{self.tag}" if self.text is None else self.text
 
 
 def printable(text: str) -> str:
@@ -217,7 +224,7 @@ def output_path(source: Source, naming: Naming, *, depth: int = 0) -> Path | Non
         return None
     if naming.file is not None:
         return naming.file
-    name = f"{_long_stem(source.path, depth)}_{naming.tag}{naming.suffix}"
+    name = f"{_long_stem(source.path, depth)}{naming.mark}{naming.suffix}"
     if naming.folder is None:
         return source.path.parent / name
     if source.root is None:
@@ -397,7 +404,7 @@ def drop_own_outputs(
     dropped: list[Source] = []
     for source in listed:
         is_ours = source.root is not None and (
-            _is_tagged(source.path, naming.tag, stems) or _is_under_output(source, naming.folder)
+            _is_tagged(source.path, naming.mark, stems) or _is_under_output(source, naming.folder)
         )
         (dropped if is_ours else kept).append(source)
     return kept, dropped
@@ -411,8 +418,8 @@ def _stem_key(folder: Path, stem: str) -> str:
     return os.path.join(os.path.abspath(folder), stem)
 
 
-def _is_tagged(path: Path, tag: str, stems: set[str]) -> bool:
-    untagged = path.stem.removesuffix(f"_{tag}")
+def _is_tagged(path: Path, mark: str, stems: set[str]) -> bool:
+    untagged = path.stem.removesuffix(mark)
     return untagged != path.stem and _stem_key(path.parent, untagged) in stems
 
 

@@ -26,12 +26,12 @@ from vdsr_cli.batch.run import Outcome, as_asked, failure, file_sha256, settled,
 from vdsr_cli.batch.storage import exists, fetch, put
 from vdsr_cli.config import AUTO_MODEL
 from vdsr_cli.errors import DeviceError, OutputExistsError, VdsrError
-from vdsr_cli.loading import LoadedModel, load
+from vdsr_cli.loading import LoadedModel, ModelSource, load
 from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import choose_runtime
-from vdsr_cli.services.auto import auto_upscaler
+from vdsr_cli.services.auto import AutoBySize, auto_upscaler
 from vdsr_cli.services.upscale import UpscaleRequest, check_request, upscale_file
 
 _ATTEMPTS: Final = 2
@@ -74,10 +74,13 @@ class Upscaler:
     def __init__(self, job: Job) -> None:
         self._runtime = choose_runtime(job.device, job.dtype)
         self._job = job
-        is_chosen = job.model == AUTO_MODEL
-        self._models = (
-            auto_upscaler(job.request.scale, self._load) if is_chosen else self._load(job.model)
-        )
+        self._models: ModelSource
+        if job.model != AUTO_MODEL:
+            self._models = self._load(job.model)
+        elif job.request.size is not None:
+            self._models = AutoBySize(job.request.size, self._load)
+        else:
+            self._models = auto_upscaler(job.request.scale, self._load)
 
     def _load(self, name: str) -> LoadedModel:
         loaded = load(name, self._runtime, expects=Sampler)

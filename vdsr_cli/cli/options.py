@@ -131,7 +131,14 @@ FormatOption = Annotated[
     Format | None,
     typer.Option("--format", "-f", help="Output format.", show_default="-o's, or png"),
 ]
-QualityOption = Annotated[int, typer.Option(min=1, max=100, help="Of lossy formats.")]
+QualityOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=100,
+        help="Of JPEG, WebP, AVIF, HEIF and JPEG XL; 100 is lossless WebP and JPEG XL.",
+    ),
+]
 OverwriteOption = Annotated[
     bool | None,
     typer.Option(

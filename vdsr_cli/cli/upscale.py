@@ -4,9 +4,10 @@ import json
 import os
 import sys
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
@@ -47,7 +48,7 @@ from vdsr_cli.cli.options import (
     existing_of,
     parse_batch,
 )
-from vdsr_cli.config import AUTO_MODEL, check_scale, check_temperature
+from vdsr_cli.config import AUTO_MODEL, TargetSize, check_scale, check_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.outputs import refuse_inputs
 from vdsr_cli.paths import (
@@ -80,7 +81,22 @@ def upscale(
         typer.Option("--out", "-o", help="Output file, folder, or - for standard output."),
     ] = None,
     model: ModelOption = AUTO_MODEL,
-    scale: Annotated[float, typer.Option("--scale", "-s", help="Factor from 1 to 16.")] = 4.0,
+    scale: Annotated[
+        float | None,
+        typer.Option("--scale", "-s", help="Factor from 1 to 16.", show_default="4"),
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Of the output, in pixels, in place of --scale.")
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(min=1, help="Likewise; with --width, what fits into both.")
+    ] = None,
+    longest: Annotated[
+        int | None, typer.Option(min=1, help="Longer side of the output, in pixels.")
+    ] = None,
+    megapixels: Annotated[
+        float | None, typer.Option(min=0.0001, help="Area of the output, in millions of pixels.")
+    ] = None,
     temperature: Annotated[
         float,
         typer.Option(
@@ -107,6 +123,20 @@ def upscale(
     ] = False,
     format: FormatOption = None,
     quality: QualityOption = 95,
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            help="Bits a sample of the output, 8 or 16: rounded to them once, at the end.",
+            show_default="the input's",
+        ),
+    ] = None,
+    suffix: Annotated[
+        str | None,
+        typer.Option(
+            help="Stands behind the name of the input; may be empty, with -o.",
+            show_default="_x4",
+        ),
+    ] = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Look below folders too.")
     ] = False,
@@ -137,12 +167,15 @@ def upscale(
         vdsr upscale -r photos -o large --skip-existing
     """
     store = out.rstrip("/") if out is not None and is_url(out) else None
+    size = _size(scale, width, height, longest, megapixels)
+    scale = 4.0 if scale is None else scale
     naming = plan_naming(
         f"{store}/" if store else out,
-        tag=scale_tag(scale),
+        tag=scale_tag(scale) if size is None else size.tag,
         format=format.value if format else None,
         is_several=may_be_several(inputs),
     )
+    naming = replace(naming, text=_checked_suffix(suffix, naming))
     works = _plan_works(inputs, naming, store, recursive=recursive, quiet=quiet)
     is_elsewhere = jobs is not None or engine is not Engine.local
     if isinstance(works, list):
@@ -168,6 +201,8 @@ def upscale(
 
     request = UpscaleRequest(
         scale=scale,
+        size=size,
+        depth=_checked_depth(depth),
         settings=SamplingSettings(
             temperature=temperature,
             seed=seed,
@@ -232,6 +267,40 @@ def upscale(
         unknown = works.unknown if isinstance(works, FolderListing) else 0
         print_note(bars.summary(unknown))
     raise typer.Exit(worst)
+
+
+def _size(
+    scale: float | None,
+    width: int | None,
+    height: int | None,
+    longest: int | None,
+    megapixels: float | None,
+) -> TargetSize | None:
+    """The size that is asked for in place of a scale."""
+    if width is height is longest is megapixels is None:
+        return None
+    if scale is not None:
+        raise UsageError("--scale and a size exclude each other", hint="leave one of them out")
+    return TargetSize(width=width, height=height, longest=longest, megapixels=megapixels)
+
+
+def _checked_depth(depth: int | None) -> Literal[8, 16] | None:
+    if depth == 8:
+        return 8
+    if depth == 16:
+        return 16
+    if depth is None:
+        return None
+    raise UsageError(f"--depth {depth} is neither 8 nor 16")
+
+
+def _checked_suffix(suffix: str | None, naming: Naming) -> str | None:
+    """Refuses one that leads elsewhere, or by which outputs are called as their inputs are."""
+    if suffix and set(suffix) & {"/", "\\", "\0"}:
+        raise UsageError("--suffix is a part of a file's name", hint="-o names the folder")
+    if suffix == "" and naming.folder is None and naming.file is None and not naming.is_stdout:
+        raise UsageError("without a suffix outputs need a folder of their own", hint="give -o")
+    return suffix
 
 
 def _plan_works(

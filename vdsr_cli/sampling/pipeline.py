@@ -114,6 +114,7 @@ def plan_upscale(
     runtime: Runtime,
     *,
     scale: float,
+    size: tuple[int, int] | None = None,
     consistency: bool | None = None,
 ) -> UpscalePlan:
     """Plans a picture's way to ``scale`` times its size.
@@ -124,6 +125,8 @@ def plan_upscale(
         settings: how it samples, and which samples.
         runtime: device and dtype.
         scale: output size over input size.
+        size: height and width of the output, of which ``scale`` is then the larger ratio; None
+            for what the scale makes.
         consistency: as :meth:`~vdsr_cli.loading.LoadedModel.projects` takes it.
 
     Raises:
@@ -133,12 +136,13 @@ def plan_upscale(
     settings = fitting(settings, model, runtime, samples=len(settings.samples))
     height, width = picture.height, picture.width
     stages: list[Stage] = []
-    for size in stage_sizes(height, width, native=model.scale, scale=scale):
-        stages.append(Stage(tiles=plan_for(model, height, width, settings).tiles, size=size))
-        height, width = size
+    for passed in stage_sizes(height, width, native=model.scale, scale=scale, size=size):
+        stages.append(Stage(tiles=plan_for(model, height, width, settings).tiles, size=passed))
+        height, width = passed
     has_alpha, samples = picture.alpha is not None, len(settings.samples)
     first, *more = (stage.tiles for stage in stages)
-    faithful_scale = int(scale) if is_projected and scale == int(scale) else None
+    is_whole = (height, width) == (picture.height * int(scale), picture.width * int(scale))
+    faithful_scale = int(scale) if is_projected and is_whole else None
     # What alpha divides is rounded afterwards, and so by itself.
     cell = 1 if has_alpha else faithful_scale or 1
     return UpscalePlan(
@@ -155,14 +159,17 @@ def plan_upscale(
     )
 
 
-def stage_sizes(height: int, width: int, *, native: int, scale: float) -> list[tuple[int, int]]:
+def stage_sizes(
+    height: int, width: int, *, native: int, scale: float, size: tuple[int, int] | None = None
+) -> list[tuple[int, int]]:
     """The size after each pass of a model of scale ``native`` that makes ``scale``.
 
     One pass up to the native scale; two above it, where the first result is reduced so that the
     second pass ends at the size wanted.
     """
     scales = [scale] if scale <= native else [scale / native, scale]
-    return [(max(1, round(height * s)), max(1, round(width * s))) for s in scales]
+    sizes = [(max(1, round(height * s)), max(1, round(width * s))) for s in scales]
+    return sizes if size is None else [*sizes[:-1], size]
 
 
 def draw_rows(

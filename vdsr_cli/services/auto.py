@@ -7,7 +7,7 @@ picture ─► inspection ─┬─ clean ────► the default model of t
 from collections.abc import Callable
 from functools import cache
 
-from vdsr_cli.config import AUTO_MODEL, REAL_MODEL, default_model, default_sampler
+from vdsr_cli.config import AUTO_MODEL, REAL_MODEL, TargetSize, default_model, default_sampler
 from vdsr_cli.images import Picture
 from vdsr_cli.inspection import inspect
 from vdsr_cli.loading import Choice, LoadedModel
@@ -59,6 +59,23 @@ def auto_upscaler(scale: float, load: Load) -> AutoModel:
     """The models that make a scale, ``vdvae-sr-x4-real`` by reducing its x4 or by a second pass."""
     how = "" if scale == 4 else f" (x{scale:g} by way of its x4{', twice' if scale > 4 else ''})"
     return AutoModel(default_model(scale), REAL_MODEL, load, how=how)
+
+
+class AutoBySize:
+    """:func:`auto_upscaler` where the scale follows from each picture's size."""
+
+    name = AUTO_MODEL
+    scale = 4
+    """Of the default model, which is loaded at once."""
+
+    def __init__(self, size: TargetSize, load: Load) -> None:
+        self._size, self._load = size, cache(load)
+        auto_upscaler(self.scale, self._load)
+
+    def choose(self, picture: Picture) -> Choice:
+        """As :meth:`AutoModel.choose`. Raises InputError for a picture of no size for it."""
+        scale = self._size.scale_of(picture.height, picture.width)
+        return auto_upscaler(round(scale, 3), self._load).choose(picture)
 
 
 def auto_sampler(scale: float, load: Load) -> AutoModel:

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Literal
 
 import torch
 
 from vdsr_cli.background import in_background
-from vdsr_cli.config import check_scale, check_temperature
-from vdsr_cli.errors import DeviceError, OutputExistsError, UnexpectedError, VdsrError
+from vdsr_cli.config import TargetSize, check_scale, check_temperature
+from vdsr_cli.errors import DeviceError, InputError, OutputExistsError, UnexpectedError, VdsrError
 from vdsr_cli.files import is_special
 from vdsr_cli.images import (
     MAX_PIXELS,
@@ -31,7 +31,7 @@ from vdsr_cli.images import (
     refuse_impossible,
 )
 from vdsr_cli.loading import LoadedModel, ModelSource
-from vdsr_cli.outputs import Existing, is_taken, refuse_taken
+from vdsr_cli.outputs import Existing, is_taken, refuse_inputs, refuse_taken
 from vdsr_cli.paths import Source, output_format
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings
@@ -48,6 +48,8 @@ class UpscaleRequest:
 
     Attributes:
         scale: output size over input size, 1 to 16.
+        size: of the output, in place of a scale.
+        depth: bits a sample of the output; None for the input's.
         settings: how the model samples.
         consistency: whether the result is projected to degrade to the input; None for where the
             model was trained on that degradation.
@@ -60,6 +62,8 @@ class UpscaleRequest:
     """
 
     scale: float = 4.0
+    size: TargetSize | None = None
+    depth: Literal[8, 16] | None = None
     settings: SamplingSettings = field(default_factory=SamplingSettings)
     consistency: bool | None = None
     existing: Existing = Existing.refuse
@@ -106,14 +110,37 @@ def plan_picture(
     picture: Picture, loaded: LoadedModel, request: UpscaleRequest, runtime: Runtime
 ) -> UpscalePlan:
     """The plan of a request for a picture."""
+    size = None if request.size is None else request.size.of(picture.height, picture.width)
     return plan_upscale(
         picture,
         loaded,
         request.settings,
         runtime,
-        scale=request.scale,
+        scale=_scale_of(picture, request),
+        size=size,
         consistency=request.consistency,
     )
+
+
+def _scale_of(picture: Picture, request: UpscaleRequest) -> float:
+    if request.size is None:
+        return request.scale
+    return request.size.scale_of(picture.height, picture.width)
+
+
+def _refuse_size(picture: Picture, request: UpscaleRequest, name: str) -> None:
+    """Raises InputError, which names the picture, where it cannot get the size asked for."""
+    try:
+        _scale_of(picture, request)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _of_depth(picture: Picture, depth: Literal[8, 16] | None) -> Picture:
+    """The picture as one of so many bits: what comes out of it is rounded to them once."""
+    if depth is None:
+        return picture
+    return replace(picture, metadata=replace(picture.metadata, bit_depth=depth))
 
 
 def upscale_picture(
@@ -164,6 +191,8 @@ def upscale_file(
         if output is not None:
             if request.existing is Existing.skip and is_taken(output):
                 return replace(named, status="skipped")
+            if not source.is_stdin:
+                refuse_inputs([output], [source.path])
             refuse_taken([output], request.existing)
         picture = read_picture(
             stdin if source.is_stdin else source.path,
@@ -172,6 +201,8 @@ def upscale_file(
         )
         if request.strip_metadata:
             picture = replace(picture, metadata=picture.metadata.stripped())
+        _refuse_size(picture, request, named.input)
+        picture = _of_depth(picture, request.depth)
         choice = models.choose(picture)
         loaded = choice.loaded
         plan = plan_picture(picture, loaded, request, runtime)
@@ -197,7 +228,7 @@ def upscale_file(
         named,
         model=loaded.name,
         model_reason=choice.reason,
-        scale=request.scale,
+        scale=_scale_of(picture, request),
         temperature=request.settings.temperature,
         seed=request.settings.seed,
         width=plan.output.width,
