@@ -71,6 +71,9 @@ def test_the_readmes_commands_succeed_in_order(vdsr, tmp_path, monkeypatch) -> N
     for command in [first, *shown_in(README)]:
         ended = vdsr(*shlex.split(command)[1:])
         assert ended.code == 0, f"{command}\n{ended.err}"
+    (program,) = re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL)
+    exec(program, {})
+    assert (tmp_path / "out" / "python.png").is_file()
     assert sorted(path.name for path in (tmp_path / "examples").iterdir()) == sorted(names)
 
 
