@@ -91,7 +91,7 @@ def main() -> None:
 
     runtime = choose_runtime("cpu", "auto")
     reports = [
-        measure(options.paths, protocol, options.metric_weights, runtime) for protocol in Protocol
+        measure(options.paths, protocol, options.metric_weights, runtime) for protocol in SHOWN
     ]
     page = "\n".join(to_markdown(report_grids(report, published=True)) for report in reports)
     if not options.write:

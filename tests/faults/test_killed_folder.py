@@ -103,7 +103,7 @@ def test_killed_at_random_moments(vdsr, tmp_path, tiny_path, save_picture, monke
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
-@pytest.mark.parametrize(("format", "fewest"), [("png", 20), ("jpg", 4)])
+@pytest.mark.parametrize(("format", "fewest"), [("png", 12), ("jpg", 4)])
 def test_killed_before_each_step(tmp_path, tiny_path, save_picture, format, fewest):
     out = tmp_path / "out"
     words = ["upscale", save_picture(tmp_path / "a.png", 20, 60), "--model", tiny_path]

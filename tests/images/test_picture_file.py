@@ -354,7 +354,7 @@ def test_a_full_disk_keeps_what_is_journaled(tmp_path, monkeypatch, small_segmen
         with pytest.raises(OutputError, match="no space is left") as caught:
             write(path, LEVELS, Metadata(), CUTS)
     assert str(caught.value).startswith(f"{path}: cannot be written")
-    assert "goes on" in (caught.value.hint or "")
+    assert "resumes" in (caught.value.hint or "")
     assert not path.exists()
     assert write(path, LEVELS, Metadata(), CUTS).notes[0].startswith("continued")
 
