@@ -148,6 +148,7 @@ def test_the_first_pass_initialises_a_new_run_alone(pictures, tmp_path, vdsr, sm
         (["score", "PICTURES", "-m", "nobody/nothing"], 4, "nobody/nothing"),
         (["reconstruct", "PICTURES", "-m", "x", "-o", "a.xyz"], 2, ".xyz"),
         (["generate", "-m", "x", "-o", "a.png", "--device", "cuda:99"], 5, ""),
+        (["score", "PICTURES", "-n", str(2**63 - 1)], 2, "1000000"),
     ],
 )
 def test_bad_input_is_one_line(pictures, vdsr, words, code, told):

@@ -166,7 +166,7 @@ def figure(
 def score(
     pictures: Pictures,
     model: LearnedModelOption = DEFAULT_MODEL,
-    count: Annotated[int, typer.Option("-n", min=1, help="How many crops.")] = 512,
+    count: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="How many crops.")] = 512,
     weights: Annotated[
         int, typer.Option(min=0, help="Importance weights a crop; 0 for the ELBO alone.")
     ] = 0,
