@@ -148,13 +148,17 @@ def test_the_first_pass_initialises_a_new_run_alone(pictures, tmp_path, vdsr, sm
         (["score", "PICTURES", "-m", "nobody/nothing"], 4, "nobody/nothing"),
         (["reconstruct", "PICTURES", "-m", "x", "-o", "a.xyz"], 2, ".xyz"),
         (["generate", "-m", "x", "-o", "a.png", "--device", "cuda:99"], 5, ""),
-        (["score", "PICTURES", "-n", str(2**63 - 1)], 2, "1000000"),
     ],
 )
 def test_bad_input_is_one_line(pictures, vdsr, words, code, told):
     ended = vdsr("srvae", *(str(pictures) if word == "PICTURES" else word for word in words))
     assert ended.code == code and told in ended.err, ended
     assert len(ended.lines) <= 2 and ended.lines[0].startswith("vdsr: ")
+
+
+def test_more_crops_than_memory_can_count_are_refused(pictures, vdsr):
+    ended = vdsr("srvae", "score", pictures, "-n", 2**63 - 1)
+    assert ended.code == 2 and "1000000" in ended.err
 
 
 @pytest.mark.parametrize(
