@@ -13,8 +13,8 @@ def main() -> None:
 
         try:
             run()
-        except Exception:
-            let_signals_come()
+        except Exception as error:
+            let_signals_come(error)
             raise
     except KeyboardInterrupt:
         sys.exit(130)

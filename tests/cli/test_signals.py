@@ -66,8 +66,9 @@ def work(**_):
     try:
         os.kill(os.getpid(), int(sys.argv[1]))
         time.sleep(1)
-    except BaseException:
-        pass
+    except BaseException as error:
+        if sys.argv[2] == "its effect":
+            raise RuntimeError("in the body of a class") from error
     if sys.argv[2] == "another error":
         raise ValueError("of native code")
     if sys.argv[2] == "an error of ours":
@@ -82,7 +83,7 @@ main()
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("instead", ["nothing", "another error", "an error of ours"])
+@pytest.mark.parametrize("instead", ["nothing", "another error", "an error of ours", "its effect"])
 def test_a_signal_in_whose_place_something_else_happens_is_not_lost(number, code, instead):
     done = subprocess.run(
         [sys.executable, "-c", SWALLOWED, str(int(number)), instead],

@@ -77,7 +77,7 @@ def _run() -> None:
     try:
         app(obj=debugging)
     except VdsrError as error:
-        let_signals_come()
+        let_signals_come(error)
         if debugging.is_on and error.details:
             print(error.details, file=sys.stderr, end="")
         _end_with(error)

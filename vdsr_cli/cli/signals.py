@@ -77,8 +77,16 @@ def end_on_signals() -> None:
             signal.signal(number, end)
 
 
-def let_signals_come() -> None:
-    """Before an error is told: where it has taken a signal's place, that comes now."""
+def let_signals_come(error: Exception) -> None:
+    """Before an error is told: where it has taken a signal's place, that comes now.
+
+    It may stand behind the error, as its cause, or be no more and come once more.
+    """
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, _Interrupt | _Termination):
+            raise behind from None
+        behind = behind.__cause__ or behind.__context__
     for thread in threading.enumerate():
         if thread.name == _ONCE_MORE:
             thread.join()
