@@ -41,18 +41,27 @@ finally:
 """
 
 
+def heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def run(code: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """A program to its end, in which Ctrl-C is not ignored, as background shells have it."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=None if sys.platform == "win32" else heed_ctrl_c,
+        capture_output=True,
+        text=True,
+    )
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("what", ["object", "generator"])
 def test_a_signal_within_a_finaliser_is_not_lost(number, code, what):
     """Python drops what is raised there, and would print it."""
-    done = subprocess.run(
-        [sys.executable, "-c", FINALISED, str(int(number)), what],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        capture_output=True,
-        text=True,
-    )
+    done = run(FINALISED, int(number), what)
     assert (done.returncode, done.stdout, done.stderr) == (code, "unwound\n", "")
 
 
@@ -85,22 +94,11 @@ main()
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("instead", ["nothing", "another error", "an error of ours", "its effect"])
 def test_a_signal_in_whose_place_something_else_happens_is_not_lost(number, code, instead):
-    done = subprocess.run(
-        [sys.executable, "-c", SWALLOWED, str(int(number)), instead],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        capture_output=True,
-        text=True,
-    )
+    done = run(SWALLOWED, int(number), instead)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
 def test_other_errors_of_finalisers_are_still_told():
     code = FINALISED.partition("try:\n    if")[0] + "Thing.__del__ = lambda self: 1 / 0\nThing()"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-    )
+    done = run(code)
     assert done.returncode == 0 and "ZeroDivisionError" in done.stderr
