@@ -288,6 +288,21 @@ class Failure:
     exit_code: int = 3
     traceback: str | None = None
 
+    @classmethod
+    def of(
+        cls, error: VdsrError, *, dataset: str, picture: str, method: str | None = None
+    ) -> "Failure":
+        """The failure of a picture that an error ended."""
+        return cls(
+            dataset=dataset,
+            picture=picture,
+            error=str(error),
+            hint=error.hint,
+            method=method,
+            exit_code=error.exit_code,
+            traceback=error.details,
+        )
+
 
 def load_scenes(
     dataset: Dataset, protocol: Protocol, scale: int, on_failure: Callable[[Failure], None]
@@ -297,13 +312,4 @@ def load_scenes(
         try:
             yield load_scene(pair, protocol, scale)
         except VdsrError as error:
-            on_failure(
-                Failure(
-                    dataset=dataset.name,
-                    picture=pair.name,
-                    error=str(error),
-                    hint=error.hint,
-                    exit_code=error.exit_code,
-                    traceback=error.details,
-                )
-            )
+            on_failure(Failure.of(error, dataset=dataset.name, picture=pair.name))

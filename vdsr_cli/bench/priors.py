@@ -187,15 +187,7 @@ def _fitted(
             yield pair.name, fit(read_pixels(pair.hr), loaded.model, pair)
         except VdsrError as error:
             on_failure(
-                Failure(
-                    dataset=dataset.name,
-                    picture=pair.name,
-                    error=str(error),
-                    hint=error.hint,
-                    method=loaded.name,
-                    exit_code=error.exit_code,
-                    traceback=error.details,
-                )
+                Failure.of(error, dataset=dataset.name, picture=pair.name, method=loaded.name)
             )
 
 

@@ -158,13 +158,8 @@ def _tell_missing(learned: Learned, request: BenchRequest, report: Report, event
         return
     for key, error in learned.missing.items():
         report.unscored[key] = "no weights"
-        failure = Failure(
-            dataset="*",
-            picture="*",
-            error=f"{key} is not scored: {error}",
-            hint=error.hint,
-            exit_code=error.exit_code,
-        )
+        reason = f"{key} is not scored: {error}"
+        failure = replace(Failure.of(error, dataset="*", picture="*"), error=reason)
         report.failures.append(failure)
         events.on_failure(failure)
 
@@ -232,7 +227,7 @@ def _run_dataset(
             insist=request.verify,
         )
     except InputError as error:
-        fail(Failure(dataset=dataset.name, picture="*", error=str(error), hint=error.hint))
+        fail(Failure.of(error, dataset=dataset.name, picture="*"))
         return
     report.datasets.append(facts)
     report.pictures += scores
@@ -310,14 +305,7 @@ def save_crops(
 
 
 def _failure_of(dataset: Dataset, scene: Scene, method: Method, error: VdsrError) -> Failure:
-    return Failure(
-        dataset=dataset.name,
-        picture=scene.name,
-        error=str(error),
-        hint=error.hint,
-        method=method.name,
-        exit_code=error.exit_code,
-    )
+    return Failure.of(error, dataset=dataset.name, picture=scene.name, method=method.name)
 
 
 @torch.inference_mode()
