@@ -7,7 +7,8 @@
                                    └─► Rows ─► Frame.levels: 8 or 16 bits, rounded by cells
 
 ``vdsr upscale``, ``sample-diverse``, ``bench``, ``serve``, the workers of a batch and the library
-all draw their pictures here; so sample 0 is the same picture everywhere, byte for byte.
+all draw their pictures here; so sample 0 is the same picture everywhere: byte for byte where it is
+drawn alone, to a level where it shares a batch with others and several threads add up.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -134,13 +135,12 @@ def plan_upscale(
     """
     model, is_projected = loaded.model, loaded.projects(consistency)
     settings = fitting(settings, model, runtime, samples=len(settings.samples))
-    height, width = picture.height, picture.width
-    stages: list[Stage] = []
-    for passed in stage_sizes(height, width, native=model.scale, scale=scale, size=size):
-        stages.append(Stage(tiles=plan_for(model, height, width, settings).tiles, size=passed))
-        height, width = passed
+    whole = (picture.height, picture.width)
+    sizes = stage_sizes(*whole, native=model.scale, scale=scale, size=size)
+    tilings = [plan_for(model, *passed, settings) for passed in (whole, *sizes[:-1])]
     has_alpha, samples = picture.alpha is not None, len(settings.samples)
-    first, *more = (stage.tiles for stage in stages)
+    first, *more = (tiling.tiles for tiling in tilings)
+    height, width = sizes[-1]
     is_whole = (height, width) == (picture.height * int(scale), picture.width * int(scale))
     faithful_scale = int(scale) if is_projected and is_whole else None
     # What alpha divides is rounded afterwards, and so by itself.
@@ -148,14 +148,17 @@ def plan_upscale(
     return UpscalePlan(
         model=model,
         settings=settings,
-        stages=tuple(stages),
+        stages=tuple(
+            Stage(tiles=tiling.tiles, size=passed)
+            for tiling, passed in zip(tilings, sizes, strict=True)
+        ),
         is_projected=is_projected,
         faithful_scale=faithful_scale,
         output=Frame(
             height=height, width=width, like=picture.metadata, has_alpha=has_alpha, cell=cell
         ),
         tiles=first * (1 + has_alpha) + sum(more) * (samples + has_alpha),
-        notes=limits_of(model, plan_for(model, picture.height, picture.width, settings)),
+        notes=limits_of(model, tilings[0]),
     )
 
 
