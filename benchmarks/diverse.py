@@ -13,6 +13,8 @@ and samples at each temperature:
     apd mse     average pairwise distance, mean squared, of pictures in 0..1
     std         mean standard deviation, in 8-bit levels
     apd lpips   the same in LPIPS, with --metric-weights
+
+LR-PSNR is that of the mean squared error.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from typing import Any
 from speed import mirrored
 
 from vdsr_cli.images import save_levels
+from vdsr_cli.metrics import pooled_psnr
 
 COLUMNS = ("temperature", "before", "projected", "file", "kept", "apd mse", "std", "apd lpips")
 
@@ -87,9 +90,9 @@ def print_table(dataset: Path, folder: Path, options: argparse.Namespace) -> Non
     for free, held in zip(zip(*plain, strict=True), zip(*projected, strict=True), strict=True):
         figures = [
             held[0]["temperature"],
-            mean(samples_of(free, "lr_psnr_float")),
-            mean(samples_of(held, "lr_psnr_float")),
-            mean(samples_of(held, "lr_psnr")),
+            pooled_psnr([float(psnr) for psnr in samples_of(free, "lr_psnr_float")]),
+            pooled_psnr([float(psnr) for psnr in samples_of(held, "lr_psnr_float")]),
+            pooled_psnr([float(psnr) for psnr in samples_of(held, "lr_psnr")]),
             mean(samples_of(held, "lr_same")),
             *(mean([entry[key] for entry in held]) for key in ("apd_mse", "std_mean", "apd_lpips")),
         ]

@@ -16,6 +16,7 @@ from functools import partial
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
+from statistics import fmean
 from typing import Any, BinaryIO, Literal, cast, overload
 
 import numpy as np
@@ -386,27 +387,27 @@ def _batch(pictures: Tensor) -> list[Tensor]:
     return list(whole.view(-1, *whole.shape[-3:]))
 
 
-def _mean_score(score: Callable[[Tensor, Tensor], float], sr: Tensor, hr: Tensor) -> float:
-    pairs = list(zip(_batch(sr), _batch(hr), strict=True))
-    return sum(score(a, b) for a, b in pairs) / len(pairs)
+def _scores(score: Callable[[Tensor, Tensor], float], sr: Tensor, hr: Tensor) -> list[float]:
+    return [score(a, b) for a, b in zip(_batch(sr), _batch(hr), strict=True)]
 
 
 def psnr_y(sr: Tensor, hr: Tensor, *, shave: int) -> float:
-    """PSNR of the luma in dB, as ``vdsr bench`` scores it; the mean over a batch.
+    """PSNR of the luma in dB, as ``vdsr bench`` scores it; the mean over a batch, without
+    those pictures that are met exactly.
 
     Args:
         sr, hr: (B, 3, H, W) or (3, H, W), uint8 or in [0, 1], which is rounded to 8 bits first.
         shave: pixels left out at each border; the scale, by convention.
     """
-    return _mean_score(partial(metrics.psnr_y, shave=shave), sr, hr)
+    return metrics.mean_psnr(_scores(partial(metrics.psnr_y, shave=shave), sr, hr))
 
 
 def ssim_y(sr: Tensor, hr: Tensor, *, shave: int) -> float:
     """SSIM of the luma, as ``vdsr bench`` scores it; arguments as :func:`psnr_y`."""
-    return _mean_score(partial(metrics.ssim_y, shave=shave), sr, hr)
+    return fmean(_scores(partial(metrics.ssim_y, shave=shave), sr, hr))
 
 
 def lr_psnr(sr: Tensor, lr: Tensor, *, scale: int) -> float:
-    """PSNR in dB of pictures that are degraded again to 8 bits against their inputs; arguments
-    otherwise as :func:`psnr_y`."""
-    return _mean_score(partial(metrics.lr_psnr, scale=scale), sr, lr)
+    """PSNR in dB of pictures that are degraded again to 8 bits against their inputs, of a batch's
+    mean squared error; arguments otherwise as :func:`psnr_y`."""
+    return metrics.pooled_psnr(_scores(partial(metrics.lr_psnr, scale=scale), sr, lr))

@@ -317,7 +317,8 @@ def test_samples_are_drawn_in_one_pass(tmp_path, save_picture, tiny, monkeypatch
 
     monkeypatch.setattr(type(tiny.model), "means", counted)
     together = method.draw("d", scene).samples
-    assert calls == [3] and together.shape == (3, 3, 40, 56)
+    assert calls == [3, 1], "all at once, and one without the projection"
+    assert together.shape == (3, 3, 40, 56)
     for index, drawn in enumerate(together):
         settings = replace(upscale.settings, samples=(index,))
         alone = replace(method, samples=1, request=replace(upscale, settings=settings))
@@ -664,8 +665,35 @@ def test_means_over_pictures_then_seeds():
         ]
     )
     assert row.scores["psnr_y"].mean == 26 and row.scores["psnr_y"].std == math.sqrt(2)
-    assert row.scores["lr_psnr_worst"].mean == 42.5
+    assert row.scores["lr_psnr_worst"].mean == 40
     assert (row.pictures, row.seeds) == (2, (0, 1))
+
+
+def test_an_exact_picture_makes_no_mean_infinite():
+    """An LR error of nothing counts as nothing; a picture met exactly is left out of PSNR."""
+    exact = picture_score("a", 0, psnr_y=math.inf, lr_psnr=math.inf)
+    other = picture_score("b", 0, psnr_y=30.0, lr_psnr=60.0)
+    row = mean_row([exact, other])
+    assert row.scores["psnr_y"].mean == 30
+    assert row.scores["lr_psnr"].mean == pytest.approx(60 + 10 * math.log10(2))
+    row = mean_row([exact])
+    assert row.scores["psnr_y"].mean == row.scores["lr_psnr"].mean == math.inf
+
+
+def test_an_exact_seed_makes_no_mean_infinite():
+    row = mean_row([picture_score("a", 0, lr_psnr=math.inf), picture_score("a", 1, lr_psnr=50.0)])
+    assert row.scores["lr_psnr"].mean == pytest.approx(50 + 10 * math.log10(2))
+
+
+def test_lr_psnr_without_the_projection_stands_beside_it(photos, tiny):
+    report = run_bench(BenchRequest(paths=(photos,)), [tiny], RUNTIME, Events())
+    free = replace(BenchRequest(paths=(photos,)), upscale=UpscaleRequest(consistency=False))
+    unprojected = run_bench(free, [tiny], RUNTIME, Events())
+    bicubic, mine = report.rows()
+    assert "lr_psnr_raw" not in bicubic.scores
+    assert mine.scores["lr_psnr_raw"] == unprojected.rows()[1].scores["lr_psnr"]
+    assert mine.scores["lr_psnr_raw"].mean < mine.scores["lr_psnr"].mean
+    assert "lr_psnr_raw" not in unprojected.rows()[1].scores
 
 
 def test_speed_is_weighted_by_size():

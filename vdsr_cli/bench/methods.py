@@ -18,7 +18,7 @@ from torch import Tensor
 from vdsr_cli.bench.data import Protocol, Scene
 from vdsr_cli.bench.likelihood import elbo_bits
 from vdsr_cli.errors import InputError
-from vdsr_cli.images import Canvas, Metadata, Picture, read_picture
+from vdsr_cli.images import Metadata, Picture, read_picture
 from vdsr_cli.images.levels import to_levels
 from vdsr_cli.images.resize import bicubic, pillow_resized
 from vdsr_cli.loading import LoadedModel
@@ -42,11 +42,14 @@ class Drawn:
     Attributes:
         samples: uint8 (k, 3, H, W).
         seconds: that one of them took, or None where somebody else made it.
+        unprojected: the first sample before the consistency projection, uint8 (3, H, W); None
+            where nothing is projected.
         scores: that only the method itself can know, by column key.
     """
 
     samples: Tensor
     seconds: float | None = None
+    unprojected: Tensor | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -134,10 +137,20 @@ class ModelMethod:
     def draw(self, dataset: str, scene: Scene) -> Drawn:
         """``samples`` samples of the noise field's; ``dataset`` is not looked at."""
         started = time.perf_counter()
-        canvases = self._canvases(scene)
+        drawn = self._drawn(scene)
         seconds = (time.perf_counter() - started) / self.samples
-        drawn = [torch.from_numpy(c.rgb8().copy()).permute(2, 0, 1) for c in canvases]
-        return Drawn(samples=torch.stack(drawn), seconds=seconds, scores=self._likelihood(scene))
+        return Drawn(
+            samples=drawn,
+            seconds=seconds,
+            unprojected=self._unprojected(scene),
+            scores=self._likelihood(scene),
+        )
+
+    def _unprojected(self, scene: Scene) -> Tensor | None:
+        if not self.loaded.projects(self.request.consistency):
+            return None
+        request = replace(self.request, consistency=False)
+        return replace(self, request=request, samples=1)._drawn(scene)[0]
 
     def _likelihood(self, scene: Scene) -> dict[str, float]:
         model: object = self.loaded.model
@@ -147,23 +160,25 @@ class ModelMethod:
         seed = self.request.settings.seed
         return elbo_bits(model, scene, seed=seed, runtime=self.runtime, weights=self.weights)
 
-    def _canvases(self, scene: Scene) -> Sequence[Canvas]:
+    def _drawn(self, scene: Scene) -> Tensor:
         """One as ``vdsr upscale`` makes it, several as ``vdsr sample-diverse`` draws them: the LR
-        encoder sees each tile once."""
+        encoder sees each tile once. uint8 (samples, 3, H, W)."""
         picture = Picture(rgb=_unit(scene), metadata=Metadata(is_grey=scene.is_grey))
         settings = self.request.settings
         if self.samples > 1:
             settings = replace(settings, samples=tuple(range(self.samples)))
         request = replace(self.request, settings=settings, scale=float(scene.scale))
         plan = plan_picture(picture, self.loaded, request, self.runtime)
-        return draw_canvases(picture, plan, self.runtime)
+        canvases = draw_canvases(picture, plan, self.runtime)
+        drawn = [torch.from_numpy(c.rgb8().copy()).permute(2, 0, 1) for c in canvases]
+        return torch.stack(drawn)
 
     def warm_up(self) -> None:
         """One tile, so that what is set up on first use is not counted."""
         side = self.loaded.model.fixed_tile or DEFAULT_TILE
         lr = torch.zeros(3, side, side, dtype=torch.uint8)
         scale = self.loaded.model.scale
-        self._canvases(Scene(name="", hr=lr, lr=lr, scale=scale, source_size=(side, side)))
+        self._drawn(Scene(name="", hr=lr, lr=lr, scale=scale, source_size=(side, side)))
 
 
 def _unit(scene: Scene) -> Tensor:

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from itertools import groupby
@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from vdsr_cli.bench.data import Failure
 from vdsr_cli.images import atomic_write
+from vdsr_cli.metrics import mean_psnr, pooled_psnr
 
 Better = Literal["higher", "lower"] | None
 
@@ -25,7 +26,7 @@ class Column:
         title: its heading.
         digits: behind the point.
         better: which end is the good one; None where there is none.
-        pool: how the pictures' scores make the row's.
+        pool: how the scores of samples, pictures and seeds make the row's.
     """
 
     key: str
@@ -38,9 +39,9 @@ class Column:
 SPEED: Final = "seconds_per_megapixel"
 
 COLUMNS: tuple[Column, ...] = (
-    Column(key="psnr_y", title="PSNR Y", digits=2, better="higher"),
+    Column(key="psnr_y", title="PSNR Y", digits=2, better="higher", pool=mean_psnr),
     Column(key="ssim_y", title="SSIM Y", digits=4, better="higher"),
-    Column(key="psnr_rgb", title="PSNR RGB", digits=2, better="higher"),
+    Column(key="psnr_rgb", title="PSNR RGB", digits=2, better="higher", pool=mean_psnr),
     Column(key="ssim_rgb", title="SSIM RGB", digits=4, better="higher"),
     Column(key="lpips_alex", title="LPIPS", digits=4, better="lower"),
     Column(key="lpips_squeeze", title="LPIPS squeeze", digits=4, better="lower"),
@@ -49,12 +50,15 @@ COLUMNS: tuple[Column, ...] = (
     Column(key="brisque", title="BRISQUE", digits=1, better="lower"),
     Column(key="niqe", title="NIQE", digits=2, better="lower"),
     Column(key="fid", title="FID", digits=2, better="lower"),
-    Column(key="lr_psnr", title="LR PSNR", digits=2, better="higher"),
+    Column(key="lr_psnr", title="LR PSNR", digits=2, better="higher", pool=pooled_psnr),
+    Column(key="lr_psnr_raw", title="LR raw", digits=2, better="higher", pool=pooled_psnr),
     Column(key="lr_psnr_worst", title="LR worst", digits=2, better="higher", pool=min),
     Column(key="apd_mse", title="APD MSE e4", digits=1, better="higher"),
     Column(key="apd_lpips", title="APD LPIPS e3", digits=1, better="higher"),
     Column(key="diversity", title="diversity %", digits=2, better="higher"),
-    Column(key="psnr_reconstruction", title="PSNR recon.", digits=2, better="higher"),
+    Column(
+        key="psnr_reconstruction", title="PSNR recon.", digits=2, better="higher", pool=mean_psnr
+    ),
     Column(key="nats_per_dim", title="nats/dim", digits=4, better="lower"),
     Column(key="bits_per_dim", title="bits/dim", digits=4, better="lower"),
     Column(key="bits_iw", title="IW bits", digits=4, better="lower"),
@@ -62,6 +66,15 @@ COLUMNS: tuple[Column, ...] = (
     Column(key=SPEED, title="s/MP", digits=2),
 )
 """Every metric, in the order of the tables."""
+
+
+def pool_of(key: str) -> Callable[[Sequence[float]], float]:
+    """How the scores of a key make one."""
+    return next((column.pool for column in COLUMNS if column.key == key), fmean)
+
+
+def _label(method: str, temperature: float | None) -> str:
+    return method if temperature is None else f"{method} t={temperature:g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +88,11 @@ class PictureScore:
     seed: int | None
     megapixels: float
     scores: Mapping[str, float]
+
+    @property
+    def label(self) -> str:
+        """The method and its temperature."""
+        return _label(self.method, self.temperature)
 
     def as_json(self) -> dict[str, Any]:
         """Flat, one key a score."""
@@ -121,7 +139,7 @@ class Row:
     @property
     def label(self) -> str:
         """The method and its temperature."""
-        return self.method if self.temperature is None else f"{self.method} t={self.temperature:g}"
+        return _label(self.method, self.temperature)
 
     def as_json(self) -> dict[str, Any]:
         """One key a score, and one with ``_std`` where there are several seeds."""
@@ -263,8 +281,7 @@ def mean_row(scores: Sequence[PictureScore], sets: Sequence[SetScore] = ()) -> R
         pictures=len({score.picture for score in scores}),
         seeds=tuple(seed for seed in by_seed if seed is not None),
         scores={
-            key: _estimate(pooled[key] for pooled in by_seed.values() if key in pooled)
-            for key in keys
+            key: _estimate(key, [p[key] for p in by_seed.values() if key in p]) for key in keys
         },
     )
 
@@ -307,19 +324,18 @@ def _seed_order(seed: int | None) -> tuple[bool, int]:
 
 def _pooled(scores: Sequence[PictureScore]) -> dict[str, float]:
     """One seed's scores over its pictures; those that a picture lacks are means of the others."""
-    pools = {column.key: column.pool for column in COLUMNS}
     pooled = {}
     for key in dict.fromkeys(key for score in scores for key in score.scores):
         values = [score.scores[key] for score in scores if key in score.scores]
-        pooled[key] = pools.get(key, fmean)(values)
+        pooled[key] = pool_of(key)(values)
     if SPEED in pooled:
         seconds = sum(score.scores[SPEED] * score.megapixels for score in scores)
         pooled[SPEED] = seconds / sum(score.megapixels for score in scores)
     return pooled
 
 
-def _estimate(values: Iterable[float]) -> Estimate:
-    known = list(values)
-    if len(known) < 2 or not all(map(math.isfinite, known)):
-        return Estimate(fmean(known))
-    return Estimate(fmean(known), stdev(known))
+def _estimate(key: str, seeds: Sequence[float]) -> Estimate:
+    mean = pool_of(key)(seeds)
+    if len(seeds) < 2 or not all(map(math.isfinite, seeds)):
+        return Estimate(mean)
+    return Estimate(mean, stdev(seeds))

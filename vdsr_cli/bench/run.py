@@ -314,7 +314,7 @@ def _scored(
 ) -> PictureScore:
     drawn = method.draw(dataset.name, scene)
     wholes.add((method.name, method.temperature, method.seed), scene, drawn.samples)
-    scores = {**scorer.score(scene, drawn.samples), **drawn.scores}
+    scores = {**scorer.score(scene, drawn.samples, drawn.unprojected), **drawn.scores}
     if drawn.seconds is not None:
         scores["seconds_per_megapixel"] = drawn.seconds / scene.megapixels
     return PictureScore(

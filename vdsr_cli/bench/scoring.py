@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from vdsr_cli.bench.data import Protocol, Scene, degraded
+from vdsr_cli.bench.report import pool_of
 from vdsr_cli.metrics import (
     LPIPS,
     average_pairwise,
@@ -31,12 +32,20 @@ class Scorer:
         self.learned = learned
         self._reference: tuple[Scene, dict[str, Features]] | None = None
 
-    def score(self, scene: Scene, samples: Tensor) -> dict[str, float]:
-        """Scores by column key: means over the samples, uint8 (k, 3, H, W)."""
+    def score(
+        self, scene: Scene, samples: Tensor, unprojected: Tensor | None = None
+    ) -> dict[str, float]:
+        """Scores by column key: means over the samples, uint8 (k, 3, H, W).
+
+        Args:
+            unprojected: one sample before the consistency projection, scored as ``lr_psnr_raw``.
+        """
         each = [self._fidelity(scene, sr) for sr in samples]
         keys = [key for key in each[0] if all(key in one for one in each)]
-        scores = {key: sum(one[key] for one in each) / len(each) for key in keys}
+        scores = {key: pool_of(key)([one[key] for one in each]) for key in keys}
         scores["lr_psnr_worst"] = min(one["lr_psnr"] for one in each)
+        if unprojected is not None:
+            scores["lr_psnr_raw"] = self._lr_psnr(scene, unprojected)
         reference = self._features_of(scene)
         for key, metric in self.learned.paired.items():
             features = [metric.features(sr) for sr in samples]
@@ -57,10 +66,12 @@ class Scorer:
             scores["ssim_y"] = ssim_y(sr, hr, shave=shave)
         else:
             scores["ssim_rgb"] = ssim_rgb(sr, hr, shave=shave)
-        again = degraded(sr, self.protocol, scene.scale)
-        scores["lr_psnr"] = psnr_rgb(again, scene.lr, shave=0)
+        scores["lr_psnr"] = self._lr_psnr(scene, sr)
         unaided = {key: metric(sr) for key, metric in self.learned.unaided.items()}
         return scores | {key: score for key, score in unaided.items() if score is not None}
+
+    def _lr_psnr(self, scene: Scene, sr: Tensor) -> float:
+        return psnr_rgb(degraded(sr, self.protocol, scene.scale), scene.lr, shave=0)
 
     def _features_of(self, scene: Scene) -> dict[str, Features]:
         """The HR picture's features, kept for the next method."""

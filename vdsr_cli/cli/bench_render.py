@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -25,6 +26,7 @@ from vdsr_cli.bench.report import (
     worst_pictures,
 )
 from vdsr_cli.cli.console import make_progress, print_line
+from vdsr_cli.metrics import mean_psnr
 
 
 class BenchProgress:
@@ -108,7 +110,7 @@ def _scores_grid(report: Report, facts: DatasetFacts, *, published: bool) -> Gri
         notes = [f"{facts.pictures} pictures", *_likelihood_notes(rows)]
     else:
         title = f"{facts.name}, x{report.scale}, protocol {report.protocol}"
-        notes = [caption(facts), *_exact_notes(rows), *_likelihood_notes(rows)]
+        notes = [caption(facts), *_exact_notes(report, facts), *_likelihood_notes(rows)]
         if published:
             name = facts.known_as or facts.name
             others = published_rows(name, report.protocol, report.scale)
@@ -151,15 +153,18 @@ def caption(facts: DatasetFacts) -> str:
     return f"{facts.pictures} pictures; {verdicts[facts.verified]}"
 
 
-def _exact_notes(rows: Sequence[Row]) -> list[str]:
-    """Why a mean may be infinite."""
-    exact = [row.label for row in rows if math.isinf(_mean(row, "lr_psnr"))]
-    means = "LR PSNR inf: some of its 8-bit pictures downscale to exactly the input"
-    return [f"{', '.join(exact)}: {means}"] if exact else []
-
-
-def _mean(row: Row, key: str) -> float:
-    return row.scores[key].mean if key in row.scores else math.nan
+def _exact_notes(report: Report, facts: DatasetFacts) -> list[str]:
+    """How often an error is nothing, and what it counts for in the row."""
+    scores = [s for s in report.pictures if s.dataset == facts.name]
+    labels = {"lr_psnr": "8-bit pictures that downscale to exactly the input"}
+    labels |= {c.key: f"met exactly, left out of {c.title}" for c in COLUMNS if c.pool is mean_psnr}
+    notes = []
+    for key, label in labels.items():
+        exact = Counter(s.label for s in scores if math.isinf(s.scores.get(key, 0.0)))
+        scored = Counter(s.label for s in scores)
+        counts = ", ".join(f"{name} {n} of {scored[name]}" for name, n in exact.items())
+        notes += [f"{label}: {counts}"] if counts else []
+    return notes
 
 
 def _likelihood_notes(rows: Sequence[Row]) -> list[str]:

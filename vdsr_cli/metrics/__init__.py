@@ -20,7 +20,16 @@ from vdsr_cli.metrics.diversity import (
     pairwise_rms,
 )
 from vdsr_cli.metrics.fid import frechet_distance
-from vdsr_cli.metrics.fidelity import lr_psnr, luma, psnr_rgb, psnr_y, ssim_rgb, ssim_y
+from vdsr_cli.metrics.fidelity import (
+    lr_psnr,
+    luma,
+    mean_psnr,
+    pooled_psnr,
+    psnr_rgb,
+    psnr_y,
+    ssim_rgb,
+    ssim_y,
+)
 from vdsr_cli.metrics.inception import InceptionFeatures
 from vdsr_cli.metrics.lpips import LPIPS
 from vdsr_cli.metrics.naturalness import Brisque, Niqe
@@ -35,9 +44,11 @@ __all__ = [
     "frechet_distance",
     "lr_psnr",
     "luma",
+    "mean_psnr",
     "mse_unit",
     "ntire_diversity",
     "pairwise_rms",
+    "pooled_psnr",
     "psnr_rgb",
     "psnr_y",
     "ssim_rgb",

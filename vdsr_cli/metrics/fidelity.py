@@ -4,6 +4,8 @@
 """
 
 import math
+from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -33,6 +35,20 @@ def psnr_rgb(sr: Tensor, hr: Tensor, *, shave: int) -> float:
 def lr_psnr(sr: Tensor, lr: Tensor, scale: int) -> float:
     """PSNR in dB, RGB, of the picture degraded again to 8 bits against the LR input, uint8."""
     return _psnr(degrade_8bit(sr.unsqueeze(0), scale)[0], lr)
+
+
+def mean_psnr(psnrs: Sequence[float]) -> float:
+    """Mean in dB, the field's for PSNR against HR, of those that are finite: a picture that is met
+    exactly would make it infinite. Infinite where all are, NaN of none."""
+    finite = [psnr for psnr in psnrs if math.isfinite(psnr)]
+    return fmean(finite) if finite else max(psnrs, default=math.nan)
+
+
+def pooled_psnr(psnrs: Sequence[float]) -> float:
+    """PSNR in dB of the mean of the squared errors that the given ones stand for, which is 0 for an
+    infinite one; infinite where all are."""
+    error = fmean(10 ** (-psnr / 10) for psnr in psnrs)
+    return math.inf if error == 0 else -10 * math.log10(error)
 
 
 def ssim_y(sr: Tensor, hr: Tensor, *, shave: int) -> float:

@@ -15,7 +15,7 @@ from vdsr_cli.config import torch_seed
 from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
 from vdsr_cli.images.levels import to_levels
 from vdsr_cli.images.resize import bicubic
-from vdsr_cli.metrics import psnr_rgb
+from vdsr_cli.metrics import mean_psnr, psnr_rgb
 from vdsr_cli.models.cnn_vae import CNNVAE, HR_SIZE, SCALE, CNNVAEConfig
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.training.cards import command_line, hardware_of
@@ -132,7 +132,7 @@ def score_cnn_vae(model: CNNVAE, data: Path, *, limit: int | None = None) -> dic
             pairs = zip(pictures, hr, strict=True)
             figures[name] += [psnr_rgb(picture, true, shave=0) for picture, true in pairs]
     pairs = zip(figures["super_resolution"], figures["bicubic"], strict=True)
-    means = {name: sum(values) / count for name, values in figures.items()}
+    means = {name: mean_psnr(values) for name, values in figures.items()}
     return {"pictures": count, **means, "better_than_bicubic": sum(a > b for a, b in pairs) / count}
 
 

@@ -7,6 +7,7 @@ LPIPS, at temperature 0 and at 0.8; and the objective's bits per dimension on fi
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from vdsr_cli.images import save_levels
 from vdsr_cli.images.levels import to_levels
-from vdsr_cli.metrics import LPIPS, psnr_y
+from vdsr_cli.metrics import LPIPS, mean_psnr, psnr_y
 from vdsr_cli.models.compact_prior import CompactVDVAE
 from vdsr_cli.models.protocol import LatentShape, Sampler
 from vdsr_cli.runtime import Runtime
@@ -109,7 +110,8 @@ class Validator:
                 )
                 if self.lpips is not None:
                     found.setdefault(f"val_lpips{suffix}", []).append(self.lpips(sr, pair.hr))
-        return {name: sum(scores) / len(scores) for name, scores in found.items()}
+        pools = {name: mean_psnr if "psnr" in name else fmean for name in found}
+        return {name: pools[name](scores) for name, scores in found.items()}
 
     def upscaled(self, model: Any, lr: Tensor, temperature: float) -> Tensor:
         """A whole picture at once, or tile by tile where the model knows one size: (3, h, w) uint8
