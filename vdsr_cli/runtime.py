@@ -1,16 +1,20 @@
 """Device and dtype, decided once; models never name one."""
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdsr_cli.errors import DeviceError, UsageError
+
+T = TypeVar("T")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -80,7 +84,40 @@ def _check_answers(device: torch.device) -> None:
         raise DeviceError(f"device {device} cannot be used", hint="try --device cpu") from error
 
 
-def is_out_of_memory(error: BaseException) -> bool:
+class Batches:
+    """Work in batches, which are halved where memory runs out, and stay so.
+
+    Args:
+        size: most items of a batch.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def run(
+        self, items: range, work: Callable[[range], T], refusal: Callable[[], DeviceError]
+    ) -> Iterator[T]:
+        """The results of batches of about one size, in order.
+
+        Raises:
+            DeviceError: ``refusal()``, where a single item does not fit.
+        """
+        while items:
+            batch = items[: math.ceil(len(items) / math.ceil(len(items) / self.size))]
+            try:
+                result = work(batch)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise refusal() from error
+                self.size //= 2
+            else:
+                yield result
+                items = items[len(batch) :]
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
     """Whether torch raised it for want of memory, on whatever device."""
     is_told = "can't allocate memory" in str(error)
     return isinstance(error, torch.OutOfMemoryError) or is_told

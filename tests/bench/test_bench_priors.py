@@ -139,7 +139,7 @@ def test_a_compact_prior_scores_whole_cells_at_the_pictures_own_size(compact, tm
 def test_pieces_of_a_large_picture_are_summed(compact, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (64, 48, 3), np.uint8)).save(tmp_path / "a.png")
-    monkeypatch.setattr(bench_priors, "_TILE_PX", 32)
+    monkeypatch.setattr(bench_priors, "PIECE_PX", 32)
     scored = run([compact], tmp_path / "a.png").pictures[0]
     assert scored.megapixels == pytest.approx(64 * 48 / 1e6)
     nats, whole = 0.0, pixels(tmp_path / "a.png")[None] / 255
@@ -159,5 +159,5 @@ def test_want_of_memory_is_one_line():
         def posterior(self, image, noise):
             raise torch.OutOfMemoryError
 
-    with pytest.raises(DeviceError, match="2 pictures at once do not fit"):
+    with pytest.raises(DeviceError, match="a picture does not fit into memory"):
         score_batch(Hungry(), torch.zeros(2, 3, 16, 16, dtype=torch.uint8), 0, RUNTIME)

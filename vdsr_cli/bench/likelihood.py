@@ -10,7 +10,10 @@ of the LR picture.
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
 from io import BytesIO
+from operator import add
 from typing import cast
 
 import torch
@@ -20,16 +23,73 @@ from vdsr_cli.bench.data import Scene
 from vdsr_cli.images import encode_levels
 from vdsr_cli.models.blocks import drawn_rates
 from vdsr_cli.models.distributions import importance_weighted_nll
-from vdsr_cli.models.protocol import Elbo, LatentShape, LikelihoodModel, NoiseSource
+from vdsr_cli.models.protocol import LatentShape, LikelihoodModel
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling.noise import NoiseField
+from vdsr_cli.sampling.noise import NoiseField, noise_of
 
-_WEBP_LONGEST_PX = 16_383
-_TILE_PX = 512
+PIECE_PX = 512
 """HR side of the pieces that are scored by themselves, to bound the memory."""
 
-Piece = tuple[int, int, Tensor, Tensor]
-"""HR row and column of a part of a picture, and the part itself in HR and LR."""
+_WEBP_LONGEST_PX = 16_383
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tally:
+    """Sums over the dimensions of a picture, or of pieces of one, at one draw of the posterior.
+
+    Attributes:
+        dimensions: how many there are, 3 H W.
+        distortion: -log p(picture | z), nats.
+        rates: KL of each layer, nats, (layers,) float64.
+        squared_error: of a reconstruction, in squared grey levels; 0 where there is none.
+    """
+
+    dimensions: int
+    distortion: float
+    rates: Tensor
+    squared_error: float = 0.0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            dimensions=self.dimensions + other.dimensions,
+            distortion=self.distortion + other.distortion,
+            rates=self.rates + other.rates,
+            squared_error=self.squared_error + other.squared_error,
+        )
+
+    @property
+    def nats(self) -> float:
+        """The negative ELBO."""
+        return self.distortion + self.rates.sum().item()
+
+    def scores(self, shapes: Sequence[LatentShape]) -> dict[str, float]:
+        """``bits_per_dim``, the negative ELBO; its parts ``distortion_bits`` and ``rate_bits``; the
+        rate of each level as ``rate_bits_cell_16``, by the cell's side in HR pixels."""
+        bits = 1 / (self.dimensions * math.log(2))
+        scores = {
+            "bits_per_dim": self.nats * bits,
+            "distortion_bits": self.distortion * bits,
+            "rate_bits": self.rates.sum().item() * bits,
+        }
+        for shape, rate in zip(shapes, self.rates.tolist(), strict=True):
+            key = f"rate_bits_cell_{shape.cell}"
+            scores[key] = scores.get(key, 0.0) + rate * bits
+        return scores
+
+
+def weighted_bits(drawn: Sequence[Tally]) -> dict[str, float]:
+    """``bits_iw`` of a picture, from as many importance weights as draws of its posterior, whose
+    rates are those of the draw."""
+    log_weights = -torch.tensor([[tally.nats] for tally in drawn], dtype=torch.float64)
+    nats = importance_weighted_nll(log_weights).item()
+    return {"bits_iw": nats / (drawn[0].dimensions * math.log(2))}
+
+
+def pieces(pictures: Tensor, step: int) -> Iterator[tuple[tuple[int, int], Tensor]]:
+    """The squares that tile (..., H, W), smaller at its ends: first row and column, and pixels."""
+    for top in range(0, pictures.shape[-2], step):
+        for left in range(0, pictures.shape[-1], step):
+            yield (top, left), pictures[..., top : top + step, left : left + step]
 
 
 @torch.inference_mode()
@@ -43,35 +103,24 @@ def elbo_bits(
         weights: importance weights of ``bits_iw``; 0 for none.
 
     Returns:
-        ``bits_per_dim``, the negative ELBO; its parts ``distortion_bits`` and ``rate_bits``; the
-        rate of each level as ``rate_bits_cell_16``, by the cell's side in HR pixels; ``bits_iw``;
-        and ``webp_bits`` of the same pixels. Nothing of a picture that is too small.
+        Those of :meth:`Tally.scores`; ``bits_iw``; and ``webp_bits`` of the same pixels. Nothing
+        of a picture that is too small.
     """
     cell, step = _grid(model, scene.scale)
     height, width = (side // cell * cell for side in scene.hr.shape[1:])
     if height * width == 0:
         return {}
     hr = scene.hr[:, :height, :width]
-    pieces = list(_pieces(hr, scene.lr, scene.scale, step))
-    bits = 1 / (hr.numel() * math.log(2))
 
-    def drawn(sample: int) -> tuple[float, list[float]]:
-        return _sums(model, pieces, NoiseField(seed=seed, sample=sample), runtime)
+    def drawn(sample: int) -> Tally:
+        field = NoiseField(seed=seed, sample=sample)
+        parts = (_tally(model, scene, *piece, field, runtime) for piece in pieces(hr, step))
+        return reduce(add, parts)
 
-    distortion, rates = drawn(0)
-    scores = {
-        "bits_per_dim": (distortion + sum(rates)) * bits,
-        "distortion_bits": distortion * bits,
-        "rate_bits": sum(rates) * bits,
-    }
-    for shape, rate in zip(model.latent_shapes, rates, strict=True):
-        key = f"rate_bits_cell_{shape.cell}"
-        scores[key] = scores.get(key, 0.0) + rate * bits
+    scores = drawn(0).scores(model.latent_shapes)
     if weights:
         with drawn_rates(cast(nn.Module, model)):
-            nats = [[d + sum(r)] for d, r in map(drawn, range(weights))]
-        log_weights = -torch.tensor(nats, dtype=torch.float64)
-        scores["bits_iw"] = importance_weighted_nll(log_weights).item() * bits
+            scores |= weighted_bits([drawn(sample) for sample in range(weights)])
     return scores | webp_bits(hr)
 
 
@@ -92,51 +141,29 @@ def _grid(model: LikelihoodModel, scale: int) -> tuple[int, int]:
     """The multiple that HR sides are cut to, and the side of the pieces that are scored."""
     fixed: int | None = getattr(model, "fixed_tile", None)
     cell = scale * (fixed or model.lr_multiple)
-    return cell, cell if fixed else max(cell, _TILE_PX // cell * cell)
+    return cell, cell if fixed else max(cell, PIECE_PX // cell * cell)
 
 
-def _pieces(hr: Tensor, lr: Tensor, scale: int, step: int) -> Iterator[Piece]:
-    """The uint8 HR and LR parts that tile a picture."""
-    for top in range(0, hr.shape[1], step):
-        for left in range(0, hr.shape[2], step):
-            part = hr[:, top : top + step, left : left + step]
-            high, wide = part.shape[1] // scale, part.shape[2] // scale
-            row, column = top // scale, left // scale
-            yield top, left, part, lr[:, row : row + high, column : column + wide]
-
-
-def _sums(
-    model: LikelihoodModel, pieces: Sequence[Piece], field: NoiseField, runtime: Runtime
-) -> tuple[float, list[float]]:
-    """Distortion and the rate of each layer over a picture, in nats."""
-    distortion, rates = 0.0, torch.zeros(len(model.latent_shapes), dtype=torch.float64)
-    for top, left, hr, lr in pieces:
-        elbo = _elbo(model, hr, lr, _noise(field, top, left, hr, runtime.device), runtime)
-        distortion += elbo.distortion.double().sum().item()
-        rates += elbo.rate.double().sum(1).cpu()
-    return distortion, rates.tolist()
-
-
-def _noise(field: NoiseField, top: int, left: int, hr: Tensor, device: torch.device) -> NoiseSource:
-    def draw(shape: LatentShape) -> Tensor:
-        rows = _positions(top, hr.shape[1], shape.cell, device)
-        columns = _positions(left, hr.shape[2], shape.cell, device)
-        drawn = field.normal(shape.layer, rows, columns, shape.channels)
-        return drawn.permute(2, 0, 1).unsqueeze(0)
-
-    return draw
-
-
-def _positions(first: int, length: int, cell: int, device: torch.device) -> Tensor:
-    start = first // cell
-    return torch.arange(start, start + length // cell, dtype=torch.int32, device=device)
-
-
-def _elbo(
-    model: LikelihoodModel, hr: Tensor, lr: Tensor, noise: NoiseSource, runtime: Runtime
-) -> Elbo:
+def _tally(
+    model: LikelihoodModel,
+    scene: Scene,
+    origin: tuple[int, int],
+    hr: Tensor,
+    field: NoiseField,
+    runtime: Runtime,
+) -> Tally:
+    """The sums of one piece, uint8 (3, H, W), of a scene."""
+    top, left = (first // scene.scale for first in origin)
+    high, wide = (side // scene.scale for side in hr.shape[1:])
+    lr = scene.lr[:, top : top + high, left : left + wide]
     target = (hr.unsqueeze(0).float() / 127.5 - 1).to(runtime.device)
     unit = (lr.unsqueeze(0).float() / 255).to(runtime.device)
+    noise = noise_of([field], (hr.shape[1], hr.shape[2]), runtime.device, origin=origin)
     is_low = runtime.dtype != torch.float32
     with torch.autocast(runtime.device.type, dtype=runtime.dtype, enabled=is_low):
-        return model.elbo_and_mean(target, unit, noise)[0]
+        elbo = model.elbo_and_mean(target, unit, noise)[0]
+    return Tally(
+        dimensions=hr.numel(),
+        distortion=elbo.distortion.double().sum().item(),
+        rates=elbo.rate.double().sum(1).cpu(),
+    )

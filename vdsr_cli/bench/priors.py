@@ -18,6 +18,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 from typing import cast
 
@@ -25,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from vdsr_cli.bench.data import Dataset, Failure, Pair, discover, read_pixels
-from vdsr_cli.bench.likelihood import webp_bits
+from vdsr_cli.bench.likelihood import PIECE_PX, Tally, pieces, webp_bits, weighted_bits
 from vdsr_cli.bench.methods import row_names
 from vdsr_cli.bench.report import DatasetFacts, PictureScore, Report
 from vdsr_cli.bench.run import Events, peak_memory_mib
@@ -34,10 +36,9 @@ from vdsr_cli.images.levels import to_levels
 from vdsr_cli.images.resize import resized_crop
 from vdsr_cli.loading import LoadedPrior
 from vdsr_cli.models.blocks import drawn_rates
-from vdsr_cli.models.distributions import importance_weighted_nll
 from vdsr_cli.models.dmol import LOW_BIT_NOTE, to_image
 from vdsr_cli.models.protocol import LatentShape, Prior
-from vdsr_cli.runtime import Runtime, is_out_of_memory
+from vdsr_cli.runtime import Batches, Runtime
 from vdsr_cli.sampling.noise import NoiseField, noise_of
 from vdsr_cli.services.generate import likely_batch
 from vdsr_cli.weights import load_records
@@ -45,8 +46,6 @@ from vdsr_cli.weights import load_records
 LIKELIHOOD = "likelihood"
 """What the report calls this protocol."""
 
-_TILE_PX = 512
-"""Side of the pieces in which the compact prior scores a large picture, to bound the memory."""
 _LAYOUT_SCALE = 4
 """Data sets are found as those of this scale; their LR pictures are not looked at."""
 _LOW_BIT_BINS = "32 bins that overlap a little flatter its likelihood, as published"
@@ -62,56 +61,13 @@ class PriorBenchRequest:
     weights: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Tally:
-    """Sums over the dimensions of a picture, or of pieces of one.
-
-    Attributes:
-        dimensions: how many there are, 3 H W.
-        distortion: -log p(picture | z), nats.
-        rates: KL of each layer, nats, (layers,) float64.
-        squared_error: of the reconstruction, in squared grey levels.
-    """
-
-    dimensions: int
-    distortion: float
-    rates: Tensor
-    squared_error: float
-
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(
-            dimensions=self.dimensions + other.dimensions,
-            distortion=self.distortion + other.distortion,
-            rates=self.rates + other.rates,
-            squared_error=self.squared_error + other.squared_error,
-        )
-
-    def scores(self, shapes: Sequence[LatentShape]) -> dict[str, float]:
-        """``nats_per_dim`` and ``bits_per_dim``, the negative ELBO; its parts ``distortion_bits``
-        and ``rate_bits``, of each level ``rate_bits_cell_16``; ``psnr_reconstruction`` in dB."""
-        nats = (self.distortion + self.rates.sum().item()) / self.dimensions
-        to_bits = 1 / (self.dimensions * math.log(2))
-        mse = self.squared_error / self.dimensions
-        scores = {
-            "nats_per_dim": nats,
-            "bits_per_dim": nats / math.log(2),
-            "distortion_bits": self.distortion * to_bits,
-            "rate_bits": self.rates.sum().item() * to_bits,
-            "psnr_reconstruction": 10 * math.log10(255**2 / mse) if mse else math.inf,
-        }
-        for shape, rate in zip(shapes, self.rates.tolist(), strict=True):
-            key = f"rate_bits_cell_{shape.cell}"
-            scores[key] = scores.get(key, 0.0) + rate * to_bits
-        return scores
-
-
 def run_prior_bench(
     request: PriorBenchRequest, priors: Sequence[LoadedPrior], runtime: Runtime, events: Events
 ) -> Report:
     """Scores every picture; one that cannot be scored is a failure in the report.
 
     Raises:
-        DeviceError: a batch does not fit into memory.
+        DeviceError: a picture does not fit into memory.
     """
     report = Report(protocol=LIKELIHOOD, scale=None)
     for dataset in request.datasets:
@@ -153,10 +109,7 @@ def _run_prior(
     report: Report,
     events: Events,
 ) -> None:
-    def fail(failure: Failure) -> None:
-        report.failures.append(failure)
-        events.on_failure(failure)
-
+    fail = partial(events.fail, report)
     side, shapes = loaded.model.side_px, loaded.model.latent_shapes
     batch = 1 if side is None else likely_batch(loaded.model, (side, side), runtime)
     for names, pictures in _batches(_fitted(dataset, loaded, fail), batch):
@@ -172,7 +125,7 @@ def _run_prior(
                     temperature=None,
                     seed=seed,
                     megapixels=tally.dimensions / 3e6,
-                    scores=tally.scores(shapes) | iw | coded,
+                    scores=_scores(tally, shapes) | iw | coded,
                 )
                 report.pictures.append(score)
                 events.on_score(score)
@@ -222,15 +175,27 @@ def score_batch(
     prior: Prior, pictures: Tensor, seed: int, runtime: Runtime, *, sample: int = 0
 ) -> list[Tally]:
     """The sums of each picture of (B, 3, H, W) uint8, at one of the draws of the posterior; raises
-    DeviceError for want of memory."""
-    try:
-        return _tallies(prior, pictures, NoiseField(seed=seed, sample=sample), runtime)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DeviceError(
-            f"{len(pictures)} pictures at once do not fit into memory", hint="try --device cpu"
-        ) from error
+    DeviceError where one does not fit into memory."""
+    field = NoiseField(seed=seed, sample=sample)
+
+    def score(chosen: range) -> list[Tally]:
+        return _tallies(prior, pictures[chosen.start : chosen.stop], field, runtime)
+
+    batches = Batches(len(pictures)).run(range(len(pictures)), score, _too_large)
+    return [tally for batch in batches for tally in batch]
+
+
+def _too_large() -> DeviceError:
+    return DeviceError("a picture does not fit into memory", hint="try --device cpu")
+
+
+def _scores(tally: Tally, shapes: Sequence[LatentShape]) -> dict[str, float]:
+    """Those of the tally, ``nats_per_dim``, and ``psnr_reconstruction`` in dB."""
+    mse = tally.squared_error / tally.dimensions
+    return tally.scores(shapes) | {
+        "nats_per_dim": tally.nats / tally.dimensions,
+        "psnr_reconstruction": 10 * math.log10(255**2 / mse) if mse else math.inf,
+    }
 
 
 def _weighted(
@@ -241,22 +206,17 @@ def _weighted(
         return [{} for _ in pictures]
     with drawn_rates(cast(nn.Module, prior)):
         drawn = [score_batch(prior, pictures, seed, runtime, sample=k) for k in range(weights)]
-    nats = [[tally.distortion + tally.rates.sum().item() for tally in row] for row in drawn]
-    bounds = importance_weighted_nll(-torch.tensor(nats, dtype=torch.float64))
-    to_bits = 1 / (pictures[0].numel() * math.log(2))
-    return [{"bits_iw": bound * to_bits} for bound in bounds.tolist()]
+    return [weighted_bits(each) for each in zip(*drawn, strict=True)]
 
 
 @torch.inference_mode()
 def _tallies(prior: Prior, pictures: Tensor, field: NoiseField, runtime: Runtime) -> list[Tally]:
-    total: list[Tally] | None = None
-    step = max(prior.cell_px, _TILE_PX // prior.cell_px * prior.cell_px)
-    for top in range(0, pictures.shape[2], step):
-        for left in range(0, pictures.shape[3], step):
-            piece = pictures[:, :, top : top + step, left : left + step]
-            part = _tallies_of_piece(prior, piece, (top, left), field, runtime)
-            total = [a + b for a, b in zip(total, part, strict=True)] if total else part
-    return total or []
+    step = max(prior.cell_px, PIECE_PX // prior.cell_px * prior.cell_px)
+    parts = (
+        _tallies_of_piece(prior, piece, origin, field, runtime)
+        for origin, piece in pieces(pictures, step)
+    )
+    return [reduce(add, each) for each in zip(*parts, strict=True)]
 
 
 def _tallies_of_piece(

@@ -8,6 +8,7 @@ metrics ─► weights, at hand or downloaded ───────────�
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -103,6 +104,11 @@ class Events:
     on_failure: Callable[[Failure], None] = lambda failure: None
     on_download: Progress | None = None
 
+    def fail(self, report: Report, failure: Failure) -> None:
+        """Puts a failure into the report, and tells of it."""
+        report.failures.append(failure)
+        self.on_failure(failure)
+
 
 def run_bench(
     request: BenchRequest, models: Sequence[LoadedModel], runtime: Runtime, events: Events
@@ -160,8 +166,7 @@ def _tell_missing(learned: Learned, request: BenchRequest, report: Report, event
         report.unscored[key] = "no weights"
         reason = f"{key} is not scored: {error}"
         failure = replace(Failure.of(error, dataset="*", picture="*"), error=reason)
-        report.failures.append(failure)
-        events.on_failure(failure)
+        events.fail(report, failure)
 
 
 def plan_methods(
@@ -204,11 +209,7 @@ def _run_dataset(
     events: Events,
 ) -> None:
     """Bicubic over the whole set first, so that it can be verified; then the rest by picture."""
-
-    def fail(failure: Failure) -> None:
-        report.failures.append(failure)
-        events.on_failure(failure)
-
+    fail = partial(events.fail, report)
     events.on_start(dataset.name, len(dataset.pairs) * (1 + len(methods)))
     baseline = Bicubic(protocol=request.protocol)
     wholes = SetFeatures(scorer.learned.inception)

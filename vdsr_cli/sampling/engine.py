@@ -10,7 +10,6 @@ What comes out is a function of (lr, model, seed, sample, temperature): tile siz
 only change the rounding and what reaches a batch's edge.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,7 +21,7 @@ from torch import Tensor
 from vdsr_cli.config import DEFAULT_BATCH
 from vdsr_cli.errors import DeviceError
 from vdsr_cli.models.protocol import LatentShape, NoiseSource, Sampler
-from vdsr_cli.runtime import Runtime, is_out_of_memory
+from vdsr_cli.runtime import Batches, Runtime
 from vdsr_cli.sampling.cuda_graphs import sample
 from vdsr_cli.sampling.noise import PIXEL_LAYER, NoiseField
 from vdsr_cli.sampling.tiling import (
@@ -309,7 +308,7 @@ class _Band:
 
 
 class _TileDrawer:
-    """Draws the tiles of a row in batches, halving the batch when memory runs out."""
+    """Draws the tiles of a row in batches."""
 
     def __init__(
         self,
@@ -323,22 +322,18 @@ class _TileDrawer:
         self.model, self.padded, self.plan = model, padded, plan
         self.settings, self.runtime = settings, runtime
         self.fields = noises
-        self.batch = self._most_tiles()
+        self.batches = Batches(self._most_tiles())
 
     def draw_row(self, row: int) -> Iterator[tuple[range, Tensor]]:
         """Batches of (column indices, pixels (samples, 3, T, width)) of one row of tiles."""
         noise = _RowNoise(self, row) if self.settings.temperature > 0 else None
-        column, count = 0, len(self.plan.columns.starts)
-        while column < count:
-            rest = count - column
-            columns = range(column, column + math.ceil(rest / math.ceil(rest / self.batch)))
-            try:
-                drawn = self._draw(row, columns, noise)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                self._halve(error)
-                continue
+
+        def draw(columns: range) -> list[tuple[range, Tensor]]:
+            return self._draw(row, columns, noise)
+
+        columns = range(len(self.plan.columns.starts))
+        for drawn in self.batches.run(columns, draw, self._too_large):
             yield from drawn
-            column = columns.stop
 
     def _most_tiles(self) -> int:
         """Tiles a batch: of a model of fixed size each sample of each tile is a picture of its own,
@@ -349,15 +344,11 @@ class _TileDrawer:
             return 1
         return max(1, self.settings.most_tiles // min(len(self.fields), _SAMPLES_A_PASS))
 
-    def _halve(self, error: Exception) -> None:
-        if not is_out_of_memory(error):
-            raise error
-        if self.batch == 1:
-            raise DeviceError(
-                f"a {self.plan.columns.tile}x{self.plan.rows.tile} tile does not fit into memory",
-                hint=self._smaller_tile(),
-            ) from error
-        self.batch //= 2
+    def _too_large(self) -> DeviceError:
+        return DeviceError(
+            f"a {self.plan.columns.tile}x{self.plan.rows.tile} tile does not fit into memory",
+            hint=self._smaller_tile(),
+        )
 
     def _smaller_tile(self) -> str:
         """A hint for where one tile is too much: half the tile, if the overlap allows."""

@@ -24,7 +24,7 @@ from vdsr_cli.models.dmol import LOW_BIT_NOTE, to_image
 from vdsr_cli.models.protocol import Prior
 from vdsr_cli.outputs import Existing, is_taken, refuse_taken
 from vdsr_cli.paths import Naming, output_format
-from vdsr_cli.runtime import Runtime, is_out_of_memory
+from vdsr_cli.runtime import Batches, Runtime
 from vdsr_cli.sampling.noise import NoiseField, noise_of, pixel_noise
 
 DEFAULT_SIDE_PX = 256
@@ -224,25 +224,20 @@ def draw_pictures(
     """
     height, width = (-(-side // prior.cell_px) * prior.cell_px for side in size)
     whole = (height, width)
-    batch = request.batch_size or likely_batch(prior, whole, runtime)
-    start = 0
-    while start < len(indices):
-        chosen = indices[start : start + batch]
-        try:
-            pictures = _draw(prior, chosen, whole, request, runtime)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if batch == 1:
-                raise DeviceError(
-                    f"a picture of {size[1]}x{size[0]} does not fit into memory",
-                    hint="try a smaller --size, or --device cpu",
-                ) from error
-            batch //= 2
-            continue
-        pictures = pictures[:, :, : size[0], : size[1]].permute(0, 2, 3, 1)
-        yield from pictures.cpu().numpy()
-        start += len(chosen)
+
+    def draw(chosen: range) -> Tensor:
+        return _draw(prior, indices[chosen.start : chosen.stop], whole, request, runtime)
+
+    def too_large() -> DeviceError:
+        return DeviceError(
+            f"a picture of {size[1]}x{size[0]} does not fit into memory",
+            hint="try a smaller --size, or --device cpu",
+        )
+
+    batches = Batches(request.batch_size or likely_batch(prior, whole, runtime))
+    for pictures in batches.run(range(len(indices)), draw, too_large):
+        cut = pictures[:, :, : size[0], : size[1]]
+        yield from cut.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def likely_batch(prior: Prior, size: tuple[int, int], runtime: Runtime) -> int:
