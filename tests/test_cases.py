@@ -13,6 +13,7 @@ from PIL import Image
 
 from vdsr_cli.images import read_picture
 from vdsr_cli.images.exif import ExifBlock
+from vdsr_cli.images.extras import has_extra
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
 pytestmark = pytest.mark.skipif(
@@ -28,7 +29,7 @@ def upscaled(vdsr, tmp_path, tiny_path):
         if not (CASES / name).exists():
             pytest.skip(f"the folder of cases has no {name}")
         output = tmp_path / f"out.{suffix}"
-        model = ["-m", tiny_path, "-t", 0]
+        model = [] if "-m" in options else ["-m", tiny_path, "-t", 0]
         return vdsr("upscale", CASES / name, "-o", output, *model, *options), output
 
     return run
@@ -92,6 +93,44 @@ def test_planes_of_grey_and_alpha(upscaled):
     assert bool((picture.alpha[..., 4:] == 1).all())  # its first four columns are transparent
     with Image.open(output) as image:
         assert np.asarray(image.convert("L")).std() > 10
+
+
+@pytest.mark.skipif(not has_extra("tiff"), reason="needs the extra tiff")
+def test_16_bit_grey_with_alpha_stays_that(upscaled):
+    ended, output = upscaled("ga16.tif", "tif")
+    assert ended.code == 0
+    like, made = read_picture(CASES / "ga16.tif"), read_picture(output)
+    assert (made.metadata.is_grey, made.metadata.bit_depth) == (True, 16)
+    assert (made.alpha is None) == (like.alpha is None)
+    assert b"\x15\x01\x03\0\x01\0\0\0\x02\0" in output.read_bytes()  # samples a pixel: 2
+
+
+def test_flat_colour_is_flat_to_its_corners(upscaled):
+    ended, output = upscaled("flatred.png", "png", "-m", "cvdvae-x4", "-t", 0.8)
+    assert ended.code == 0
+    with Image.open(CASES / "flatred.png") as image:
+        red = np.asarray(image)[0, 0].astype(int)
+    with Image.open(output) as image:
+        off = np.abs(np.asarray(image).astype(int) - red)
+    middle = off[64:192, 64:192].max()
+    for rows in (slice(0, 16), slice(-16, None)):
+        for columns in (slice(0, 16), slice(-16, None)):
+            assert off[rows, columns].max() <= max(middle, 10)
+
+
+def test_empty_stays_empty(upscaled):
+    ended, output = upscaled("sprite.png", "png", "-m", "cvdvae-x4", "-t", 0.8)
+    assert ended.code == 0
+    with Image.open(CASES / "sprite.png") as image:
+        rows, columns = np.nonzero(np.asarray(image)[..., 3])
+    with Image.open(output) as image:
+        alpha = np.asarray(image)[..., 3].copy()
+    reach = 2
+    top, bottom = 4 * (rows.min() - reach), 4 * (rows.max() + 1 + reach)
+    left, right = 4 * (columns.min() - reach), 4 * (columns.max() + 1 + reach)
+    assert alpha[top:bottom, left:right].max() == 255
+    alpha[top:bottom, left:right] = 0
+    assert alpha.size > 0 and alpha.max() == 0
 
 
 def test_a_map(upscaled):

@@ -291,14 +291,22 @@ def _folded(path: Path) -> str:
     return os.path.abspath(path).casefold()
 
 
-def expand_inputs(arguments: Sequence[str], *, recursive: bool = False) -> list[Source]:
+def expand_inputs(
+    arguments: Sequence[str],
+    *,
+    recursive: bool = False,
+    on_unknown: Callable[[Path], None] = lambda path: None,
+) -> list[Source]:
     """The pictures that the arguments name, each once, in their order.
 
     A file stands for itself, whether it exists or not: reading it will tell. A folder stands for
     the pictures in it, and below it when ``recursive``, sorted; a pattern (``'shots/*.jpg'``, in
     quotes, where ``**`` reaches below) for the pictures that it matches. Folders and patterns
-    contribute only files with an extension of ``INPUT_SUFFIXES``, and none whose name starts
-    with a dot. Links to folders are not followed.
+    contribute only files with an extension of ``INPUT_SUFFIXES``, or that begin as pictures do, and
+    none whose name starts with a dot. Links to folders are not followed.
+
+    Args:
+        on_unknown: told of each other file in a folder, or that a pattern matches.
 
     Raises:
         InputError: a folder or pattern without a picture.
@@ -309,7 +317,7 @@ def expand_inputs(arguments: Sequence[str], *, recursive: bool = False) -> list[
     seen: set[str] = set()
     sources: list[Source] = []
     for argument in arguments:
-        for source in _expand(argument, recursive=recursive):
+        for source in _expand(argument, recursive, on_unknown):
             key = "-" if source.is_stdin else os.path.realpath(source.path)
             if key not in seen:
                 seen.add(key)
@@ -326,21 +334,21 @@ def _is_pattern(argument: str) -> bool:
     return has_magic(argument) and not os.path.lexists(argument)
 
 
-def _expand(argument: str, *, recursive: bool) -> list[Source]:
+def _expand(argument: str, recursive: bool, on_unknown: Callable[[Path], None]) -> list[Source]:
     if argument == "-":
         return [STDIN]
     path = Path(argument)
     if os.path.isdir(path):
-        return _from_folder(path, recursive=recursive)
+        return _from_folder(path, recursive, on_unknown)
     if _is_pattern(argument):
-        return _from_pattern(argument)
+        return _from_pattern(argument, on_unknown)
     return [Source(path=path)]
 
 
-def _from_folder(folder: Path, *, recursive: bool) -> list[Source]:
+def _from_folder(folder: Path, recursive: bool, on_unknown: Callable[[Path], None]) -> list[Source]:
     try:
         listed = files_below(folder) if recursive else folder.iterdir()
-        found = sorted(filter(_is_picture, listed))
+        found = _pictures(listed, on_unknown)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"{folder}: cannot be read: {reason}") from error
@@ -352,9 +360,9 @@ def _from_folder(folder: Path, *, recursive: bool) -> list[Source]:
     return [Source(path=path, root=folder) for path in found]
 
 
-def _from_pattern(pattern: str) -> list[Source]:
+def _from_pattern(pattern: str, on_unknown: Callable[[Path], None]) -> list[Source]:
     try:
-        found = sorted(filter(_is_picture, map(Path, glob(pattern, recursive=True))))
+        found = _pictures(map(Path, glob(pattern, recursive=True)), on_unknown)
     except RecursionError:
         raise InputError(
             f"{pattern}: folders are too deep for a pattern", hint="give the folder, with -r"
@@ -380,10 +388,17 @@ def is_picture_name(name: str) -> bool:
     return Path(name).suffix.lower() in INPUT_SUFFIXES and not name.startswith(".")
 
 
-def _is_picture(path: Path) -> bool:
-    if path.name.startswith(".") or not os.path.isfile(path):
-        return False
-    return is_picture_name(path.name) or is_picture_file(path)
+def _pictures(paths: Iterable[Path], on_unknown: Callable[[Path], None]) -> list[Path]:
+    """The pictures among some paths, sorted; folders and hidden files are passed by."""
+    found = []
+    for path in sorted(paths):
+        if path.name.startswith(".") or not os.path.isfile(path):
+            continue
+        if is_picture_name(path.name) or is_picture_file(path):
+            found.append(path)
+        else:
+            on_unknown(path)
+    return found
 
 
 def drop_own_outputs(

@@ -62,6 +62,17 @@ def test_the_manifest_may_be_elsewhere(upscale, shots):
     assert lines("one.jsonl") == [("1.png", "done")]
 
 
+def test_what_several_folders_and_patterns_hold_beside_pictures_is_counted(upscale, shots):
+    Path("shots/notes.txt").touch()
+    Path("more").mkdir()
+    Path("more/1.png").write_bytes(Path("shots/1.png").read_bytes())
+    Path("more/read.me").touch()
+    ended = upscale("shots", "more", "more/*", "-o", "out", "--manifest", "all.jsonl")
+    assert ended.lines[-1] == "vdsr: 3 done, 1 failed, 2 skipped (unknown format)"
+    skipped = [name for name, status in lines("all.jsonl") if status == "skipped"]
+    assert sorted(skipped) == ["notes.txt", "read.me"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

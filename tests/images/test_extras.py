@@ -190,6 +190,20 @@ def test_heif_there_and_back(channels, dtype):
 
 
 @needs("heif")
+def test_the_colours_of_heif_by_code_points_become_a_profile():
+    import pillow_heif
+
+    file = pillow_heif.from_bytes("RGB", (32, 24), smooth(3).tobytes())
+    profiles = []
+    for primaries in (12, 1):
+        stream = io.BytesIO()
+        file.save(stream, color_primaries=primaries, transfer_characteristics=13)
+        profiles.append(read(stream.getvalue()).metadata.icc_profile)
+    assert b"D\0i\0s\0p\0l\0a\0y\0 \0P\0003" in profiles[0]
+    assert profiles[1] is None, "sRGB"
+
+
+@needs("heif")
 def test_heif_is_as_upright_as_its_decoder_makes_it():
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "Maker"

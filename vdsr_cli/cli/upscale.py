@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from functools import partial
@@ -176,7 +177,10 @@ def upscale(
         is_several=may_be_several(inputs),
     )
     naming = replace(naming, text=_checked_suffix(suffix, naming))
-    works = _plan_works(inputs, naming, store, recursive=recursive, quiet=quiet)
+    unknown: dict[str, None] = {}
+    works = _plan_works(
+        inputs, naming, store, recursive=recursive, quiet=quiet, on_unknown=unknown.setdefault
+    )
     is_elsewhere = jobs is not None or engine is not Engine.local
     if isinstance(works, list):
         _refuse_streams(works, as_json=as_json, elsewhere=is_elsewhere)
@@ -234,6 +238,9 @@ def upscale(
         tile_progress(total, quiet=quiet) as bars,
     ):
         results = sys.stdout
+        if records is not None:
+            for path in unknown:
+                record_unknown(records, path)
         if isinstance(works, FolderListing) and not retry_failed:
             bars.expect(works.count())
             if records is not None:
@@ -263,9 +270,9 @@ def upscale(
             )
     if not isinstance(works, list):
         _tell_own_outputs(works.own_outputs, quiet=quiet)
-    if bars.ended.total() != 1 and not quiet:
-        unknown = works.unknown if isinstance(works, FolderListing) else 0
-        print_note(bars.summary(unknown))
+    if (bars.ended.total() != 1 or unknown) and not quiet:
+        passed = works.unknown if isinstance(works, FolderListing) else len(unknown)
+        print_note(bars.summary(passed))
     raise typer.Exit(worst)
 
 
@@ -304,7 +311,13 @@ def _checked_suffix(suffix: str | None, naming: Naming) -> str | None:
 
 
 def _plan_works(
-    inputs: list[str], naming: Naming, store: str | None, *, recursive: bool, quiet: bool
+    inputs: list[str],
+    naming: Naming,
+    store: str | None,
+    *,
+    recursive: bool,
+    quiet: bool,
+    on_unknown: Callable[[str], object],
 ) -> "list[Work] | FolderListing | StoreListing":
     """The pictures and their outputs: a stream for one folder or URL, else a list."""
 
@@ -325,7 +338,8 @@ def _plan_works(
     if is_one and os.path.isdir(inputs[0]):
         folder = Path(inputs[0])
         return FolderListing(folder=folder, naming=naming, address=address, recursive=recursive)
-    sources, own = drop_own_outputs(expand_inputs(inputs, recursive=recursive), naming)
+    found = expand_inputs(inputs, recursive=recursive, on_unknown=lambda p: on_unknown(str(p)))
+    sources, own = drop_own_outputs(found, naming)
     _tell_own_outputs(len(own), quiet=quiet)
     outputs = plan_outputs(sources, naming)
     if store is None:

@@ -236,9 +236,7 @@ def _fitted(levels: NDArray[Any], spec: _Format, notes: list[str]) -> NDArray[An
     if channels not in spec.channels and channels in (2, 4) and 4 not in spec.channels:
         notes.append(f"{spec.name} holds no transparency: the picture was laid on white")
         levels = flattened(levels)
-    # Pillow, and so this program, reads no TIFF of 16-bit grey with alpha.
-    is_unread = spec.name == "TIFF" and levels.dtype == np.uint16 and levels.shape[2] == 2
-    if is_unread or levels.shape[2] not in spec.channels:
+    if levels.shape[2] not in spec.channels:
         levels = levels[:, :, [0, 0, 0, 1][: levels.shape[2] + 2]]
     return np.ascontiguousarray(levels)
 

@@ -27,7 +27,8 @@ def read_heif(stream: BinaryIO, max_pixels: int) -> Decoded:
     levels = np.atleast_3d(np.asarray(image))[:, : image.size[0]]
     info = image.info
     icc = info.get("icc_profile") or None
-    shell = bare_image("HEIF", exif=info["exif"], xmp=info.get("xmp"), icc_profile=icc)
+    nclx = info.get("nclx_profile")
+    shell = bare_image("HEIF", exif=info["exif"], xmp=info.get("xmp"), icc_profile=icc, nclx=nclx)
     notes = (f"the first of {len(file)} pictures in the file was read",) if len(file) > 1 else ()
     samples = Samples(
         levels=levels,

@@ -84,11 +84,21 @@ def stored_in(image: Image.Image, stream: BinaryIO, head: bytes) -> Stored:
     is_told = stored.xmp and xmp.without_claims(stored.xmp)[1]
     if image.format == "JPEG" and not is_told and _is_followed(stream):
         stored.notes.append("what stands behind the picture in its file was left out")
-    box = head.find(b"colrnclx") if image.format == "AVIF" else -1
-    if box >= 0 and len(head) >= box + 15:
-        primaries, transfer = (int.from_bytes(head[box + at : box + at + 2]) for at in (8, 10))
-        stored.cicp = (primaries, transfer, 0, 1)  # as decoded: full-range RGB
+    codes = _nclx(image, head)
+    if codes is not None:
+        stored.cicp = (*codes, 0, 1)  # as decoded: full-range RGB
     return stored
+
+
+def _nclx(image: Image.Image, head: bytes) -> tuple[int, int] | None:
+    """Code points of primaries and transfer function, of an AVIF or HEIF."""
+    nclx = image.info.get("nclx")
+    if nclx is not None:
+        return nclx["color_primaries"], nclx["transfer_characteristics"]
+    box = head.find(b"colrnclx") if image.format == "AVIF" else -1
+    if box < 0 or len(head) < box + 15:
+        return None
+    return int.from_bytes(head[box + 8 : box + 10]), int.from_bytes(head[box + 10 : box + 12])
 
 
 def _density(info: dict[Any, Any]) -> tuple[float, float] | None:
