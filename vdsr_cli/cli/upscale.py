@@ -177,9 +177,9 @@ def upscale(
         is_several=may_be_several(inputs),
     )
     naming = replace(naming, text=_checked_suffix(suffix, naming))
-    unknown: dict[str, None] = {}
+    unknown: set[str] = set()
     works = _plan_works(
-        inputs, naming, store, recursive=recursive, quiet=quiet, on_unknown=unknown.setdefault
+        inputs, naming, store, recursive=recursive, quiet=quiet, on_unknown=unknown.add
     )
     is_elsewhere = jobs is not None or engine is not Engine.local
     if isinstance(works, list):
@@ -239,7 +239,7 @@ def upscale(
     ):
         results = sys.stdout
         if records is not None:
-            for path in unknown:
+            for path in sorted(unknown):
                 record_unknown(records, path)
         if isinstance(works, FolderListing) and not retry_failed:
             bars.expect(works.count())
@@ -317,7 +317,7 @@ def _plan_works(
     *,
     recursive: bool,
     quiet: bool,
-    on_unknown: Callable[[str], object],
+    on_unknown: Callable[[str], None],
 ) -> "list[Work] | FolderListing | StoreListing":
     """The pictures and their outputs: a stream for one folder or URL, else a list."""
 
