@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 
 from vdsr_cli.errors import InputError, UsageError
 
@@ -18,6 +19,15 @@ DEFAULT_SAMPLER = "cvdvae-x4"
 _MODELS_UP_TO = ((2.0, "vdvae-sr-x2"), (4.0, DEFAULT_MODEL), (8.0, "vdvae-sr-x8"))
 DEFAULT_BATCH = 24
 """Tiles a batch where the user names none; halved while memory runs out."""
+MAX_PIXELS = 100_000_000
+"""The most pixels of an input, unless the user allows more."""
+
+
+class Truncated(StrEnum):
+    """How a picture whose file ends too soon is treated."""
+
+    refuse = "refuse"
+    keep = "keep"
 
 
 def default_model(scale: float) -> str:

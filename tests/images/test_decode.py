@@ -25,9 +25,9 @@ from picture_files import (
 )
 from PIL import Image, features
 
+from vdsr_cli.config import MAX_PIXELS
 from vdsr_cli.errors import InputError, OutputError
 from vdsr_cli.images import encode_levels, read_picture
-from vdsr_cli.images.decode import MAX_PIXELS
 
 
 def frames(count=3):

@@ -9,8 +9,9 @@ import pytest
 from picture_files import encode, random_levels, read
 from PIL import Image
 
+from vdsr_cli.config import Truncated
 from vdsr_cli.errors import InputError
-from vdsr_cli.images import Truncated, read_picture
+from vdsr_cli.images import read_picture
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF"])

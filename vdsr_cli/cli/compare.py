@@ -7,6 +7,7 @@ import typer
 
 from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import MaxPixelsOption, ReplaceOption, existing_of
+from vdsr_cli.config import MAX_PIXELS
 from vdsr_cli.outputs import check_outputs
 
 
@@ -18,7 +19,7 @@ def compare(
         typer.Option("--out", "-o", help="The page to write.", show_default="A_B.html beside A"),
     ] = None,
     overwrite: ReplaceOption = False,
-    max_pixels: MaxPixelsOption = 100_000_000,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
 ) -> None:
     """Lay one picture over another, on a page with a slider that needs no network.
 

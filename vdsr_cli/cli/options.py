@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vdsr_cli.config import Truncated
 from vdsr_cli.errors import UsageError
 from vdsr_cli.outputs import Existing, check_outputs
 from vdsr_cli.paths import output_format
@@ -45,13 +46,6 @@ class Pixels(StrEnum):
 
     mean = "mean"
     sample = "sample"
-
-
-class OnTruncated(StrEnum):
-    """How inputs that end too soon are treated."""
-
-    refuse = "refuse"
-    keep = "keep"
 
 
 class Engine(StrEnum):
@@ -159,7 +153,7 @@ StripOption = Annotated[
     bool, typer.Option("--strip-metadata", help="Write no metadata but the colour profile.")
 ]
 TruncatedOption = Annotated[
-    OnTruncated, typer.Option(help="Inputs that end too soon: refuse, or keep what there is.")
+    Truncated, typer.Option(help="Inputs that end too soon: refuse, or keep what there is.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no result lines.")]
 JobsOption = Annotated[

@@ -18,7 +18,6 @@ from vdsr_cli.cli.options import (
     Format,
     FormatOption,
     MaxPixelsOption,
-    OnTruncated,
     OverlapOption,
     OverwriteOption,
     Pixels,
@@ -33,7 +32,7 @@ from vdsr_cli.cli.options import (
     existing_of,
     parse_batch,
 )
-from vdsr_cli.config import AUTO_MODEL, check_temperature
+from vdsr_cli.config import AUTO_MODEL, MAX_PIXELS, Truncated, check_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import Source, expand_inputs, output_path, plan_naming, scale_tag
 
@@ -116,8 +115,8 @@ def sample_diverse(
     quality: QualityOption = 95,
     overwrite: OverwriteOption = None,
     strip_metadata: StripOption = False,
-    truncated: TruncatedOption = OnTruncated.refuse,
-    max_pixels: MaxPixelsOption = 100_000_000,
+    truncated: TruncatedOption = Truncated.refuse,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written.")] = False,
     quiet: QuietOption = False,
@@ -142,7 +141,7 @@ def sample_diverse(
     from vdsr_cli.diverse.inputs import count_samples
     from vdsr_cli.diverse.records import DiverseRequest, OutputNames, Walk, parse_pick
     from vdsr_cli.diverse.run import sample_diverse as run
-    from vdsr_cli.images import Truncated
+    from vdsr_cli.images import ReadOptions
     from vdsr_cli.loading import load
     from vdsr_cli.models.protocol import Sampler
     from vdsr_cli.runtime import choose_runtime
@@ -170,9 +169,9 @@ def sample_diverse(
         metric_weights=metric_weights,
         existing=existing_of(overwrite),
         quality=quality,
-        max_pixels=max_pixels,
-        truncated=Truncated(truncated.value),
-        strip_metadata=strip_metadata,
+        reading=ReadOptions(
+            max_pixels=max_pixels, truncated=truncated, strip_metadata=strip_metadata
+        ),
     )
     names = OutputNames(base=base, is_exact=is_exact)
     if dry_run:

@@ -34,7 +34,6 @@ from vdsr_cli.cli.options import (
     ManifestOption,
     MaxPixelsOption,
     ModelOption,
-    OnTruncated,
     OverlapOption,
     OverwriteOption,
     Pixels,
@@ -49,7 +48,14 @@ from vdsr_cli.cli.options import (
     existing_of,
     parse_batch,
 )
-from vdsr_cli.config import AUTO_MODEL, TargetSize, check_scale, check_temperature
+from vdsr_cli.config import (
+    AUTO_MODEL,
+    MAX_PIXELS,
+    TargetSize,
+    Truncated,
+    check_scale,
+    check_temperature,
+)
 from vdsr_cli.errors import UsageError
 from vdsr_cli.outputs import refuse_inputs
 from vdsr_cli.paths import (
@@ -143,8 +149,8 @@ def upscale(
     ] = False,
     overwrite: OverwriteOption = None,
     strip_metadata: StripOption = False,
-    truncated: TruncatedOption = OnTruncated.refuse,
-    max_pixels: MaxPixelsOption = 100_000_000,
+    truncated: TruncatedOption = Truncated.refuse,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a picture on stdout.")
     ] = False,
@@ -199,7 +205,7 @@ def upscale(
     from vdsr_cli.batch.processes import Job
     from vdsr_cli.batch.ray import RayCluster
     from vdsr_cli.batch.run import only_failed, record_unknown, run_works
-    from vdsr_cli.images import Truncated
+    from vdsr_cli.images import ReadOptions
     from vdsr_cli.sampling.engine import SamplingSettings
     from vdsr_cli.services.upscale import UpscaleRequest
 
@@ -220,9 +226,9 @@ def upscale(
         existing=existing_of(overwrite),
         format=_stream_format(naming),
         quality=quality,
-        max_pixels=max_pixels,
-        truncated=Truncated(truncated.value),
-        strip_metadata=strip_metadata,
+        reading=ReadOptions(
+            max_pixels=max_pixels, truncated=truncated, strip_metadata=strip_metadata
+        ),
     )
     job = Job(
         model=model,

@@ -14,7 +14,6 @@ from torch import Tensor
 from vdsr_cli.diverse.records import (
     DiverseRequest,
     DiverseResult,
-    Pick,
     PictureResult,
     SetFiles,
     SetResult,
@@ -24,7 +23,7 @@ from vdsr_cli.figures.html_report import Figures, Layer, Report
 from vdsr_cli.figures.viridis import viridis
 from vdsr_cli.images import Canvas, read_picture, save_levels
 from vdsr_cli.metrics import LPIPS, average_pairwise
-from vdsr_cli.metrics.streaming import LrFidelity, farthest, mean_of_pairs, medoid
+from vdsr_cli.metrics.streaming import LrFidelity, mean_of_pairs
 from vdsr_cli.outputs import Existing
 from vdsr_cli.sampling.sample_set import SampleSet
 
@@ -35,10 +34,11 @@ _MEASURED_ROWS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoneSet:
-    """One temperature's samples, and what was written of them."""
+    """One temperature's samples, their names, and what was written of them."""
 
     result: SetResult
     drawn: SampleSet
+    names: Sequence[str]
 
     @property
     def label(self) -> str:
@@ -61,20 +61,22 @@ def write_set(
         What was written, and notes for the user.
     """
     notes: list[str] = []
-    several = len(drawn.canvases) > 1
+    count = len(drawn.canvases)
+    several = count > 1
+    samples = request.pick.samples(drawn.distances) if request.pick else (*range(count), None)
     full = colour_full(drawn.std)
     # Encoding PNG takes as long as projecting, and leaves the interpreter to others meanwhile.
     with ThreadPoolExecutor() as pool:
         maps = pool.submit(_write_maps, files, drawn.std, full, request.existing)
-        names, paths = files.pictures.keys(), files.pictures.values()
-        done = list(pool.map(partial(_write_picture, drawn, lr, request), names, paths))
+        write = partial(_write_picture, drawn, lr, request)
+        done = list(pool.map(write, files.pictures, files.pictures.values(), samples))
         maps.result()
     for _, picture_notes in done:
         notes += picture_notes
     lpips = _apd_lpips(drawn, request.metric_weights, notes) if several else None
     result = SetResult(
         temperature=temperature,
-        samples=len(drawn.canvases),
+        samples=count,
         pictures=tuple(picture for picture, _ in done),
         apd_mse=mean_of_pairs(drawn.distances) if several else None,
         apd_lpips=lpips,
@@ -88,10 +90,14 @@ def write_set(
 
 
 def _write_picture(
-    drawn: SampleSet, lr: Tensor, request: DiverseRequest, name: str, path: Path
+    drawn: SampleSet,
+    lr: Tensor,
+    request: DiverseRequest,
+    name: str,
+    path: Path,
+    sample: int | None,
 ) -> tuple[PictureResult, tuple[str, ...]]:
     """Writes one picture and measures its file; also notes for the user."""
-    sample = _sample_of(name, drawn, request.pick)
     canvas = drawn.mean if sample is None else drawn.canvases[sample]
     notes: tuple[str, ...] = ()
     with request.existing.kept():
@@ -111,17 +117,6 @@ def _write_maps(files: SetFiles, std: Tensor, full: float, existing: Existing) -
         for path, levels in ((files.std_colours, colours), (files.std_values, _as_values(std))):
             with existing.kept():
                 save_levels(path, levels, replace=existing.is_replaced)
-
-
-def _sample_of(name: str, drawn: SampleSet, pick: Pick | None) -> int | None:
-    """The index of the sample that a name stands for; None for the mean."""
-    if name == "mean":
-        return None
-    if name == "medoid":
-        return medoid(drawn.distances)
-    if pick is not None and name.startswith("far"):
-        return farthest(drawn.distances, pick.count)[int(name.removeprefix("far")) - 1]
-    return int(name[1:])
 
 
 def measure_file(path: Path, lr: Tensor) -> tuple[float, float]:
@@ -189,8 +184,7 @@ def make_sheet(sets: Sequence[DoneSet], lr: Tensor, title: str) -> NDArray[np.ui
 def _entries(done: DoneSet, prefix: str) -> Iterator[Entry]:
     result, drawn = done.result, done.drawn
     start = f"{prefix}, " if prefix else ""
-    names = [picture.name for picture in result.pictures if picture.sample is not None]
-    for name, canvas in zip(names, drawn.canvases, strict=False):
+    for name, canvas in zip(done.names, drawn.canvases, strict=True):
         yield Entry(label=f"{start}{name}", rgb=canvas.rgb8())
     if result.std_colour_full is not None and result.std_file is not None:
         yield Entry(label=f"{start}mean", rgb=drawn.mean.rgb8())
@@ -205,10 +199,9 @@ def make_report(result: DiverseResult, sets: Sequence[DoneSet], lr: Tensor) -> R
     for done in sets:
         prefix = f"{done.label}, " if several else ""
         drawn = done.drawn
-        names = _report_names(done)
         layers += [
             Layer(label=f"{prefix}{name}", rgb=canvas.rgb8())
-            for name, canvas in zip(names, drawn.canvases, strict=True)
+            for name, canvas in zip(done.names, drawn.canvases, strict=True)
         ]
         if len(drawn.canvases) > 1:
             layers.append(Layer(label=f"{prefix}mean", rgb=drawn.mean.rgb8()))
@@ -223,13 +216,6 @@ def make_report(result: DiverseResult, sets: Sequence[DoneSet], lr: Tensor) -> R
         deviations=tuple(maps),
         figures=_figures(sets),
     )
-
-
-def _report_names(done: DoneSet) -> list[str]:
-    """Every sample is shown, also where only picked ones were written."""
-    count = len(done.drawn.canvases)
-    is_walk = any(picture.name.startswith("w") for picture in done.result.pictures)
-    return [f"{'w' if is_walk else 's'}{index}" for index in range(count)]
 
 
 def _facts(result: DiverseResult) -> tuple[tuple[str, str], ...]:

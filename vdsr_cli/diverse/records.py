@@ -1,14 +1,17 @@
 """The request, the file names and the result of ``vdsr sample-diverse``."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
+
 from vdsr_cli.config import check_temperature
 from vdsr_cli.errors import UsageError
-from vdsr_cli.images import MAX_PIXELS, Truncated
+from vdsr_cli.images import ReadOptions
+from vdsr_cli.metrics.streaming import farthest, medoid
 from vdsr_cli.outputs import Existing
 from vdsr_cli.sampling.engine import SamplingSettings
 
@@ -33,6 +36,12 @@ class Pick:
         if self.kind == "farthest":
             return tuple(f"far{rank}" for rank in range(1, self.count + 1))
         return (self.kind,)
+
+    def samples(self, distances: Tensor) -> tuple[int | None, ...]:
+        """The sample behind each of the names, by the samples' distances; None for the mean."""
+        if self.kind == "farthest":
+            return farthest(distances, self.count)
+        return (medoid(distances) if self.kind == "medoid" else None,)
 
 
 def parse_pick(text: str) -> Pick:
@@ -86,9 +95,7 @@ class DiverseRequest:
         metric_weights: folder that may hold ``lpips_alex.safetensors``.
         existing: what becomes of outputs that are there.
         quality: of lossy formats, 1 to 100.
-        max_pixels: largest input, in pixels.
-        truncated: what becomes of an input that ends too soon.
-        strip_metadata: whether outputs carry no more than their profile.
+        reading: how the input is read.
     """
 
     samples: int | None = None
@@ -104,9 +111,7 @@ class DiverseRequest:
     metric_weights: Path | None = None
     existing: Existing = Existing.refuse
     quality: int = 95
-    max_pixels: int = MAX_PIXELS
-    truncated: Truncated = Truncated.refuse
-    strip_metadata: bool = False
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         if self.samples is not None and not 1 <= self.samples <= MOST_SAMPLES:
@@ -116,6 +121,10 @@ class DiverseRequest:
         if len(set(self.temperatures)) != len(self.temperatures) or not self.temperatures:
             raise UsageError("--temperatures needs different numbers, such as 0.2,0.5,0.8")
         self._refuse_conflicts()
+
+    def sample_names(self, count: int) -> list[str]:
+        """Names of so many samples: s0, s1, ...; w0, w1, ... on a walk."""
+        return [f"{'w' if self.walk else 's'}{index}" for index in range(count)]
 
     def _refuse_conflicts(self) -> None:
         if self.walk and (self.pick or self.mask):
@@ -155,15 +164,13 @@ class OutputNames:
     def of_set(self, request: DiverseRequest, temperature: float, samples: int) -> SetFiles:
         """The files of one temperature with so many samples."""
         tag = f"_t{temperature:g}" if len(request.temperatures) > 1 else ""
-        if request.walk:
-            return SetFiles(pictures=self._pictures(tag, [f"w{i}" for i in range(samples)]))
         if request.pick:
             names = request.pick.names
             if self.is_exact and len(names) == 1 and not tag:
                 return SetFiles(pictures={names[0]: self.base})
             return SetFiles(pictures=self._pictures(tag, names))
-        pictures = self._pictures(tag, [f"s{i}" for i in range(samples)])
-        if samples == 1:
+        pictures = self._pictures(tag, request.sample_names(samples))
+        if samples == 1 or request.walk:
             return SetFiles(pictures=pictures)
         return SetFiles(
             pictures=pictures | self._pictures(tag, ["mean"]),
@@ -185,7 +192,7 @@ class OutputNames:
         """A PNG of this name, whatever the format of the pictures."""
         return self.base.with_name(f"{self.base.stem}{name}.png")
 
-    def _pictures(self, tag: str, names: list[str] | tuple[str, ...]) -> dict[str, Path]:
+    def _pictures(self, tag: str, names: Sequence[str]) -> dict[str, Path]:
         return {
             name: self.base.with_name(f"{self.base.stem}{tag}_{name}{self.base.suffix}")
             for name in names

@@ -24,7 +24,7 @@ from vdsr_cli.diverse.records import (
 )
 from vdsr_cli.errors import UsageError
 from vdsr_cli.figures.html_report import write_report
-from vdsr_cli.images import Picture, read_picture, save_levels
+from vdsr_cli.images import Picture, save_levels
 from vdsr_cli.loading import ModelSource
 from vdsr_cli.outputs import Existing, check_outputs, is_taken
 from vdsr_cli.paths import Source
@@ -60,13 +60,7 @@ def sample_diverse(
     """
     started = time.perf_counter()
     drawn = count_samples(request)
-    picture = read_picture(
-        stdin if source.is_stdin else source.path,
-        max_pixels=request.max_pixels,
-        truncated=request.truncated,
-    )
-    if request.strip_metadata:
-        picture = replace(picture, metadata=picture.metadata.stripped())
+    picture = request.reading.read(stdin if source.is_stdin else source.path)
     choice = models.choose(picture)
     loaded = choice.loaded
     settings = replace(request.settings, samples=tuple(range(drawn)))
@@ -179,7 +173,8 @@ def _make_sets(
             drawn, files, temperature, picture.rgb[0], request, seconds=seconds
         )
         notes += set_notes
-        done.append(DoneSet(result=result, drawn=drawn))
+        names = request.sample_names(result.samples)
+        done.append(DoneSet(result=result, drawn=drawn, names=names))
     return done, tuple(dict.fromkeys(notes))
 
 

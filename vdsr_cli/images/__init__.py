@@ -23,7 +23,7 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
     bitfields.py  BMP whose colours are any bits
     planes.py     TIFF whose channels lie apart
     png_chunks.py the chunks of a PNG that Pillow does not see
-    frame.py      size and integers of an output picture
+    output_spec.py  size and integers of an output picture
     levels.py     from [0, 1] to whole levels, in cells whose errors cancel
     canvas.py     the output picture, filled row by row
     picture_file.py  the output picture, written while its rows arrive
@@ -36,13 +36,13 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
     jpeg_xl.py    JPEG XL, by the extra jxl
     rare_tiff.py  TIFF that Pillow does not read, by the extra tiff
     atomic.py     files that appear whole or not at all
-    draft.py      files that take long, which a later run goes on with
+    resumable.py  files that take long, which a later run goes on with
 """
 
 from vdsr_cli.images.atomic import atomic_write, writing_to
 from vdsr_cli.images.canvas import Canvas
 from vdsr_cli.images.convert import PictureInMemory, to_picture
-from vdsr_cli.images.decode import MAX_PIXELS, Truncated, read_picture
+from vdsr_cli.images.decode import ReadOptions, read_picture
 from vdsr_cli.images.encode import encode_levels, is_segmented, refuse_impossible, save_levels
 from vdsr_cli.images.levels import round_levels
 from vdsr_cli.images.output_spec import Frame
@@ -50,14 +50,13 @@ from vdsr_cli.images.picture import Metadata, Picture
 from vdsr_cli.images.picture_file import PictureFile, open_picture_file
 
 __all__ = [
-    "MAX_PIXELS",
     "Canvas",
     "Frame",
     "Metadata",
     "Picture",
     "PictureFile",
     "PictureInMemory",
-    "Truncated",
+    "ReadOptions",
     "atomic_write",
     "encode_levels",
     "is_segmented",

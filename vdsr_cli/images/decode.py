@@ -7,7 +7,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError, features
 from torch import Tensor
 
+from vdsr_cli.config import MAX_PIXELS, Truncated
 from vdsr_cli.errors import InputError, UnexpectedError
 from vdsr_cli.formats import Kind, kind_of
 from vdsr_cli.images.bitfields import has_bitfields, read_bitfields
@@ -39,9 +40,6 @@ from vdsr_cli.images.planes import has_planes, read_planes
 from vdsr_cli.images.png_chunks import split_png
 from vdsr_cli.images.rare_tiff import read_rare_tiff, why_rare
 from vdsr_cli.images.samples import Reopen, Samples, read_samples
-
-MAX_PIXELS: Final = 100_000_000
-"""The most pixels of an input, unless the user allows more."""
 
 DECODE_ERRORS: Final = (
     ArithmeticError,
@@ -76,11 +74,26 @@ class _UnknownKindError(InputError):
     """Pillow makes nothing of a file, though it begins as its format does."""
 
 
-class Truncated(StrEnum):
-    """How a picture whose file ends too soon is treated."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """How inputs are read.
 
-    refuse = "refuse"
-    keep = "keep"
+    Attributes:
+        max_pixels: largest input, in pixels.
+        truncated: what becomes of inputs that end too soon.
+        strip_metadata: whether outputs carry no more than their profile.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    truncated: Truncated = Truncated.refuse
+    strip_metadata: bool = False
+
+    def read(self, source: Path | BinaryIO) -> Picture:
+        """:func:`read_picture` with these options."""
+        picture = read_picture(source, max_pixels=self.max_pixels, truncated=self.truncated)
+        if not self.strip_metadata:
+            return picture
+        return replace(picture, metadata=picture.metadata.stripped())
 
 
 def read_picture(

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
+from vdsr_cli.config import MAX_PIXELS
 from vdsr_cli.errors import InputError
 from vdsr_cli.figures.html_report import Layer, Report, write_report
-from vdsr_cli.images import MAX_PIXELS, Canvas, read_picture
+from vdsr_cli.images import Canvas, read_picture
 from vdsr_cli.metrics.fidelity import psnr_rgb
 
 

@@ -20,14 +20,12 @@ from vdsr_cli.config import TargetSize, check_scale, check_temperature
 from vdsr_cli.errors import DeviceError, InputError, OutputExistsError, UnexpectedError, VdsrError
 from vdsr_cli.files import is_special
 from vdsr_cli.images import (
-    MAX_PIXELS,
     Canvas,
     Frame,
     Picture,
-    Truncated,
+    ReadOptions,
     is_segmented,
     open_picture_file,
-    read_picture,
     refuse_impossible,
 )
 from vdsr_cli.loading import LoadedModel, ModelSource
@@ -56,9 +54,7 @@ class UpscaleRequest:
         existing: what becomes of outputs that are there.
         format: of outputs that go to a stream.
         quality: of lossy formats, 1 to 100.
-        max_pixels: largest input, in pixels.
-        truncated: what becomes of inputs that end too soon.
-        strip_metadata: whether outputs carry no more than their profile.
+        reading: how inputs are read.
     """
 
     scale: float = 4.0
@@ -69,9 +65,7 @@ class UpscaleRequest:
     existing: Existing = Existing.refuse
     format: str = "png"
     quality: int = 95
-    max_pixels: int = MAX_PIXELS
-    truncated: Truncated = Truncated.refuse
-    strip_metadata: bool = False
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
@@ -194,13 +188,7 @@ def upscale_file(
             if not source.is_stdin:
                 refuse_inputs([output], [source.path])
             refuse_taken([output], request.existing)
-        picture = read_picture(
-            stdin if source.is_stdin else source.path,
-            max_pixels=request.max_pixels,
-            truncated=request.truncated,
-        )
-        if request.strip_metadata:
-            picture = replace(picture, metadata=picture.metadata.stripped())
+        picture = request.reading.read(stdin if source.is_stdin else source.path)
         _refuse_size(picture, request, named.input)
         picture = _of_depth(picture, request.depth)
         choice = models.choose(picture)
