@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from vdsr_cli.errors import UsageError
+from vdsr_cli.loading import read_weights
 from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.presets import PRESETS
 from vdsr_cli.models.widening import can_widen, widen_into
 from vdsr_cli.training.start import model_of_preset, new_model, transferred
 from vdsr_cli.training.validation import fixed_noise
+from vdsr_cli.weights.files import write_safetensors
 
 
 def test_a_preset_takes_what_fits_of_a_model_of_another_scale():
@@ -62,3 +64,19 @@ def test_a_narrower_or_deeper_network_is_not_the_same_one_wider():
     assert not can_widen(wider, tiny) and not can_widen(tiny, deeper)
     with pytest.raises(ValueError, match="narrower"):
         widen_into(CompactVDVAESR(tiny), CompactVDVAESR(wider))
+
+
+def test_a_cvdvae_moves_to_another_prior_with_its_lr_encoder(tmp_path):
+    prior = read_weights("vdvae-x4-prior")
+    state = {name: value.clone() for name, value in prior.state.items()}
+    state["hr_encoder.downs.0.bias"] += 1
+    write_safetensors(tmp_path / "prior.safetensors", replace(prior, state=state))
+    moved = new_model(
+        "cvdvae", preset=None, prior=str(tmp_path / "prior.safetensors"), start_from="cvdvae-x4"
+    )
+    lr_encoder = {name for name, value in moved.named_parameters() if value.requires_grad}
+    before = read_weights("cvdvae-x4").state
+    assert lr_encoder
+    for name, value in moved.state_dict().items():
+        expected = before[name] if name in lr_encoder else state.get(name, value)
+        assert torch.equal(value, expected.to(value.dtype)), name

@@ -145,8 +145,8 @@ def _train(
         str | None,
         typer.Option(
             "--from",
-            help="Fine-tune these weights: a model's name, a file or a run. With --preset, a new"
-            " network takes those that fit.",
+            help="Fine-tune these weights: a model's name, a file or a run. With --preset or"
+            " --prior, a new network takes those that fit.",
         ),
     ] = None,
     prior: Annotated[

@@ -56,7 +56,8 @@ def new_model(
         prior: name or path of a pretrained prior to build on, or None.
         start_from: name or path of finished weights to start from, or None. With a preset, the
             preset's network takes those of its tensors whose names and shapes fit: a model of
-            another scale or depth begins with what it has in common, a wider one as it is.
+            another scale or depth begins with what it has in common, a wider one as it is. With a
+            prior, so does what is trained of the new model; what is frozen is the prior's.
         scale: super-resolution factor of a model on a prior of the published shape, or None.
         is_coupled: whether the colours of a compact model's likelihood depend on each other;
             weights that have no coefficients begin with zero.
@@ -73,13 +74,15 @@ def new_model(
     if start_from is not None and preset is not None:
         fresh = model_of_preset(objective, preset, is_coupled=is_coupled)
         model = transferred(load_network(start_from), fresh)
-    elif start_from is not None:
+    elif start_from is not None and prior is None:
         model = _with_likelihood(load_network(start_from), is_coupled)
     elif prior is not None:
         pretrained = _with_likelihood(load_network(prior), is_coupled)
         model = model_on_prior(
             objective, pretrained, scale, variant=variant, conditioned_layers=conditioned_layers
         )
+        if start_from is not None:
+            model = transferred(load_network(start_from), prepared(model))
     else:
         model = model_of_preset(objective, preset, is_coupled=is_coupled)
     _check_kind(objective, model, str(start_from))
@@ -121,21 +124,20 @@ def model_of_preset(objective: str, preset: str | None, *, is_coupled: bool = Fa
 
 
 def transferred(source: nn.Module, model: nn.Module) -> nn.Module:
-    """``model`` with every tensor of ``source`` that fits it, or computing the same where it is
-    ``source`` but wider; raises UsageError where nothing fits."""
+    """``model`` with every tensor of ``source`` that fits it and is not frozen, or computing the
+    same where it is ``source`` but wider; raises UsageError where nothing fits."""
     if _is_compact(source) and _is_compact(model) and can_widen(source.config, model.config):
         widen_into(model, source)
         return model
     own = model.state_dict()
+    frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
     fitting = {
         name: value
         for name, value in source.state_dict().items()
-        if name in own and own[name].shape == value.shape
+        if name in own and name not in frozen and own[name].shape == value.shape
     }
     if not fitting:
-        raise UsageError(
-            "--preset and --from have no tensor in common", hint="leave one of them out"
-        )
+        raise UsageError("--from has no tensor in common with what is to be trained")
     model.load_state_dict({**own, **fitting})
     return model
 
