@@ -18,7 +18,7 @@ from vdsr_cli.images import PictureFile, read_picture
 from vdsr_cli.loading import LoadedModel
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling.engine import SamplingSettings, plan_picture, sample_strips
+from vdsr_cli.sampling.engine import SamplingSettings, plan_for, sample_strips
 from vdsr_cli.sampling.noise import NoiseField
 from vdsr_cli.sampling.strips import StripSource, projected_strips, resized_strips, sampled_strips
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_file, upscale_picture
@@ -164,9 +164,9 @@ def test_sampling_from_any_strip_on(tiny_model, height, wrap, output):
     )
     told: list[int] = []
     noises = [NoiseField(seed=0, sample=0)]
-    source = sampled_strips(tiny_model, smooth(height, 8), settings, noises, CPU, told.append)
+    lr, plan = smooth(height, 8), plan_for(tiny_model, height, 8, settings)
+    source = sampled_strips(tiny_model, lr, plan, settings, noises, CPU, told.append)
     draws = assert_same_from_anywhere(source)
-    plan = plan_picture(height, 8, cell=tiny_model.lr_multiple, settings=settings)
     assert sum(told) == plan.tiles * draws, "tiles that are left out count"
 
 
@@ -211,7 +211,8 @@ def test_a_strip_of_its_own_is_that_of_the_engine(tiny_model):
     lr = smooth(60, 16)
     strips = sample_strips(tiny_model, lr, SETTINGS, CPU)
     noises = [NoiseField(seed=0, sample=0)]
-    source = sampled_strips(tiny_model, lr, SETTINGS, noises, CPU, lambda tiles: None)
+    plan = plan_for(tiny_model, 60, 16, SETTINGS)
+    source = sampled_strips(tiny_model, lr, plan, SETTINGS, noises, CPU, lambda tiles: None)
     assert source.tops[:-1] == tuple(strip.top for strip in strips)
 
 

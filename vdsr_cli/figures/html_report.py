@@ -8,8 +8,7 @@ everything itself
 import base64
 import html
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from io import BytesIO
 from pathlib import Path
@@ -78,6 +77,36 @@ class Report:
     figures: tuple[Figures, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A picture of the viewer: its label and its address."""
+
+    label: str
+    src: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Contents of the viewer; its fields are the keys of its JSON.
+
+    Attributes:
+        title, facts, figures: as in :class:`Report`.
+        width, height: of the results.
+        input, results, deviations: where the pictures of a :class:`Report` are.
+        reduced: whether results are shown smaller than they are.
+    """
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    width: int
+    height: int
+    input: Shown | None
+    results: tuple[Shown, ...]
+    deviations: tuple[Shown, ...]
+    figures: tuple[Figures, ...]
+    reduced: bool = False
+
+
 def write_report(path: Path, report: Report, *, replace: bool = True) -> None:
     """Writes the page, whole or not at all.
 
@@ -97,7 +126,7 @@ def render(report: Report, *, page_bytes: int = PAGE_BYTES) -> str:
         template = template.replace(mark, viewer_part(kind))
     room = page_bytes - len(template.encode()) - 50_000
     page = template.replace("@TITLE@", html.escape(report.title))
-    return page.replace("@DATA@", embedded_json(_page_data(report, room)))
+    return page.replace("@DATA@", embedded_json(asdict(_view(report, room))))
 
 
 def embedded_json(data: Any) -> str:
@@ -115,7 +144,7 @@ def _resource(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _page_data(report: Report, room: int) -> dict[str, Any]:
+def _view(report: Report, room: int) -> View:
     layers = (*report.results, *report.deviations)
     source = _lossless(report.input.rgb) if report.input else ""
     for most_pixels, quality in _LADDER:
@@ -124,27 +153,18 @@ def _page_data(report: Report, room: int) -> dict[str, Any]:
             break
     split = len(report.results)
     height, width = report.results[0].rgb.shape[:2]
-    return {
-        "title": report.title,
-        "facts": report.facts,
-        "width": width,
-        "height": height,
-        "input": {"label": report.input.label, "src": source} if report.input else None,
-        "results": _labelled(report.results, pictures[:split]),
-        "deviations": _labelled(report.deviations, pictures[split:]),
-        "figures": [
-            {"title": f.title, "head": f.head, "rows": f.rows, "notes": f.notes}
-            for f in report.figures
-        ],
-        "reduced": height * width > most_pixels,
-    }
-
-
-def _labelled(layers: Sequence[Layer], pictures: Sequence[str]) -> list[dict[str, str]]:
-    return [
-        {"label": layer.label, "src": picture}
-        for layer, picture in zip(layers, pictures, strict=True)
-    ]
+    shown = [Shown(label=layer.label, src=p) for layer, p in zip(layers, pictures, strict=True)]
+    return View(
+        title=report.title,
+        facts=report.facts,
+        width=width,
+        height=height,
+        input=Shown(label=report.input.label, src=source) if report.input else None,
+        results=tuple(shown[:split]),
+        deviations=tuple(shown[split:]),
+        figures=report.figures,
+        reduced=height * width > most_pixels,
+    )
 
 
 def _reduced(rgb: NDArray[np.uint8], most_pixels: int) -> Image.Image:

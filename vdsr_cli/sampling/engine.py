@@ -224,6 +224,7 @@ def sample_strips(
     settings: SamplingSettings,
     runtime: Runtime,
     *,
+    plan: PicturePlan | None = None,
     noises: Sequence[SampleNoise] | None = None,
     first: int = 0,
     on_tiles: Callable[[int], None] = lambda tiles: None,
@@ -238,6 +239,7 @@ def sample_strips(
         lr: (3, h, w) float32 in [0, 1], on the CPU or the runtime's device.
         settings: how.
         runtime: device and dtype.
+        plan: of the picture; None for that of the settings.
         noises: one a sample; None for the noise fields of the settings' seed and samples.
         first: the strip to begin with, one of the plan's ``strip_rows`` by its index.
         on_tiles: told how many tiles have just been finished, or need not be sampled.
@@ -245,7 +247,7 @@ def sample_strips(
     Raises:
         DeviceError: one tile does not fit into memory, or a tile is not finite.
     """
-    plan = plan_for(model, lr.shape[1], lr.shape[2], settings)
+    plan = plan or plan_for(model, lr.shape[1], lr.shape[2], settings)
     if noises is None:
         noises = [NoiseField(seed=settings.seed, sample=i) for i in settings.samples]
     band = _Band(plan, model.scale, len(noises), runtime.device)

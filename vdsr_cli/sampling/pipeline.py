@@ -23,7 +23,14 @@ from vdsr_cli.images import Canvas, Frame, Picture
 from vdsr_cli.loading import LoadedModel
 from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling.engine import SampleNoise, SamplingSettings, fitting, limits_of, plan_for
+from vdsr_cli.sampling.engine import (
+    PicturePlan,
+    SampleNoise,
+    SamplingSettings,
+    fitting,
+    limits_of,
+    plan_for,
+)
 from vdsr_cli.sampling.noise import NoiseField
 from vdsr_cli.sampling.strips import (
     StripSource,
@@ -39,11 +46,11 @@ class Stage:
     """One pass of the model.
 
     Attributes:
-        tiles: how many it samples of a picture.
+        tiling: of a picture that it enlarges.
         size: (h, w) that its result is brought to.
     """
 
-    tiles: int
+    tiling: PicturePlan
     size: tuple[int, int]
 
 
@@ -149,8 +156,7 @@ def plan_upscale(
         model=model,
         settings=settings,
         stages=tuple(
-            Stage(tiles=tiling.tiles, size=passed)
-            for tiling, passed in zip(tilings, sizes, strict=True)
+            Stage(tiling=tiling, size=passed) for tiling, passed in zip(tilings, sizes, strict=True)
         ),
         is_projected=is_projected,
         faithful_scale=faithful_scale,
@@ -280,7 +286,9 @@ class _Enlarger:
         model, settings = self.plan.model, self.plan.settings
         if is_alpha:
             settings = replace(settings, temperature=0.0, output="mean")
-        source = sampled_strips(model, lr, settings, noises, self.runtime, self.on_tiles)
+        source = sampled_strips(
+            model, lr, stage.tiling, settings, noises, self.runtime, self.on_tiles
+        )
         # At the native scale the result's own projection is this one.
         if self.plan.is_projected and not is_alpha and self.plan.faithful_scale != model.scale:
             source = projected_strips(source, lr, model.scale, full=self.plan.output.full)

@@ -19,7 +19,7 @@ from torch import Tensor
 from vdsr_cli.consistency import cubic, project_rows, projection_tops, seen_rows
 from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime
-from vdsr_cli.sampling.engine import SampleNoise, SamplingSettings, plan_for, sample_strips
+from vdsr_cli.sampling.engine import PicturePlan, SampleNoise, SamplingSettings, sample_strips
 
 _RESIZED_ROWS: Final = 64
 
@@ -95,6 +95,7 @@ def stacked(sources: Sequence[StripSource]) -> StripSource:
 def sampled_strips(
     model: Sampler,
     lr: Tensor,
+    plan: PicturePlan,
     settings: SamplingSettings,
     noises: Sequence[SampleNoise],
     runtime: Runtime,
@@ -102,12 +103,11 @@ def sampled_strips(
 ) -> StripSource:
     """A sample for each noise of what a picture (3, h, w) in [0, 1] may come from, at the model's
     scale, on the runtime's device, where what is made of its strips stays."""
-    plan = plan_for(model, lr.shape[1], lr.shape[2], settings)
     tops = (*(plan.finished_by(row).start for row in plan.strip_rows), plan.height)
 
     def draw(first: int) -> Iterator[Tensor]:
         strips = sample_strips(
-            model, lr, settings, runtime, noises=noises, first=first, on_tiles=on_tiles
+            model, lr, settings, runtime, plan=plan, noises=noises, first=first, on_tiles=on_tiles
         )
         return (strip.pixels for strip in strips)
 

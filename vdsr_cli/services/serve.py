@@ -5,9 +5,9 @@ Picture ─► SampleSet ─► PNGs: the input enlarged, the samples, their mea
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import PurePath
 from typing import Any
@@ -18,9 +18,10 @@ from torch import Tensor
 from vdsr_cli.config import check_temperature
 from vdsr_cli.diverse.outputs import colour_full
 from vdsr_cli.errors import UsageError
+from vdsr_cli.figures.html_report import Figures, Shown, View
 from vdsr_cli.figures.viridis import viridis
 from vdsr_cli.images import Canvas, Picture, encode_levels
-from vdsr_cli.loading import LoadedModel, ModelSource
+from vdsr_cli.loading import ModelSource
 from vdsr_cli.metrics.streaming import mean_of_pairs
 from vdsr_cli.paths import scale_tag
 from vdsr_cli.runtime import Runtime
@@ -62,7 +63,7 @@ class DrawRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Drawn:
-    """PNG files by name, and what the viewer shows of them (see ``services/report.py``)."""
+    """PNG files by name, and the keys of the page: those of :class:`View`, and downloads."""
 
     files: dict[str, bytes]
     view: dict[str, Any]
@@ -121,14 +122,20 @@ def draw(
     on_start(plan.tiles)
     drawn = draw_set(picture, plan, runtime, on_tiles=on_tiles)
     files = _encode(drawn, _bicubic(picture, loaded.model.scale))
-    view = _view(drawn, files, loaded, request, address) | {"notes": picture.notes + plan.notes}
-    if choice.reason is not None:
-        view["facts"].insert(1, ("because of", choice.reason))
-    view["facts"] += [
+    reason = [] if choice.reason is None else [("because of", choice.reason)]
+    facts = [
+        ("model", loaded.name),
+        *reason,
+        ("scale", scale_tag(loaded.scale)),
+        ("size", f"{drawn.mean.width} x {drawn.mean.height}"),
+        ("temperature", f"{request.temperature:g}"),
+        ("seed", str(request.seed)),
         ("faithful to the input", "projected" if plan.is_projected else "not projected"),
         ("seconds", f"{time.perf_counter() - started:.1f}"),
     ]
-    return Drawn(files=files, view=view)
+    view = _view(drawn, files, request.title, address, tuple(facts))
+    saved = _saved(files, f"{PurePath(request.title).stem}_{scale_tag(loaded.scale)}", address)
+    return Drawn(files=files, view=asdict(view) | saved | {"notes": picture.notes + plan.notes})
 
 
 def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
@@ -178,50 +185,50 @@ def _png(canvas: Canvas) -> bytes:
 
 def _view(
     drawn: SampleSet,
-    files: dict[str, bytes],
-    loaded: LoadedModel,
-    request: DrawRequest,
+    files: Iterable[str],
+    title: str,
     address: str,
-) -> dict[str, Any]:
-    """The layers of the viewer, and the files to download under the names of the command line."""
-    width, height, tag = drawn.mean.width, drawn.mean.height, scale_tag(loaded.model.scale)
-    shown = [name for name in files if name not in ("input.png", "std.png")]
+    facts: tuple[tuple[str, str], ...],
+) -> View:
     deviation = f"up to {255 * colour_full(drawn.std):.1f} of 255"
+    return View(
+        title=title,
+        facts=facts,
+        width=drawn.mean.width,
+        height=drawn.mean.height,
+        input=Shown(label="input, bicubic", src=f"{address}input.png"),
+        results=tuple(
+            Shown(label=PurePath(name).stem, src=address + name)
+            for name in files
+            if name not in ("input.png", "std.png")
+        ),
+        deviations=tuple(
+            Shown(label=deviation, src=address + name) for name in files if name == "std.png"
+        ),
+        figures=(_figures(drawn),),
+    )
+
+
+def _saved(files: Iterable[str], stem: str, address: str) -> dict[str, Any]:
+    """The files to download under the names of the command line, one by one and all at once."""
     return {
-        "title": request.title,
-        "facts": [
-            ("model", loaded.name),
-            ("scale", tag),
-            ("size", f"{width} x {height}"),
-            ("temperature", f"{request.temperature:g}"),
-            ("seed", str(request.seed)),
-        ],
-        "width": width,
-        "height": height,
-        "input": {"label": "input, bicubic", "src": f"{address}input.png"},
-        "results": [{"label": PurePath(name).stem, "src": address + name} for name in shown],
-        "deviations": [
-            {"label": deviation, "src": address + name} for name in files if name == "std.png"
-        ],
-        "figures": [_figures(drawn)],
-        "reduced": False,
-        "all": {"src": address + ARCHIVE, "name": f"{PurePath(request.title).stem}_{tag}.zip"},
+        "all": {"src": address + ARCHIVE, "name": f"{stem}.zip"},
         "files": [
-            {"src": address + name, "name": f"{PurePath(request.title).stem}_{tag}_{name}"}
+            {"src": address + name, "name": f"{stem}_{name}"}
             for name in files
             if name != "input.png"
         ],
     }
 
 
-def _figures(drawn: SampleSet) -> dict[str, Any]:
+def _figures(drawn: SampleSet) -> Figures:
     rows = [(f"s{i}", f"{psnr:.1f}") for i, psnr in enumerate(drawn.lr_psnr)]
-    notes = []
+    notes: tuple[tuple[str, str], ...] = ()
     if len(rows) > 1:
         rows.append(("mean", f"{drawn.mean_lr_psnr:.1f}"))
-        notes = [
+        notes = (
             ("APD, mean squared", f"{mean_of_pairs(drawn.distances):.3e}"),
             ("mean deviation", f"{255 * drawn.std.mean().item():.2f} of 255"),
-        ]
+        )
     head = ("picture", "LR-PSNR before rounding, dB")
-    return {"title": "Faithfulness", "head": head, "rows": rows, "notes": notes}
+    return Figures(title="Faithfulness", head=head, rows=tuple(rows), notes=notes)
