@@ -16,6 +16,8 @@ REAL_MODEL = "vdvae-sr-x4-real"
 """The bundled model for noisy and compressed pictures."""
 DEFAULT_SAMPLER = "cvdvae-x4"
 """The bundled model whose samples lie farthest apart, where several are asked for."""
+BICUBIC = "bicubic"
+"""What ``vdsr bench`` compares every model with; no model itself."""
 _MODELS_UP_TO = ((2.0, "vdvae-sr-x2"), (4.0, DEFAULT_MODEL), (8.0, "vdvae-sr-x8"))
 DEFAULT_BATCH = 24
 """Tiles a batch where the user names none; halved while memory runs out."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 from published_vdvae import cut, published_state, write_published
+from rich.text import Text
 from typer.testing import CliRunner
 
 from vdsr_cli.cli.bench import bench
@@ -57,6 +58,19 @@ def test_the_table(photos, tiny_path):
     assert "2 pictures; bicubic not verified: no figure is known for it" in result.stdout
     assert "bits per dimension = distortion" in result.stdout
     assert "not scored, no weights on this disk: lpips" in result.stderr
+
+
+def test_a_narrow_terminal_has_the_columns_in_several_tables(photos, tiny_path, monkeypatch):
+    words = (photos, "-m", tiny_path, "--dtype", "float32", "--seeds", 2)
+    wide = run(*words).stdout.splitlines()
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = Text.from_ansi(run(*words).stdout).plain.splitlines()
+    assert all(len(line) <= 80 for line in narrow)
+    titles = [line for line in narrow if line.startswith("  method")]
+    (whole,) = [line for line in wide if line.startswith("  method")]
+    assert len(titles) > 1 and " ".join(titles).replace("method", "").split() == whole.split()[1:]
+    assert sum(line.startswith("  tiny t=0.8") for line in narrow) == len(titles)
 
 
 def test_a_metric_without_weights_says_so_in_its_column(photos):

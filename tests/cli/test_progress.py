@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from vdsr_cli.batch.listing import FolderListing
+from vdsr_cli.bench.report import PictureScore
+from vdsr_cli.cli.bench_render import BenchProgress
 from vdsr_cli.cli.console import tile_progress
 from vdsr_cli.cli.train_progress import training_progress
 from vdsr_cli.paths import plan_naming
@@ -92,6 +94,33 @@ def test_the_line_of_a_long_name_fits_80_columns(open_terminal):
         assert len(line.rstrip()) <= 80 and "0/123456 tiles" in line
 
 
+def test_a_new_picture_does_not_show_the_time_left_of_the_one_before(open_terminal):
+    terminal = open_terminal()
+    with tile_progress(1, quiet=False) as bars:
+        bars.start("a.png", 2)
+        bars.advance(2)
+        bars.progress.refresh()
+        assert "2/2 tiles 0:00:00 left" in terminal.screen[0]
+        bars.start("b.png", 2)
+        bars.progress.refresh()
+        assert "0/2 tiles -:--:-- left" in terminal.screen[0]
+
+
+def test_the_bar_of_a_benchmark_reckons_by_the_model_not_by_bicubic(open_terminal):
+    terminal = open_terminal()
+    now = 0.0
+    known = {"dataset": "Set5", "picture": "a", "temperature": 0.0, "seed": 0}
+    known |= {"megapixels": 1.0, "scores": {}}
+    with BenchProgress(quiet=False) as bars:
+        bars._progress.get_time = lambda: now
+        bars.start("Set5", 10)
+        for method in 5 * ["bicubic"] + 3 * ["vdvae-sr-x4"]:
+            now += 0.1 if method == "bicubic" else 10
+            bars.score(PictureScore(method=method, **known))
+        bars._progress.refresh()
+        assert re.search(r"Set5 \S+ +8/10 scores 0:00:20 left", terminal.screen[0])
+
+
 def test_the_total_is_counted_while_the_run_goes_on(tmp_path, save_picture):
     for name in ("a.png", "b.png", "a_x4.png", "notes.txt", ".hidden"):
         save_picture(tmp_path / name) if name.endswith("png") else (tmp_path / name).touch()
@@ -118,6 +147,9 @@ def test_a_run_shows_its_first_step_and_the_end_of_its_leg(open_terminal):
     terminal = open_terminal()
     with training_progress(10_000, quiet=False, minutes=5) as progress:
         assert "reading pictures" in terminal.screen[0]
+        progress.on_read(3, 1000)
+        progress.bar.refresh()
+        assert re.match(r" *3/1000 \S+ +reading pictures", terminal.screen[0])
         progress.on_step(100, {})
         progress._began = (100, time.monotonic() - 60)
         progress.on_step(
@@ -130,6 +162,11 @@ def test_a_run_shows_its_first_step_and_the_end_of_its_leg(open_terminal):
         progress.on_step(102, {})
         progress.bar.refresh()
         assert any("L1 0.0123, 30 s/step" in line for line in terminal.screen)
+        progress.on_log({"step": 102, "val_psnr_y": 30.25})
+        progress.on_step(20_000, {})
+        progress.bar.refresh()
+        assert any("PSNR-Y 30.25 dB, L1 0.0123, " in line for line in terminal.screen)
+        assert any("s/step" in line for line in terminal.screen)
         assert all(len(line.rstrip()) <= 80 for line in terminal.screen)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vdsr_cli.cli.train_progress import describe, time_left
+from vdsr_cli.cli.train_progress import describe
 from vdsr_cli.models.compact import CompactConfig, Level
 from vdsr_cli.models.presets import PRIOR_PRESETS
 from vdsr_cli.training.config import TrainConfig, config_for
@@ -182,7 +182,6 @@ def test_a_row_is_told_briefly():
     row |= {"skipped": 1, "seconds_per_step": 0.5}
     told = "-ELBO 3.750 = 3.500 + 0.250 bits/dim, L1 0.0200, 1 skipped, 0.5 s/step"
     assert describe(row) == told
-    assert time_left(row, 8000) == "1:05:50"
     assert describe({"step": 1, "val_psnr_y": 30.12}) == "validation: PSNR-Y 30.12 dB"
 
 

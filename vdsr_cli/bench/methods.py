@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vdsr_cli.bench.data import Protocol, Scene
 from vdsr_cli.bench.likelihood import elbo_bits
+from vdsr_cli.config import BICUBIC
 from vdsr_cli.errors import InputError
 from vdsr_cli.images import Metadata, Picture, read_picture
 from vdsr_cli.images.levels import to_levels
@@ -29,7 +30,6 @@ from vdsr_cli.sampling.pipeline import draw_canvases
 from vdsr_cli.sampling.tiling import DEFAULT_TILE
 from vdsr_cli.services.upscale import UpscaleRequest, plan_picture
 
-BICUBIC = "bicubic"
 _SAMPLE = re.compile(r".*_s(\d+)")
 """The name of a sample: ``001_s3`` of ``vdsr sample-diverse`` and others."""
 _PAD_LR = 4

@@ -20,7 +20,7 @@ from vdsr_cli.cli.options import (
     complete_model,
     existing_of,
 )
-from vdsr_cli.config import DEFAULT_MODEL
+from vdsr_cli.config import BICUBIC, DEFAULT_MODEL
 from vdsr_cli.errors import UsageError
 from vdsr_cli.outputs import check_outputs
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from vdsr_cli.bench.run import BenchRequest
     from vdsr_cli.loading import LoadedModel
     from vdsr_cli.runtime import Runtime
-
-BASELINE = "bicubic"
 
 
 class ProtocolName(StrEnum):
@@ -260,14 +258,14 @@ def _load(names: list[str], runtime: "Runtime") -> list["LoadedModel"]:
     from vdsr_cli.loading import load
     from vdsr_cli.models.protocol import Sampler
 
-    return [load(name, runtime, expects=Sampler) for name in names if name != BASELINE]
+    return [load(name, runtime, expects=Sampler) for name in names if name != BICUBIC]
 
 
 def _are_priors(names: list[str]) -> bool:
     """Whether all are unconditional priors; raises UsageError where only some are."""
     from vdsr_cli.loading import is_prior
 
-    priors = [name for name in names if name != BASELINE and is_prior(name)]
+    priors = [name for name in names if name != BICUBIC and is_prior(name)]
     if priors and len(priors) < len(names):
         raise UsageError(
             f"{priors[0]} upscales nothing: it is scored by itself, on the likelihood of pictures"

@@ -3,14 +3,14 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -25,7 +25,8 @@ from vdsr_cli.bench.report import (
     Row,
     worst_pictures,
 )
-from vdsr_cli.cli.console import make_progress, print_line
+from vdsr_cli.cli.console import TimeLeft, make_progress, name_column, print_line
+from vdsr_cli.config import BICUBIC
 from vdsr_cli.metrics import mean_psnr
 
 
@@ -34,13 +35,16 @@ class BenchProgress:
 
     def __init__(self, *, quiet: bool) -> None:
         self._progress = make_progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            name_column(),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            TextColumn("scores"),
+            TimeLeft(),
             quiet=quiet,
         )
         self._task = self._progress.add_task("", total=None)
+        self._scores = 0
+        self._method = ""
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -52,10 +56,17 @@ class BenchProgress:
     def start(self, dataset: str, steps: int) -> None:
         """A dataset of so many scores begins."""
         self._progress.reset(self._task, total=steps, description=dataset)
+        self._scores, self._method = 0, ""
 
     def score(self, score: PictureScore) -> None:
         """One more is known."""
-        self._progress.advance(self._task)
+        self._scores += 1
+        if self._method == BICUBIC != score.method:
+            # A model takes longer than bicubic: the time left follows from its own scores.
+            self._progress.reset(self._task, completed=self._scores)
+        else:
+            self._progress.update(self._task, completed=self._scores)
+        self._method = score.method
 
     def download(self, received: int, total: int | None) -> None:
         """So many bytes of a metric's weights have arrived."""
@@ -284,24 +295,49 @@ _PLAIN_WIDTH = 400
 
 
 def print_grids(grids: Sequence[Grid]) -> None:
-    """Tables on stdout: best in bold, second underlined; wider than the terminal if need be."""
+    """Tables on stdout: best in bold, second underlined. On a terminal that is too narrow for one,
+    its columns stand in several tables, each with the names of the rows."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PLAIN_WIDTH)
     for grid in grids:
-        table = _rich_table(grid)
-        console = Console()
-        wanted = Measurement.get(console, console.options.update(max_width=_PLAIN_WIDTH), table)
-        if console.width < wanted.maximum:
-            console = Console(width=wanted.maximum)
         print_line(grid.title)
-        console.print(table)
+        for part in _parts(grid, console):
+            console.print(_rich_table(part))
         for note in grid.footnotes:
-            print(note)
+            console.print(Text(note), soft_wrap=not console.is_terminal)
         print()
+
+
+def _parts(grid: Grid, console: Console) -> Iterator[Grid]:
+    """The grid's columns, as many at a time as fit beside the first."""
+    shown: list[int] = []
+    for column in range(1, len(grid.header)):
+        table = _rich_table(_with_columns(grid, [0, *shown, column]))
+        options = console.options.update(max_width=_PLAIN_WIDTH)
+        if shown and Measurement.get(console, options, table).maximum > console.width:
+            yield _with_columns(grid, [0, *shown])
+            shown = []
+        shown.append(column)
+    yield _with_columns(grid, [0, *shown])
+
+
+def _with_columns(grid: Grid, columns: Sequence[int]) -> Grid:
+    return replace(
+        grid,
+        header=tuple(grid.header[c] for c in columns),
+        sections=tuple(
+            tuple(tuple(row[c] for c in columns) for row in rows) for rows in grid.sections
+        ),
+    )
 
 
 def _rich_table(grid: Grid) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for index, title in enumerate(grid.header):
-        table.add_column(Text(title), justify="right" if index else "left", no_wrap=True)
+        # Long names are folded; figures never are.
+        kind = {"justify": "right", "no_wrap": True} if index else {"overflow": "fold"}
+        table.add_column(Text(title), **kind)
     for section in grid.sections:
         for row in section:
             table.add_row(*(Text(c.text, _STYLES[c.rank]) for c in row))

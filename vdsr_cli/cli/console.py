@@ -18,12 +18,14 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 from rich.table import Column
+from rich.text import Text
 
 from vdsr_cli.errors import VdsrError
 from vdsr_cli.paths import printable
@@ -78,9 +80,19 @@ def make_progress(*columns: ProgressColumn, quiet: bool, transient: bool = True)
     )
 
 
+class TimeLeft(TimeRemainingColumn):
+    """How long the rest of a task takes, never what was true of the one before it."""
+
+    max_refresh = 0.0
+
+    def render(self, task: Task) -> Text:
+        """As ``0:01:30 left``."""
+        return super().render(task).append(" left")
+
+
 def name_column() -> TextColumn:
     """The description of a task in so many columns that the rest of its line fits into 80."""
-    narrow = Column(max_width=30, no_wrap=True, overflow="ellipsis")
+    narrow = Column(max_width=28, no_wrap=True, overflow="ellipsis")
     return TextColumn("{task.description}", markup=False, table_column=narrow)
 
 
@@ -159,10 +171,10 @@ def tile_progress(
     """
     progress = make_progress(
         name_column(),
-        BarColumn(bar_width=16),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),
-        TimeRemainingColumn(),
+        TimeLeft(),
         quiet=quiet,
     )
     with progress:
@@ -178,8 +190,14 @@ def download_progress(
     title: str, *, quiet: bool
 ) -> Iterator[Callable[[int, int | None], None] | None]:
     """Shows bytes arriving, on stderr, where that is a terminal and once there are any."""
-    name = TextColumn("{task.description}", markup=False)
-    bar = make_progress(name, BarColumn(), DownloadColumn(), TransferSpeedColumn(), quiet=quiet)
+    bar = make_progress(
+        name_column(),
+        BarColumn(bar_width=12),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeLeft(),
+        quiet=quiet,
+    )
     if bar.disable:
         yield None
         return

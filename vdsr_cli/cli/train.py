@@ -342,6 +342,7 @@ def _train(
                 save_every=save_every,
                 log_every=log_every,
                 tensorboard=tensorboard,
+                on_read=progress.on_read,
                 on_log=progress.on_log,
                 on_step=progress.on_step,
                 is_stopped=is_stopped,

@@ -55,16 +55,14 @@ def _validation_parts(row: Row) -> Iterator[str]:
 def brief(row: Row) -> str:
     """The same in the half of a line that a bar leaves."""
     elbo = row.get("distortion_bits", 0.0) + row.get("rate_bits", 0.0)
-    parts = [f"-ELBO {elbo:.3f}"] if elbo else []
-    parts += [f"L1 {row['mean_l1']:.4f}"] if row.get("mean_l1") else []
-    parts += [f"LPIPS {row['perceptual']:.4f}"] if "perceptual" in row else []
-    parts += [f"PSNR-Y {row['val_psnr_y']:.2f} dB"] if "val_psnr_y" in row else []
+    parts = [f"PSNR-Y {row['val_psnr_y']:.2f} dB"] if "val_psnr_y" in row else []
+    if "perceptual" in row:
+        parts.append(f"LPIPS {row['perceptual']:.4f}")
+    elif elbo:
+        parts.append(f"-ELBO {elbo:.3f}")
+    elif row.get("mean_l1"):
+        parts.append(f"L1 {row['mean_l1']:.4f}")
     return ", ".join([*parts, f"{row['seconds_per_step']:.3g} s/step"])
-
-
-def time_left(row: Row, steps: int) -> str:
-    """How long the rest takes at the row's pace, as h:mm:ss."""
-    return _hours((steps - row["step"]) * row["seconds_per_step"])
 
 
 def _hours(seconds: float) -> str:
@@ -91,6 +89,10 @@ class TrainingProgress:
     step: int = 0
     _began: tuple[int, float] | None = None
     _row: Row = field(default_factory=dict)
+
+    def on_read(self, done: int, pictures: int) -> None:
+        """So many of so many pictures are decoded."""
+        self.bar.update(self.task, completed=done, total=pictures)
 
     def on_step(self, step: int, figures: "Mapping[str, Tensor]") -> None:
         """A leg begins at this step, or the step is done. Before the first row of the log, its
@@ -142,7 +144,7 @@ def training_progress(
     rest = Column(no_wrap=True, overflow="ellipsis")
     bar = make_progress(
         MofNCompleteColumn(),
-        BarColumn(bar_width=12),
+        BarColumn(bar_width=8),
         TextColumn("{task.fields[left]}"),
         TextColumn("{task.description}", markup=False, table_column=rest),
         quiet=quiet,

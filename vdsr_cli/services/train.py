@@ -162,6 +162,7 @@ def _decoded(request: TrainRequest, sources: tuple[Path, ...], model: nn.Module)
         rescales=request.rescales if sources is request.sources else (1.0,),
         min_lr_size=request.config.lr_size,
         workers=request.workers,
+        on_read=request.on_read,
     )
 
 

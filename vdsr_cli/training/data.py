@@ -6,7 +6,7 @@ true surroundings. Crops may be flipped and transposed, which the degradation co
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,7 @@ class PictureStore:
             have sharper pixels and cleaner chroma.
         min_lr_size: pictures with a shorter side of LR are left out.
         workers: threads that decode; None for one a processor.
+        on_read: told how many pictures are decoded, and of how many.
 
     Raises:
         InputError: a picture cannot be read, or none is large enough.
@@ -90,19 +91,24 @@ class PictureStore:
         rescales: Sequence[float] = (1.0,),
         min_lr_size: int,
         workers: int | None = None,
+        on_read: Callable[[int, int], None] = lambda done, pictures: None,
     ) -> None:
         if not paths:
             raise InputError("no pictures were found", hint="links to folders are not followed")
         hr_parts, lr_parts, sizes = [], [], []
-        for hr, lr in _decoded_pairs(paths, rescales, scale, workers):
-            if min(lr.shape[:2]) < max(min_lr_size, 1):
-                continue
-            hr_parts.append(hr.reshape(-1, 3))
-            lr_parts.append(lr.reshape(-1, 3))
-            sizes.append(lr.shape[:2])
+        decoded = _decoded_pairs(paths, rescales, scale, workers)
+        for done, pairs in enumerate(decoded, start=1):
+            for hr, lr in pairs:
+                if min(lr.shape[:2]) < max(min_lr_size, 1):
+                    continue
+                hr_parts.append(hr.reshape(-1, 3))
+                lr_parts.append(lr.reshape(-1, 3))
+                sizes.append(lr.shape[:2])
+            on_read(done, len(paths))
         if not sizes:
             raise InputError(
-                f"none of {len(paths)} pictures has {min_lr_size * scale} pixels a side"
+                f"none of {len(paths)} pictures has {min_lr_size * scale} pixels a side",
+                hint="take larger pictures, or a smaller --lr-size",
             )
         self._adopt(scale, torch.cat(hr_parts), torch.cat(lr_parts), torch.tensor(sizes))
 
@@ -211,8 +217,8 @@ def _are_pairs(hr: Tensor, lr: Tensor, sizes: Tensor, scale: int) -> bool:
 
 def _decoded_pairs(
     paths: Sequence[Path], rescales: Sequence[float], scale: int, workers: int | None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """hr (H, W, 3) and lr (h, w, 3) uint8 of every picture at every size, in order."""
+) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """hr (H, W, 3) and lr (h, w, 3) uint8 at every size, picture by picture, in order."""
 
     def pairs(path: Path) -> list[tuple[Tensor, Tensor]]:
         picture = read_levels(path)
@@ -222,8 +228,7 @@ def _decoded_pairs(
     threads = workers or os.cpu_count() or 1
     before = torch.get_num_threads()
     with ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
-        for found in pool.map(pairs, paths):
-            yield from found
+        yield from pool.map(pairs, paths)
     torch.set_num_threads(before)
 
 

@@ -44,6 +44,7 @@ class TrainRequest:
         workers: threads that decode pictures; None for one a processor.
         save_every, log_every: steps.
         tensorboard: whether to write TensorBoard's event files too.
+        on_read: told how many pictures are decoded, and of how many.
         on_log: told each row of the log.
         is_stopped: asked at each step whether to end the leg.
         on_step: told each step that is done: see :class:`~vdsr_cli.training.config.RunPlan`.
@@ -78,6 +79,7 @@ class TrainRequest:
     save_every: int = 500
     log_every: int = 50
     tensorboard: bool = False
+    on_read: Callable[[int, int], None] = field(default=lambda done, pictures: None)
     on_log: Callable[[Row], None] = field(default=lambda row: None)
     is_stopped: Callable[[], bool] = field(default=lambda: False)
     on_step: Callable[[int, Mapping[str, Tensor]], None] = field(default=lambda step, figures: None)
