@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from interrupts import interrupts
 
 from vdsr_cli.errors import OutputError, OutputExistsError
 from vdsr_cli.files import atomic_path, finished_name, new_file, write_text_atomic
+from vdsr_cli.images.resumable import open_draft
 
 
 def names(folder: Path) -> list[str]:
@@ -36,6 +38,59 @@ def test_failure_leaves_the_old_file_alone(tmp_path, error):
         raise error
     assert target.read_text() == "old"
     assert names(tmp_path) == ["out.txt"]
+
+
+def write_text(path: Path) -> None:
+    write_text_atomic(path, "new")
+
+
+def write_stream(path: Path) -> None:
+    with new_file(path, replace=False) as stream:
+        stream.write(b"new")
+
+
+def write_draft(path: Path) -> None:
+    with open_draft(path, lambda: "") as draft:
+        draft.leave_head(100)
+        draft.append(b"new")
+        draft.commit(b"head")
+
+
+@pytest.mark.filterwarnings("ignore")  # of files that are closed because nothing refers to them
+@pytest.mark.parametrize("write", [write_text, write_stream, write_draft])
+def test_an_interrupt_at_any_moment_leaves_the_whole_file_or_none(tmp_path, write):
+    target = tmp_path / "out"
+    write(target)  # which also fills what caches there are, so that all runs are alike
+    whole = target.read_bytes()
+    target.unlink()
+    for moment in interrupts(lambda: write(target)):
+        assert names(tmp_path) in ([], ["out"]), f"moment {moment}"
+        if target.exists():
+            assert target.read_bytes() == whole
+            target.unlink()
+    assert moment > 100 and target.read_bytes() == whole
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_interrupt_at_any_moment_before_a_draft_goes_on_keeps_it(tmp_path):
+    """Also while its bytes are hashed, which takes seconds of a large one."""
+    target, begun = tmp_path / "out", []
+
+    def begin() -> None:
+        with open_draft(target, lambda: "", every_s=0) as draft:
+            draft.append(b"more")
+            draft.checkpoint(lambda: {"rows": 4})
+            raise KeyboardInterrupt
+
+    def go_on() -> None:
+        with open_draft(target, lambda: "") as draft:
+            begun.append(draft.state)
+
+    with pytest.raises(KeyboardInterrupt):
+        begin()
+    for moment in interrupts(go_on):
+        assert names(tmp_path) == ["out.part", "out.part.json"], f"moment {moment}"
+    assert moment > 100 and begun[-1] == {"rows": 4}
 
 
 def test_what_a_killed_writer_left_goes_with_the_next(tmp_path, kill_writer):

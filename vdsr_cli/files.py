@@ -67,10 +67,10 @@ def atomic_path(path: Path, *, replace: bool = True) -> Iterator[Path]:
         return
     target = Path(os.path.realpath(path))
     remove_leftovers(target)
-    held = _open_temporary(target)
-    temporary, mode = Path(held.name), stat.S_IMODE(os.fstat(held.fileno()).st_mode)
-    with contextlib.closing(held):
-        try:
+    temporary = target.with_name(f"{_mark(target)}{secrets.token_hex(8)}{target.suffix}")
+    try:
+        with _open_new(temporary, target) as held:
+            mode = stat.S_IMODE(os.fstat(held.fileno()).st_mode)
             yield temporary
             # Some writers put a file of their own in its place, private and unlocked.
             temporary.chmod(mode)
@@ -81,9 +81,9 @@ def atomic_path(path: Path, *, replace: bool = True) -> Iterator[Path]:
                     held.close()  # which both must be for a new name there
                     written.close()
                 publish(temporary, target, replace=replace)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -98,21 +98,44 @@ def new_file(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
     """
     target = made_target(path)
     temporary = finished_name(target)
-    with _open_new(temporary, target) as file:
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            if sys.platform == "win32":
-                file.close()  # which must be for a new name there, and holds no lock
-            publish(temporary, target, replace=replace)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            # A full disk has no room for what is held back either, but has said so already.
-            with contextlib.suppress(OSError):
-                file.close()
-            raise
+    with (
+        removed_on_failure(temporary, target),
+        _open_new(temporary, target) as file,
+        closed_on_failure(file),
+    ):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        if sys.platform == "win32":
+            file.close()  # which must be for a new name there, and holds no lock
+        publish(temporary, target, replace=replace)
+
+
+@contextlib.contextmanager
+def removed_on_failure(path: Path, target: Path) -> Iterator[None]:
+    """Removes what the block has made at ``path`` to write ``target``, where it fails.
+
+    The file is looked for by its name, and not before it is closed: a signal may come before the
+    block has heard of it. One that another process has is left alone.
+    """
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError, OutputError):
+            remove_leftover(path, target)
+        raise
+
+
+@contextlib.contextmanager
+def closed_on_failure(file: BinaryIO) -> Iterator[None]:
+    """Closes a file without a word where the block fails: a full disk has no room for what is held
+    back either, but has said so already."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            file.close()
+        raise
 
 
 def made_target(path: Path) -> Path:
@@ -207,14 +230,12 @@ def open_alone(path: Path, target: Path) -> BinaryIO:
             names, or is no file, and so is none of ours.
     """
     while True:
-        with contextlib.ExitStack() as closing:
-            file = closing.enter_context(open(path, "r+b", opener=_make_ordinary))
-            if lock(file) is False:
-                raise OutputError(f"{target}: another run is writing it", hint="wait for that one")
-            # The other process may have renamed it between the opening and the locking.
-            if is_still(file, path):
-                closing.pop_all()
-                return file
+        file = open(path, "r+b", opener=_make_ordinary)  # noqa: SIM115 - the caller closes it
+        held = hold(file, path)
+        if held is None:
+            raise OutputError(f"{target}: another run is writing it", hint="wait for that one")
+        if held:
+            return file
 
 
 def _open_new(path: Path, target: Path) -> BinaryIO:
@@ -226,9 +247,8 @@ def _open_new(path: Path, target: Path) -> BinaryIO:
             remove_leftover(path, target)
             continue
         # Before it was locked it may have been taken for a leftover.
-        if lock(file) is not False and is_still(file, path):
+        if hold(file, path):
             return file
-        file.close()
 
 
 def remove_leftover(path: Path, target: Path) -> None:
@@ -313,24 +333,26 @@ def lock(file: IO[bytes]) -> bool | None:
     return True
 
 
-def is_still(file: IO[bytes], path: Path) -> bool:
+def hold(file: IO[bytes], path: Path) -> bool | None:
+    """Lock a file just opened at ``path``: whether it has that name still, which another process
+    may have taken from it before; None where one has it locked. Closed unless True. Raises OSError.
+    """
+    try:
+        held = None if lock(file) is False else _is_still(file, path)
+    except BaseException:
+        file.close()
+        raise
+    if not held:
+        file.close()
+    return held
+
+
+def _is_still(file: IO[bytes], path: Path) -> bool:
     """Whether ``path`` names an open file, which another process may have moved or removed."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.lstat())
     except FileNotFoundError:
         return False
-
-
-def _open_temporary(target: Path) -> IO[bytes]:
-    """A new file beside ``target``, empty and locked. Raises OSError."""
-    while True:
-        path = target.with_name(f"{_mark(target)}{secrets.token_hex(4)}{target.suffix}")
-        file = path.open("xb")
-        lock(file)
-        # Before it was locked it may have been taken for a leftover.
-        if is_still(file, path):
-            return file
-        file.close()
 
 
 def _mark(target: Path) -> str:

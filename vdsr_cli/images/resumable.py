@@ -23,18 +23,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from vdsr_cli.errors import OutputError
 from vdsr_cli.files import (
     APPEARED,
+    closed_on_failure,
     exists_error,
     finished_name,
     foreign_error,
-    is_still,
     made_target,
     open_alone,
     open_ordinary,
     publish,
     remove_leftover,
     remove_leftovers,
+    removed_on_failure,
     write_text_atomic,
 )
 from vdsr_cli.outputs import is_taken
@@ -75,7 +77,12 @@ def open_draft(
     """
     target = made_target(path)
     part = _part_of(target)
-    with open_alone(part, target) as file:
+    with (
+        removed_on_failure(finished_name(target), target),
+        _kept_with_journal_alone(part, target),
+        open_alone(part, target) as file,
+        closed_on_failure(file),
+    ):
         _refuse_foreign(file, part)
         draft = Draft(
             file,
@@ -85,17 +92,26 @@ def open_draft(
             is_replacing=replace,
             every_s=JOURNAL_EVERY_S if every_s is None else every_s,
         )
-        try:
-            draft.recover()
-            yield draft
-        except BaseException:
-            with contextlib.suppress(OSError, ValueError):  # it may be closed
-                if not draft.is_kept and is_still(file, part):
-                    part.unlink()
-            # A full disk has no room for what is held back either, but has said so already.
-            with contextlib.suppress(OSError):
-                file.close()
-            raise
+        draft.recover()
+        yield draft
+
+
+@contextmanager
+def _kept_with_journal_alone(part: Path, target: Path) -> Iterator[None]:
+    """Removes an unfinished output where the block fails and no journal vouches for it.
+
+    It goes by what is on the disk: a signal may come before the block has heard of its file.
+    """
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError, OutputError):
+            with open(part, "rb", opener=open_ordinary) as file:
+                _refuse_foreign(file, part)
+                is_empty = file.tell() == 0
+            if is_empty or _read_journal(_journal_of(part)) is None:
+                remove_leftover(part, target)
+        raise
 
 
 def _part_of(target: Path) -> Path:
@@ -103,6 +119,10 @@ def _part_of(target: Path) -> Path:
     if len(name) + len(".part.json") > _MAX_NAME_BYTES:
         return target.with_name(f".{hashlib.sha256(name).hexdigest()[:32]}.part")
     return target.with_name(f"{target.name}.part")
+
+
+def _journal_of(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
 
 
 class Draft:
@@ -129,7 +149,7 @@ class Draft:
         self.state: dict[str, Any] | None = None
         self.is_kept = self.is_discarded = False
         self.file, self._part, self._target = file, part, target
-        self._journal = part.with_name(f"{part.name}.json")
+        self._journal = _journal_of(part)
         self._identity, self._is_replacing = cache(identity), is_replacing
         self._digest = hashlib.sha256()
         self._every_s, self._saved_at = every_s, time.monotonic()
@@ -139,7 +159,7 @@ class Draft:
         remove_leftover(finished_name(self._target), self._target)
         if os.fstat(self.file.fileno()).st_size:
             remove_leftovers(self._journal)
-        facts = self._read_journal()
+        facts = _read_journal(self._journal)
         if facts is not None and self._is_good(facts):
             self.state, self.is_kept = facts["state"], True
             self.file.truncate(facts["bytes"])
@@ -192,45 +212,21 @@ class Draft:
         self._sync()
         if sys.platform == "win32":
             self.file.close()  # which must be for a new name there, and holds no lock
+        # A run that skips the finished output would never come by a journal left beside it.
+        self.is_kept = False
+        self._journal.unlink(missing_ok=True)
         # Without the mark, only its name tells whose it is.
         complete = finished_name(self._target)
         self._part.replace(complete)
-        try:
-            with complete.open("r+b") as file:
-                file.write(head)
-                file.flush()
-                os.fsync(file.fileno())
-            # A run that skips the finished output would never come by a journal left beside it.
-            self._journal.unlink(missing_ok=True)
-            publish(complete, self._target, replace=self._is_replacing)
-        except BaseException:
-            self.is_kept = False
-            with contextlib.suppress(OSError):
-                complete.unlink()
-            raise
+        with complete.open("r+b") as file:
+            file.write(head)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(complete, self._target, replace=self._is_replacing)
 
     def _sync(self) -> None:
         self.file.flush()
         os.fsync(self.file.fileno())
-
-    def _read_journal(self) -> dict[str, Any] | None:
-        """The entries of the journal, empty where it makes no sense; None where there is none.
-
-        Raises:
-            OutputError: it is not ours.
-        """
-        try:
-            with open(self._journal, "rb", opener=open_ordinary) as file:
-                text = file.read(_LONGEST_JOURNAL).decode(errors="replace")
-        except FileNotFoundError:
-            return None
-        if not text.startswith(_JOURNAL_MARK):
-            raise foreign_error(self._journal)
-        try:
-            facts = json.loads(text)
-        except (ValueError, RecursionError):
-            return {}
-        return facts if isinstance(facts, dict) else {}
 
     def _is_good(self, facts: dict[str, Any]) -> bool:
         """Whether the journal is of this identity, and vouches for itself and the bytes here."""
@@ -242,6 +238,26 @@ class Draft:
             self._digest.update(chunk)
             size -= len(chunk)
         return size == 0 and seal == _seal(self._digest, facts)
+
+
+def _read_journal(journal: Path) -> dict[str, Any] | None:
+    """The entries of the journal, empty where it makes no sense; None where there is none.
+
+    Raises:
+        OutputError: it is not ours.
+    """
+    try:
+        with open(journal, "rb", opener=open_ordinary) as file:
+            text = file.read(_LONGEST_JOURNAL).decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    if not text.startswith(_JOURNAL_MARK):
+        raise foreign_error(journal)
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _seal(digest: "hashlib._Hash", facts: dict[str, Any]) -> str:

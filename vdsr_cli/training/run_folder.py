@@ -25,9 +25,8 @@ from vdsr_cli.errors import OutputError
 from vdsr_cli.files import (
     atomic_path,
     foreign_error,
+    hold,
     is_special,
-    is_still,
-    lock,
     open_ordinary,
     remove_leftovers,
     write_text_atomic,
@@ -106,13 +105,10 @@ def _open_alone(path: Path) -> IO[bytes] | None:
         if os.fstat(file.fileno()).st_size:
             file.close()
             raise foreign_error(path)
-        if lock(file) is False:
-            file.close()
-            return None
         # Who had it may have removed it between the opening and the locking.
-        if is_still(file, path):
-            return file
-        file.close()
+        held = hold(file, path)
+        if held is not False:
+            return file if held else None
 
 
 def write_checkpoint(
