@@ -27,7 +27,6 @@ from vdsr_cli.weights import (
     read_safetensors,
     resolve,
 )
-from vdsr_cli.weights.fetch import Progress
 from vdsr_cli.weights.runs import averaged_weights, find_checkpoint
 
 M = TypeVar("M")
@@ -119,7 +118,6 @@ def load(
     *,
     expects: type[M],
     has_encoder: bool = True,
-    progress: Progress | None = None,
 ) -> Loaded[M]:
     """Resolves, verifies, builds, loads strictly and places a model.
 
@@ -128,13 +126,12 @@ def load(
         runtime: where to place it.
         expects: the class that it is of, or the protocol that it keeps.
         has_encoder: False leaves the encoder of a published prior out, which drawing does not need.
-        progress: called while a download arrives.
 
     Raises:
         WeightsError: no such model, a damaged file, or weights that do not fit their configuration.
         UsageError: a model of another kind.
     """
-    record, checkpoint = _read(name, progress)
+    record, checkpoint = _read(name)
     model = _empty(checkpoint)
     if not isinstance(model, expects):
         refusal, hint = _REFUSALS[expects]
@@ -187,11 +184,11 @@ def is_prior(name: str) -> bool:
     return architecture in ARCHITECTURES and ARCHITECTURES[architecture].is_prior
 
 
-def _read(name: str, progress: Progress | None = None) -> tuple[WeightsRecord | None, Checkpoint]:
+def _read(name: str) -> tuple[WeightsRecord | None, Checkpoint]:
     run = None if name in load_records() else _run_checkpoint(Path(name))
     if run is not None:
         return None, averaged_weights(run)
-    resolved = resolve(name, progress=progress)
+    resolved = resolve(name)
     return resolved.record, read_safetensors(resolved.path)
 
 

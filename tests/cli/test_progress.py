@@ -10,7 +10,7 @@ import torch
 from vdsr_cli.batch.listing import FolderListing
 from vdsr_cli.bench.report import PictureScore
 from vdsr_cli.cli.bench_render import BenchProgress
-from vdsr_cli.cli.console import tile_progress
+from vdsr_cli.cli.console import bring, tile_progress
 from vdsr_cli.cli.train_progress import training_progress
 from vdsr_cli.paths import plan_naming
 
@@ -119,6 +119,23 @@ def test_the_bar_of_a_benchmark_reckons_by_the_model_not_by_bicubic(open_termina
             bars.score(PictureScore(method=method, **known))
         bars._progress.refresh()
         assert re.search(r"Set5 \S+ +8/10 scores 0:00:20 left", terminal.screen[0])
+
+
+def test_a_model_that_is_elsewhere_arrives_under_a_bar(open_terminal, monkeypatch):
+    asked = []
+
+    def resolve(model, *, progress):
+        asked.append(model)
+        progress(1_500_000, 3_000_000)
+
+    monkeypatch.setattr("vdsr_cli.weights.resolve", resolve)
+    terminal = open_terminal()
+    address = "hf://owner/repo/m.safetensors"
+    bring("vdvae-sr-x4", "auto", None, "mine.safetensors", address, quiet=False)
+    assert asked == [address]
+    assert re.search(r"m\.safetensors .+1\.5/3\.0 MB", terminal.written)
+    bring(address, quiet=True)
+    assert asked == [address]
 
 
 def test_the_total_is_counted_while_the_run_goes_on(tmp_path, save_picture):

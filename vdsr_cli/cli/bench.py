@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vdsr_cli.cli.console import download_progress, print_error
+from vdsr_cli.cli.console import bring, print_error
 from vdsr_cli.cli.options import (
     DebugOption,
     DeviceOption,
@@ -199,6 +199,7 @@ def bench(
     from vdsr_cli.sampling.engine import SamplingSettings
     from vdsr_cli.services.upscale import UpscaleRequest
 
+    bring(*names, quiet=quiet)
     runtime = choose_runtime(device, dtype.value)
     loaded = _load(names, runtime)
     settings = SamplingSettings(tile=tile, overlap=overlap)
@@ -303,10 +304,8 @@ def _score_priors(
     request = PriorBenchRequest(datasets=find_datasets(paths), seeds=seeds, weights=weights)
     precision = Dtype.float32 if dtype is Dtype.auto else dtype
     runtime = choose_runtime(device, precision.value)
-    priors = []
-    for name in names:
-        with download_progress(name, quiet=quiet) as arriving:
-            priors.append(load(name, runtime, expects=Prior, progress=arriving))
+    bring(*names, quiet=quiet)
+    priors = [load(name, runtime, expects=Prior) for name in names]
     with BenchProgress(quiet=quiet) as progress:
         events = Events(on_start=progress.start, on_score=progress.score)
         return run_prior_bench(request, priors, runtime, events)

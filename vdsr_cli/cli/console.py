@@ -209,3 +209,23 @@ def download_progress(
             bar.update(task, completed=done, total=total, visible=True)
 
         yield progress
+
+
+def bring(*models: str | None, quiet: bool) -> None:
+    """Downloads models that are elsewhere, so that what loads them finds them on this disk; only
+    where that can be watched.
+
+    Raises:
+        WeightsError: it cannot be had, or is not what it should be.
+    """
+    from vdsr_cli.weights import load_records, locate, resolve
+    from vdsr_cli.weights.sources import is_address
+
+    records = load_records()
+    for model in filter(None, models):
+        record = records.get(model)
+        is_elsewhere = locate(record) is None if record else is_address(model)
+        if is_elsewhere:
+            with download_progress(model, quiet=quiet) as progress:
+                if progress is not None:
+                    resolve(model, progress=progress)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vdsr_cli.cli.console import download_progress, print_line, tile_progress
+from vdsr_cli.cli.console import bring, print_line, tile_progress
 from vdsr_cli.cli.options import (
     DEFAULT_PRIOR,
     DeviceOption,
@@ -115,8 +115,8 @@ def generate(
         quality=quality,
     )
     runtime = choose_runtime(device, dtype.value)
-    with download_progress(model, quiet=quiet) as progress:
-        loaded = load(model, runtime, expects=Prior, has_encoder=False, progress=progress)
+    bring(model, quiet=quiet)
+    loaded = load(model, runtime, expects=Prior, has_encoder=False)
     with tile_progress(1, quiet=quiet, unit="pictures") as bars:
         result = run(
             loaded,

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-from vdsr_cli.cli.console import make_progress
+from vdsr_cli.cli.console import TimeLeft, bring, make_progress, name_column
 from vdsr_cli.cli.options import (
     DeviceOption,
     Dtype,
@@ -83,13 +83,15 @@ def layers(
         seed=seed,
         output=pixels.value,
     )
+    bring(model, quiet=quiet)
     runtime = choose_runtime(device, dtype.value)
     prior = load(model, runtime, expects=Prior, has_encoder=False).model
     progress = make_progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        name_column(),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        TextColumn("codes"),
+        TimeLeft(),
         quiet=quiet,
     )
     with progress:

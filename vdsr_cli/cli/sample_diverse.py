@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vdsr_cli.cli.console import print_choice, print_line, print_note, tile_progress
+from vdsr_cli.cli.console import bring, print_choice, print_line, print_note, tile_progress
 from vdsr_cli.cli.options import (
     BatchOption,
     DebugOption,
@@ -177,6 +177,7 @@ def sample_diverse(
     if dry_run:
         _show_plan(source, names.all_of(request, count_samples(request)), as_json=as_json)
         return
+    bring(model, quiet=quiet)
     runtime = choose_runtime(device, dtype.value)
     load_sampler = partial(load, runtime=runtime, expects=Sampler)
     is_chosen = model == AUTO_MODEL

@@ -25,7 +25,7 @@ from vdsr_cli.cli.adversarial_options import (
     TemperaturesOption,
 )
 from vdsr_cli.cli.command import App
-from vdsr_cli.cli.console import print_line
+from vdsr_cli.cli.console import bring, print_line
 from vdsr_cli.cli.options import (
     INTERRUPTED,
     DeviceOption,
@@ -297,6 +297,7 @@ def _train(
     from vdsr_cli.cli.train_progress import stop_on_signals, tell_end, training_progress
     from vdsr_cli.services.train import train
     from vdsr_cli.training.request import TrainRequest
+    from vdsr_cli.weights.runs import find_checkpoint
 
     variant = variant_of(
         conditional_top=conditional_top,
@@ -306,6 +307,8 @@ def _train(
         trained=trained,
         target_bits=target_bits,
     )
+    if find_checkpoint(out) is None:
+        bring(start_from, prior, quiet=quiet)
     settings = _hyper_parameters(context, out=out, branch_from=branch_from)
     with (
         stop_on_signals() as is_stopped,

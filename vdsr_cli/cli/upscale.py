@@ -15,6 +15,7 @@ import typer
 from vdsr_cli.batch.listing import FolderListing, Work, is_url, joined, work_on
 from vdsr_cli.cli.console import (
     TileProgress,
+    bring,
     print_choice,
     print_error,
     print_line,
@@ -200,6 +201,8 @@ def upscale(
         for work in works:
             _show_plan(work, as_json=as_json)
         return
+    if engine is Engine.local:
+        bring(model, quiet=quiet)
 
     from vdsr_cli.batch.manifest import Manifest
     from vdsr_cli.batch.processes import Job
