@@ -105,6 +105,22 @@ def test_crops_are_cut_from_the_pictures_edge_to_edge(tmp_path):
     assert 200 < len(places) < 400
 
 
+def test_whole_pictures_are_resized_and_cut(tmp_path):
+    """As torchvision's Resize and CenterCrop; one that would have to be enlarged is left out."""
+    left, right = (Image.new("RGB", (64, 128), (level,) * 3) for level in (40, 200))
+    wide = Image.new("RGB", (192, 128), (120,) * 3)
+    wide.paste(left, (0, 0))
+    wide.paste(right, (128, 0))
+    wide.save(tmp_path / "wide.png")
+    Image.new("RGB", (31, 99)).save(tmp_path / "narrow.png")
+    store = PictureStore(find_pictures([tmp_path]), scale=4, min_lr_size=8, is_fitted=True)
+    assert store.sizes.tolist() == [[8, 8]]
+    hr, lr = store.batch(CropSpec(batch=1, lr_size=8, scale=4, symmetries="none"), generator())
+    small = wide.resize((48, 32), Image.Resampling.BILINEAR).crop((8, 0, 40, 32))
+    assert np.array_equal(hr[0].permute(1, 2, 0), np.asarray(small))
+    assert torch.equal(lr, degrade_8bit(hr, 4))
+
+
 def test_larger_pictures_are_drawn_more_often(tmp_path):
     for name, side, level in (("small", 32, 10), ("large", 96, 200)):
         Image.new("RGB", (side, side), (level,) * 3).save(tmp_path / f"{name}.png")

@@ -41,7 +41,7 @@ def test_hyper_parameters_are_the_papers():
     assert vdvae_sr.grad_clip * math.log(2) == pytest.approx(130)
     assert vdvae_sr.skip_above * math.log(2) == pytest.approx(180)
     assert vdvae_sr.lr_size == 64 and vdvae_sr.mean_weight == 0
-    assert vdvae_sr.symmetries == "mirror"
+    assert (vdvae_sr.symmetries, vdvae_sr.fit) == ("mirror", "whole")
     cvdvae = config_for("cvdvae", {"batch": 2}, shape=shape)
     assert (cvdvae.learning_rate, cvdvae.beta2, cvdvae.batch) == (1e-4, 0.999, 2)
     assert cvdvae.ema_decay == 0.9999 and cvdvae.weight_decay == 0.01

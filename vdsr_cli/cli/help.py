@@ -18,7 +18,7 @@ GROUPS: Final[Mapping[str, str]] = {
         count size consistency pixels wrap pick mask from_latents interpolate""",
     "Run": """config preset start_from prior branch_from coupled steps minutes save_every log_every
         tensorboard""",
-    "Crops": "batch lr_size degradation symmetries rescale store",
+    "Crops": "batch lr_size degradation fit symmetries rescale store",
     "Loss": "elbo_from rate_warmup mean_weight",
     "Optimiser": """learning_rate warmup cooldown grad_clip skip_above give_up_after weight_decay
         beta2 ema_decay""",

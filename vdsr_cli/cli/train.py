@@ -100,6 +100,13 @@ class Degradation(StrEnum):
     real = "real"
 
 
+class Fit(StrEnum):
+    """How much of a picture is trained on."""
+
+    crop = "crop"
+    whole = "whole"
+
+
 class Symmetries(StrEnum):
     """Symmetries that crops may undergo."""
 
@@ -216,6 +223,14 @@ def _train(
     degradation: Annotated[
         Degradation | None,
         typer.Option(help="LR by antialiased bicubic, or blurred, noisy and compressed."),
+    ] = None,
+    fit: Annotated[
+        Fit | None,
+        typer.Option(
+            help="Train on parts of pictures as they are, or on whole ones, resized and cut to"
+            " --lr-size times the scale.",
+            show_default="whole for models of one size",
+        ),
     ] = None,
     symmetries: Annotated[
         Symmetries | None,

@@ -147,19 +147,23 @@ def _open_store(request: TrainRequest, model: nn.Module, world: World) -> Pictur
         _decoded(request, request.sources, model).save(request.store)
     world.wait()
     store = PictureStore.load(request.store)
-    if store.scale != model.scale or int(store.sizes.min()) < request.config.lr_size:
+    least, side = int(store.sizes.min()), request.config.lr_size
+    is_uncut = request.config.fit == "whole" and int(store.sizes.max()) > side
+    if store.scale != model.scale or least < side or is_uncut:
         raise UsageError(
-            f"{request.store} was made for another scale or for smaller crops",
+            f"{request.store} was made for another scale or for other crops",
             hint="delete it, or name another file",
         )
     return store
 
 
 def _decoded(request: TrainRequest, sources: tuple[Path, ...], model: nn.Module) -> PictureStore:
+    is_fitted = request.config.fit == "whole"
     return PictureStore(
         find_pictures(sources),
         scale=model.scale,  # type: ignore[arg-type]
-        rescales=request.rescales if sources is request.sources else (1.0,),
+        rescales=request.rescales if sources is request.sources and not is_fitted else (1.0,),
+        is_fitted=is_fitted,
         min_lr_size=request.config.lr_size,
         workers=request.workers,
         on_read=request.on_read,

@@ -70,6 +70,8 @@ class TrainConfig:
         ema_decay: decay of the averaged weights, the ones that are used and shipped.
         weight_decay, beta2: AdamW's.
         degradation: how LR pictures are made: "bicubic", the product's own, or "real".
+        fit: what of a picture is trained on: "crop", random squares of it as it is, or "whole",
+            all of it, resized and cut to such a square as the papers' loaders do.
         symmetries: what crops undergo: "all" flips and transposes, "mirror" or "none".
         kl: how CVDVAE's layers are added up: "sum", or "mean" over a layer's dimensions.
         seed: of crops and posterior noise.
@@ -92,6 +94,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     beta2: float = 0.98
     degradation: str = "bicubic"
+    fit: str = "crop"
     symmetries: str = "all"
     kl: str = "sum"
     seed: int = 0

@@ -22,7 +22,7 @@ from vdsr_cli.errors import InputError, OutputError
 from vdsr_cli.files import atomic_path
 from vdsr_cli.images import read_picture
 from vdsr_cli.images.levels import to_levels
-from vdsr_cli.images.resize import pillow_resized
+from vdsr_cli.images.resize import pillow_resized, resized_crop
 from vdsr_cli.paths import files_below
 from vdsr_cli.training.world import World
 
@@ -76,6 +76,8 @@ class PictureStore:
         rescales: each picture is kept once at each of these sizes (1 = as it is); smaller copies
             have sharper pixels and cleaner chroma.
         min_lr_size: pictures with a shorter side of LR are left out.
+        is_fitted: whether each picture is kept as one square of ``min_lr_size`` LR pixels: its
+            shorter side resized by Pillow's bilinear filter, its centre cropped.
         workers: threads that decode; None for one a processor.
         on_read: told how many pictures are decoded, and of how many.
 
@@ -90,13 +92,15 @@ class PictureStore:
         scale: int,
         rescales: Sequence[float] = (1.0,),
         min_lr_size: int,
+        is_fitted: bool = False,
         workers: int | None = None,
         on_read: Callable[[int, int], None] = lambda done, pictures: None,
     ) -> None:
         if not paths:
             raise InputError("no pictures were found", hint="links to folders are not followed")
         hr_parts, lr_parts, sizes = [], [], []
-        decoded = _decoded_pairs(paths, rescales, scale, workers)
+        side = min_lr_size * scale if is_fitted else None
+        decoded = _decoded_pairs(paths, rescales, scale, side, workers)
         for done, pairs in enumerate(decoded, start=1):
             for hr, lr in pairs:
                 if min(lr.shape[:2]) < max(min_lr_size, 1):
@@ -216,12 +220,19 @@ def _are_pairs(hr: Tensor, lr: Tensor, sizes: Tensor, scale: int) -> bool:
 
 
 def _decoded_pairs(
-    paths: Sequence[Path], rescales: Sequence[float], scale: int, workers: int | None
+    paths: Sequence[Path],
+    rescales: Sequence[float],
+    scale: int,
+    side: int | None,
+    workers: int | None,
 ) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """hr (H, W, 3) and lr (h, w, 3) uint8 at every size, picture by picture, in order."""
+    """hr (H, W, 3) and lr (h, w, 3) uint8 at every size, picture by picture, in order; with
+    ``side`` of the squares of pictures that are large enough."""
 
     def pairs(path: Path) -> list[tuple[Tensor, Tensor]]:
         picture = read_levels(path)
+        if side is not None and min(picture.shape[1:]) >= side:
+            picture = resized_crop(picture, side)
         found = (_cropped_pixels(picture, factor, scale) for factor in rescales)
         return [(hr, _reduced(hr, scale)) for hr in found if hr.numel()]
 

@@ -8,7 +8,8 @@
 
 Published norms are those of nats, ours of bits per dimension, so they are divided by ln 2. The ELBO
 and the KL are the whole loss: the mean path's L1 is ours and off unless asked for. The priors know
-upright pictures, so crops are mirrored at most.
+whole, upright pictures, so each has its shorter side resized and its centre cropped, as the authors'
+loaders do (torchvision's Resize and CenterCrop), and is mirrored at most.
 """
 
 import math
@@ -48,6 +49,7 @@ def published_defaults(objective: str, shape: PublishedShape) -> Values:
     """The entries of a :class:`~vdsr_cli.training.config.TrainConfig` that the papers decide."""
     common: Values = {"lr_size": shape.lr_size, "mean_weight": 0.0, "weight_decay": 0.01}
     common |= {"warmup": 100, "cooldown": 0, "steps": 100_000, "symmetries": "mirror"}
+    common |= {"fit": "whole"}
     if objective == "cvdvae":
         own: Values = {"batch": 4, "learning_rate": 1e-4, "beta2": 0.999, "ema_decay": 0.9999}
         return common | own | {"grad_clip": math.inf}
