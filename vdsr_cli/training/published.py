@@ -8,7 +8,7 @@
 
 Published norms are those of nats, ours of bits per dimension, so they are divided by ln 2. The ELBO
 and the KL are the whole loss: the mean path's L1 is ours and off unless asked for. The priors know
-whole, upright pictures, so each has its shorter side resized and its centre cropped, as the authors'
+whole, upright pictures, so each has its shorter side resized and its centre cropped, as the papers'
 loaders do (torchvision's Resize and CenterCrop), and is mirrored at most.
 """
 
