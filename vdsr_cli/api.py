@@ -28,7 +28,13 @@ from tqdm import tqdm
 from vdsr_cli import loading, metrics
 from vdsr_cli.bench.data import Scene
 from vdsr_cli.bench.likelihood import elbo_bits
-from vdsr_cli.config import AUTO_MODEL, DEFAULT_MODEL, check_scale, check_temperature
+from vdsr_cli.config import (
+    AUTO_MODEL,
+    DEFAULT_MODEL,
+    DEFAULT_TEMPERATURE,
+    check_scale,
+    parse_temperature,
+)
 from vdsr_cli.errors import UsageError
 from vdsr_cli.images import Canvas, Picture, PictureInMemory, read_picture, to_picture
 from vdsr_cli.images.levels import to_levels
@@ -199,7 +205,7 @@ class Model:
         picture: PictureLike,
         *,
         scale: float = 4.0,
-        temperature: float = 0.8,
+        temperature: float | str = DEFAULT_TEMPERATURE,
         seed: int = 0,
         consistency: bool | None = None,
         pixels: Literal["mean", "sample"] = "mean",
@@ -213,7 +219,8 @@ class Model:
         Args:
             picture: as :func:`read` takes it.
             scale: output size over input size, 1 to 16.
-            temperature: factor on every latent's standard deviation, 0 to 2.
+            temperature: factor on every latent's standard deviation, 0 to 2; by level as the
+                command line takes it, such as ``"16:0.2,8:0.5"``.
             seed: of the noise.
             consistency: whether the result is projected to degrade to the input; None for where
                 the model was trained on that degradation.
@@ -227,7 +234,7 @@ class Model:
         """
         check_scale(scale)
         settings = SamplingSettings(
-            temperature=temperature,
+            temperature=parse_temperature(temperature),
             seed=seed,
             output=pixels,
             tile=tile,
@@ -246,7 +253,7 @@ class Model:
         picture: PictureLike,
         n: int = 5,
         *,
-        temperature: float = 0.8,
+        temperature: float | str = DEFAULT_TEMPERATURE,
         seed: int = 0,
         consistency: bool | None = None,
         progress: bool = False,
@@ -261,7 +268,9 @@ class Model:
             raise UsageError(f"n must be 1 or more, not {n}")
         source = read(picture)
         loaded = self._source(4).choose(source).loaded
-        settings = SamplingSettings(temperature=temperature, seed=seed, samples=tuple(range(n)))
+        settings = SamplingSettings(
+            temperature=parse_temperature(temperature), seed=seed, samples=tuple(range(n))
+        )
         plan = self._plan(source, loaded, settings, loaded.scale, consistency)
         with _bar(plan, progress) as on_tiles:
             drawn = draw_set(source, plan, self._runtime, on_tiles=on_tiles)
@@ -269,7 +278,9 @@ class Model:
         mean = replace(_result(drawn.mean, source, plan, loaded, 0), index=None)
         return Samples(mean=mean, std=drawn.std.numpy(), _results=tuple(results))
 
-    def __call__(self, lr: Tensor, *, temperature: float = 0.8, seed: int = 0) -> Tensor:
+    def __call__(
+        self, lr: Tensor, *, temperature: float | str = DEFAULT_TEMPERATURE, seed: int = 0
+    ) -> Tensor:
         """(B, 3, h, w) in [0, 1] -> (B, 3, H, W) in [0, 1] at the model's scale, on the device of
         ``lr``: what :meth:`upscale` makes of each picture, not rounded. Without gradients.
 
@@ -278,8 +289,8 @@ class Model:
         """
         if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point():
             raise UsageError(f"lr must be float (B, 3, h, w), not {lr.dtype} {tuple(lr.shape)}")
-        loaded, settings = self._one, SamplingSettings(temperature=temperature, seed=seed)
-        results = []
+        settings = SamplingSettings(temperature=parse_temperature(temperature), seed=seed)
+        loaded, results = self._one, []
         for each in lr.detach().float():
             source = Picture(rgb=each.unsqueeze(0))
             plan = self._plan(source, loaded, settings, loaded.scale, None)
@@ -339,7 +350,6 @@ class Model:
         scale: float,
         consistency: bool | None,
     ) -> UpscalePlan:
-        check_temperature(settings.temperature)
         return plan_upscale(
             picture, loaded, settings, self._runtime, scale=scale, consistency=consistency
         )

@@ -1,8 +1,10 @@
 """Ranges and defaults of what a user may ask for, checked before anything heavy is imported."""
 
 import math
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 from vdsr_cli.errors import InputError, UsageError
 
@@ -10,6 +12,7 @@ SCALE_RANGE = (1.0, 16.0)
 TEMPERATURE_RANGE = (0.0, 2.0)
 AUTO_MODEL = "auto"
 """Stands for a model that is chosen for each picture by what has happened to it."""
+DEFAULT_TEMPERATURE = 0.8
 DEFAULT_MODEL = "vdvae-sr-x4"
 """The bundled model for photographs."""
 REAL_MODEL = "vdvae-sr-x4-real"
@@ -116,9 +119,95 @@ def check_scale(scale: float) -> None:
     _check("--scale", scale, SCALE_RANGE)
 
 
-def check_temperature(temperature: float) -> None:
+class Temperatures(str):
+    """Temperatures of a hierarchy's latents, in their written form, such as ``"16:0.2,8:0.5"``.
+
+    A level is named by its cell, the side in HR pixels of the square that one of its latents
+    covers; the 1x1 top of a published shape by the side of its pictures. A number alone, as in
+    ``"0,16:0.2"``, is that of the levels that are not named; without one it is 0.8. ``lr:1`` is of
+    the latents that a CVDVAE draws from q(z | lr), whatever their level.
+
+    Attributes:
+        by_cell: temperatures by cell, coarse to fine.
+        rest: that of the other levels.
+        given_lr: that of q(z | lr); None for what its level has.
+
+    Raises:
+        UsageError: text of another form, or a temperature outside ``TEMPERATURE_RANGE``.
+    """
+
+    by_cell: dict[int, float]
+    rest: float
+    given_lr: float | None
+
+    def __new__(cls, text: str) -> Self:
+        """Parses the text; equal temperatures have equal forms."""
+        named: dict[str, float] = {}
+        for part in text.split(","):
+            name, _, number = part.strip().rpartition(":")
+            if name in named or not re.fullmatch(r"([1-9]\d{0,5}|lr)?", name):
+                raise _no_temperatures(text)
+            try:
+                named[name] = float(number)
+            except ValueError:
+                raise _no_temperatures(text) from None
+            check_temperature(named[name])
+        rest, given_lr = named.pop("", DEFAULT_TEMPERATURE), named.pop("lr", None)
+        by_cell = {int(cell): named[cell] for cell in sorted(named, key=int, reverse=True)}
+        written = [_written(rest), *(f"{cell}:{_written(t)}" for cell, t in by_cell.items())]
+        written += [] if given_lr is None else [f"lr:{_written(given_lr)}"]
+        self = super().__new__(cls, ",".join(written))
+        self.by_cell, self.rest, self.given_lr = by_cell, rest, given_lr
+        return self
+
+    def __bool__(self) -> bool:
+        """Whether anything is random."""
+        return any((self.rest, self.given_lr, *self.by_cell.values()))
+
+    def __format__(self, spec: str) -> str:
+        """The written form, also where a number would be formatted."""
+        return str(self)
+
+
+Temperature = float | Temperatures
+"""A factor on the standard deviation of every latent, or several."""
+
+
+def parse_temperature(text: str | float) -> Temperature:
+    """``0.8``, or :class:`Temperatures` as they are written. Raises UsageError."""
+    try:
+        number = float(text)
+    except ValueError:
+        return Temperatures(str(text))
+    check_temperature(number)
+    return number
+
+
+def with_conditional(temperature: Temperature, given_lr: float | None) -> Temperature:
+    """The temperature with that of q(z | lr), where there is one. Raises UsageError."""
+    return temperature if given_lr is None else Temperatures(f"{temperature},lr:{given_lr}")
+
+
+def parse_temperatures(text: str) -> tuple[Temperature, ...]:
+    """Several with commas, or with semicolons where they have levels. Raises UsageError."""
+    return tuple(map(parse_temperature, text.split(";" if set(":;") & set(text) else ",")))
+
+
+def _no_temperatures(text: str) -> UsageError:
+    return UsageError(
+        f"--temperature {text} is neither a number nor numbers by cell",
+        hint="try 0.8, or 16:0.2,8:0.5",
+    )
+
+
+def _written(temperature: float) -> str:
+    return repr(temperature).removesuffix(".0")
+
+
+def check_temperature(temperature: Temperature) -> None:
     """Raises UsageError for a temperature outside ``TEMPERATURE_RANGE``."""
-    _check("--temperature", temperature, TEMPERATURE_RANGE)
+    if not isinstance(temperature, Temperatures):
+        _check("--temperature", temperature, TEMPERATURE_RANGE)
 
 
 def _check(option: str, value: float, bounds: tuple[float, float]) -> None:

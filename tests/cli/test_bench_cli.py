@@ -92,6 +92,15 @@ def test_json(photos, tiny_path):
     assert document["datasets"][0]["bicubic_verified"] is None
 
 
+def test_temperatures_by_level_are_rows(photos, tiny_path, tmp_path):
+    words = ["--temperatures", "0;0,16:0.2", "--no-elbo", "--quiet", "--plot", tmp_path / "t.svg"]
+    rows = json.loads(run(photos, "-m", tiny_path, "--json", *words).stdout)["rows"]
+    assert [row["temperature"] for row in rows] == [None, 0.0, "0,16:0.2"]
+    assert [row["seeds"] for row in rows] == [[], [], [0]]
+    with pytest.raises(UsageError, match="cells of 64 pixels"):
+        run(photos, "-m", tiny_path, "--temperature", "64:0.2")
+
+
 def test_markdown_marks_the_best(photos, tiny_path):
     result = run(photos, "-m", tiny_path, "--markdown", "--worst", 1, "--protocol", "paper")
     assert result.stdout.startswith("**photos, x4, protocol paper**\n\n| method | PSNR Y |")
@@ -138,7 +147,7 @@ def test_the_usual_sets():
         (["x", "--json", "--markdown"], "exclude"),
         (["x", "--plot", "a.pdf"], "svg"),
         (["x", "-m", "bicubic", "--metrics", "vmaf"], "no metric 'vmaf'"),
-        (["x", "-m", "bicubic", "--temperatures", "0,hot"], "numbers"),
+        (["x", "-m", "bicubic", "--temperatures", "0,hot"], "number"),
         (["x", "-m", "bicubic", "--temperatures", "3"], "0 to 2"),
     ],
 )

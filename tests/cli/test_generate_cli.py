@@ -81,6 +81,7 @@ def test_a_published_pickle(vdsr, tmp_path):
         (["--size", "0"], 2, "--size 0 is no size"),
         (["--size", "16x"], 2, "--size 16x is no size"),
         (["-t", "3"], 2, "--temperature 3 is outside"),
+        (["-t", "128:0.5"], 2, "cells of 128 pixels"),
         (["-o", "-", "--json"], 2, "cannot share standard output"),
         (["-o", "a.xyz"], 2, "no picture format"),
         (["-m", "vdvae-sr-x4"], 2, "not an unconditional prior"),

@@ -1,6 +1,7 @@
 """``vdsr sample-diverse`` at the command line."""
 
 import json
+from pathlib import Path
 
 import pytest
 import typer
@@ -55,6 +56,14 @@ def test_json_is_one_object(run, face, tmp_path):
     assert all(p["lr_psnr"] > 70 for p in only["pictures"])
     assert result["report"] == str(tmp_path / "r.html")
     assert (tmp_path / "r.html").exists()
+
+
+def test_temperatures_by_level_name_their_files(run, face, tmp_path):
+    ended = run(face, "-n", 2, "--temperatures", "0.5;0,16:0.2", "-o", tmp_path / "out", "--json")
+    told = json.loads(ended.stdout)
+    assert [entry["temperature"] for entry in told["sets"]] == [0.5, "0,16:0.2"]
+    first = told["sets"][1]["pictures"][0]["file"]
+    assert Path(first).name == "face_x4_t0_16-0.2_s0.png"
 
 
 def test_quiet_prints_nothing(run, face):
@@ -117,6 +126,9 @@ def test_latents_go_to_a_file_and_back(run, face, tmp_path):
         (["--temperature", "9"], 2),
         (["--temperatures", "0.2,9"], 2),
         (["--temperatures", "0.2,0.2"], 2),
+        (["--temperatures", "16:0.2;0.8,16:0.2"], 2),
+        (["--temperature", "64:0.5"], 2),
+        (["--conditional-temperature", "1"], 2),
         (["--interpolate", "1", "1"], 2),
         (["--batch-size", "none"], 2),
         (["-o", "-"], 2),

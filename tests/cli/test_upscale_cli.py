@@ -416,7 +416,7 @@ def test_outputs_that_exist(upscale, tmp_path, save_picture):
 
 def test_json_says_everything(upscale, tmp_path, save_picture, tiny_path):
     save_picture(tmp_path / "a.png")
-    ended = upscale("a.png", "--json", "--seed", "7", "--temperature", "0.5")
+    ended = upscale("a.png", "--json", "--seed", "7", "--temperature", "8:0.5")
     facts = json.loads(ended.out)
     assert facts.pop("seconds") >= 0
     assert facts == {
@@ -425,7 +425,7 @@ def test_json_says_everything(upscale, tmp_path, save_picture, tiny_path):
         "status": "done",
         "model": str(tiny_path),
         "scale": 4.0,
-        "temperature": 0.5,
+        "temperature": "0.8,8:0.5",
         "seed": 7,
         "width": 48,
         "height": 32,

@@ -1,4 +1,4 @@
-"""CVDVAE: the released code's numbers, its frozen prior, and our one temperature."""
+"""CVDVAE: the released code's numbers, its frozen prior, and our temperatures."""
 
 import dataclasses
 import json
@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from vdsr_cli.config import Temperatures
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
 from vdsr_cli.models.upstream import load_published_state
 from vdsr_cli.models.vdvae import PUBLISHED, VDVAE
@@ -60,7 +61,7 @@ def test_reproduces_the_released_training_divergences(reference):
 def test_reproduces_the_released_sample(reference):
     vectors, model = reference
     noise = vectors.noise("sample")
-    parameters = model.sample(vectors["lr"] / 255, noise, 0.7, conditional_temperature=1.0)
+    parameters = model.sample(vectors["lr"] / 255, noise, Temperatures("0.7,lr:1"))
     expected = vectors["sample.logits"].permute(0, 3, 1, 2)
     scale = expected.abs().max().item()
     torch.testing.assert_close(parameters, expected, rtol=1e-5, atol=1e-5 * scale)
@@ -72,8 +73,8 @@ def test_temperature_tempers_both_kinds_of_latents(reference):
     lr, noise = vectors["lr"] / 255, vectors.noise("sample")
     ours = model.sample(lr, noise, 0.7)
     torch.testing.assert_close(ours, model.sample(lr, lambda shape: 0.7 * noise(shape)))
-    assert torch.equal(ours, model.sample(lr, noise, 0.7, conditional_temperature=0.7))
-    assert not torch.allclose(ours, model.sample(lr, noise, 0.7, conditional_temperature=1.0))
+    assert torch.equal(ours, model.sample(lr, noise, Temperatures("0.7,lr:0.7")))
+    assert not torch.allclose(ours, model.sample(lr, noise, Temperatures("0.7,lr:1")))
 
 
 @torch.no_grad()
@@ -91,8 +92,7 @@ def test_fixed_conditional_latents_leave_the_rest_free(model, config, normals, p
     model.sample(
         pictures[1],
         lambda shape: (asked.append(shape.layer), noise(shape))[1],
-        0.8,
-        conditional_temperature=0.0,
+        Temperatures("0.8,lr:0"),
     )
     assert asked == [4, 5, 6, 7]
 

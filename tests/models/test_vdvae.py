@@ -286,17 +286,6 @@ def test_same_noise_same_picture_other_noise_another(model, small, normals):
 
 
 @torch.no_grad()
-def test_temperature_by_block(model, small, normals):
-    blocks = len(small.decoder_layers)
-    noise = normals(small, 1)
-    same = model.sample(1, SIZE, noise, [0.6] * blocks)
-    assert torch.equal(same, model.sample(1, SIZE, noise, 0.6))
-    top_only = model.sample(1, SIZE, noise, [0.6] + [0.0] * (blocks - 1))
-    by_noise = model.sample(1, SIZE, lambda shape: noise(shape) * (shape.layer == 0), 0.6)
-    torch.testing.assert_close(top_only, by_noise)
-
-
-@torch.no_grad()
 def test_temperature_multiplies_the_noise(model, small, normals):
     noise = normals(small, 1)
     tempered = model.sample(1, SIZE, noise, 0.3)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from vdsr_cli.config import Temperatures
 from vdsr_cli.images import PictureFile, read_picture
 from vdsr_cli.loading import LoadedModel
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings, plan_for, sample_strips
+from vdsr_cli.sampling.fingerprint import fingerprint
 from vdsr_cli.sampling.noise import NoiseField
 from vdsr_cli.sampling.strips import StripSource, projected_strips, resized_strips, sampled_strips
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_file, upscale_picture
@@ -53,6 +56,18 @@ def run(path: Path, output: Path, loaded: LoadedModel, **options):
     request = UpscaleRequest(**{"settings": SETTINGS, **options})
     streams = {"stdin": io.BytesIO(), "stdout": io.BytesIO()}
     return upscale_file(Source(path=path), output, loaded, request, CPU, **streams)
+
+
+def test_what_is_resumed_was_drawn_at_the_same_temperatures(loaded, tmp_path):
+    picture = read_picture(save_input(tmp_path / "a.png", 8, 8))
+
+    def identity(temperature):
+        settings = asdict(replace(SETTINGS, temperature=temperature))
+        return fingerprint(picture, loaded, CPU, settings)
+
+    kinds = (0.5, Temperatures("0.5,16:0.5"), Temperatures("0.5,16:0.2"), Temperatures("0.5,8:0.2"))
+    assert len(set(map(identity, kinds))) == len(kinds)
+    assert identity(Temperatures("8:1,16:0.5")) == identity(Temperatures("16:0.5,8:1"))
 
 
 class Killed(BaseException):

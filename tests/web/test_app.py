@@ -71,13 +71,14 @@ def files_of(client, result):
     return {file["name"]: client.get(file["src"]) for file in result["files"]}
 
 
-def test_draws_what_the_command_line_draws(client, face, tmp_path, tiny_path, vdsr):
+@pytest.mark.parametrize("temperature", [0.6, "0.2,8:0.9"])
+def test_draws_what_the_command_line_draws(client, face, tmp_path, tiny_path, vdsr, temperature):
     (tmp_path / "face.png").write_bytes(face)
     vdsr(
-        *("sample-diverse", tmp_path / "face.png", "-n", 3, "--seed", 7, "-t", 0.6),
+        *("sample-diverse", tmp_path / "face.png", "-n", 3, "--seed", 7, "-t", temperature),
         *("--model", tiny_path, "--dtype", "float32", "--batch-size", 4),
     )
-    last = draw(client, face, n=3, seed=7, temperature=0.6, name="face.png")[-1]
+    last = draw(client, face, n=3, seed=7, temperature=temperature, name="face.png")[-1]
     assert last["status"] == "done"
     files = files_of(client, last["result"])
     kinds = ("mean", "s0", "s1", "s2", "std")
@@ -121,6 +122,11 @@ def test_depth_and_alpha_are_kept(client, tmp_path, save_picture):
         ({"n": 17}, 400, "n 17 is outside 1 to 16"),
         ({"n": "many"}, 400, "n is no such number: 'many'"),
         ({"temperature": "nan"}, 400, "temperature nan is outside 0 to 2"),
+        (
+            {"temperature": "8:hot"},
+            400,
+            "temperature 8:hot is neither a number nor numbers by cell",
+        ),
         ({"seed": "9" * 5000}, 400, f"seed is no such number: '{'9' * 40}'"),
         ({"model": "best"}, 400, "this server has no model 'best'"),
     ],

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from vdsr_cli.bench.data import Scene
+from vdsr_cli.config import Temperature
 from vdsr_cli.metrics import InceptionFeatures, frechet_distance
 
 FEWEST_PICTURES: Final = 50
 """Of fewer pictures the covariances say nothing."""
 
-RowKey = tuple[str, float | None, int | None]
+RowKey = tuple[str, Temperature | None, int | None]
 """Method, temperature and seed."""
 
 

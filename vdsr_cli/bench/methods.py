@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vdsr_cli.bench.data import Protocol, Scene
 from vdsr_cli.bench.likelihood import elbo_bits
-from vdsr_cli.config import BICUBIC
+from vdsr_cli.config import BICUBIC, Temperature
 from vdsr_cli.errors import InputError
 from vdsr_cli.images import Metadata, Picture, read_picture
 from vdsr_cli.images.levels import to_levels
@@ -61,7 +61,7 @@ class Method(Interface):
         """Name of the row."""
 
     @property
-    def temperature(self) -> float | None:
+    def temperature(self) -> Temperature | None:
         """That of a model that samples, else None."""
 
     @property
@@ -98,7 +98,7 @@ class Bicubic:
 
     protocol: Protocol = Protocol.standard
     name: str = BICUBIC
-    temperature: float | None = None
+    temperature: Temperature | None = None
     seed: int | None = None
 
     def draw(self, dataset: str, scene: Scene) -> Drawn:
@@ -125,7 +125,7 @@ class ModelMethod:
     weights: int = 0
 
     @property
-    def temperature(self) -> float | None:
+    def temperature(self) -> Temperature | None:
         """Temperature of the latents."""
         return self.request.settings.temperature
 
@@ -193,7 +193,7 @@ class FolderMethod:
 
     folder: Path
     name: str
-    temperature: float | None = None
+    temperature: Temperature | None = None
     seed: int | None = None
 
     def draw(self, dataset: str, scene: Scene) -> Drawn:

@@ -15,11 +15,11 @@ def temperature_figure(report: Report) -> Figure:
     """One panel a metric, one curve a model and dataset.
 
     Raises:
-        InputError: nothing was scored at a temperature.
+        InputError: nothing was scored at one temperature for all levels.
     """
-    rows = [row for row in report.rows() if row.temperature is not None]
+    rows = [row for row in report.rows() if isinstance(row.temperature, int | float)]
     if not rows:
-        raise InputError("there is no curve to plot: no model was scored at a temperature")
+        raise InputError("there is no curve to plot: no model was scored at one temperature")
     names = dict.fromkeys(_curve_name(row) for row in rows)
     return draw_figure(
         [
@@ -46,5 +46,5 @@ def _curve_name(row: Row) -> str:
 
 def _curve(rows: Sequence[Row], name: str, column: Column) -> list[Point]:
     mine = [row for row in rows if _curve_name(row) == name and column.key in row.scores]
-    points = [(row.temperature or 0.0, row.scores[column.key].mean) for row in mine]
+    points = [(float(row.temperature or 0), row.scores[column.key].mean) for row in mine]
     return sorted(point for point in points if math.isfinite(point[1]))

@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 from typing import Any, Final, Literal
 
 from vdsr_cli.bench.data import Failure
+from vdsr_cli.config import Temperature
 from vdsr_cli.images import atomic_write
 from vdsr_cli.metrics import mean_psnr, pooled_psnr
 
@@ -73,7 +74,7 @@ def pool_of(key: str) -> Callable[[Sequence[float]], float]:
     return next((column.pool for column in COLUMNS if column.key == key), fmean)
 
 
-def _label(method: str, temperature: float | None) -> str:
+def _label(method: str, temperature: Temperature | None) -> str:
     return method if temperature is None else f"{method} t={temperature:g}"
 
 
@@ -84,7 +85,7 @@ class PictureScore:
     dataset: str
     picture: str
     method: str
-    temperature: float | None
+    temperature: Temperature | None
     seed: int | None
     megapixels: float
     scores: Mapping[str, float]
@@ -112,7 +113,7 @@ class SetScore:
 
     dataset: str
     method: str
-    temperature: float | None
+    temperature: Temperature | None
     seed: int | None
     scores: Mapping[str, float]
 
@@ -131,7 +132,7 @@ class Row:
 
     dataset: str
     method: str
-    temperature: float | None
+    temperature: Temperature | None
     pictures: int
     seeds: tuple[int, ...]
     scores: Mapping[str, Estimate]
@@ -260,7 +261,7 @@ class Report:
         }
 
 
-def _row_of(score: PictureScore | SetScore) -> tuple[str, str, float | None]:
+def _row_of(score: PictureScore | SetScore) -> tuple[str, str, Temperature | None]:
     return (score.dataset, score.method, score.temperature)
 
 

@@ -32,11 +32,13 @@ from vdsr_cli.bench.report import (
 )
 from vdsr_cli.bench.scoring import Scorer
 from vdsr_cli.bench.verify import dataset_facts
+from vdsr_cli.config import DEFAULT_TEMPERATURE, Temperature
 from vdsr_cli.errors import InputError, OutputError, UsageError, VdsrError
 from vdsr_cli.figures.contact_sheet import strip_of
 from vdsr_cli.images import save_levels
 from vdsr_cli.loading import LoadedModel
 from vdsr_cli.metrics.learned import LEARNED, Learned, LearnedMetric, load_learned
+from vdsr_cli.models.protocol import refuse_unknown_levels
 from vdsr_cli.outputs import Existing, check_outputs
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.services.upscale import UpscaleRequest, check_request
@@ -74,7 +76,7 @@ class BenchRequest:
     paths: tuple[Path, ...]
     protocol: Protocol = Protocol.standard
     scale: int = 4
-    temperatures: tuple[float, ...] = (0.8,)
+    temperatures: tuple[Temperature, ...] = (DEFAULT_TEMPERATURE,)
     seeds: tuple[int, ...] = (0,)
     samples: int = 5
     upscale: UpscaleRequest = field(default_factory=UpscaleRequest)
@@ -119,7 +121,8 @@ def run_bench(
     raised.
 
     Raises:
-        UsageError: a model of another scale under the diverse protocol.
+        UsageError: a model of another scale under the diverse protocol, or without the latents
+            that a temperature names.
         InputError: a path without pictures.
         DeviceError: a model that does not run.
     """
@@ -128,6 +131,8 @@ def run_bench(
         raise UsageError(f"{foreign[0].name} is a model for scale {foreign[0].model.scale}")
     for loaded in models:
         check_request(request.upscale, loaded)
+        for temperature in request.temperatures:
+            refuse_unknown_levels(temperature, loaded.model)
     datasets = discover(request.paths, request.scale)
     if request.crops is not None:
         _check_crops(datasets, request.crops, request.existing)

@@ -10,6 +10,7 @@ import typer
 
 from vdsr_cli.cli.console import bring, print_error
 from vdsr_cli.cli.options import (
+    ConditionalTemperatureOption,
     DebugOption,
     DeviceOption,
     Dtype,
@@ -19,8 +20,16 @@ from vdsr_cli.cli.options import (
     TileOption,
     complete_model,
     existing_of,
+    temperature_option,
 )
-from vdsr_cli.config import BICUBIC, DEFAULT_MODEL
+from vdsr_cli.config import (
+    BICUBIC,
+    DEFAULT_MODEL,
+    Temperature,
+    parse_temperature,
+    parse_temperatures,
+    with_conditional,
+)
 from vdsr_cli.errors import UsageError
 from vdsr_cli.outputs import check_outputs
 
@@ -59,12 +68,11 @@ def bench(
             autocompletion=complete_model,
         ),
     ] = DEFAULT_MODEL,
-    temperature: Annotated[
-        float, typer.Option("--temperature", "-t", min=0.0, max=2.0, help="Of every latent.")
-    ] = 0.8,
+    temperature: Annotated[str, temperature_option("Of every latent.")] = "0.8",
     temperatures: Annotated[
-        str | None, typer.Option(help="Several temperatures with commas: a row each.")
+        str | None, typer.Option(help="Several, such as 0,0.8 or '0;16:0.2': a row each.")
     ] = None,
+    conditional_temperature: ConditionalTemperatureOption = None,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     seeds: Annotated[
         int, typer.Option(min=1, help="How many: mean and standard deviation over them.")
@@ -181,6 +189,7 @@ def bench(
         _refuse_with_priors(
             protocol=protocol is not ProtocolName.standard,
             temperatures=temperatures,
+            conditional_temperature=conditional_temperature is not None,
             metrics=metrics,
             against=against,
             crops=crops,
@@ -207,7 +216,7 @@ def bench(
         paths=tuple(paths or ()),
         protocol=Protocol(protocol.value),
         scale=scale or (loaded[0].model.scale if loaded else 4),
-        temperatures=_numbers(temperatures) if temperatures else (temperature,),
+        temperatures=_temperatures(temperatures, temperature, conditional_temperature),
         seeds=tuple(range(seed, seed + seeds)),
         samples=samples,
         upscale=UpscaleRequest(settings=settings, consistency=consistency),
@@ -311,14 +320,9 @@ def _score_priors(
         return run_prior_bench(request, priors, runtime, events)
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        numbers = tuple(dict.fromkeys(float(part) for part in text.split(",")))
-    except ValueError:
-        raise UsageError(f"--temperatures {text}: numbers with commas are wanted") from None
-    if not all(0 <= number <= 2 for number in numbers):
-        raise UsageError(f"--temperatures {text}: each must lie in 0 to 2")
-    return numbers
+def _temperatures(several: str | None, one: str, given_lr: float | None) -> tuple[Temperature, ...]:
+    parsed = parse_temperatures(several) if several else (parse_temperature(one),)
+    return tuple(dict.fromkeys(with_conditional(t, given_lr) for t in parsed))
 
 
 def _run(

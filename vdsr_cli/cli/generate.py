@@ -23,8 +23,9 @@ from vdsr_cli.cli.options import (
     complete_model,
     existing_of,
     parse_batch,
+    temperature_option,
 )
-from vdsr_cli.config import check_temperature
+from vdsr_cli.config import parse_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import plan_naming
 
@@ -55,8 +56,8 @@ def generate(
         ),
     ] = None,
     temperature: Annotated[
-        float, typer.Option("--temperature", "-t", help="0: the mean picture; 1: all there is.")
-    ] = 0.8,
+        str, temperature_option("0: the mean picture; 1: all there is.")
+    ] = "0.8",
     seed: SeedOption = 0,
     size: Annotated[
         str | None,
@@ -93,7 +94,7 @@ def generate(
     naming = plan_naming(out, tag=f"n{count}", format=format.value if format else None)
     if naming.is_stdout and as_json:
         raise UsageError("--json and a picture cannot share standard output", hint="give -o a file")
-    check_temperature(temperature)
+    tempered = parse_temperature(temperature)
     batch = parse_batch(batch_size)
     sides = None if size is None else _parse_size(size)
 
@@ -106,7 +107,7 @@ def generate(
     request = GenerateRequest(
         count=count,
         size=sides,
-        temperature=temperature,
+        temperature=tempered,
         seed=seed,
         output=pixels.value,
         batch_size=batch,

@@ -18,7 +18,9 @@ from vdsr_cli.cli.options import (
     PixelsOption,
     ReplaceOption,
     existing_of,
+    temperature_option,
 )
+from vdsr_cli.config import parse_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.outputs import check_outputs
 
@@ -36,9 +38,7 @@ def layers(
         int | None,
         typer.Option(min=1, help="Side of the pictures.", show_default="the prior's, or 128"),
     ] = None,
-    temperature: Annotated[
-        float, typer.Option("--temperature", "-t", min=0.0, max=2.0, help="Of every latent.")
-    ] = 1.0,
+    temperature: Annotated[str, temperature_option("Of every latent.")] = "1",
     seed: Annotated[int, typer.Option(help="Of the codes.")] = 0,
     pixels: PixelsOption = Pixels.mean,
     plot: Annotated[Path | None, typer.Option(help="The curves, as .svg or .png.")] = None,
@@ -72,6 +72,7 @@ def layers(
 
     if plot is not None:
         check_plot_path(plot)
+    tempered = parse_temperature(temperature)
     check_outputs([plot], existing_of(overwrite or None))
     request = LayersRequest(
         scales=_parse_scales(scales),
@@ -79,7 +80,7 @@ def layers(
         draws=draws,
         every=every,
         size_px=size,
-        temperature=temperature,
+        temperature=tempered,
         seed=seed,
         output=pixels.value,
     )
@@ -99,7 +100,7 @@ def layers(
         measured = list(progress.track(codes_measured, total=codes, description=model))
     distances = summarise(prior, request, measured)
     if as_json:
-        settings = {"codes": codes, "draws": draws, "temperature": temperature, "seed": seed}
+        settings = {"codes": codes, "draws": draws, "temperature": tempered, "seed": seed}
         document = {"model": model, **settings, "output": pixels.value, **distances.as_json()}
         typer.echo(json.dumps(document, indent=2))
     else:

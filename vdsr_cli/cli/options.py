@@ -19,6 +19,23 @@ INTERRUPTED = 130
 """Exit code of a run that Ctrl-C ended."""
 
 
+def temperature_option(help: str) -> Any:
+    """The option of a command that samples: a number, or one for each level."""
+    by_level = "By level, 16:0.2,8:0.5: the side of a latent's cell in output pixels."
+    return typer.Option("--temperature", "-t", metavar="T|CELL:T,...", help=f"{help} {by_level}")
+
+
+ConditionalTemperatureOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        max=2.0,
+        help="Of a CVDVAE's q(z | lr): 1 is its released code, which does not temper it.",
+        show_default="--temperature's, as in its paper",
+    ),
+]
+
+
 class Format(StrEnum):
     """Formats that ``--format`` takes."""
 

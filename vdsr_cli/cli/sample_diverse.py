@@ -11,6 +11,7 @@ import typer
 from vdsr_cli.cli.console import bring, print_choice, print_line, print_note, tile_progress
 from vdsr_cli.cli.options import (
     BatchOption,
+    ConditionalTemperatureOption,
     DebugOption,
     DeviceOption,
     Dtype,
@@ -31,8 +32,16 @@ from vdsr_cli.cli.options import (
     TruncatedOption,
     existing_of,
     parse_batch,
+    temperature_option,
 )
-from vdsr_cli.config import AUTO_MODEL, MAX_PIXELS, Truncated, check_temperature
+from vdsr_cli.config import (
+    AUTO_MODEL,
+    MAX_PIXELS,
+    Truncated,
+    parse_temperature,
+    parse_temperatures,
+    with_conditional,
+)
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import Source, expand_inputs, output_path, plan_naming, scale_tag
 
@@ -59,13 +68,14 @@ def sample_diverse(
     ] = None,
     model: SamplerOption = AUTO_MODEL,
     scale: Annotated[float, typer.Option("--scale", "-s", help="The model's own factor.")] = 4.0,
-    temperature: Annotated[
-        float, typer.Option("--temperature", "-t", help="How far samples may differ, 0 to 1.")
-    ] = 0.8,
+    temperature: Annotated[str, temperature_option("How far samples may differ, 0 to 1.")] = "0.8",
     temperatures: Annotated[
         str | None,
-        typer.Option(help="Several, such as 0.2,0.5,0.8: a set of samples each, one grid."),
+        typer.Option(
+            help="Several, as 0.2,0.5,0.8 or '0;16:0.2': a set of samples each, one grid."
+        ),
     ] = None,
+    conditional_temperature: ConditionalTemperatureOption = None,
     seed: SeedOption = 0,
     pick: Annotated[
         str | None,
@@ -134,9 +144,9 @@ def sample_diverse(
         vdsr sample-diverse face.png --temperatures 0.2,0.5,0.8 -o faces
     """
     source, base, is_exact = _plan(picture, out, scale, format)
-    numbers = _parse_temperatures(temperatures) if temperatures else (temperature,)
-    for number in numbers:
-        check_temperature(number)
+    tempered = (
+        parse_temperatures(temperatures) if temperatures else (parse_temperature(temperature),)
+    )
 
     from vdsr_cli.diverse.inputs import count_samples
     from vdsr_cli.diverse.records import DiverseRequest, OutputNames, Walk, parse_pick
@@ -150,7 +160,7 @@ def sample_diverse(
 
     request = DiverseRequest(
         samples=samples,
-        temperatures=numbers,
+        temperatures=tuple(with_conditional(t, conditional_temperature) for t in tempered),
         settings=SamplingSettings(
             seed=seed,
             tile=tile,
@@ -220,15 +230,6 @@ def _plan(
     if base is None:
         raise UsageError("several files cannot go to standard output", hint="give -o a folder")
     return sources[0], base, naming.file is not None
-
-
-def _parse_temperatures(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"--temperatures {text} is no list of numbers", hint="try 0.2,0.5,0.8"
-        ) from None
 
 
 def _show_plan(source: Source, outputs: list[Path], *, as_json: bool) -> None:

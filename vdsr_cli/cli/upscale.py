@@ -24,6 +24,7 @@ from vdsr_cli.cli.console import (
 )
 from vdsr_cli.cli.options import (
     BatchOption,
+    ConditionalTemperatureOption,
     DebugOption,
     DeviceOption,
     Dtype,
@@ -48,6 +49,7 @@ from vdsr_cli.cli.options import (
     TruncatedOption,
     existing_of,
     parse_batch,
+    temperature_option,
 )
 from vdsr_cli.config import (
     AUTO_MODEL,
@@ -55,7 +57,8 @@ from vdsr_cli.config import (
     TargetSize,
     Truncated,
     check_scale,
-    check_temperature,
+    parse_temperature,
+    with_conditional,
 )
 from vdsr_cli.errors import UsageError
 from vdsr_cli.outputs import refuse_inputs
@@ -106,11 +109,9 @@ def upscale(
         float | None, typer.Option(min=0.0001, help="Area of the output, in millions of pixels.")
     ] = None,
     temperature: Annotated[
-        float,
-        typer.Option(
-            "--temperature", "-t", help="0: one smooth answer; 0.8: texture; 1: all of it."
-        ),
-    ] = 0.8,
+        str, temperature_option("0: one smooth answer; 0.8: texture; 1: all of it.")
+    ] = "0.8",
+    conditional_temperature: ConditionalTemperatureOption = None,
     seed: SeedOption = 0,
     tile: TileOption = None,
     overlap: OverlapOption = None,
@@ -196,7 +197,7 @@ def upscale(
     if retry_failed and manifest is None:
         raise UsageError("--retry-failed needs a manifest", hint="give --manifest FILE")
     check_scale(scale)
-    check_temperature(temperature)
+    tempered = with_conditional(parse_temperature(temperature), conditional_temperature)
     if dry_run:
         for work in works:
             _show_plan(work, as_json=as_json)
@@ -217,7 +218,7 @@ def upscale(
         size=size,
         depth=_checked_depth(depth),
         settings=SamplingSettings(
-            temperature=temperature,
+            temperature=tempered,
             seed=seed,
             tile=tile,
             overlap=overlap,

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vdsr_cli.config import Temperature
 from vdsr_cli.diverse.records import (
     DiverseRequest,
     DiverseResult,
@@ -49,7 +50,7 @@ class DoneSet:
 def write_set(
     drawn: SampleSet,
     files: SetFiles,
-    temperature: float,
+    temperature: Temperature,
     lr: Tensor,
     request: DiverseRequest,
     *,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from vdsr_cli.config import check_temperature
+from vdsr_cli.config import DEFAULT_TEMPERATURE, Temperature, check_temperature
 from vdsr_cli.errors import UsageError
 from vdsr_cli.images import ReadOptions
 from vdsr_cli.metrics.streaming import farthest, medoid
@@ -99,7 +99,7 @@ class DiverseRequest:
     """
 
     samples: int | None = None
-    temperatures: tuple[float, ...] = (0.8,)
+    temperatures: tuple[Temperature, ...] = (DEFAULT_TEMPERATURE,)
     settings: SamplingSettings = field(default_factory=SamplingSettings)
     consistency: bool | None = None
     pick: Pick | None = None
@@ -119,7 +119,7 @@ class DiverseRequest:
         for value in self.temperatures:
             check_temperature(value)
         if len(set(self.temperatures)) != len(self.temperatures) or not self.temperatures:
-            raise UsageError("--temperatures needs different numbers, such as 0.2,0.5,0.8")
+            raise UsageError("--temperatures needs different ones, such as 0.2,0.5,0.8")
         self._refuse_conflicts()
 
     def sample_names(self, count: int) -> list[str]:
@@ -161,9 +161,10 @@ class OutputNames:
     base: Path
     is_exact: bool = False
 
-    def of_set(self, request: DiverseRequest, temperature: float, samples: int) -> SetFiles:
+    def of_set(self, request: DiverseRequest, temperature: Temperature, samples: int) -> SetFiles:
         """The files of one temperature with so many samples."""
-        tag = f"_t{temperature:g}" if len(request.temperatures) > 1 else ""
+        written = f"_t{temperature:g}".replace(",", "_").replace(":", "-")
+        tag = written if len(request.temperatures) > 1 else ""
         if request.pick:
             names = request.pick.names
             if self.is_exact and len(names) == 1 and not tag:
@@ -237,7 +238,7 @@ class SetResult:
         seconds: for drawing and projecting.
     """
 
-    temperature: float
+    temperature: Temperature
     samples: int
     pictures: tuple[PictureResult, ...]
     apd_mse: float | None

@@ -26,6 +26,7 @@ from vdsr_cli.errors import UsageError
 from vdsr_cli.figures.html_report import write_report
 from vdsr_cli.images import Picture, save_levels
 from vdsr_cli.loading import ModelSource
+from vdsr_cli.models.protocol import refuse_unknown_levels
 from vdsr_cli.outputs import Existing, check_outputs, is_taken
 from vdsr_cli.paths import Source
 from vdsr_cli.runtime import Runtime
@@ -123,6 +124,8 @@ def _prepare(
     plan: UpscalePlan,
 ) -> _Job:
     model = plan.model
+    for temperature in request.temperatures:
+        refuse_unknown_levels(temperature, model)
     grid = latent_grid(model, picture.height, picture.width, plan.settings)
     mask = None if request.mask is None else read_mask(request.mask, picture, model.scale)
     noises = choose_noises(request, grid, mask)

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vdsr_cli.config import Temperature
 from vdsr_cli.models.blocks import Plain, TopDownBlock, repeated
 from vdsr_cli.models.compact_parts import (
     STYLE,
@@ -37,7 +38,7 @@ from vdsr_cli.models.compact_parts import (
     enlarged,
 )
 from vdsr_cli.models.logistic import negative_log_likelihood
-from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
+from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource, temperature_at
 from vdsr_cli.models.sampling import AnySizeSampling
 
 __all__ = [
@@ -211,14 +212,15 @@ class CompactVDVAESR(AnySizeSampling, CompactHierarchy):
         return enlarged(lr, self.scale)
 
     def sample(
-        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
+        self, lr: Tensor, noise: NoiseSource | None, temperature: Temperature, *, repeats: int = 1
     ) -> Tensor:
         """Draws latents from the conditional prior; returns the likelihood's parameters.
 
         Args:
             lr: (B, 3, h, w) in [0, 1], h and w multiples of ``lr_multiple``.
             noise: standard normals of each layer for B * repeats pictures; None for the mean path.
-            temperature: factor on every latent's standard deviation; 0 is the mean path.
+            temperature: factor on every latent's standard deviation, or on each level's; 0 is the
+                mean path.
             repeats: samples drawn of each picture; the LR encoder runs once for all of them.
 
         Returns:
@@ -229,7 +231,7 @@ class CompactVDVAESR(AnySizeSampling, CompactHierarchy):
         return self._generate(self.base(lr), self.lr_encoder(lr), noise, temperature, repeats)
 
     def means(
-        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
+        self, lr: Tensor, noise: NoiseSource | None, temperature: Temperature, *, repeats: int = 1
     ) -> Tensor:
         """The means of :meth:`sample`, (B * repeats, 3, H, W), without the log scales' work."""
         base, activations = self.base(lr), self.lr_encoder(lr)
@@ -270,14 +272,15 @@ class CompactVDVAESR(AnySizeSampling, CompactHierarchy):
         base: Tensor,
         lr_activations: dict[int, Tensor],
         noise: NoiseSource | None,
-        temperature: float,
+        temperature: Temperature,
         repeats: int = 1,
         *,
         means_only: bool = False,
     ) -> Tensor:
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
             x = block.condition(x, lr_activations.get(shape.cell))
-            return block.generate(x, noise(shape) if noise else None, temperature)
+            factor = temperature_at(temperature, shape)
+            return block.generate(x, noise(shape) if noise else None, factor)
 
         top = self._top(lr_activations, repeats)
         return self._parameters_of(self._run(top, generate), base, means_only=means_only)

@@ -18,6 +18,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from vdsr_cli.config import Temperature
 from vdsr_cli.models.blocks import TopDownBlock
 from vdsr_cli.models.compact import (
     CompactConfig,
@@ -28,7 +29,7 @@ from vdsr_cli.models.compact import (
 )
 from vdsr_cli.models.cvdvae import LatentKL
 from vdsr_cli.models.logistic import negative_log_likelihood
-from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
+from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource, temperature_at
 from vdsr_cli.models.sampling import AnySizeSampling, LogisticPixels
 from vdsr_cli.models.vdvae import set_trainable
 
@@ -114,7 +115,7 @@ class CompactVDVAE(LogisticPixels, CompactHierarchy):
         batch: int,
         size: tuple[int, int],
         noise: NoiseSource | None,
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
     ) -> Tensor:
         """Draws latents from the prior; returns the likelihood's parameters.
 
@@ -122,7 +123,7 @@ class CompactVDVAE(LogisticPixels, CompactHierarchy):
             batch: how many pictures.
             size: their height and width, multiples of the coarsest cell.
             noise: standard normals of each layer; None for the mean path.
-            temperature: factor on every latent's standard deviation.
+            temperature: factor on every latent's standard deviation, or on those of each level.
 
         Returns:
             (batch, 6 or 9, H, W) float32: mean of the pixels in [-1, 1], not clamped, log scale
@@ -130,7 +131,8 @@ class CompactVDVAE(LogisticPixels, CompactHierarchy):
         """
 
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
-            return block.generate(x, noise(shape) if noise else None, temperature)
+            factor = temperature_at(temperature, shape)
+            return block.generate(x, noise(shape) if noise else None, factor)
 
         level = self.config.levels[0]
         cells = (side // level.cell for side in size)
@@ -254,6 +256,11 @@ class CompactCVDVAE(AnySizeSampling, CompactHierarchy):
         return set_trainable(self, lambda name: name.startswith("lr_encoder.") or ".enc_y." in name)
 
     @property
+    def conditioned_layers(self) -> int:
+        """How many of the first layers are drawn from q(z | lr)."""
+        return self.conditioning.conditioned_blocks
+
+    @property
     def lr_multiple(self) -> int:
         """Sides of LR inputs must be multiples of this: the coarsest cell in LR pixels."""
         return self.config.lr_multiple
@@ -282,9 +289,10 @@ class CompactCVDVAE(AnySizeSampling, CompactHierarchy):
         return LatentKL(torch.stack(kls), torch.tensor(dimensions))
 
     def sample(
-        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
+        self, lr: Tensor, noise: NoiseSource | None, temperature: Temperature, *, repeats: int = 1
     ) -> Tensor:
-        """Draws z_<k from q(z | lr) and the rest from the prior, all at one temperature.
+        """Draws z_<k from q(z | lr) and the rest from the prior, all at one temperature unless
+        q(z | lr) has its own, as ``Temperatures("0.8,lr:1")``.
 
         Arguments and result are those of :meth:`CompactVDVAESR.sample
         <vdsr_cli.models.compact.CompactVDVAESR.sample>`.
@@ -292,22 +300,24 @@ class CompactCVDVAE(AnySizeSampling, CompactHierarchy):
         return self._parameters_of(self._drawn(lr, noise, temperature, repeats))
 
     def means(
-        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
+        self, lr: Tensor, noise: NoiseSource | None, temperature: Temperature, *, repeats: int = 1
     ) -> Tensor:
         """The means of :meth:`sample`, (B * repeats, 3, H, W), without the log scales' work."""
         return self._parameters_of(self._drawn(lr, noise, temperature, repeats), means_only=True)
 
     def _drawn(
-        self, lr: Tensor, noise: NoiseSource | None, temperature: float, repeats: int
+        self, lr: Tensor, noise: NoiseSource | None, temperature: Temperature, repeats: int
     ) -> Tensor:
         """The last state of a sample."""
         activations = self.lr_encoder(lr)
 
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
             epsilon = noise(shape) if noise else None
-            if shape.layer >= self.conditioning.conditioned_blocks:
-                return block.generate(x, epsilon, temperature)
-            return block.generate_lr_posterior(x, activations[shape.cell], epsilon, temperature)
+            given_lr = shape.layer < self.conditioned_layers
+            factor = temperature_at(temperature, shape, given_lr=given_lr)
+            if not given_lr:
+                return block.generate(x, epsilon, factor)
+            return block.generate_lr_posterior(x, activations[shape.cell], epsilon, factor)
 
         return self._run(self._top(activations, repeats), generate)
 

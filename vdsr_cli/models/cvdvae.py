@@ -20,20 +20,19 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from vdsr_cli.config import Temperature
 from vdsr_cli.models.blocks import TopDownBlock
-from vdsr_cli.models.protocol import LatentShape, NoiseSource
+from vdsr_cli.models.protocol import LatentShape, NoiseSource, temperature_at
 from vdsr_cli.models.sampling import FixedSizeSampling
 from vdsr_cli.models.vdvae import (
     VDVAE,
     Decoder,
     Encoder,
     EncoderConfig,
-    Temperature,
     VDVAEConfig,
     load_prior,
     noise_at,
     set_trainable,
-    temperature_at,
 )
 
 
@@ -146,6 +145,11 @@ class CVDVAE(FixedSizeSampling, nn.Module):
         """Configuration of the network that makes the HR picture."""
         return self.config.prior
 
+    @property
+    def conditioned_layers(self) -> int:
+        """How many of the first layers are drawn from q(z | lr)."""
+        return self.config.ky
+
     def select_trainable(self) -> int:
         """Freezes all but ``encoder_y`` and ``enc_y``; returns how many values train."""
         return set_trainable(self, lambda name: name.startswith("encoder_y.") or ".enc_y." in name)
@@ -180,7 +184,6 @@ class CVDVAE(FixedSizeSampling, nn.Module):
         noise: NoiseSource | None,
         temperature: Temperature = 1.0,
         *,
-        conditional_temperature: float | None = None,
         repeats: int = 1,
     ) -> Tensor:
         """Draws z_<k from q(z | lr), the rest from the prior; returns the likelihood's parameters.
@@ -188,9 +191,9 @@ class CVDVAE(FixedSizeSampling, nn.Module):
         Args:
             lr: (B, 3, S / scale, S / scale) in [0, 1].
             noise: standard normals of each layer for B * repeats pictures; None for the mean path.
-            temperature: of all blocks or of each; at 0 no noise is asked for.
-            conditional_temperature: that of the k conditioned blocks, instead of ``temperature``.
-                The released code never tempers q(z | lr): 1.0 is what it does.
+            temperature: of all blocks or of each level; at 0 no noise is asked for.
+                q(z | lr) is tempered like the rest, as the paper's text has it. The released code
+                never tempers it: ``Temperatures("0.8,lr:1")``.
             repeats: samples drawn of each picture; the LR encoder runs once for all of them.
 
         Returns:
@@ -200,12 +203,11 @@ class CVDVAE(FixedSizeSampling, nn.Module):
         lr_activations = self.encoder_y(lr)
 
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
-            factor = temperature_at(temperature, shape)
-            if shape.layer >= self.config.ky:
-                return block.generate(x, noise_at(noise, shape, factor), factor)
-            if conditional_temperature is not None:
-                factor = conditional_temperature
+            given_lr = shape.layer < self.conditioned_layers
+            factor = temperature_at(temperature, shape, given_lr=given_lr)
             epsilon = noise_at(noise, shape, factor)
+            if not given_lr:
+                return block.generate(x, epsilon, factor)
             return block.generate_lr_posterior(x, lr_activations[x.shape[-1]], epsilon, factor)
 
         return self.decoder.parameters_of(self.decoder.run(lr.shape[0] * repeats, generate))

@@ -14,6 +14,9 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from vdsr_cli.config import Temperature, Temperatures
+from vdsr_cli.errors import UsageError
+
 
 @dataclass(frozen=True, slots=True)
 class LatentShape:
@@ -30,6 +33,34 @@ class LatentShape:
 
 NoiseSource = Callable[[LatentShape], Tensor]
 """Gives the standard normals of a layer: (B, channels, H / cell, W / cell)."""
+
+
+def temperature_at(
+    temperature: Temperature, shape: LatentShape, *, given_lr: bool = False
+) -> float:
+    """The temperature of one layer; ``given_lr`` where it is drawn from q(z | lr)."""
+    if not isinstance(temperature, Temperatures):
+        return temperature
+    if given_lr and temperature.given_lr is not None:
+        return temperature.given_lr
+    return temperature.by_cell.get(shape.cell, temperature.rest)
+
+
+def refuse_unknown_levels(temperature: Temperature, model: "Sampler | Prior") -> None:
+    """Raises UsageError for temperatures of latents that a model does not have."""
+    if not isinstance(temperature, Temperatures):
+        return
+    cells = dict.fromkeys(shape.cell for shape in model.latent_shapes)
+    if unknown := [cell for cell in temperature.by_cell if cell not in cells]:
+        raise UsageError(
+            f"--temperature names cells of {unknown[0]} pixels, which the model does not have",
+            hint=f"it has {', '.join(map(str, cells))}",
+        )
+    if temperature.given_lr is not None and not getattr(model, "conditioned_layers", 0):
+        raise UsageError(
+            "the model draws nothing from q(z | lr)",
+            hint="--conditional-temperature is of a CVDVAE",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +104,7 @@ class Sampler(Protocol):
         """Channels of logistic noise that a draw of the pixels takes."""
 
     def sample(
-        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
+        self, lr: Tensor, noise: NoiseSource | None, temperature: Temperature, *, repeats: int = 1
     ) -> Tensor:
         """(B, 3, h, w) in [0, 1] -> (B * repeats, C, H, W), the parameters of the likelihood."""
 
@@ -83,7 +114,7 @@ class Sampler(Protocol):
         ``lr_multiple``: where the network's zero padding shows at a border. 0 where it does not."""
 
     def means(
-        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
+        self, lr: Tensor, noise: NoiseSource | None, temperature: Temperature, *, repeats: int = 1
     ) -> Tensor:
         """``pixels(sample(...), None)``, without what the means do not need."""
 
@@ -136,7 +167,7 @@ class Prior(Protocol):
         """The numbers of the largest feature map of one picture: what memory goes by."""
 
     def sample(
-        self, batch: int, size: tuple[int, int], noise: NoiseSource | None, temperature: float
+        self, batch: int, size: tuple[int, int], noise: NoiseSource | None, temperature: Temperature
     ) -> Tensor:
         """The likelihood's parameters of so many pictures; ``noise`` None is the mean path."""
 

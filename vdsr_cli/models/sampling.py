@@ -12,6 +12,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from vdsr_cli.config import Temperature
 from vdsr_cli.models.dmol import dmol_pixels
 from vdsr_cli.models.logistic import logistic_pixels
 from vdsr_cli.models.protocol import LatentShape, NoiseSource
@@ -20,7 +21,7 @@ from vdsr_cli.models.vdvae_config import VDVAEConfig
 
 class _Sampler(Protocol):
     def sample(
-        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
+        self, lr: Tensor, noise: NoiseSource | None, temperature: Temperature, *, repeats: int = 1
     ) -> Tensor: ...
 
     def pixels(self, parameters: Tensor, noise: Tensor | None) -> Tensor: ...
@@ -33,7 +34,7 @@ class _Means:
         self: _Sampler,
         lr: Tensor,
         noise: NoiseSource | None,
-        temperature: float,
+        temperature: Temperature,
         *,
         repeats: int = 1,
     ) -> Tensor:

@@ -29,9 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vdsr_cli.config import Temperature
 from vdsr_cli.models.distributions import gaussian_kl, gaussian_sample
 from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_mean, dmol_nll, split_mixture
-from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
+from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource, temperature_at
 from vdsr_cli.models.realnvp import (
     LatentPrior,
     MixtureOfGaussians,
@@ -285,7 +286,7 @@ class SRVAE(AnySizeSampling, nn.Module):
         return lr, self.hr_parameters(lr, z)
 
     def sample(
-        self, lr: Tensor, noise: NoiseSource | None, temperature: float, *, repeats: int = 1
+        self, lr: Tensor, noise: NoiseSource | None, temperature: Temperature, *, repeats: int = 1
     ) -> Tensor:
         """Super-resolution as the engine of ``vdsr upscale`` takes it.
 
@@ -296,7 +297,8 @@ class SRVAE(AnySizeSampling, nn.Module):
             (B * repeats, 6, H, W) float32, the samples of one picture side by side: mean of the
             pixels in [-1, 1] and log scale.
         """
-        parameters = self.super_resolve(lr.repeat_interleave(repeats, 0), noise, temperature)
+        factor = temperature_at(temperature, self.z_shape)
+        parameters = self.super_resolve(lr.repeat_interleave(repeats, 0), noise, factor)
         mixture = split_mixture(parameters)
         likely = mixture.logits.argmax(dim=1)[:, None, None]
         log_scale = torch.take_along_dim(mixture.log_scale, likely, dim=2).squeeze(2)

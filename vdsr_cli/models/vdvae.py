@@ -19,7 +19,7 @@ float32.
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar, cast
 
 import torch
@@ -27,9 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vdsr_cli.config import Temperature
 from vdsr_cli.models.blocks import BlockStyle, TopDownBlock
 from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_nll, to_levels
-from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
+from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource, temperature_at
 from vdsr_cli.models.sampling import MixturePixels
 from vdsr_cli.models.vdvae_config import PUBLISHED, EncoderConfig, Layer, VDVAEConfig
 
@@ -41,7 +42,6 @@ __all__ = [
     "EncoderConfig",
     "OutNet",
     "Step",
-    "Temperature",
     "VDVAEConfig",
     "distortion",
     "kernel_at",
@@ -49,12 +49,8 @@ __all__ = [
     "noise_at",
     "run_block",
     "set_trainable",
-    "temperature_at",
     "zero_conv_biases",
 ]
-
-Temperature = float | Sequence[float]
-"""A factor on every latent's standard deviation, or one factor for each block."""
 
 Step = Callable[[TopDownBlock, LatentShape, Tensor], Tensor]
 """Takes a block's input state to its output state: draws its latent in one way or another."""
@@ -300,7 +296,7 @@ class VDVAE(MixturePixels, nn.Module):
             batch: how many.
             size: their height and width, which can only be those it knows.
             noise: standard normals of each layer; None for the mean path.
-            temperature: of all blocks or of each; at 0 no noise is asked for.
+            temperature: of all blocks or of each level; at 0 no noise is asked for.
 
         Returns:
             (B, 10 K, S, S) float32; see :func:`~vdsr_cli.models.dmol.dmol_mean` and
@@ -328,11 +324,6 @@ def distortion(
     floored = config.low_bit if is_floored is None else is_floored
     target = to_levels(image, low_bit=floored)
     return dmol_nll(target, parameters, low_bit=config.low_bit)
-
-
-def temperature_at(temperature: Temperature, shape: LatentShape) -> float:
-    """The temperature of one layer."""
-    return temperature if isinstance(temperature, int | float) else temperature[shape.layer]
 
 
 def noise_at(noise: NoiseSource | None, shape: LatentShape, temperature: float) -> Tensor | None:

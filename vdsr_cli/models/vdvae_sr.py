@@ -40,9 +40,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from vdsr_cli.config import Temperature
 from vdsr_cli.models.blocks import TopDownBlock, repeated
 from vdsr_cli.models.distributions import gaussian_sample
-from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource
+from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource, temperature_at
 from vdsr_cli.models.sampling import FixedSizeSampling
 from vdsr_cli.models.vdvae import (
     PUBLISHED,
@@ -50,14 +51,12 @@ from vdsr_cli.models.vdvae import (
     Decoder,
     Encoder,
     EncoderConfig,
-    Temperature,
     VDVAEConfig,
     distortion,
     load_prior,
     noise_at,
     run_block,
     set_trainable,
-    temperature_at,
     zero_conv_biases,
 )
 
@@ -315,8 +314,8 @@ class VDVAESR(FixedSizeSampling, nn.Module):
         Args:
             lr: (B, 3, S / scale, S / scale) in [0, 1].
             noise: standard normals of each layer for B * repeats pictures; None for the mean path.
-            temperature: of all blocks or of each; at 0 no noise is asked for. (The released code
-                has no temperature, though its papers' tables vary it.)
+            temperature: of all blocks or of each level; at 0 no noise is asked for. (The released
+                code has no temperature, though its papers' tables vary it.)
             repeats: samples drawn of each picture; the LR encoder runs once for all of them.
 
         Returns:

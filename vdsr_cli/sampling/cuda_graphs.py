@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from vdsr_cli.config import Temperature
 from vdsr_cli.cuda_graph import CudaGraph
 from vdsr_cli.models.protocol import NoiseSource, Sampler
 
@@ -18,14 +19,14 @@ _FIRST_SEEN: Final = 2
 _HELD: Final = 8
 """Kinds of batches held of a model, those that were used last."""
 
-_Kind = tuple[torch.Size, int, float, bool]
+_Kind = tuple[torch.Size, int, Temperature, bool]
 
 
 def sample(
     model: Sampler,
     lr: Tensor,
     noise: NoiseSource | None,
-    temperature: float,
+    temperature: Temperature,
     *,
     repeats: int,
     means_only: bool = False,

@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from vdsr_cli.config import DEFAULT_BATCH
+from vdsr_cli.config import DEFAULT_BATCH, DEFAULT_TEMPERATURE, Temperature
 from vdsr_cli.errors import DeviceError
 from vdsr_cli.models.protocol import LatentShape, NoiseSource, Sampler
 from vdsr_cli.runtime import Batches, Runtime
@@ -55,7 +55,7 @@ class SamplingSettings:
     """How a picture is sampled.
 
     Attributes:
-        temperature: factor on every latent's standard deviation.
+        temperature: factor on every latent's standard deviation, or on those of each level.
         seed: of the noise field.
         samples: which samples to draw, by index.
         tile, overlap: LR pixels; tile 0 is the whole picture at once; None is the model's own
@@ -65,7 +65,7 @@ class SamplingSettings:
         wrap: the picture is periodic.
     """
 
-    temperature: float = 0.8
+    temperature: Temperature = DEFAULT_TEMPERATURE
     seed: int = 0
     samples: tuple[int, ...] = (0,)
     tile: int | None = None
@@ -328,7 +328,7 @@ class _TileDrawer:
 
     def draw_row(self, row: int) -> Iterator[tuple[range, Tensor]]:
         """Batches of (column indices, pixels (samples, 3, T, width)) of one row of tiles."""
-        noise = _RowNoise(self, row) if self.settings.temperature > 0 else None
+        noise = _RowNoise(self, row) if self.settings.temperature else None
 
         def draw(columns: range) -> list[tuple[range, Tensor]]:
             return self._draw(row, columns, noise)

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from vdsr_cli.background import in_background
+from vdsr_cli.config import Temperature
 from vdsr_cli.images import Canvas, Frame, Picture
 from vdsr_cli.loading import LoadedModel
-from vdsr_cli.models.protocol import Sampler
+from vdsr_cli.models.protocol import Sampler, refuse_unknown_levels
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import (
     PicturePlan,
@@ -85,7 +86,7 @@ class UpscalePlan:
         settings = self.settings
         return [NoiseField(seed=settings.seed, sample=index) for index in settings.samples]
 
-    def at(self, temperature: float) -> "UpscalePlan":
+    def at(self, temperature: Temperature) -> "UpscalePlan":
         """The same plan at another temperature."""
         return replace(self, settings=replace(self.settings, temperature=temperature))
 
@@ -138,9 +139,10 @@ def plan_upscale(
         consistency: as :meth:`~vdsr_cli.loading.LoadedModel.projects` takes it.
 
     Raises:
-        UsageError: tiles that the model does not take.
+        UsageError: tiles or temperatures that the model does not take.
     """
     model, is_projected = loaded.model, loaded.projects(consistency)
+    refuse_unknown_levels(settings.temperature, model)
     settings = fitting(settings, model, runtime, samples=len(settings.samples))
     whole = (picture.height, picture.width)
     sizes = stage_sizes(*whole, native=model.scale, scale=scale, size=size)

@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vdsr_cli.config import DEFAULT_BATCH
+from vdsr_cli.config import DEFAULT_BATCH, DEFAULT_TEMPERATURE, Temperature
 from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.images import encode_levels, refuse_impossible, save_levels
 from vdsr_cli.images.levels import to_levels
 from vdsr_cli.loading import LoadedPrior
 from vdsr_cli.models.dmol import LOW_BIT_NOTE, to_image
-from vdsr_cli.models.protocol import Prior
+from vdsr_cli.models.protocol import Prior, refuse_unknown_levels
 from vdsr_cli.outputs import Existing, is_taken, refuse_taken
 from vdsr_cli.paths import Naming, output_format
 from vdsr_cli.runtime import Batches, Runtime
@@ -43,7 +43,7 @@ class GenerateRequest:
     Attributes:
         count: samples 0 to count - 1.
         size: height and width; None for the prior's own, or 256x256.
-        temperature: factor on every latent's standard deviation.
+        temperature: factor on every latent's standard deviation, or on those of each level.
         seed: of the noise field.
         output: the likelihood's mean, or a draw from it.
         batch_size: most pictures at once; None for what the memory is likely to hold.
@@ -54,7 +54,7 @@ class GenerateRequest:
 
     count: int = 16
     size: tuple[int, int] | None = None
-    temperature: float = 0.8
+    temperature: Temperature = DEFAULT_TEMPERATURE
     seed: int = 0
     output: Literal["mean", "sample"] = "mean"
     batch_size: int | None = None
@@ -73,7 +73,7 @@ class GenerateResult:
     count: int
     width: int
     height: int
-    temperature: float
+    temperature: Temperature
     seed: int
     seconds: float
     notes: tuple[str, ...] = ()
@@ -104,6 +104,7 @@ def generate(
         VdsrError: anything that goes wrong.
     """
     started = time.perf_counter()
+    refuse_unknown_levels(request.temperature, loaded.model)
     height, width = size = size_of(loaded, request)
     outputs = output_paths(naming, loaded.name, request.count)
     todo = _todo(outputs, request)
@@ -255,7 +256,7 @@ def _draw(
 ) -> Tensor:
     """Some samples at once: (B, 3, H, W) uint8."""
     fields = [NoiseField(seed=request.seed, sample=index) for index in chosen]
-    is_random, is_drawn = request.temperature > 0, request.output == "sample"
+    is_random, is_drawn = bool(request.temperature), request.output == "sample"
     noise = noise_of(fields, size, runtime.device) if is_random else None
     channels = prior.pixel_noise_channels
     logistic = pixel_noise(fields, channels, size, runtime.device) if is_drawn else None

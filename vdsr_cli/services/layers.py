@@ -18,11 +18,12 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from vdsr_cli.config import Temperature
 from vdsr_cli.consistency import degrade
 from vdsr_cli.errors import UsageError
 from vdsr_cli.figures.plot import Figure, Panel, draw_figure
 from vdsr_cli.metrics import pairwise_rms
-from vdsr_cli.models.protocol import LatentShape, NoiseSource, Prior
+from vdsr_cli.models.protocol import LatentShape, NoiseSource, Prior, refuse_unknown_levels
 from vdsr_cli.sampling.noise import NoiseField, noise_of, pixel_noise
 
 NEGLIGIBLE = 0.5
@@ -51,7 +52,7 @@ class LayersRequest:
     draws: int = 5
     every: int = 1
     size_px: int | None = None
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     seed: int = 0
     output: Literal["mean", "sample"] = "mean"
 
@@ -136,8 +137,10 @@ def measure_codes(prior: Prior, request: LayersRequest) -> Iterator[Tensor]:
     """The distances of one code after another: (len(fixed_counts), scales) float64.
 
     Raises:
-        UsageError: pictures of that size cannot be had or reduced.
+        UsageError: pictures of that size cannot be had or reduced, or temperatures of levels that
+            the prior does not have.
     """
+    refuse_unknown_levels(request.temperature, prior)
     size = picture_size(prior, request)
     device = next(cast(nn.Module, prior).parameters()).device
     for code in range(request.codes):

@@ -15,7 +15,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from vdsr_cli.config import check_temperature
+from vdsr_cli.config import DEFAULT_TEMPERATURE, Temperature, check_temperature
 from vdsr_cli.diverse.outputs import colour_full
 from vdsr_cli.errors import UsageError
 from vdsr_cli.figures.html_report import Figures, Shown, View
@@ -44,14 +44,14 @@ class DrawRequest:
     Attributes:
         title: what the picture is called.
         samples: how many to draw, 1 to ``MOST_SAMPLES``.
-        temperature: factor on every latent's standard deviation.
+        temperature: factor on every latent's standard deviation, or on those of each level.
         seed: of the noise field.
         batch_size: most tiles a batch: progress and cancelling wait for one.
     """
 
     title: str
     samples: int = 5
-    temperature: float = 0.8
+    temperature: Temperature = DEFAULT_TEMPERATURE
     seed: int = 0
     batch_size: int | None = 4
 

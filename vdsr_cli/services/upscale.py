@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final, Literal
 import torch
 
 from vdsr_cli.background import in_background
-from vdsr_cli.config import TargetSize, check_scale, check_temperature
+from vdsr_cli.config import TargetSize, Temperature, check_scale, check_temperature
 from vdsr_cli.errors import DeviceError, InputError, OutputExistsError, UnexpectedError, VdsrError
 from vdsr_cli.files import is_special
 from vdsr_cli.images import (
@@ -29,6 +29,7 @@ from vdsr_cli.images import (
     refuse_impossible,
 )
 from vdsr_cli.loading import LoadedModel, ModelSource
+from vdsr_cli.models.protocol import refuse_unknown_levels
 from vdsr_cli.outputs import Existing, is_taken, refuse_inputs, refuse_taken
 from vdsr_cli.paths import Source, output_format
 from vdsr_cli.runtime import Runtime
@@ -82,7 +83,7 @@ class UpscaleResult:
     model: str | None = None
     model_reason: str | None = None
     scale: float | None = None
-    temperature: float | None = None
+    temperature: Temperature | None = None
     seed: int | None = None
     width: int | None = None
     height: int | None = None
@@ -156,6 +157,7 @@ def check_request(request: UpscaleRequest, loaded: LoadedModel) -> None:
     fixed = loaded.model.fixed_tile
     tile, overlap = tiles_for(settings.tile, settings.overlap, cell=cell, fixed_tile=fixed)
     check_tiles(tile=tile, overlap=overlap, cell=cell)
+    refuse_unknown_levels(settings.temperature, loaded.model)
 
 
 def upscale_file(

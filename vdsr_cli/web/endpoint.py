@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from vdsr_cli.config import parse_temperature
 from vdsr_cli.errors import DeviceError, InputError, UsageError, VdsrError
 from vdsr_cli.images import Picture, read_picture
 from vdsr_cli.loading import ModelSource
@@ -41,7 +42,7 @@ _LONGEST_NAME: Final = 200
 
 _NUMBERS: Final = (
     ("n", "samples", int),
-    ("temperature", "temperature", float),
+    ("temperature", "temperature", parse_temperature),
     ("seed", "seed", int),
 )
 
