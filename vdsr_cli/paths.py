@@ -12,6 +12,8 @@ The names:
     photo.jpg -o out/              out/photo_x4.png
     photo.jpg -o out               the same: a name without an extension is a folder
     shots -r -o out                out/ with the tree of shots
+    anim.gif, pages.tif            anim_x4.gif, pages_x4.tif: what holds several keeps its format
+    photo.jpg --format same        photo_x4.jpg
     a.jpg a.png                    a_jpg_x4.png and a_png_x4.png: two sources never share a name
     - (standard input)             standard output, or stdin_x4.png in the folder of -o
 """
@@ -22,13 +24,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from vdsr_cli.errors import InputError, UsageError
-from vdsr_cli.formats import is_picture_file
+from vdsr_cli.formats import content_of, is_picture_file
 
 OUTPUT_SUFFIXES: Final = {
     ".png": "png",
+    ".apng": "png",
     ".jpg": "jpg",
     ".jpeg": "jpg",
     ".webp": "webp",
@@ -36,6 +39,7 @@ OUTPUT_SUFFIXES: Final = {
     ".tif": "tiff",
     ".avif": "avif",
     ".bmp": "bmp",
+    ".gif": "gif",
     ".heic": "heif",
     ".heif": "heif",
     ".hif": "heif",
@@ -49,9 +53,7 @@ INPUT_SUFFIXES: Final = frozenset(
         ".jpe",
         ".jfif",
         ".mpo",
-        ".apng",
         ".dib",
-        ".gif",
         ".pbm",
         ".pgm",
         ".ppm",
@@ -61,6 +63,8 @@ INPUT_SUFFIXES: Final = frozenset(
 """Extensions (lower case) of the files that a folder or a pattern contributes."""
 
 DEFAULT_FORMAT: Final = "png"
+SAME_FORMAT: Final = "same"
+"""The value of --format by which each output is of its input's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +72,16 @@ class Source:
     """One picture to read.
 
     ``root`` is the folder that a folder or pattern argument started from, whose tree is kept
-    under -o; None for a file that was named itself and for standard input.
+    under -o; None for a file that was named itself and for standard input. ``own_suffix`` is the
+    extension of an output of the same format, None where that is not written; ``is_several`` is
+    whether it is an animation or has pages.
     """
 
     path: Path
     root: Path | None = None
     is_stdin: bool = False
+    own_suffix: str | None = None
+    is_several: bool = False
 
 
 STDIN: Final = Source(path=Path("stdin"), is_stdin=True)
@@ -88,6 +96,7 @@ class Naming:
         tag: what stands behind the stem, as ``x4`` in ``photo_x4.png``.
         text: stands there in place of the tag and its underscore; it may be empty.
         suffix: the extension of an output whose name is not given, with its dot.
+        keeps: which outputs have the extension of their own input's format in its place.
         folder: where outputs go; None for beside the input.
         file: the one output's own path, or None. Excludes ``folder``.
         is_stdout: whether the one output goes to standard output. Excludes both.
@@ -96,6 +105,7 @@ class Naming:
     tag: str
     text: str | None = None
     suffix: str = ".png"
+    keeps: Literal["none", "several", "all"] = "several"
     folder: Path | None = None
     file: Path | None = None
     is_stdout: bool = False
@@ -108,6 +118,11 @@ class Naming:
     def mark(self) -> str:
         """The part of an output's name that its input's lacks."""
         return f"_{self.tag}" if self.text is None else self.text
+
+    def suffix_of(self, source: Source) -> str:
+        """The extension of a source's output whose name is not given."""
+        is_kept = self.keeps == "all" or (self.keeps == "several" and source.is_several)
+        return source.own_suffix if is_kept and source.own_suffix else self.suffix
 
 
 def printable(text: str) -> str:
@@ -171,22 +186,25 @@ def plan_naming(
             standard output; an existing folder, a name ending in a separator or one without an
             extension is a folder; anything else is a file whose extension names the format.
         tag: as in :class:`Naming`.
-        format: the value of --format, a value of ``OUTPUT_SUFFIXES``; None for -o's own or PNG.
+        format: the value of --format, a value of ``OUTPUT_SUFFIXES`` or ``SAME_FORMAT``; None for
+            -o's own, or that of animations and documents and else PNG.
         is_several: whether more than one output may come, so that a name whose extension is no
             format, as in ``out/t0.8``, is a folder too.
 
     Raises:
         UsageError: an extension or format that cannot be written, or the two disagree.
     """
-    suffix = _suffix_of(format or DEFAULT_FORMAT)
+    keeps: Literal["none", "several", "all"]
+    keeps = "several" if format is None else "all" if format == SAME_FORMAT else "none"
+    suffix = _suffix_of(format if format and keeps == "none" else DEFAULT_FORMAT)
     if out is None:
-        return Naming(tag=tag, suffix=suffix)
+        return Naming(tag=tag, suffix=suffix, keeps=keeps)
     if out == "-":
-        return Naming(tag=tag, suffix=suffix, is_stdout=True)
+        return Naming(tag=tag, suffix=suffix, keeps=keeps, is_stdout=True)
     path = Path(out)
     is_dotted = is_several and path.suffix.lower() not in OUTPUT_SUFFIXES
     if _names_folder(out) or (is_dotted and not os.path.exists(path)):
-        return Naming(tag=tag, suffix=suffix, folder=path)
+        return Naming(tag=tag, suffix=suffix, keeps=keeps, folder=path)
     if format is not None and output_format(path) != format:
         raise UsageError(
             f"-o {out} and --format {format} disagree", hint="leave one of the two out"
@@ -224,7 +242,7 @@ def output_path(source: Source, naming: Naming, *, depth: int = 0) -> Path | Non
         return None
     if naming.file is not None:
         return naming.file
-    name = f"{_long_stem(source.path, depth)}{naming.mark}{naming.suffix}"
+    name = f"{_long_stem(source.path, depth)}{naming.mark}{naming.suffix_of(source)}"
     if naming.folder is None:
         return source.path.parent / name
     if source.root is None:
@@ -342,7 +360,22 @@ def _expand(argument: str, recursive: bool, on_unknown: Callable[[Path], None]) 
         return _from_folder(path, recursive, on_unknown)
     if _is_pattern(argument):
         return _from_pattern(argument, on_unknown)
-    return [Source(path=path)]
+    return [source_of(path)]
+
+
+def source_of(path: Path, root: Path | None = None) -> Source:
+    """A file as a source, by its content, or by its name where it cannot be looked at."""
+    content = content_of(path)
+    named = OUTPUT_SUFFIXES.get(path.suffix.lower())
+    if content is None:
+        return Source(path=path, root=root, own_suffix=path.suffix if named else None)
+    own = None if content.format is None else _suffix_of(content.format)
+    return Source(
+        path=path,
+        root=root,
+        own_suffix=path.suffix if named is not None and named == content.format else own,
+        is_several=content.is_several,
+    )
 
 
 def _from_folder(folder: Path, recursive: bool, on_unknown: Callable[[Path], None]) -> list[Source]:
@@ -357,7 +390,7 @@ def _from_folder(folder: Path, recursive: bool, on_unknown: Callable[[Path], Non
             f"{folder}: no pictures in this folder",
             hint=None if recursive else "-r looks into the folders below it too",
         )
-    return [Source(path=path, root=folder) for path in found]
+    return [source_of(path, folder) for path in found]
 
 
 def _from_pattern(pattern: str, on_unknown: Callable[[Path], None]) -> list[Source]:
@@ -370,7 +403,7 @@ def _from_pattern(pattern: str, on_unknown: Callable[[Path], None]) -> list[Sour
     if not found:
         raise InputError(f"{pattern}: no picture matches this pattern")
     root = _plain_start(pattern)
-    return [Source(path=path, root=root) for path in found]
+    return [source_of(path, root) for path in found]
 
 
 def _plain_start(pattern: str) -> Path:

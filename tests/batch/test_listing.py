@@ -46,6 +46,7 @@ def test_no_two_names_have_one_output(names):
         ({"a.png", "a.PNG"}, {"a_png", "a_PNG"}),
         ({"a.jpg", "a_jpg.png"}, {"a", "a_jpg"}),
         ({"a.jpg", "a.png", "a_jpg.png"}, {"a_jpg", "a_png", "a_jpg_png"}),
+        ({"a.dat", "a_dat.png"}, {"a_dat", "a_dat_png"}),
     ],
 )
 def test_names_stay_short_where_they_can(names, outputs):

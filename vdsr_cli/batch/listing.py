@@ -17,7 +17,14 @@ from typing import Final
 from vdsr_cli.errors import InputError
 from vdsr_cli.formats import is_picture_file
 from vdsr_cli.outputs import input_error
-from vdsr_cli.paths import INPUT_SUFFIXES, Naming, Source, is_picture_name, output_path
+from vdsr_cli.paths import (
+    INPUT_SUFFIXES,
+    Naming,
+    Source,
+    is_picture_name,
+    output_path,
+    source_of,
+)
 
 _BLOCK: Final = 10_000
 """Names that are sorted together: small folders come out in order, large ones at once."""
@@ -88,10 +95,32 @@ def takes_extension(name: str, has: Callable[[str], bool]) -> bool:
     return twin is not None and has(twin) and takes_extension(twin, has)
 
 
+def planned_output(source: Source, naming: Naming, has: Callable[[str], bool]) -> Path | None:
+    """The output of a picture of a folder: with its extension in the name where it needs that.
+
+    Where outputs keep their inputs' extensions, names differ as those do; an output of another
+    format has its input's extension in its name, and so has one that would be called like that.
+
+    Args:
+        source: the picture.
+        naming: how outputs are called.
+        has: as :func:`takes_extension` takes it.
+    """
+    name, suffix = source.path.name, source.path.suffix
+    if naming.keeps != "all":
+        is_long = takes_extension(name, has)
+    elif source.own_suffix == suffix:
+        twin = _unlengthened(source.path.stem)
+        is_long = twin is not None and has(twin)
+    else:
+        is_long = True
+    return output_path(source, naming, depth=int(is_long))
+
+
 def _unlengthened(stem: str) -> str | None:
     """``a.jpg`` for ``a_jpg``: the name whose lengthened output would be that of this stem."""
     base, _, extension = stem.rpartition("_")
-    return f"{base}.{extension}" if base and f".{extension.lower()}" in INPUT_SUFFIXES else None
+    return f"{base}.{extension}" if base and extension else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -136,8 +165,8 @@ class FolderListing:
             if self._is_own_output(entry.name, has):
                 self.own_outputs += 1
                 continue
-            source = Source(path=Path(entry.path), root=self.folder)
-            output = output_path(source, self.naming, depth=int(takes_extension(entry.name, has)))
+            source = source_of(Path(entry.path), self.folder)
+            output = planned_output(source, self.naming, has)
             self._refuse_replacing(output)
             yield work_on(source, output, self.address)
         for error in unread:
@@ -193,7 +222,7 @@ class FolderListing:
 
     def _is_own_output(self, name: str, has: Callable[[str], bool]) -> bool:
         stem = PurePath(name).stem
-        base = stem.removesuffix(f"_{self.naming.tag}")
+        base = stem.removesuffix(self.naming.mark)
         if base == stem:
             return False
         twin = _unlengthened(base)

@@ -13,6 +13,7 @@ from vdsr_cli.batch.listing import Work, absolute, is_url
 from vdsr_cli.batch.manifest import Manifest, Record
 from vdsr_cli.errors import OutputExistsError, VdsrError
 from vdsr_cli.files import exists_error
+from vdsr_cli.formats import unnoticed
 from vdsr_cli.outputs import Existing, is_taken
 from vdsr_cli.services.upscale import (
     UpscaleRequest,
@@ -117,7 +118,7 @@ def as_asked(outcome: Outcome, work: Work) -> Outcome:
 
 def file_sha256(path: str) -> str:
     """SHA-256 of a file's bytes, in hexadecimal. Raises OSError."""
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=unnoticed) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

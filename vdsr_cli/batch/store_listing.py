@@ -7,10 +7,10 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vdsr_cli.batch.listing import Work, joined, takes_extension, work_on
+from vdsr_cli.batch.listing import Work, joined, planned_output, work_on
 from vdsr_cli.batch.storage import S3, exists, failing_as, open_store, protocol_of
 from vdsr_cli.errors import InputError, UsageError
-from vdsr_cli.paths import Naming, Source, is_picture_name, output_path
+from vdsr_cli.paths import OUTPUT_SUFFIXES, Naming, Source, is_picture_name
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,8 +70,10 @@ class StoreListing:
                 return full in siblings
             return exists(joined(self.folder, full))
 
-        source = Source(path=_as_path(name), root=Path())
-        output = output_path(source, self.naming, depth=int(takes_extension(base, has)))
+        path = _as_path(name)
+        own = path.suffix if path.suffix.lower() in OUTPUT_SUFFIXES else None
+        source = Source(path=path, root=Path(), own_suffix=own)
+        output = planned_output(source, self.naming, has)
         return replace(work_on(source, output, self.address), input=joined(self.folder, name))
 
     def _names(self) -> Iterator[str]:

@@ -13,6 +13,7 @@ from vdsr_cli.cli.options import (
     DeviceOption,
     Dtype,
     DtypeOption,
+    Format,
     FormatOption,
     OverwriteOption,
     Pixels,
@@ -91,6 +92,8 @@ def generate(
         vdsr generate -n 4 --size 384x256 -o grid.png
         vdsr generate -n 1000 -o samples/
     """
+    if format is Format.same:
+        raise UsageError("--format same needs an input to be the same as")
     naming = plan_naming(out, tag=f"n{count}", format=format.value if format else None)
     if naming.is_stdout and as_json:
         raise UsageError("--json and a picture cannot share standard output", hint="give -o a file")

@@ -45,8 +45,10 @@ class Format(StrEnum):
     tiff = "tiff"
     avif = "avif"
     bmp = "bmp"
+    gif = "gif"
     heif = "heif"
     jxl = "jxl"
+    same = "same"
 
 
 class Dtype(StrEnum):
@@ -140,7 +142,12 @@ DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the convolutions.
 PixelsOption = Annotated[Pixels, typer.Option(help="The likelihood's mean, or a draw from it.")]
 FormatOption = Annotated[
     Format | None,
-    typer.Option("--format", "-f", help="Output format.", show_default="-o's, or png"),
+    typer.Option(
+        "--format",
+        "-f",
+        help="Output format; same is the input's.",
+        show_default="-o's, or png; of animations and documents their own",
+    ),
 ]
 QualityOption = Annotated[
     int,

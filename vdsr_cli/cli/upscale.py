@@ -151,6 +151,10 @@ def upscale(
     ] = False,
     overwrite: OverwriteOption = None,
     strip_metadata: StripOption = False,
+    keep_times: Annotated[
+        bool,
+        typer.Option("--keep-times", help="Outputs get the file times of their inputs."),
+    ] = False,
     truncated: TruncatedOption = Truncated.refuse,
     max_pixels: MaxPixelsOption = MAX_PIXELS,
     as_json: Annotated[
@@ -194,6 +198,8 @@ def upscale(
         _refuse_streams(works, as_json=as_json, elsewhere=is_elsewhere)
     elif manifest is None and store is None and naming.folder is not None:
         manifest = naming.folder / MANIFEST_NAME
+    if keep_times and (store is not None or any(map(is_url, inputs))):
+        raise UsageError("--keep-times is for files: stores set times themselves")
     if retry_failed and manifest is None:
         raise UsageError("--retry-failed needs a manifest", hint="give --manifest FILE")
     check_scale(scale)
@@ -228,11 +234,12 @@ def upscale(
         ),
         consistency=consistency,
         existing=existing_of(overwrite),
-        format=_stream_format(naming),
+        format=format.value if format else None,
         quality=quality,
         reading=ReadOptions(
             max_pixels=max_pixels, truncated=truncated, strip_metadata=strip_metadata
         ),
+        keeps_times=keep_times,
     )
     job = Job(
         model=model,
@@ -387,10 +394,6 @@ def _local_engine(
         on_start=lambda work, tiles: bars.start(PurePath(work.input).name, tiles),
         on_tiles=bars.advance,
     )
-
-
-def _stream_format(naming: Naming) -> str:
-    return naming.suffix.removeprefix(".")
 
 
 def _show_plan(work: Work, *, as_json: bool) -> None:

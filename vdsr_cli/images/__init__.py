@@ -31,6 +31,8 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
     segments.py   what PNG and TIFF have in common: segments that are encoded by themselves
     png.py        PNG, faster than Pillow's and with 16 bits a colour
     tiff.py       TIFF, with 16 bits a colour, which Pillow's lacks
+    gif.py        GIF, in one palette, dithered in place
+    frames.py     what files of several pictures have in common
     extras.py     what the formats of other packages have in common
     heif.py       HEIC and HEIF, by the extra heif
     jpeg_xl.py    JPEG XL, by the extra jxl

@@ -15,6 +15,7 @@ from vdsr_cli.errors import OutputError, UsageError
 from vdsr_cli.images import xmp as packets
 from vdsr_cli.images.atomic import atomic_write, writing_to
 from vdsr_cli.images.extras import has_extra, install_hint
+from vdsr_cli.images.gif import write_gif
 from vdsr_cli.images.heif import write_heif
 from vdsr_cli.images.jpeg_xl import write_jxl
 from vdsr_cli.images.metadata import profile_space, sized_exif, without_orientation
@@ -46,6 +47,7 @@ class _Format:
     bits: int = 8
     has_profile: bool = True
     has_metadata: bool = True
+    has_exif: bool = True
     has_iptc: bool = False
     has_comment: bool = False
     has_chunks: bool = False
@@ -83,6 +85,14 @@ _FORMATS: Final = {
     "bmp": _Format(
         name="BMP", channels=(1, 3), longest_px=2**31 - 1, has_profile=False, has_metadata=False
     ),
+    "gif": _Format(
+        name="GIF",
+        channels=(3, 4),
+        longest_px=65_535,
+        has_profile=False,
+        has_exif=False,
+        has_comment=True,
+    ),
     "heif": _Format(name="HEIF", channels=(1, 3, 4), longest_px=16_384, bits=10, extra="heif"),
     "jxl": _Format(
         name="JPEG XL", channels=(1, 2, 3, 4), longest_px=2**30, has_profile=False, extra="jxl"
@@ -92,6 +102,7 @@ _FORMATS: Final = {
 _WRITERS: Final[dict[str, Callable[[BinaryIO, NDArray[Any], Metadata, int], None]]] = {
     "HEIF": write_heif,
     "JPEG XL": write_jxl,
+    "GIF": write_gif,
 }
 _CODERS: Final[dict[str, Callable[..., SegmentCoder]]] = {"png": PngCoder, "tiff": TiffCoder}
 
@@ -147,7 +158,7 @@ def encode_levels(
         stream: open for writing.
         levels: (H, W, c) uint8 or uint16, not premultiplied; c = 1 grey, 2 with alpha, 3 RGB,
             4 with alpha.
-        format: png, jpg, webp, tiff, avif, bmp, heif or jxl.
+        format: png, jpg, webp, tiff, avif, bmp, gif, heif or jxl.
         like: the metadata to write; None for none.
         quality: 1 to 100, for JPEG, WebP and JPEG XL (of which 100 is lossless), AVIF and HEIF.
         name: what errors call the output.
@@ -232,6 +243,8 @@ def _fitted(levels: NDArray[Any], spec: _Format, notes: list[str]) -> NDArray[An
     if levels.dtype == np.uint16 and spec.bits < 16:
         notes.append(f"{spec.name} holds {spec.bits} bits a sample: the 16 bits were rounded")
         levels = to_8_bits(levels) if spec.bits == 8 else levels
+    if spec.name == "GIF":
+        notes.append("GIF holds 255 colours: --format webp or png keeps all")
     channels = levels.shape[2]
     if channels not in spec.channels and channels in (2, 4) and 4 not in spec.channels:
         notes.append(f"{spec.name} holds no transparency: the picture was laid on white")
@@ -295,6 +308,8 @@ def _with_room(like: Metadata, spec: _Format, notes: list[str]) -> Metadata:
         notes.append(f"{spec.name} holds no PNG text: {names} was left out")
     if like.comment is not None and not spec.has_comment:
         notes.append(f"{spec.name} holds no comment: it was left out")
+    if like.exif is not None and not spec.has_exif:
+        notes.append(f"{spec.name} holds no EXIF: it was left out")
     if like.photoshop is not None and not spec.has_iptc:
         notes.append(f"{spec.name} holds no IPTC: it was left out")
     if like.cicp is not None and not like.cicp[3] and not spec.has_chunks:
@@ -303,6 +318,7 @@ def _with_room(like: Metadata, spec: _Format, notes: list[str]) -> Metadata:
         like,
         png_chunks=like.png_chunks if spec.has_chunks else (),
         comment=like.comment if spec.has_comment else None,
+        exif=like.exif if spec.has_exif else None,
         photoshop=like.photoshop if spec.has_iptc else None,
         cicp=like.cicp if spec.has_chunks else None,
     )

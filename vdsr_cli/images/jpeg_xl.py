@@ -65,7 +65,9 @@ def read_jxl(stream: BinaryIO, max_pixels: int) -> Decoded:
     if samples.full == 255 and header.bits > 8:
         notes.append("JPEG XL colours of more than 8 bits were read at 8 bits")
     blocks = {box.box_type: bytes(box.data) for box in boxes}
-    image = bare_image("JXL", exif=_exif(blocks), xmp=blocks.get(b"xml "), icc_profile=icc or None)
+    image = bare_image(
+        "JPEG XL", exif=_exif(blocks), xmp=blocks.get(b"xml "), icc_profile=icc or None
+    )
     return Decoded(image=image, samples=samples, is_upright=True, notes=tuple(notes))
 
 

@@ -19,19 +19,20 @@ from vdsr_cli.background import in_background
 from vdsr_cli.config import TargetSize, Temperature, check_scale, check_temperature
 from vdsr_cli.errors import DeviceError, InputError, OutputExistsError, UnexpectedError, VdsrError
 from vdsr_cli.files import is_special
+from vdsr_cli.formats import written_format
 from vdsr_cli.images import (
     Canvas,
-    Frame,
     Picture,
     ReadOptions,
     is_segmented,
     open_picture_file,
     refuse_impossible,
+    writing_to,
 )
 from vdsr_cli.loading import LoadedModel, ModelSource
 from vdsr_cli.models.protocol import refuse_unknown_levels
 from vdsr_cli.outputs import Existing, is_taken, refuse_inputs, refuse_taken
-from vdsr_cli.paths import Source, output_format
+from vdsr_cli.paths import DEFAULT_FORMAT, SAME_FORMAT, Source, output_format
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.sampling.fingerprint import fingerprint
@@ -53,9 +54,11 @@ class UpscaleRequest:
         consistency: whether the result is projected to degrade to the input; None for where the
             model was trained on that degradation.
         existing: what becomes of outputs that are there.
-        format: of outputs that go to a stream.
+        format: of outputs that go to a stream; None for PNG, or of what holds several pictures its
+            own; ``SAME_FORMAT`` for the input's.
         quality: of lossy formats, 1 to 100.
         reading: how inputs are read.
+        keeps_times: whether outputs have the access and modification times of their inputs.
     """
 
     scale: float = 4.0
@@ -64,9 +67,10 @@ class UpscaleRequest:
     settings: SamplingSettings = field(default_factory=SamplingSettings)
     consistency: bool | None = None
     existing: Existing = Existing.refuse
-    format: str = "png"
+    format: str | None = None
     quality: int = 95
     reading: ReadOptions = field(default_factory=ReadOptions)
+    keeps_times: bool = False
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
@@ -190,20 +194,27 @@ def upscale_file(
             if not source.is_stdin:
                 refuse_inputs([output], [source.path])
             refuse_taken([output], request.existing)
+        times = _times_of(source) if request.keeps_times else None
         picture = request.reading.read(stdin if source.is_stdin else source.path)
         _refuse_size(picture, request, named.input)
         picture = _of_depth(picture, request.depth)
         choice = models.choose(picture)
         loaded = choice.loaded
         plan = plan_picture(picture, loaded, request, runtime)
-        _refuse_format(plan.output, output, request)
+        format, told = _format_of(picture, output, request)
+        size = (plan.output.height, plan.output.width)
+        refuse_impossible(format, *size, name=str(output or "standard output"))
         on_start(plan.tiles)
         target = stdout if output is None else output
         notes = (
             picture.notes
             + plan.notes
-            + _upscale_into(target, picture, loaded, plan, request, runtime, on_tiles)
+            + told
+            + _upscale_into(target, format, picture, loaded, plan, request, runtime, on_tiles)
         )
+        if times is not None and output is not None and not is_special(output):
+            with writing_to(str(output)):
+                os.utime(output, ns=times)
     except OutputExistsError as error:
         is_skipped = request.existing is Existing.skip
         return replace(named, status="skipped") if is_skipped else failed_result(named, error)
@@ -230,11 +241,30 @@ def upscale_file(
     )
 
 
-def _refuse_format(frame: Frame, output: Path | None, request: UpscaleRequest) -> None:
-    """Refuses an output that its format cannot hold before any work is done on it."""
-    format = request.format if output is None else output_format(output)
-    name = str(output or "standard output")
-    refuse_impossible(format, frame.height, frame.width, name=name)
+def _format_of(
+    picture: Picture, output: Path | None, request: UpscaleRequest
+) -> tuple[str, tuple[str, ...]]:
+    """The format of an output, and a note where it is not the input's though it is to be."""
+    own = written_format(picture.metadata.source_format)
+    if request.format != SAME_FORMAT:
+        format = request.format or DEFAULT_FORMAT
+        return format if output is None else output_format(output), ()
+    format = own or DEFAULT_FORMAT if output is None else output_format(output)
+    if format == own:
+        return format, ()
+    name = (picture.metadata.source_format or "this").upper()
+    return format, (f"{name} is not written: the output is {format.upper()}",)
+
+
+def _times_of(source: Source) -> tuple[int, int] | None:
+    """Access and modification time of a file in nanoseconds; None of standard input."""
+    if source.is_stdin:
+        return None
+    try:
+        found = source.path.stat()
+    except OSError:  # reading it will tell
+        return None
+    return found.st_atime_ns, found.st_mtime_ns
 
 
 def failed_result(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
@@ -252,6 +282,7 @@ def failed_result(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
 
 def _upscale_into(
     output: Path | BinaryIO,
+    format: str,
     picture: Picture,
     loaded: LoadedModel,
     plan: UpscalePlan,
@@ -259,19 +290,20 @@ def _upscale_into(
     runtime: Runtime,
     on_tiles: Callable[[int], None],
 ) -> tuple[str, ...]:
-    """Upscales a picture into a file or a stream; returns notes for the user."""
-    if not isinstance(output, Path) or not _is_streamed(output):
+    """Upscales a picture into a file, which pipes and devices get at once, or a stream; returns
+    notes for the user."""
+    if not isinstance(output, Path) or not is_segmented(format) or is_special(output):
         [canvas] = draw_canvases(picture, plan, runtime, on_tiles=on_tiles)
         if isinstance(output, Path):
             return canvas.save(
                 output, quality=request.quality, replace=request.existing.is_replaced
             )
-        return canvas.save_to(output, request.format, quality=request.quality)
+        return canvas.save_to(output, format, quality=request.quality)
     with (
         open_picture_file(
             output,
             plan.output,
-            format=output_format(output),
+            format=format,
             identity=partial(_identify, picture, loaded, plan, runtime),
             replace=request.existing.is_replaced,
             threads=_encoders_beside(runtime),
@@ -287,11 +319,6 @@ def _encoders_beside(runtime: Runtime) -> int:
     """How many threads encode the output: one where the convolutions use the cores, else enough
     not to be waited for."""
     return 1 if runtime.device.type == "cpu" else min(_MOST_ENCODERS, os.cpu_count() or 1)
-
-
-def _is_streamed(output: Path) -> bool:
-    """Whether a file can be written row by row; pipes and devices get theirs at once."""
-    return is_segmented(output_format(output)) and not is_special(output)
 
 
 def _identify(picture: Picture, loaded: LoadedModel, plan: UpscalePlan, runtime: Runtime) -> str:
