@@ -15,7 +15,7 @@ from vdsr_cli.images import Picture
 from vdsr_cli.models.cnn_vae import CNNVAE
 from vdsr_cli.models.protocol import Prior, Sampler
 from vdsr_cli.models.registry import ARCHITECTURES, build_empty
-from vdsr_cli.models.srvae import SRVAE
+from vdsr_cli.models.srvae import SRVAE, Autoencoder
 from vdsr_cli.models.upstream import ENCODER, check_state
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.runtime import Runtime
@@ -42,6 +42,10 @@ _REFUSALS: dict[type, tuple[str, str]] = {
         "vdvae-x4-prior and the openai/ models are, and runs of vdsr train vdvae",
     ),
     SRVAE: ("not an srVAE", "vdsr train srvae makes one"),
+    Autoencoder: (
+        "not an srVAE, nor the VAE that it is compared with",
+        "vdsr train srvae makes both",
+    ),
     CNNVAE: ("not a CNN-VAE", "cnn-vae-x2 is one, and what vdsr train cnn-vae makes"),
 }
 """Why a model is not what was expected, and which ones are."""

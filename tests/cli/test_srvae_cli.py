@@ -8,8 +8,27 @@ import pytest
 import torch
 from PIL import Image
 
+from vdsr_cli.consistency import degrade_8bit
+from vdsr_cli.loading import load
+from vdsr_cli.metrics import frechet_distance
+from vdsr_cli.metrics.learned import Learned
 from vdsr_cli.models.srvae import SRVAE
-from vdsr_cli.models.srvae_config import SRVAE_PRESETS, DenseSpec, SRVAEConfig
+from vdsr_cli.models.srvae_config import (
+    FLOW_VAE_PRESETS,
+    SRVAE_PRESETS,
+    DenseSpec,
+    FlowVAEConfig,
+    SRVAEConfig,
+)
+from vdsr_cli.runtime import choose_runtime
+from vdsr_cli.services.srvae import (
+    AT_THE_MEAN,
+    Crops,
+    Drawer,
+    Drawing,
+    draw_interpolation,
+    take_crops,
+)
 from vdsr_cli.weights import find_record, read_header
 
 STREET = Path(__file__).parents[1] / "data" / "street.png"
@@ -98,6 +117,94 @@ def test_from_pictures_to_sheets_and_scores(pictures, small_preset, tmp_path, vd
     assert ended.code == 0, ended.err
     with Image.open(tmp_path / "b.png") as large:
         assert large.size == (20, 12)
+
+
+def test_the_baseline_from_pictures_to_sheets_and_scores(pictures, tmp_path, vdsr, monkeypatch):
+    """Half of the paper's table 1: trained, scored, reconstructed, interpolated, generated."""
+    small = FlowVAEConfig(latent_channels=2, components=2, flow=THIN, q_z=TWICE, p_x=TWICE)
+    monkeypatch.setitem(FLOW_VAE_PRESETS, "vae", small)
+    run, out = tmp_path / "run", tmp_path / "mine.safetensors"
+    words = ["train", "srvae", pictures, "--out", run, "--preset", "vae", "--batch", 4]
+    words += ["--device", "cpu", "--dtype", "float32", "--val", pictures, "--val-every", 2]
+    ended = vdsr(*words, "--steps", 2)
+    assert ended.code == 0, ended.err
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert "val_bits" in rows[-1] and (run / "samples" / "0000002.png").exists()
+    assert vdsr("train", "export", run, "-o", out).code == 0
+    assert read_header(out).architecture == "flow-vae"
+
+    score = ["srvae", "score", pictures, "-m", out, "-n", 4]
+    figures = json.loads(vdsr(*score, "--weights", 3, "--json").out)
+    assert set(figures["psnr"]) == {"bicubic", "reconstruction"}
+    assert set(figures["nats"]) == {"nll_x", "kl_z"}
+    nats = sum(figures["nats"].values())
+    assert figures["elbo_bits"] == pytest.approx(nats / (3072 * np.log(2)))
+    assert "reconstruction" in vdsr(*score).out.decode()
+    for name in ("reconstruct", "interpolate"):
+        sheet = tmp_path / f"{name}.png"
+        ended = vdsr("srvae", name, pictures, "-m", out, "-o", sheet, "-n", 1)
+        assert ended.code == 0 and sheet.exists(), ended.err
+    ended = vdsr("srvae", "super-resolve", pictures, "-m", out, "-o", tmp_path / "x.png")
+    assert ended.code == 2 and "not an srVAE" in ended.err
+    ended = vdsr("generate", "-m", out, "-n", 4, "-o", tmp_path / "grid.png")
+    assert ended.code == 0, ended.err
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.size == (66, 66)
+    ended = vdsr("bench", pictures, "-m", out, "--weights", 2, "--json")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["rows"][0]["bits_iw"] > 0
+
+
+@pytest.fixture
+def bundled():
+    return load("srvae-x2", choose_runtime("cpu", "float32"), expects=SRVAE).model
+
+
+@torch.inference_mode()
+def test_interpolation_goes_from_one_code_to_the_other(pictures, bundled):
+    crops = take_crops([pictures], count=2, size_px=32, seed=0)
+    first, second = (Crops(hr=crops.hr[i : i + 1], lr=crops.lr[i : i + 1]) for i in (0, 1))
+    drawer = Drawer(bundled, AT_THE_MEAN)
+    there = drawer.interpolate(first, second, 3)
+    back = drawer.interpolate(second, first, 3)
+    assert all(torch.equal(a, b) for a, b in zip(there, reversed(back), strict=True))
+    assert not torch.equal(there[0], there[2])
+    assert draw_interpolation(bundled, crops, steps=3).shape[1] > 5 * 128
+
+
+def test_pictures_of_the_models_size_are_taken_whole_and_once(tmp_path, save_picture):
+    """A folder such as CIFAR-10's: no picture is mirrored or repeated."""
+    for index in range(5):
+        save_picture(tmp_path / f"{index}.png", 32, 32, seed=index)
+    whole = {np.asarray(Image.open(tmp_path / f"{i}.png")).tobytes() for i in range(5)}
+    for count, wanted in ((None, 5), (3, 3), (9, 5)):
+        crops = take_crops([tmp_path], count=count, size_px=32, seed=1)
+        found = {hr.permute(1, 2, 0).numpy().tobytes() for hr in crops.hr}
+        assert len(crops.hr) == len(found) == wanted and found <= whole
+        assert torch.equal(crops.lr, degrade_8bit(crops.hr, 2))
+
+
+class MeanColours:
+    """Stands in for Inception: three numbers a picture."""
+
+    def __call__(self, pixels):
+        return pixels.double().mean((1, 2))
+
+
+@torch.inference_mode()
+def test_fid_is_of_pictures_out_of_nothing(pictures, bundled, vdsr, monkeypatch):
+    monkeypatch.setattr(
+        "vdsr_cli.services.srvae.load_learned",
+        lambda wanted, folder: Learned(inception=MeanColours()),
+    )
+    words = ["srvae", "score", pictures, "--fid"]
+    figures = json.loads(vdsr(*words, "-n", 50, "--json").out)
+    crops = take_crops([pictures], count=50, size_px=32, seed=0)
+    drawn = Drawer(bundled, Drawing(temperature=1.0)).pictures(50)
+    features = [torch.stack([MeanColours()(p) for p in those]) for those in (drawn, crops.hr)]
+    assert figures["fid"] == pytest.approx(frechet_distance(*features))
+    ended = vdsr(*words, "-n", 49)
+    assert ended.code == 2 and "50 pictures, there are 49" in ended.err
 
 
 def test_the_bundled_model_beats_bicubic(vdsr):

@@ -216,5 +216,5 @@ def test_what_does_not_go_together(prior, tiny_model):
         model_on_prior("cvdvae", tiny_model)
     with pytest.raises(ValueError, match=r"1\.\.5"):
         replace(CompactCVDVAEConfig.of_prior(CONFIG), conditioned_blocks=6)
-    with pytest.raises(ValueError, match="phase"):
+    with pytest.raises(UsageError, match="phase"):
         objective_of(prior)(prior, *crops(), None, 0.0)

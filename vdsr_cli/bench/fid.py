@@ -1,16 +1,11 @@
 """FID of the rows of a dataset: each method's pictures, as one set, against the HR pictures."""
 
-from typing import Final
-
 import torch
 from torch import Tensor
 
 from vdsr_cli.bench.data import Scene
 from vdsr_cli.config import Temperature
-from vdsr_cli.metrics import InceptionFeatures, frechet_distance
-
-FEWEST_PICTURES: Final = 50
-"""Of fewer pictures the covariances say nothing."""
+from vdsr_cli.metrics import FEWEST_PICTURES, InceptionFeatures, frechet_distance
 
 RowKey = tuple[str, Temperature | None, int | None]
 """Method, temperature and seed."""

@@ -22,7 +22,7 @@ from vdsr_cli.bench.data import (
     discover,
     load_scenes,
 )
-from vdsr_cli.bench.fid import FEWEST_PICTURES, SetFeatures
+from vdsr_cli.bench.fid import SetFeatures
 from vdsr_cli.bench.methods import Bicubic, FolderMethod, Method, ModelMethod, row_names
 from vdsr_cli.bench.report import (
     PictureScore,
@@ -37,6 +37,7 @@ from vdsr_cli.errors import InputError, OutputError, UsageError, VdsrError
 from vdsr_cli.figures.contact_sheet import strip_of
 from vdsr_cli.images import save_levels
 from vdsr_cli.loading import LoadedModel
+from vdsr_cli.metrics import FEWEST_PICTURES
 from vdsr_cli.metrics.learned import LEARNED, Learned, LearnedMetric, load_learned
 from vdsr_cli.models.protocol import refuse_unknown_levels
 from vdsr_cli.outputs import Existing, check_outputs

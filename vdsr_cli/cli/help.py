@@ -22,7 +22,7 @@ GROUPS: Final[Mapping[str, str]] = {
     "Loss": "elbo_from rate_warmup mean_weight",
     "Optimiser": """learning_rate warmup cooldown grad_clip skip_above give_up_after weight_decay
         beta2 ema_decay""",
-    "Scores": """protocol metrics metric_weights elbo weights against published worst verify val
+    "Scores": """protocol metrics metric_weights fid elbo weights against published worst verify val
         val_every val_limit""",
     "Output": """out format quality suffix columns overwrite save_latents report csv plot crops
         as_json markdown quiet debug""",

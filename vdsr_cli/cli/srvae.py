@@ -1,9 +1,9 @@
-"""``vdsr srvae``: four operations on small crops of photographs (Gatopoulos 2020), and scores."""
+"""``vdsr srvae``: the operations on small crops of photographs (Gatopoulos 2020), and scores."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,11 +17,11 @@ from vdsr_cli.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from vdsr_cli.models.srvae import SRVAE
+    from vdsr_cli.models.srvae import SRVAE, Autoencoder
 
 app = App(
     name="srvae",
-    help="srVAE, x2: generate, super-resolve and reconstruct small crops; scores. "
+    help="srVAE, x2: generate, super-resolve, reconstruct and interpolate small crops; scores. "
     "Whole pictures: vdsr upscale --model srvae-x2 --scale 2.",
 )
 
@@ -77,6 +77,15 @@ def _load(name: str, device: str) -> "SRVAE":
     return load(name, choose_runtime(device, "float32"), expects=SRVAE).model
 
 
+def _load_either(name: str, device: str) -> "Autoencoder":
+    """An srVAE, or the VAE that it is compared with."""
+    from vdsr_cli.loading import load
+    from vdsr_cli.models.srvae import Autoencoder
+    from vdsr_cli.runtime import choose_runtime
+
+    return load(name, choose_runtime(device, "float32"), expects=Autoencoder).model
+
+
 @app.command()
 def generate(
     out: Output,
@@ -89,6 +98,8 @@ def generate(
     overwrite: ReplaceOption = False,
 ) -> None:
     """Draw pictures out of nothing: u, lr given u, z given both, hr given lr and z.
+
+    Those of the VAE with a bijective prior: vdsr generate.
 
     Example:
 
@@ -122,7 +133,7 @@ def _operate(
 
     check_figure(out, overwrite=overwrite, inputs=pictures)
     name, _ = OPERATIONS[str(context.info_name)]
-    network = _load(model, device)
+    network = (_load_either if name == "reconstruction" else _load)(model, device)
     crops = take_crops(pictures, count=count, size_px=network.config.hr_size, seed=seed)
     drawing = Drawing(temperature=temperature, seed=seed, is_sampled=sample_pixels)
     sheet = draw_operation(network, crops, name, drawing, samples=samples)
@@ -132,6 +143,33 @@ def _operate(
 
 for _command, (_, _help) in OPERATIONS.items():
     app.command(_command, help=_help)(_operate)
+
+
+@app.command()
+def interpolate(
+    pictures: Pictures,
+    out: Output,
+    model: LearnedModelOption = DEFAULT_MODEL,
+    count: Annotated[int, typer.Option("-n", min=1, max=64, help="How many pairs of crops.")] = 3,
+    steps: Annotated[int, typer.Option(min=2, max=32, help="Pictures from one to the other.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the crops.")] = 0,
+    device: DeviceOption = "auto",
+    overwrite: ReplaceOption = False,
+) -> None:
+    """Interpolate between crops: even steps between the means of their codes.
+
+    Example:
+
+        vdsr srvae interpolate photos/ -n 3 -o interpolated.png
+    """
+    from vdsr_cli.images import save_levels
+    from vdsr_cli.services.srvae import draw_interpolation, take_crops
+
+    check_figure(out, overwrite=overwrite, inputs=pictures)
+    network = _load_either(model, device)
+    crops = take_crops(pictures, count=2 * count, size_px=network.config.hr_size, seed=seed)
+    save_levels(out, draw_interpolation(network, crops, steps=steps), replace=overwrite)
+    print_line(out)
 
 
 @app.command()
@@ -166,40 +204,76 @@ def figure(
 def score(
     pictures: Pictures,
     model: LearnedModelOption = DEFAULT_MODEL,
-    count: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="How many crops.")] = 512,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            min=1,
+            max=1_000_000,
+            help="How many crops; pictures of a crop's size, as CIFAR-10's, are taken whole.",
+            show_default="512, or all whole pictures",
+        ),
+    ] = None,
     weights: Annotated[
         int, typer.Option(min=0, help="Importance weights a crop; 0 for the ELBO alone.")
     ] = 0,
+    fid: Annotated[
+        bool,
+        typer.Option(
+            "--fid",
+            help="FID of as many pictures out of nothing, at temperature 1; Inception's weights, "
+            "91 MiB, are downloaded on first use.",
+        ),
+    ] = False,
+    metric_weights: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="VDSR_METRIC_WEIGHTS", help="Folder with Inception's weights, as bench has it."
+        ),
+    ] = None,
     temperature: Temperature = 0.8,
     seed: Seed = 0,
     device: DeviceOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Score a model on random crops: PSNR against bicubic, likelihood in bits per dimension.
+    """Score an srVAE, or the VAE it is compared with: PSNR against bicubic, the likelihood in bits
+    per dimension and its parts in nats, FID.
 
-    Example:
+    Examples:
 
         vdsr srvae score photos/ --weights 64
+        vdsr srvae score cifar10/test --model runs/srvae --weights 500 --fid
     """
-    from vdsr_cli.services.srvae import Drawing, score_srvae, take_crops
+    from vdsr_cli.services.srvae import Drawing, load_inception, score_srvae, take_crops
 
-    network = _load(model, device)
+    network = _load_either(model, device)
     size = network.config.hr_size
     crops = take_crops(pictures, count=count, size_px=size, seed=seed)
     drawing = Drawing(temperature=temperature, seed=seed)
-    figures = score_srvae(network, crops, drawing, weights=weights)
+    inception = load_inception(len(crops.hr), metric_weights) if fid else None
+    figures = score_srvae(network, crops, drawing, weights=weights, inception=inception)
     if as_json:
         typer.echo(json.dumps({"model": model, "temperature": temperature, **figures}, indent=2))
         return
+    _print_scores(model, figures, size, temperature, weights)
+
+
+def _print_scores(
+    model: str, figures: Mapping[str, Any], size: int, temperature: float, weights: int
+) -> None:
     psnr, nats = figures["psnr"], figures["nats"]
     typer.echo(f"{model}, {figures['crops']} crops of {size}x{size}, PSNR-Y in dB")
     typer.echo(f"bicubic                     {psnr['bicubic']:.2f}")
-    typer.echo(f"super-resolution, mean      {psnr['super_resolution']:.2f}")
-    typer.echo(f"super-resolution, at {temperature:<6g} {psnr['sample']:.2f}")
+    if "sample" in psnr:
+        typer.echo(f"super-resolution, mean      {psnr['super_resolution']:.2f}")
+        typer.echo(f"super-resolution, at {temperature:<6g} {psnr['sample']:.2f}")
     typer.echo(f"reconstruction, mean        {psnr['reconstruction']:.2f}")
-    typer.echo(f"the mean beats bicubic on   {figures['better_than_bicubic']:.1%}")
+    if "better_than_bicubic" in figures:
+        typer.echo(f"the mean beats bicubic on   {figures['better_than_bicubic']:.1%}")
     parts = ", ".join(f"{name} {value:.0f}" for name, value in nats.items())
     typer.echo(f"nats a crop                 {parts}")
     typer.echo(f"ELBO, bits/dim              {figures['elbo_bits']:.3f}")
     if weights:
         typer.echo(f"{weights} importance weights      {figures['iw_bits']:.3f}")
+    if "fid" in figures:
+        typer.echo(f"FID                         {figures['fid']:.2f}")

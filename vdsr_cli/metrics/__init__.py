@@ -19,7 +19,7 @@ from vdsr_cli.metrics.diversity import (
     ntire_diversity,
     pairwise_rms,
 )
-from vdsr_cli.metrics.fid import frechet_distance
+from vdsr_cli.metrics.fid import FEWEST_PICTURES, frechet_distance
 from vdsr_cli.metrics.fidelity import (
     lr_psnr,
     luma,
@@ -36,6 +36,7 @@ from vdsr_cli.metrics.naturalness import Brisque, Niqe
 
 __all__ = [
     "DISTS",
+    "FEWEST_PICTURES",
     "LPIPS",
     "Brisque",
     "InceptionFeatures",

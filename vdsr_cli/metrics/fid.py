@@ -5,8 +5,13 @@
 of the means and covariances of the 2048 features of :mod:`vdsr_cli.metrics.inception`.
 """
 
+from typing import Final
+
 import torch
 from torch import Tensor
+
+FEWEST_PICTURES: Final = 50
+"""Of fewer pictures the covariances say nothing."""
 
 
 def frechet_distance(one: Tensor, other: Tensor) -> float:

@@ -137,7 +137,8 @@ class Coupling(nn.Module):
         return x * torch.exp(-scale) - shift
 
     def _scale_and_shift(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        raw, shift = self.st_net(kept).float().chunk(2, dim=1)
+        seen = kept.to(self.rescale.weight_g.dtype)  # the flow itself is float32
+        raw, shift = self.st_net(seen).float().chunk(2, dim=1)
         scale: Tensor = self.rescale(torch.tanh(raw))
         return scale, shift
 

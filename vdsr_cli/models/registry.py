@@ -23,9 +23,15 @@ from vdsr_cli.models.compact_prior import (
     compact_config_from,
 )
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
+from vdsr_cli.models.flow_vae import FlowVAE
 from vdsr_cli.models.presets import PRESETS, PRIOR_PRESETS
 from vdsr_cli.models.srvae import SRVAE
-from vdsr_cli.models.srvae_config import SRVAE_PRESETS, SRVAEConfig
+from vdsr_cli.models.srvae_config import (
+    FLOW_VAE_PRESETS,
+    SRVAE_PRESETS,
+    FlowVAEConfig,
+    SRVAEConfig,
+)
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.models.vdvae_config import VDVAEConfig
 from vdsr_cli.models.vdvae_sr import VDVAESR, VDVAESRConfig
@@ -104,6 +110,14 @@ _ROWS = (
         config=SRVAEConfig.from_dict,
         objective="srvae",
         presets=SRVAE_PRESETS,
+    ),
+    Architecture(
+        name="flow-vae",
+        network=FlowVAE,
+        config=FlowVAEConfig.from_dict,
+        objective="srvae",
+        presets=FLOW_VAE_PRESETS,
+        is_prior=True,
     ),
     Architecture(
         name="cnn-vae",

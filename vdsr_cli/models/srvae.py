@@ -23,7 +23,7 @@ The networks are the published ones, with the published tensor names: the defaul
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,7 @@ from vdsr_cli.models.realnvp import (
     gaussian_log_prob,
 )
 from vdsr_cli.models.sampling import AnySizeSampling
-from vdsr_cli.models.srvae_config import LATENT_CELL, SRVAEConfig
+from vdsr_cli.models.srvae_config import LATENT_CELL, FlowVAEConfig, SRVAEConfig
 from vdsr_cli.models.srvae_layers import dense_decoder, dense_encoder, dense_network
 
 SCALE = 2
@@ -99,7 +99,30 @@ class Bound:
     log_weight: Tensor
 
 
-class _Conditional(nn.Module):
+@runtime_checkable
+class Autoencoder(Protocol):
+    """A VAE of pictures of one small size: srVAE, or the one it is compared with."""
+
+    @property
+    def config(self) -> SRVAEConfig | FlowVAEConfig:
+        """The architecture's numbers."""
+
+    def bound(self, hr: Tensor, lr: Tensor, noise: NoiseSource) -> Bound:
+        """The ELBO's parts; hr and lr in [0, 1], on the 256 grey levels."""
+
+    def reconstruct(
+        self, hr: Tensor, lr: Tensor, noise: NoiseSource | None, temperature: float
+    ) -> Tensor:
+        """hr from its own code -> parameters of its likelihood (B, 10 K, H, W)."""
+
+    def codes(self, hr: Tensor, lr: Tensor) -> tuple[Tensor, ...]:
+        """The posterior's means, between which pictures are interpolated."""
+
+    def decode(self, codes: tuple[Tensor, ...], draw: PixelDraw) -> Tensor:
+        """Codes -> parameters of hr's likelihood (B, 10 K, H, W)."""
+
+
+class Conditional(nn.Module):
     """One network, under the published names."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -153,10 +176,10 @@ class SRVAE(AnySizeSampling, nn.Module):
         channels, moments = config.latent_channels, 2 * config.latent_channels
         outputs = CHANNELS_PER_COMPONENT * config.components
         self.p_u = _prior_of_u(config)
-        self.q_u = _Conditional(dense_encoder(3, moments, config.q_u))
+        self.q_u = Conditional(dense_encoder(3, moments, config.q_u))
         self.p_z = _PriorOfZ(config)
-        self.q_z = _Conditional(dense_encoder(3, moments, config.q_z))
-        self.p_y = _Conditional(dense_decoder(channels, outputs, config.p_y))
+        self.q_z = Conditional(dense_encoder(3, moments, config.q_z))
+        self.p_y = Conditional(dense_decoder(channels, outputs, config.p_y))
         self.p_x = _LikelihoodOfX(config)
 
     def select_trainable(self) -> None:
@@ -270,6 +293,15 @@ class SRVAE(AnySizeSampling, nn.Module):
         """
         u = cast(LatentPrior, self.p_u).sample(temperature * noise(self.u_shape), choice)
         return self._from_u(u, noise, temperature, draw)
+
+    def codes(self, hr: Tensor, lr: Tensor) -> tuple[Tensor, ...]:
+        """The means of q(u | lr) and q(z | hr)."""
+        return self.posterior_u(lr).mean, self.posterior_z(hr).mean
+
+    def decode(self, codes: tuple[Tensor, ...], draw: PixelDraw) -> Tensor:
+        """Codes u and z -> lr ~ p(lr | u) -> parameters of p(hr | lr, z), (B, 10 K, H, W)."""
+        u, z = codes
+        return self.hr_parameters(on_levels((draw(self.lr_parameters(u)) + 1) / 2), z)
 
     def reconstruct_generatively(
         self, lr: Tensor, noise: NoiseSource, temperature: float, draw: PixelDraw

@@ -1,4 +1,4 @@
-"""The configuration of srVAE: the paper's, and the small one that is shipped."""
+"""The configurations of srVAE and of the VAE it is compared with: the papers', and small ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -71,17 +71,57 @@ class SRVAEConfig:
     def __post_init__(self) -> None:
         if self.prior not in PRIORS:
             raise ValueError(f"unknown prior {self.prior!r}, known: {', '.join(PRIORS)}")
-        if min(self.latent_channels, self.components, self.mixture_components) < 1:
-            raise ValueError("channels and components must be at least 1")
-        if self.hr_size < 1 or self.hr_size % (2 * LATENT_CELL):
-            raise ValueError(f"hr_size must be a multiple of {2 * LATENT_CELL}")
+        _check_sizes(self.hr_size, self.latent_channels, self.components, self.mixture_components)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SRVAEConfig":
         """From the plain values of a header; a missing field is the paper's."""
-        specs = {field.name for field in fields(cls) if isinstance(field.default, DenseSpec)}
-        made: dict[str, Any] = {k: DenseSpec(**v) if k in specs else v for k, v in values.items()}
-        return cls(**made)
+        return cls(**_with_specs(cls, values))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowVAEConfig:
+    """Architecture of the VAE with a RealNVP prior; the default is the paper's.
+
+    Attributes:
+        hr_size: side of the pictures.
+        latent_channels: of z.
+        components: logistics a pixel.
+        flow: each coupling's network.
+        q_z, p_x: encoder and decoder.
+        first_deviation: of every convolution's output on the batch that initialises it.
+    """
+
+    hr_size: int = 32
+    latent_channels: int = 16
+    components: int = 10
+    flow: DenseSpec = DenseSpec(growth=64, steps=5)
+    q_z: DenseSpec = DenseSpec(growth=16, steps=8, depth=2)
+    p_x: DenseSpec = DenseSpec(growth=128, steps=6, depth=2)
+    first_deviation: float = 0.01
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.hr_size, self.latent_channels, self.components)
+        if {self.q_z.depth, self.p_x.depth} != {2}:
+            raise ValueError(f"a latent covers {LATENT_CELL} pixels: q_z and p_x have a depth of 2")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "FlowVAEConfig":
+        """From the plain values of a header; a missing field is the paper's."""
+        return cls(**_with_specs(cls, values))
+
+
+def _check_sizes(hr_size: int, *counts: int) -> None:
+    if min(counts) < 1:
+        raise ValueError("channels and components must be at least 1")
+    if hr_size < 1 or hr_size % (2 * LATENT_CELL):
+        raise ValueError(f"hr_size must be a multiple of {2 * LATENT_CELL}")
+
+
+def _with_specs(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the dense networks' sizes as :class:`DenseSpec`."""
+    specs = {field.name for field in fields(config) if isinstance(field.default, DenseSpec)}
+    return {k: DenseSpec(**v) if k in specs else v for k, v in values.items()}
 
 
 SRVAE_PRESETS: Mapping[str, SRVAEConfig] = {
@@ -104,3 +144,15 @@ SRVAE_PRESETS: Mapping[str, SRVAEConfig] = {
     "srvae-paper-normal": SRVAEConfig(prior="normal"),
 }
 """Configurations that ``vdsr train srvae`` builds by name."""
+
+FLOW_VAE_PRESETS: Mapping[str, FlowVAEConfig] = {
+    "vae-small": FlowVAEConfig(
+        components=3,
+        flow=DenseSpec(growth=16, steps=1),
+        q_z=DenseSpec(growth=8, steps=1, depth=2),
+        p_x=DenseSpec(growth=32, steps=1, depth=2),
+        first_deviation=0.1,
+    ),
+    "vae-paper": FlowVAEConfig(),
+}
+"""Configurations of the VAE with a RealNVP prior that ``vdsr train srvae`` builds by name."""

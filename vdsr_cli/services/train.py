@@ -16,6 +16,7 @@ from vdsr_cli.loading import read_weights
 from vdsr_cli.metrics import LPIPS
 from vdsr_cli.models.compact import CompactHierarchy
 from vdsr_cli.models.cvdvae import CVDVAE
+from vdsr_cli.models.flow_vae import FlowVAE
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
 from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.vdvae_sr import VDVAESR
@@ -82,7 +83,7 @@ def _trainer(request: TrainRequest, world: World, runtime: Runtime) -> Trainer:
         is_cpu = runtime.device.type == "cpu"
         model.recompute = is_cpu if request.recompute is None else request.recompute
     store = _open_store(request, model, world)
-    if isinstance(model, SRVAE) and not (start or request.start_from):
+    if isinstance(model, SRVAE | FlowVAE) and not (start or request.start_from):
         initialise_from_data(model, store, request.config)
     trainer = Trainer(
         model,

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vdsr_cli.errors import UsageError
 from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE
 from vdsr_cli.models.cvdvae import CVDVAE
@@ -113,7 +114,9 @@ def vdvae_losses(
     """The objective of the unconditional prior: its negative ELBO and, of a compact one, the L1
     of :meth:`CompactVDVAE.elbo_and_mean`; ``lr`` is not looked at."""
     if noise is None:
-        raise ValueError("the unconditional prior has no phase without the ELBO")
+        raise UsageError(
+            "an unconditional prior has no phase without the ELBO", hint="leave --elbo-from out"
+        )
     hr_unit = to_unit_range(hr)
     if mean_weight and isinstance(model, CompactVDVAE):
         elbo, mean_path = model.elbo_and_mean(hr_unit, noise)
@@ -136,7 +139,7 @@ def cvdvae_losses(
     released code; ``rate`` stays what it is.
     """
     if noise is None:
-        raise ValueError("CVDVAE has no phase without its KL")
+        raise UsageError("CVDVAE has no phase without its KL", hint="leave --elbo-from out")
     hr_unit, lr_unit = to_unit_range(hr), to_unit_range(lr)
     latent_kl = model(hr_unit, lr_unit, noise)
     rate = latent_kl.total.mean() * _bits_per_dimension(hr)

@@ -1,8 +1,9 @@
-"""The data-dependent initialisation of a new srVAE: one pass over a batch of its pictures."""
+"""The data-dependent initialisation of a new srVAE or VAE: one pass over a batch of pictures."""
 
 import torch
 
 from vdsr_cli.config import torch_seed
+from vdsr_cli.models.flow_vae import FlowVAE
 from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.srvae import SRVAE
 from vdsr_cli.models.srvae_layers import data_dependent_initialisation
@@ -14,7 +15,7 @@ INITIAL_BATCH = 32
 
 
 @torch.no_grad()
-def initialise_from_data(model: SRVAE, store: PictureStore, config: TrainConfig) -> None:
+def initialise_from_data(model: SRVAE | FlowVAE, store: PictureStore, config: TrainConfig) -> None:
     """Initialises every convolution on one batch of crops, the same for one seed."""
     generator = torch.Generator().manual_seed(torch_seed(config.seed))
     spec = CropSpec(batch=INITIAL_BATCH, lr_size=config.lr_size, scale=store.scale)
