@@ -50,15 +50,15 @@ def test_a_broken_connection_is_taken_up_again(hub, publish, vdsr_weights):
     code, out, err = vdsr_weights("download", address)
     assert code == 0, err
     assert Path(out).read_bytes() == data
-    assert [seen.range for seen in hub.downloads] == [None, "bytes=60000-"]
+    assert len(hub.downloads) == 2
 
 
-def test_a_killed_run_is_gone_on_with(hub, home, publish, vdsr_weights, start_cli):
+def test_a_killed_run_is_begun_again(hub, home, publish, vdsr_weights, start_cli):
     data = safetensors()
     address = publish(data)
     hub.fail(hub.cdn_path(data), Fault(kind="hang", at=60_000))
     process = start_cli("download", address, HF_HUB_DOWNLOAD_TIMEOUT="30")
-    while not any(path.stat().st_size == 60_000 for path in home.rglob("*.part")):
+    while not hub.downloads:
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
@@ -66,7 +66,6 @@ def test_a_killed_run_is_gone_on_with(hub, home, publish, vdsr_weights, start_cl
     code, out, err = vdsr_weights("download", address)
     assert code == 0, err
     assert Path(out).read_bytes() == data
-    assert hub.downloads[-1].range == "bytes=60000-"
     assert left_in(home) == []
 
 
@@ -81,7 +80,7 @@ def test_a_server_out_of_breath_and_a_hang_are_got_over(hub, publish, vdsr_weigh
 
 @pytest.mark.parametrize(
     ("fault", "problem"),
-    [(Fault(kind="flip"), "expected"), (Fault(kind="short", at=999), "has 999 bytes")],
+    [(Fault(kind="flip"), "expected"), (Fault(kind="short", at=999), "has size 999")],
 )
 def test_other_bytes_are_refused_and_leave_nothing(
     hub, home, hub_cache, publish, vdsr_weights, fault, problem
@@ -173,7 +172,7 @@ def test_no_hub_is_said_soon(run_cli):
         "download", f"hf://o/r@{COMMIT}/a.safetensors", HF_ENDPOINT="http://127.0.0.1:9"
     )
     assert code == 4
-    assert "cannot be reached" in err and "HF_ENDPOINT" in err
+    assert "cannot be fetched" in err and "HF_ENDPOINT" in err
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(publish, tmp_path, run_cli):
@@ -194,7 +193,7 @@ def test_two_processes_at_once_make_one_good_file(publish, start_cli):
     assert Path(path).read_bytes() == data
 
 
-def test_a_row_with_another_hash_is_not_fetched(hub, publish, run_python):
+def test_a_row_with_another_hash_is_refused_and_leaves_nothing(hub_cache, publish, run_python):
     address = publish(safetensors())
     out = run_python(
         f"""
@@ -211,7 +210,7 @@ except WeightsError as error:
 """
     )
     assert "expected 000" in out and out.endswith("absent\n")
-    assert hub.downloads == []
+    assert left_in(hub_cache) == []
 
 
 def test_a_published_pickle_of_the_hub_is_converted(hub, home, repo, run_python):
@@ -229,11 +228,15 @@ configs.PUBLISHED = TABLE
 record = WeightsRecord(name="m", architecture="openai-vdvae", summary="s", licence="MIT",
                        config="ffhq256", source={address!r}, sha256={sha256(data)!r})
 module.load_records = lambda: {{"m": record}}
+told = []
 for offline in (False, True):
-    print(module.resolve("m", offline=offline).path, module.check(record))
+    found = module.resolve("m", offline=offline, progress=lambda *bytes: told.append(bytes))
+    print(found.path, module.check(record))
+print(told[-1])
 """
     )
-    first, second = out.splitlines()
+    first, second, told = out.splitlines()
+    assert told == f"({len(data)}, {len(data)})"
     assert first == second and first.endswith(" ok")
     path = Path(first.removesuffix(" ok"))
     assert path.is_relative_to(home)

@@ -7,8 +7,8 @@
         ├── NAME-KEY.part, .part.json    an interrupted download, to be resumed
         └── NAME-KEY.lock                held by the process that downloads
 
-KEY is drawn from the source's address. Whole files of the hub are kept in the hub's own cache,
-$HF_HOME; only their downloads under way are here.
+KEY is drawn from the source's address. Files of the hub are kept in the hub's own cache, $HF_HOME;
+only their conversions are here.
 Where no hash was ever published, the receipt is the pin: the hash of the first download, which
 every later download must have. Deleting the receipt is to trust anew.
 """

@@ -67,13 +67,11 @@ class Download:
     Args:
         url: where it is.
         size_bytes: its size, if known; another is refused before any byte is read.
-        authorization: the value of that header; a redirect does not carry it along.
         allow_http: take plain http too, for a mirror that the user has named.
     """
 
     url: str
     size_bytes: int | None = None
-    authorization: str | None = None
     allow_http: bool = False
 
 
@@ -166,10 +164,7 @@ def _request(download: Download, partial: PartialFile) -> urllib.request.Request
     headers = {"Accept-Encoding": "identity", "User-Agent": f"vdsr/{__version__}"}
     if partial.size and partial.etag:
         headers |= {"Range": f"bytes={partial.size}-", "If-Range": partial.etag}
-    request = urllib.request.Request(download.url, headers=headers)
-    if download.authorization:
-        request.add_unredirected_header("Authorization", download.authorization)
-    return request
+    return urllib.request.Request(download.url, headers=headers)
 
 
 def _open(download: Download, partial: PartialFile, timeout_s: float) -> http.client.HTTPResponse:

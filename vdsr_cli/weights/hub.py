@@ -1,38 +1,23 @@
-"""Files of the Hugging Face hub, kept in the hub's own cache.
-
-    HEAD /owner/repo/resolve/revision/file ──► commit, sha256, size
-      ──► fetch, with Range, into a .part file ──► verified ──► blob in the hub's cache
-      ──► hf_hub_download finds the blob and links it into its snapshot
-
-huggingface_hub 2 starts an interrupted download from nothing, and keeps whatever arrives; so the
-bytes of large files come through :mod:`vdsr_cli.weights.fetch`, which resumes, and enter the cache
-once they have the right hash. Small files that the hub keeps in git are left to huggingface_hub.
+"""Files of the Hugging Face hub, fetched by huggingface_hub and kept in its cache.
 
 HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and HF_HUB_DOWNLOAD_TIMEOUT mean what
 they mean to every program that uses the hub; it reads them when it is first imported, which
 happens here, when a file of the hub is first asked for.
 """
 
-import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vdsr_cli.errors import WeightsError
-from vdsr_cli.files import atomic_path
-from vdsr_cli.weights import fetch
-from vdsr_cli.weights.cache import cache_errors, entry_for, wrong_hash
-from vdsr_cli.weights.partial import discard as discard_part
+from vdsr_cli.weights.cache import cache_errors
+from vdsr_cli.weights.fetch import Progress
 from vdsr_cli.weights.sources import Hub, is_sha256
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfFileMetadata
+    from tqdm import tqdm
 
-TRIES = 3
-BACKOFF_S = 0.5
-
-T = TypeVar("T")
+PAUSES_S = (0.5, 1.0)
 
 
 def find_cached(source: Hub) -> Path | None:
@@ -47,13 +32,10 @@ def find_cached(source: Hub) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def download(
-    source: Hub, *, offline: bool, sha256: str | None, progress: fetch.Progress | None = None
-) -> Path:
+def download(source: Hub, *, offline: bool, progress: Progress | None = None) -> Path:
     """Return the file's path in the hub's cache, downloading it if need be.
 
-    A pinned file that is cached costs no request. Where the hub announces another hash than
-    ``sha256``, nothing is downloaded. The bytes themselves are not verified here.
+    A pinned file that is cached costs no request. The bytes are not verified here.
     Raises WeightsError.
     """
     cached = find_cached(source)
@@ -64,7 +46,7 @@ def download(
             f"{source} is not in the hub's cache and may not be fetched offline",
             hint="run `vdsr weights download` once with a connection, or copy the cache ($HF_HOME)",
         )
-    return _retried(source, lambda: _download(source, sha256, progress))
+    return _fetch(source, progress)
 
 
 def promised_sha256(path: Path) -> str | None:
@@ -90,74 +72,42 @@ def discard(path: Path) -> None:
             path = target
 
 
-def _download(source: Hub, sha256: str | None, progress: fetch.Progress | None) -> Path:
-    """Ask what the file is, then get it. Raises what huggingface_hub raises."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
-
-    url = hf_hub_url(source.repo_id, source.filename, revision=source.revision)
-    facts = get_hf_file_metadata(url, timeout=HF_HUB_ETAG_TIMEOUT)
-    if is_sha256(facts.etag or ""):
-        if sha256 not in {None, facts.etag}:
-            raise wrong_hash(source, str(facts.etag), sha256)
-        _bring_blob(source, url, facts, progress)
-    path = hf_hub_download(source.repo_id, source.filename, revision=source.revision)
-    return Path(path)
-
-
-def _bring_blob(
-    source: Hub, url: str, facts: "HfFileMetadata", progress: fetch.Progress | None
-) -> None:
-    """Put a file's bytes where the hub's cache keeps them: blobs/SHA256."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.file_download import repo_folder_name
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # it is public
-
-    folder = repo_folder_name(repo_id=source.repo_id, repo_type="model")
-    blob = Path(HF_HUB_CACHE) / folder / "blobs" / str(facts.etag)
-    what = fetch.Download(
-        url=url,
-        size_bytes=facts.size,
-        authorization=build_hf_headers().get("authorization"),
-        allow_http=url.startswith("http://"),  # HF_ENDPOINT says so
-    )
-    entry = entry_for(source)
-    with cache_errors(entry.folder), entry.locked():
-        if blob.exists():
-            return
-        fetched = fetch.fetch(what, entry.part, progress=progress)
-        if fetched.sha256 != facts.etag:
-            discard_part(entry.part)
-            raise wrong_hash(source, fetched.sha256, facts.etag)
-        with cache_errors(blob, "HF_HOME"):
-            blob.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(blob) as temporary:
-                shutil.move(entry.part, temporary)
-        discard_part(entry.part)
-
-
-def _retried(source: Hub, action: Callable[[], T]) -> T:
-    """Run ``action``, again after a pause where the hub is only out of breath."""
+def _fetch(source: Hub, progress: Progress | None) -> Path:
+    """Have huggingface_hub bring the file; again after a pause where the hub is only busy."""
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    # The base class of the HTTP client's errors: requests, httpx or httpx2, by the hub's version.
-    bases: tuple[type[Exception], ...] = HfHubHTTPError.__mro__[:-2]
-    client_error = next(base for base in bases if base.__name__ == "HTTPError")
-    for attempt in range(TRIES):
+    # The base class of the errors of the HTTP client, httpx or httpx2 by the hub's version.
+    client_error: type[Exception] = HfHubHTTPError.__bases__[0]
+    bar = _reporting(progress)
+    for pause_s in (*PAUSES_S, None):
         try:
-            return action()
+            path = hf_hub_download(
+                source.repo_id, source.filename, revision=source.revision, tqdm_class=bar
+            )
+            return Path(path)
         except (OSError, ValueError, client_error) as error:
-            if not _is_transient(error) or attempt == TRIES - 1:
+            is_busy = isinstance(error, HfHubHTTPError) and error.response.status_code >= 500
+            if pause_s is None or not is_busy:
                 raise _explain(source, error) from error
-            time.sleep(BACKOFF_S * 2**attempt)
+            time.sleep(pause_s)
     raise AssertionError("the last attempt returns or raises")
 
 
-def _is_transient(error: Exception) -> bool:
-    """Whether the hub was busy, or had closed a connection that was kept open."""
-    status = getattr(getattr(error, "response", None), "status_code", 0)
-    is_stale = type(error).__name__ == "RemoteProtocolError"
-    return is_stale or status == 429 or status >= 500
+def _reporting(progress: Progress | None) -> "type[tqdm[NoReturn]]":
+    """A bar that draws nothing and tells ``progress`` of the bytes that arrive."""
+    from tqdm import tqdm
+
+    class Reporting(tqdm):  # type: ignore[misc]  # it has no types
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n
+            if progress is not None:
+                progress(self.n, self.total)
+
+    return Reporting
 
 
 def _explain(source: Hub, error: Exception) -> WeightsError:
@@ -198,10 +148,10 @@ def _explain_disk_or_network(source: Hub, error: Exception, endpoint: str) -> We
             hint="free some space or set HF_HOME to a folder that you can write to",
         )
     return WeightsError(
-        f"{endpoint} cannot be reached for {source}: {_first_line(error)}",
+        f"{source} cannot be fetched from {endpoint}: {_first_line(error.__cause__ or error)}",
         hint="check the connection and HF_ENDPOINT, then run the command again",
     )
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -196,9 +196,7 @@ def _obtain_bundled(source: Bundled, sha256: str | None) -> Path:
 
 def _obtain_from_hub(source: Hub, request: _Request) -> Path:
     was_cached = hub.find_cached(source) is not None
-    path = hub.download(
-        source, offline=request.is_offline, sha256=request.sha256, progress=request.progress
-    )
+    path = hub.download(source, offline=request.is_offline, progress=request.progress)
     wanted = request.sha256 or hub.promised_sha256(path)
     with cache_errors(path, "HF_HOME"):
         found = hash_file(path)
