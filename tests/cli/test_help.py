@@ -1,12 +1,16 @@
 """The help of every command shows all that its options say, defaults above all."""
 
+import re
 from collections.abc import Iterator
+from dataclasses import fields
 
 import pytest
 import typer
 from rich.text import Text
 
 from vdsr_cli.cli.app import app
+from vdsr_cli.training.cnn_vae import default_config
+from vdsr_cli.training.config import DEFAULTS, AdversarialConfig, TrainConfig, config_for
 
 
 def walk(command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
@@ -29,6 +33,8 @@ def default_told(option) -> str | None:
     if option.is_flag:
         names = {True: option.opts[0], False: (option.secondary_opts or [None])[0]}
         return f"default: {names[value]}" if option.secondary_opts else None
+    if isinstance(value, float):
+        return f"default: {value:g}"
     return f"default: {getattr(value, 'value', value)}"
 
 
@@ -67,11 +73,36 @@ def test_it_reads_in_80_columns(vdsr, monkeypatch, path):
     lines = vdsr(*path, "-h").out.decode().splitlines()
     assert all(len(line) <= 80 or line.startswith("    vdsr ") for line in lines)
     if not hasattr(COMMANDS[path], "commands"):
-        assert any(line.startswith("    vdsr ") for line in lines), "no example"
+        assert sum(line.startswith("    vdsr ") for line in lines) == 3
+        assert "Options" not in lines, "an option without a group"
 
 
 @pytest.mark.parametrize("command", ["upscale", "sample-diverse", "bench", "generate"])
 def test_options_stand_in_groups(vdsr, command):
     shown = vdsr(command, "-h").out.decode().splitlines()
     assert {"Picture", "Output", "Performance"} <= set(shown)
-    assert sum(line.startswith("    vdsr ") for line in shown) == 3
+
+
+def test_defaults_of_training_are_those_of_its_objectives():
+    """Each number that some objective or start begins with stands in the option's default."""
+    options = {option.name: option for option in COMMANDS["train", "vdvae"].params}
+    variants = [config_for(objective, {}) for objective in DEFAULTS]
+    variants += [config_for("vdvae-sr", {}, on_prior=True)]
+    variants += [config_for("vdvae-sr", {}, fine_tuning=True)]
+    variants += [config_for("vdvae-sr", {}, adversarial=AdversarialConfig(start=0))]
+    for name in {field.name for field in fields(TrainConfig)} - {"adversarial", "kl", "fit"}:
+        values = {getattr(variant, name) for variant in variants}
+        told = {f"{v:g}" if isinstance(v, float | int) else v for v in values}
+        told = {"none" if text == "inf" else text for text in told}
+        words = re.findall(r"[^\s,;]+", options[name].show_default)
+        starts = {"and", "with", "--from", "--prior", "--adversarial", *DEFAULTS}
+        assert told == set(words) - starts, name
+
+
+def test_defaults_of_cnn_vaes_training_are_those_of_its_readings():
+    options = {option.name: option for option in COMMANDS["train", "cnn-vae"].params}
+    for name in ("steps", "batch", "learning_rate", "warmup", "cooldown", "ema_decay", "sr_weight"):
+        ours, paper = (getattr(default_config(r), name) for r in ("corrected", "paper"))
+        assert options[name].show_default == f"{ours:g}; the paper's {paper:g}"
+    for name in ("alpha", "late_alpha", "late_steps", "seed"):
+        assert options[name].show_default == f"{getattr(default_config('corrected'), name):g}"

@@ -61,15 +61,18 @@ def score(
     data: Data = DEBIAN_FOLDER,
     model: LearnedModelOption = DEFAULT_MODEL,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Score the first so many test pictures only.")
+        int | None,
+        typer.Option(min=1, help="Score the first so many test pictures only.", show_default="all"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a model on the test set: mean PSNR of super-resolution and reconstruction.
 
-    Example:
+    Examples:
 
         vdsr cnn-vae score --data fashion-mnist/
+        vdsr cnn-vae score --limit 1000 --json
+        vdsr cnn-vae score --model runs/cnn-vae
     """
     from vdsr_cli.services.cnn_vae import score_cnn_vae
 
@@ -94,9 +97,11 @@ def figure(
 ) -> None:
     """Draw the paper's figures 5 and 6 side by side: reconstructions and super-resolution.
 
-    Example:
+    Examples:
 
         vdsr cnn-vae figure -o cnn-vae.png
+        vdsr cnn-vae figure -n 12 --seed 1 -o twelve.png
+        vdsr cnn-vae figure --model runs/cnn-vae -o mine.png
     """
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.cnn_vae import draw_figure
@@ -119,28 +124,59 @@ def train(
     ] = None,
     layers: Annotated[int, typer.Option(min=1, help="The corrected decoder's convolutions.")] = 3,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Total steps, earlier legs included.")
+        int | None,
+        typer.Option(
+            min=1, help="Total steps, earlier legs included.", show_default="6000; the paper's 3000"
+        ),
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Adam's peak rate.")] = None,
-    warmup: Annotated[int | None, typer.Option(min=0, help="Steps of linear warm-up.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Pictures a step.", show_default="64; the paper's 100")
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Adam's peak rate.", show_default="0.002; the paper's 5e-06"),
+    ] = None,
+    warmup: Annotated[
+        int | None,
+        typer.Option(min=0, help="Steps of linear warm-up.", show_default="100; the paper's 0"),
+    ] = None,
     cooldown: Annotated[
-        int | None, typer.Option(min=0, help="Last steps, the rate falling to zero.")
+        int | None,
+        typer.Option(
+            min=0, help="Last steps, the rate falling to zero.", show_default="3000; the paper's 0"
+        ),
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Weight of the reconstruction.")
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Weight of the reconstruction.", show_default="0.75"),
     ] = None,
     late_alpha: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="The same in the last steps.")
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="The same in the last steps.", show_default="0.25"),
     ] = None,
-    late_steps: Annotated[int | None, typer.Option(min=0, help="How many those are.")] = None,
+    late_steps: Annotated[
+        int | None, typer.Option(min=0, help="How many those are.", show_default="500")
+    ] = None,
     sr_weight: Annotated[
-        float | None, typer.Option(min=0.0, help="Weight of the decoder's BCE on LR itself.")
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Weight of the decoder's BCE on LR itself.",
+            show_default="1; the paper's 0",
+        ),
     ] = None,
     ema_decay: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Decay of the averaged weights.")
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Decay of the averaged weights.",
+            show_default="0.999; the paper's 0",
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, batches and noise.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of weights, batches and noise.", show_default="0")
+    ] = None,
     minutes: MinutesOption = None,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
@@ -154,6 +190,7 @@ def train(
 
         vdsr train cnn-vae --data fashion-mnist/ --out runs/cnn-vae
         vdsr train cnn-vae --reading paper -o runs/letter
+        vdsr train cnn-vae -o runs/cnn-vae --minutes 9
     """
     from vdsr_cli.cli.train_progress import stop_on_signals, tell_end, training_progress
     from vdsr_cli.models.cnn_vae import CNNVAEConfig

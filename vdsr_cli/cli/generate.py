@@ -54,6 +54,7 @@ def generate(
             "--out",
             "-o",
             help="File for one grid, folder for one file a picture, or - for standard output.",
+            show_default="MODEL_nCOUNT.png",
         ),
     ] = None,
     temperature: Annotated[
@@ -64,11 +65,12 @@ def generate(
         str | None,
         typer.Option(
             metavar="PX|WxH",
-            help="Of the pictures, where the model leaves a choice; 256 unless told.",
+            help="Of the pictures, where the model leaves a choice.",
+            show_default="256",
         ),
     ] = None,
     columns: Annotated[
-        int | None, typer.Option(min=1, help="Of the grid, which is about square unless told.")
+        int | None, typer.Option(min=1, help="Of the grid.", show_default="about as many as rows")
     ] = None,
     batch_size: Annotated[
         str, typer.Option(help="Pictures a batch, or auto; halved when memory runs out.")
@@ -88,8 +90,8 @@ def generate(
 
     Examples:
 
-        vdsr generate --model openai/ffhq256 -n 16 --temperature 0.8 -o grid.png
         vdsr generate -n 4 --size 384x256 -o grid.png
+        vdsr generate --model openai/ffhq256 -n 16 --temperature 0.8 -o faces.png
         vdsr generate -n 1000 -o samples/
     """
     if format is Format.same:

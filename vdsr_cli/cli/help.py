@@ -14,19 +14,21 @@ from rich.table import Table
 from rich.text import Text
 
 GROUPS: Final[Mapping[str, str]] = {
-    "Picture": """model scale width height longest megapixels temperature temperatures seed samples
-        count size consistency pixels wrap pick mask from_latents interpolate""",
+    "Picture": """model scale width height longest megapixels temperature conditional_temperature
+        temperatures seed seeds samples count size consistency pixels sample_pixels wrap pick mask
+        from_latents interpolate walk_steps truncated""",
+    "Server": "host port open_page max_upload queue keep",
     "Run": """config preset start_from prior branch_from coupled steps minutes save_every log_every
-        tensorboard""",
-    "Crops": "batch lr_size degradation fit symmetries rescale store",
-    "Loss": "elbo_from rate_warmup mean_weight",
+        tensorboard reading layers""",
+    "Data": "data batch lr_size degradation fit symmetries rescale store",
+    "Loss": "elbo_from rate_warmup mean_weight alpha late_alpha late_steps sr_weight",
     "Optimiser": """learning_rate warmup cooldown grad_clip skip_above give_up_after weight_decay
         beta2 ema_decay""",
-    "Scores": """protocol metrics metric_weights fid elbo weights against published worst verify val
-        val_every val_limit""",
-    "Output": """out format quality suffix columns overwrite save_latents report csv plot crops
-        as_json markdown quiet debug""",
-    "Many files": "recursive dry_run max_pixels manifest retry_failed jobs",
+    "Scores": """protocol metrics metric_weights fid elbo weights against published worst verify
+        list_sets val val_every val_limit limit scales codes draws every""",
+    "Output": """out format quality depth suffix strip_metadata keep_times columns overwrite
+        save_latents report csv plot crops card blend header as_json markdown quiet debug""",
+    "Many files": "recursive dry_run max_pixels manifest retry_failed jobs offline",
     "Performance": "device dtype tile overlap batch_size compiled graph recompute workers",
     "Cluster": "engine ray_address",
 }
@@ -79,8 +81,8 @@ def _values(option: Any, hint: Any) -> str:
     if least is None and most is None:
         return ""
     if most is None:
-        return f"at least {least:g}"
-    return f"{'' if least is None else f'{least:g}'} to {most:g}"
+        return f"at least {least:.10g}"
+    return f"{'' if least is None else f'{least:.10g}'} to {most:.10g}"
 
 
 def _default(option: Any) -> str:
@@ -92,7 +94,7 @@ def _default(option: Any) -> str:
     if option.is_flag:
         both = [*option.opts, *option.secondary_opts]
         return str(both[not value]) if option.secondary_opts else ""
-    return str(getattr(value, "value", value))
+    return f"{value:g}" if isinstance(value, float) else str(getattr(value, "value", value))
 
 
 def render(command: Any, usage: str) -> RenderableType:

@@ -213,7 +213,11 @@ LearnedModelOption = Annotated[
 ]
 MinutesOption = Annotated[
     float | None,
-    typer.Option(min=0.0, help="End this leg, saved, after so many minutes; run it again."),
+    typer.Option(
+        min=0.0,
+        help="End this leg, saved, after so many minutes; run it again.",
+        show_default="none",
+    ),
 ]
 SaveEveryOption = Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")]
 LogEveryOption = Annotated[int, typer.Option(min=1, help="Steps between rows of the log.")]

@@ -64,7 +64,13 @@ def sample_diverse(
         ),
     ] = None,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", help="Folder, or the name that outputs build on.")
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder, or the name that outputs build on.",
+            show_default="that of the input, beside it",
+        ),
     ] = None,
     model: SamplerOption = AUTO_MODEL,
     scale: Annotated[float, typer.Option("--scale", "-s", help="The model's own factor.")] = 4.0,
@@ -99,7 +105,7 @@ def sample_diverse(
         tuple[int, int] | None,
         typer.Option(help="Walk from one sample to another, by their numbers: 0 3."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=2, help="Pictures on that walk.")] = 8,
+    walk_steps: Annotated[int, typer.Option("--steps", min=2, help="Pictures on that walk.")] = 8,
     report: Annotated[
         Path | None, typer.Option(help="Write one self-contained HTML page too.")
     ] = None,
@@ -174,7 +180,9 @@ def sample_diverse(
         mask=mask,
         save_latents=save_latents,
         from_latents=from_latents,
-        walk=Walk(start=interpolate[0], end=interpolate[1], steps=steps) if interpolate else None,
+        walk=Walk(start=interpolate[0], end=interpolate[1], steps=walk_steps)
+        if interpolate
+        else None,
         report=report,
         metric_weights=metric_weights,
         existing=existing_of(overwrite),

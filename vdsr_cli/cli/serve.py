@@ -39,8 +39,8 @@ def serve(
         typer.Option(
             "--model",
             "-m",
-            help="Offer this model, and others given so; else auto, which looks at each picture, "
-            "and every bundled one.",
+            help="Offer this model, and others given so.",
+            show_default="auto, which looks at each picture, and every bundled one",
             autocompletion=complete_model,
         ),
     ] = None,

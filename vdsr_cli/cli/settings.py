@@ -139,6 +139,7 @@ def config(
 
         vdsr config
         vdsr config --json
+        vdsr config --json > options.json
     """
     root = context.find_root()
     files = setting_files()

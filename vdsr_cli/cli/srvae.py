@@ -32,27 +32,33 @@ OPERATIONS: Mapping[str, tuple[str, str]] = {
         "super-resolution",
         """Super-resolve crops: u and z are drawn from what they are given lr.
 
-        Example:
+        Examples:
 
             vdsr srvae super-resolve photos/ -n 8 -o super-resolved.png
+            vdsr srvae super-resolve photo.png --samples 5 -o five.png
+            vdsr srvae super-resolve photos/ -t 0 --samples 1 -o mean.png
         """,
     ),
     "reconstruct": (
         "reconstruction",
         """Reconstruct crops: z is drawn from what it is given hr; lr is hr's own.
 
-        Example:
+        Examples:
 
             vdsr srvae reconstruct photos/ -n 8 -o reconstructed.png
+            vdsr srvae reconstruct photo.png --samples 5 -o five.png
+            vdsr srvae reconstruct photos/ --model runs/srvae -o mine.png
         """,
     ),
     "generative-reconstruct": (
         "generative reconstruction",
         """Reconstruct crops from the code u of lr alone: lr is drawn again, then hr.
 
-        Example:
+        Examples:
 
             vdsr srvae generative-reconstruct photos/ -n 8 -o again.png
+            vdsr srvae generative-reconstruct photo.png --samples 5 -o five.png
+            vdsr srvae generative-reconstruct photos/ --seed 1 -o other.png
         """,
     ),
 }
@@ -101,9 +107,11 @@ def generate(
 
     Those of the VAE with a bijective prior: vdsr generate.
 
-    Example:
+    Examples:
 
         vdsr srvae generate -n 16 -o generated.png
+        vdsr srvae generate -n 64 -t 1 -o varied.png
+        vdsr srvae generate --model runs/srvae -o mine.png
     """
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import Drawing, draw_generated
@@ -151,16 +159,20 @@ def interpolate(
     out: Output,
     model: LearnedModelOption = DEFAULT_MODEL,
     count: Annotated[int, typer.Option("-n", min=1, max=64, help="How many pairs of crops.")] = 3,
-    steps: Annotated[int, typer.Option(min=2, max=32, help="Pictures from one to the other.")] = 8,
+    walk_steps: Annotated[
+        int, typer.Option("--steps", min=2, max=32, help="Pictures from one to the other.")
+    ] = 8,
     seed: Annotated[int, typer.Option(help="Of the crops.")] = 0,
     device: DeviceOption = "auto",
     overwrite: ReplaceOption = False,
 ) -> None:
     """Interpolate between crops: even steps between the means of their codes.
 
-    Example:
+    Examples:
 
         vdsr srvae interpolate photos/ -n 3 -o interpolated.png
+        vdsr srvae interpolate photos/ --steps 16 -o finer.png
+        vdsr srvae interpolate photos/ --model runs/srvae -o mine.png
     """
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import draw_interpolation, take_crops
@@ -168,7 +180,7 @@ def interpolate(
     check_figure(out, overwrite=overwrite, inputs=pictures)
     network = _load_either(model, device)
     crops = take_crops(pictures, count=2 * count, size_px=network.config.hr_size, seed=seed)
-    save_levels(out, draw_interpolation(network, crops, steps=steps), replace=overwrite)
+    save_levels(out, draw_interpolation(network, crops, steps=walk_steps), replace=overwrite)
     print_line(out)
 
 
@@ -185,9 +197,11 @@ def figure(
 ) -> None:
     """Draw the four operations on one sheet.
 
-    Example:
+    Examples:
 
         vdsr srvae figure photos/ -o srvae.png
+        vdsr srvae figure photo.png -n 1 -o one.png
+        vdsr srvae figure photos/ --model runs/srvae -o mine.png
     """
     from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import Drawing, draw_figure, take_crops
@@ -242,6 +256,7 @@ def score(
     Examples:
 
         vdsr srvae score photos/ --weights 64
+        vdsr srvae score photos/ --model runs/srvae --json
         vdsr srvae score cifar10/test --model runs/srvae --weights 500 --fid
     """
     from vdsr_cli.services.srvae import Drawing, load_inception, score_srvae, take_crops

@@ -67,6 +67,8 @@ OBJECTIVES: Mapping[str, str] = {
     "cvdvae": """Train CVDVAE: an LR encoder into the latents of a frozen prior, by the KL
     divergence of its first layers.
 
+    On one of the openai/ priors, defaults are those of the paper and its released code.
+
     Examples:
 
         vdsr train cvdvae photos/ --prior runs/prior --out runs/cvdvae
@@ -74,6 +76,8 @@ OBJECTIVES: Mapping[str, str] = {
         vdsr train cvdvae faces/ --prior openai/ffhq256 --scale 8 -o runs/x8
     """,
     "vdvae-sr": """Train VDVAE-SR: the ELBO of hr given lr, plus an L1 of the mean path.
+
+    On one of the openai/ priors, defaults are those of the paper and its released code.
 
     Examples:
 
@@ -87,6 +91,7 @@ OBJECTIVES: Mapping[str, str] = {
 
         vdsr train srvae photos/ --out runs/srvae
         vdsr train srvae photos/ -o runs/srvae --minutes 9
+        vdsr train srvae photos/ --from srvae-x2 -o runs/mine
     """,
 }
 
@@ -130,6 +135,11 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def _option(text: str, default: str, *, min: float | None = None, max: float | None = None) -> Any:
+    """An option whose default, by objective and start, :func:`config_for` knows."""
+    return typer.Option(help=text, show_default=default, min=min, max=max)
+
+
 def _train(
     context: typer.Context,
     data: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
@@ -145,7 +155,8 @@ def _train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Architecture of a new run, e.g. vdvae-sr-x4, vdvae-sr-x2, vdvae-x4-prior."
+            help="Architecture of a new run, e.g. vdvae-sr-x4, vdvae-sr-x2, vdvae-x4-prior.",
+            show_default="the objective's",
         ),
     ] = None,
     start_from: Annotated[
@@ -183,60 +194,87 @@ def _train(
         Path | None, typer.Option(help="Another run's last.pt to resume from, steps counted on.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Total steps, earlier legs included.")
+        int | None,
+        _option(
+            "Total steps, earlier legs included.", "20000; cvdvae 10000; with --from 1000", min=1
+        ),
     ] = None,
     minutes: MinutesOption = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Crops a step and process.")] = None,
-    lr_size: Annotated[int | None, typer.Option(min=8, help="Side of a crop in LR pixels.")] = None,
+    batch: Annotated[int | None, _option("Crops a step and process.", "8; srvae 16", min=1)] = None,
+    lr_size: Annotated[
+        int | None,
+        _option(
+            "Side of a crop in LR pixels.",
+            "24; vdvae, cvdvae and with --prior 32; srvae 16",
+            min=8,
+        ),
+    ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(min=0.0, help="AdamW's peak rate: 1e-3 from scratch, 2e-4 with --from."),
+        _option(
+            "AdamW's peak rate.",
+            "0.001; cvdvae and with --prior 0.0005; with --from 0.0002; with --adversarial 0.0003",
+            min=0.0,
+        ),
     ] = None,
-    warmup: Annotated[int | None, typer.Option(min=0, help="Steps of linear warm-up.")] = None,
+    warmup: Annotated[
+        int | None, _option("Steps of linear warm-up.", "200; with --from 20", min=0)
+    ] = None,
     cooldown: Annotated[
-        int | None, typer.Option(min=0, help="Last steps, the rate falling to zero.")
+        int | None,
+        _option("Last steps, the rate falling to zero.", "0; with --from 500", min=0),
     ] = None,
     elbo_from: Annotated[
-        int | None,
-        typer.Option(min=0, help="First step of the ELBO; before it the mean path alone."),
+        int | None, _option("First step of the ELBO; before it the mean path alone.", "0", min=0)
     ] = None,
     rate_warmup: Annotated[
-        int | None, typer.Option(min=0, help="Steps of the ELBO in which the rate comes to weigh.")
+        int | None, _option("Steps of the ELBO in which the rate comes to weigh.", "0", min=0)
     ] = None,
     mean_weight: Annotated[
-        float | None, typer.Option(min=0.0, help="Weight of the mean path's L1.")
+        float | None,
+        _option(
+            "Weight of the mean path's L1.",
+            "60; vdvae 30; cvdvae 0; with --adversarial 200",
+            min=0.0,
+        ),
     ] = None,
-    grad_clip: Annotated[float | None, typer.Option(min=0.0, help="Largest gradient norm.")] = None,
+    grad_clip: Annotated[float | None, _option("Largest gradient norm.", "1", min=0.0)] = None,
     skip_above: Annotated[
-        float | None, typer.Option(min=0.0, help="Skip steps of a larger gradient norm.")
+        float | None, _option("Skip steps of a larger gradient norm.", "none", min=0.0)
     ] = None,
     give_up_after: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many skipped steps in a row.")
+        int | None, _option("Stop after so many skipped steps in a row.", "50", min=1)
     ] = None,
-    weight_decay: Annotated[float | None, typer.Option(min=0.0, help="AdamW's decay.")] = None,
+    weight_decay: Annotated[float | None, _option("AdamW's decay.", "0", min=0.0)] = None,
     beta2: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="AdamW's second beta.")
+        float | None, _option("AdamW's second beta.", "0.98", min=0.0, max=1.0)
     ] = None,
     ema_decay: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Decay of the averaged weights.")
+        float | None,
+        _option(
+            "Decay of the averaged weights.",
+            "0.999; with --from 0.99; with --adversarial 0.998",
+            min=0.0,
+            max=1.0,
+        ),
     ] = None,
     degradation: Annotated[
         Degradation | None,
-        typer.Option(help="LR by antialiased bicubic, or blurred, noisy and compressed."),
+        _option("LR by antialiased bicubic, or blurred, noisy and compressed.", "bicubic"),
     ] = None,
     fit: Annotated[
         Fit | None,
         typer.Option(
             help="Train on parts of pictures as they are, or on whole ones, resized and cut to"
             " --lr-size times the scale.",
-            show_default="whole for models of one size",
+            show_default="crop; for models of one size whole",
         ),
     ] = None,
     symmetries: Annotated[
         Symmetries | None,
-        typer.Option(help="Crops flipped and turned, mirrored alone (faces), or as they are."),
+        _option("Crops flipped and turned, mirrored alone (faces), or as they are.", "all"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of crops and noise.")] = None,
+    seed: Annotated[int | None, _option("Seed of crops and noise.", "0")] = None,
     adversarial: AdversarialOption = None,
     perceptual_net: PerceptualNetOption = PerceptualNet.squeeze,
     l1_weight: L1WeightOption = None,
@@ -442,6 +480,7 @@ def export_run(
 
     Examples:
 
+        vdsr train export runs/mine -o mine.safetensors
         vdsr train export runs/mine -o mine.safetensors --card licence=CC-BY-4.0
         vdsr train export runs/mine -o mine.safetensors --blend runs/mine/mean.pt=0.2
     """

@@ -89,7 +89,12 @@ def upscale(
     ],
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", help="Output file, folder, or - for standard output."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Output file, folder, or - for standard output.",
+            show_default="beside the input",
+        ),
     ] = None,
     model: ModelOption = AUTO_MODEL,
     scale: Annotated[

@@ -56,6 +56,7 @@ def list_models(as_json: AsJson = False) -> None:
 
         vdsr weights list
         vdsr weights list --json
+        vdsr weights list --json > models.json
     """
     rows = [_summary(record) for record in load_records().values()]
     if as_json:
@@ -124,9 +125,11 @@ def path(
 ) -> None:
     """Print where a model's file is on this disk; download nothing.
 
-    Example:
+    Examples:
 
         vdsr weights path vdvae-sr-x4
+        vdsr weights path openai/ffhq256
+        vdsr weights path cvdvae-x4
     """
     found = locate(find_record(model))
     if found is None:
@@ -154,6 +157,7 @@ def download(
 
         vdsr weights download openai/ffhq256
         vdsr weights download hf://owner/repo/model.safetensors
+        vdsr weights download openai/imagenet64 --offline
     """
     rows = []
     for model in models:
@@ -183,6 +187,7 @@ def verify(
 
         vdsr weights verify
         vdsr weights verify vdvae-sr-x4
+        vdsr weights verify --json
     """
     records = load_records()
     asked = [find_record(name, records) for name in models or records]
@@ -211,8 +216,8 @@ def convert_file(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Configuration that the tensors must be of, such as ffhq256; "
-            "the published one that they fit unless told.",
+            help="Configuration that the tensors must be of, such as ffhq256.",
+            show_default="the published one that they fit",
         ),
     ] = None,
     overwrite: ReplaceOption = False,
@@ -222,9 +227,11 @@ def convert_file(
 
     Options that take a model take the pickle itself too, and keep its conversion in the cache.
 
-    Example:
+    Examples:
 
         vdsr weights convert ffhq256-iter-1700000-model-ema.th -o ffhq256.safetensors
+        vdsr weights convert ema.th --config ffhq256 -o ffhq256.safetensors
+        vdsr weights convert ema.th -o ffhq256.safetensors --overwrite --json
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"{out} does not end in .safetensors", hint="-o OUT.safetensors")
