@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.models.vdvae_config import VDVAEConfig
+from vdsr_cli.training.start import model_on_prior
 
 EIGHT_BIT = VDVAEConfig(
     image_size=16,
@@ -47,6 +48,22 @@ def published_state(name: str = "ffhq256", *, prefix: str = "") -> "OrderedDict[
         fan = like[0].numel() if key.endswith(".weight") else 25
         state[prefix + key] = torch.randn(like.shape, generator=generator) * 0.7 / fan**0.5
     return state
+
+
+def published_model(name: str = "ffhq256") -> VDVAE:
+    """One of ``TABLE`` with those tensors, in evaluation mode."""
+    model = VDVAE(TABLE[name])
+    model.load_state_dict(published_state(name))
+    return model.eval()
+
+
+def on_smallest_prior(objective: str) -> nn.Module:
+    """A new x4 model on ``SMALLEST``, whose weights are random."""
+    torch.manual_seed(0)
+    prior = VDVAE(SMALLEST)
+    for parameter in prior.parameters():
+        nn.init.normal_(parameter, std=0.5 / max(1, parameter[0].numel()) ** 0.5)
+    return model_on_prior(objective, prior, 4)
 
 
 def cut(state: "OrderedDict[str, Tensor]", *names: str) -> "OrderedDict[str, Tensor]":

@@ -7,9 +7,9 @@ which has shapes and no numbers, any of them shows.
 import copy
 from contextlib import nullcontext
 
-import published_vdvae
 import pytest
 import torch
+from published_vdvae import on_smallest_prior
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -36,10 +36,6 @@ class OnDeviceAlone(TorchDispatchMode):
         return out
 
 
-def published(objective: str):
-    return model_on_prior(objective, published_vdvae.VDVAE(published_vdvae.SMALLEST), 4)
-
-
 def noise_for(model, batch: int, side: int) -> dict[int, torch.Tensor]:
     """Of pictures of ``side`` HR pixels."""
     sides = {s.layer: 1 if s.is_global else side // s.cell for s in model.latent_shapes}
@@ -62,7 +58,7 @@ def sampler(request, make_tiny, tiny_prior):
         return make_tiny(), 16
     if request.param == "compact cvdvae":
         return model_on_prior("cvdvae", copy.deepcopy(tiny_prior)), 16
-    return published(request.param), 4
+    return on_smallest_prior(request.param), 4
 
 
 def test_the_watch_sees_what_a_recording_cannot_hold():

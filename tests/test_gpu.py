@@ -4,10 +4,11 @@ import copy
 import dataclasses
 
 import numpy as np
-import published_vdvae
 import pytest
 import torch
+from loaded import CPU, smooth
 from PIL import Image
+from published_vdvae import on_smallest_prior
 
 from vdsr_cli.cuda_graph import CudaGraph
 from vdsr_cli.runtime import Runtime
@@ -19,7 +20,6 @@ from vdsr_cli.training.loop import TrainConfig, Trainer
 from vdsr_cli.training.start import model_on_prior, prepared
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -34,22 +34,10 @@ def cuda() -> Runtime:
     return Runtime(device=torch.device("cuda"), dtype=torch.float32)
 
 
-def picture(height: int = 40, width: int = 52) -> torch.Tensor:
-    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
-
-
 def drawn(model, lr: torch.Tensor, runtime: Runtime, **options) -> torch.Tensor:
     settings = SamplingSettings(**{"tile": 16, "overlap": 8, **options})
     strips = sample_strips(runtime.place(model), lr, settings, runtime)
     return torch.cat([strip.pixels.cpu() for strip in strips], dim=2)
-
-
-def published(objective: str):
-    torch.manual_seed(0)
-    prior = published_vdvae.VDVAE(published_vdvae.SMALLEST)
-    for parameter in prior.parameters():
-        torch.nn.init.normal_(parameter, std=0.5 / max(1, parameter[0].numel()) ** 0.5)
-    return model_on_prior(objective, prior, 4)
 
 
 def test_noise_is_the_same_to_the_bit():
@@ -63,15 +51,15 @@ def test_noise_is_the_same_to_the_bit():
 @pytest.mark.parametrize("samples", [(0,), (0, 1, 2)])
 def test_samples_are_the_processors(make_tiny, cuda, output, samples):
     options = {"output": output, "samples": samples}
-    expected = drawn(make_tiny(), picture(), CPU, **options)
+    expected = drawn(make_tiny(), smooth(), CPU, **options)
     torch.testing.assert_close(
-        drawn(make_tiny(), picture(), cuda, **options), expected, atol=2e-3, rtol=0
+        drawn(make_tiny(), smooth(), cuda, **options), expected, atol=2e-3, rtol=0
     )
 
 
 def test_samples_of_a_published_shape_are_the_processors(cuda):
-    expected = drawn(published("cvdvae"), picture(9, 7), CPU, tile=None, overlap=None)
-    found = drawn(published("cvdvae"), picture(9, 7), cuda, tile=None, overlap=None)
+    expected = drawn(on_smallest_prior("cvdvae"), smooth(9, 7), CPU, tile=None, overlap=None)
+    found = drawn(on_smallest_prior("cvdvae"), smooth(9, 7), cuda, tile=None, overlap=None)
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
 
 
@@ -84,7 +72,7 @@ def test_a_batch_that_comes_again_is_replayed(make_tiny, cuda, monkeypatch):
             super().__init__(*args, **kwargs)
 
     monkeypatch.setattr(cuda_graphs, "CudaGraph", Counted)
-    lrs = [picture(64, 16 * n) for n in (2, 3, 2, 3)]
+    lrs = [smooth(64, 16 * n) for n in (2, 3, 2, 3)]
     found = [drawn(model, lr, cuda, batch_size=1, seed=i) for i, lr in enumerate(lrs * 2)]
     assert recorded, "batches of one shape came more often than twice"
     monkeypatch.setattr(cuda_graphs, "MOST_PIXELS", 0)
@@ -98,9 +86,9 @@ def test_recordings_follow_the_noise_the_temperature_and_the_samples(make_tiny, 
     model = cuda.place(make_tiny())
     for _ in range(4):
         for options in ({}, {"temperature": 0.0}, {"temperature": 0.3}, {"samples": (4, 5)}):
-            found = drawn(model, picture(16, 16), cuda, **options)
+            found = drawn(model, smooth(16, 16), cuda, **options)
             torch.testing.assert_close(
-                found, drawn(make_tiny(), picture(16, 16), CPU, **options), atol=2e-3, rtol=0
+                found, drawn(make_tiny(), smooth(16, 16), CPU, **options), atol=2e-3, rtol=0
             )
 
 
@@ -110,7 +98,7 @@ def test_memory_chooses_the_batch(make_tiny, cuda):
     assert many == fitting(SamplingSettings(), model, cuda), "the same card chooses the same"
     assert many.batch_size > 1
     assert fitting(SamplingSettings(batch_size=3), model, cuda).batch_size == 3
-    fixed = fitting(SamplingSettings(), cuda.place(published("cvdvae")), cuda)
+    fixed = fitting(SamplingSettings(), cuda.place(on_smallest_prior("cvdvae")), cuda)
     assert fixed.batch_size > 1
 
 
@@ -215,7 +203,7 @@ def test_bfloat16_learns(make_tiny, store, tmp_path, replayed):
 @pytest.mark.parametrize("objective", ["cvdvae", "vdvae-sr"])
 def test_published_shapes_train(store, tmp_path, objective):
     options = {"lr_size": 4, "elbo_from": 0, "rate_warmup": 0, "mean_weight": 0.0, "steps": 3}
-    trained(published(objective), store, tmp_path / "run", replayed=False, **options)
+    trained(on_smallest_prior(objective), store, tmp_path / "run", replayed=False, **options)
 
 
 @pytest.mark.parametrize("objective", ["cvdvae", "vdvae-sr", "vdvae"])

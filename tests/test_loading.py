@@ -3,15 +3,12 @@
 from dataclasses import asdict
 
 import pytest
-import torch
+from loaded import CPU
 
 from vdsr_cli.errors import UsageError
 from vdsr_cli.loading import load
 from vdsr_cli.models.protocol import Prior, Sampler
-from vdsr_cli.runtime import Runtime
 from vdsr_cli.training.run_folder import write_checkpoint
-
-CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from loaded import CPU
 from PIL import Image
 
 from vdsr_cli.bench import fid as bench_fid
@@ -57,13 +58,11 @@ from vdsr_cli.metrics.learned import Learned, choose_metrics, load_learned
 from vdsr_cli.models.blocks import drawn_rates
 from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.paths import Source
-from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.sampling.noise import NoiseField
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
 
 BENCH = Path(__file__).parents[3] / "shared" / "data" / "bench"
-RUNTIME = choose_runtime("cpu", "float32")
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +74,7 @@ def no_cached_weights(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny(tiny_path):
-    return load(str(tiny_path), RUNTIME, expects=Sampler)
+    return load(str(tiny_path), CPU, expects=Sampler)
 
 
 @pytest.fixture
@@ -89,7 +88,7 @@ def photos(tmp_path, save_picture):
 
 
 def score(request: BenchRequest, *models) -> Report:
-    return run_bench(request, models, RUNTIME, Events())
+    return run_bench(request, models, CPU, Events())
 
 
 def timeless(report: Report) -> str:
@@ -307,7 +306,7 @@ def test_samples_are_drawn_in_one_pass(tmp_path, save_picture, tiny, monkeypatch
     hr = save_picture(tmp_path / "x.png", 56, 40, mode=mode)
     scene = load_scene(Pair(name="x", hr=hr), Protocol.diverse, 4)
     upscale = UpscaleRequest(settings=SamplingSettings(seed=4))
-    method = ModelMethod(name="m", loaded=tiny, request=upscale, runtime=RUNTIME, samples=3)
+    method = ModelMethod(name="m", loaded=tiny, request=upscale, runtime=CPU, samples=3)
     calls = []
     means = type(tiny.model).means
 
@@ -384,7 +383,7 @@ def test_bad_pictures_are_named_and_the_others_scored(tmp_path, save_picture, ti
     (tmp_path / "HR" / "broken.png").write_text("no picture")
     seen = []
     events = Events(on_failure=seen.append)
-    report = run_bench(BenchRequest(paths=(tmp_path,)), [tiny], RUNTIME, events)
+    report = run_bench(BenchRequest(paths=(tmp_path,)), [tiny], CPU, events)
     assert {f.picture for f in report.failures} == {"small", "mismatch", "lonely", "broken"}
     assert seen == report.failures and report.exit_code == 3
     assert {s.picture for s in report.pictures} == {"good"}
@@ -418,7 +417,7 @@ def test_a_model_is_scored_as_upscale_runs_it(tmp_path, save_picture, tiny, mode
         tmp_path / "out" / "a.png",
         tiny,
         upscale,
-        RUNTIME,
+        CPU,
         stdin=BytesIO(),
         stdout=BytesIO(),
     )
@@ -525,7 +524,7 @@ def test_a_crop_whose_name_is_taken_meanwhile_fails_alone(photos, tiny, tmp_path
         for pair in photos.iterdir():
             (crops / f"photos_{pair.stem}.png").write_bytes(b"precious")
 
-    report = run_bench(request, [tiny], RUNTIME, Events(on_score=take_names))
+    report = run_bench(request, [tiny], CPU, Events(on_score=take_names))
     assert [failure.exit_code for failure in report.failures] == [6] == [report.exit_code]
     assert all(path.read_bytes() == b"precious" for path in crops.iterdir())
     assert report.pictures
@@ -554,7 +553,7 @@ def test_the_worst_place():
 def test_elbo_bits(tiny_model, save_picture, tmp_path):
     pair = Pair(name="x", hr=save_picture(tmp_path / "x.png", 48, 36))
     scene = load_scene(pair, Protocol.standard, 4)
-    bits = elbo_bits(tiny_model, scene, seed=0, runtime=RUNTIME)
+    bits = elbo_bits(tiny_model, scene, seed=0, runtime=CPU)
     parts = bits["distortion_bits"] + bits["rate_bits"]
     assert bits["bits_per_dim"] == pytest.approx(parts)
     rates = {k: v for k, v in bits.items() if k.startswith("rate_bits_cell_")}
@@ -567,7 +566,7 @@ def test_webp_bits_are_those_of_the_file(tiny_model, save_picture, tmp_path):
     """The picture is cropped to whole cells of 16, and nothing but its pixels is in the file."""
     pair = Pair(name="x", hr=save_picture(tmp_path / "x.png", 48, 36))
     scene = load_scene(pair, Protocol.standard, 4)
-    bits = elbo_bits(tiny_model, scene, seed=0, runtime=RUNTIME)["webp_bits"]
+    bits = elbo_bits(tiny_model, scene, seed=0, runtime=CPU)["webp_bits"]
     with Image.open(tmp_path / "x.png") as picture:
         picture.crop((0, 0, 48, 32)).save(tmp_path / "x.webp", lossless=True, quality=100)
     assert bits == 8 * (tmp_path / "x.webp").stat().st_size / (3 * 48 * 32)
@@ -577,7 +576,7 @@ def test_importance_weights_are_the_definition(tiny_model, save_picture, tmp_pat
     """-log of the mean of p(hr, z) / q(z), over latents that were drawn twice."""
     pair = Pair(name="x", hr=save_picture(tmp_path / "x.png", 48, 32))
     scene = load_scene(pair, Protocol.standard, 4)
-    score = partial(elbo_bits, tiny_model, scene, seed=3, runtime=RUNTIME)
+    score = partial(elbo_bits, tiny_model, scene, seed=3, runtime=CPU)
     nats = 3 * 48 * 32 * math.log(2)
     log_weights = []
     for sample in range(2):
@@ -624,7 +623,7 @@ def test_elbo_bits_are_the_training_loss(tiny_model, save_picture, tmp_path):
         return drawn.permute(2, 0, 1).unsqueeze(0)
 
     losses = vdvae_sr_losses(tiny_model, scene.hr.unsqueeze(0), scene.lr.unsqueeze(0), noise, 0.0)
-    bits = elbo_bits(tiny_model, scene, seed=7, runtime=RUNTIME)
+    bits = elbo_bits(tiny_model, scene, seed=7, runtime=CPU)
     assert bits["distortion_bits"] == pytest.approx(losses.distortion.item(), rel=1e-5)
     assert bits["rate_bits"] == pytest.approx(losses.rate.item(), rel=1e-5)
 
@@ -637,7 +636,7 @@ def test_elbo_bits_of_a_picture_below_a_cell(tiny_model):
         scale=4,
         source_size=(12, 12),
     )
-    assert elbo_bits(tiny_model, scene, seed=0, runtime=RUNTIME) == {}
+    assert elbo_bits(tiny_model, scene, seed=0, runtime=CPU) == {}
 
 
 # Figures and files
@@ -686,9 +685,9 @@ def test_an_exact_seed_makes_no_mean_infinite():
 
 
 def test_lr_psnr_without_the_projection_stands_beside_it(photos, tiny):
-    report = run_bench(BenchRequest(paths=(photos,)), [tiny], RUNTIME, Events())
+    report = run_bench(BenchRequest(paths=(photos,)), [tiny], CPU, Events())
     free = replace(BenchRequest(paths=(photos,)), upscale=UpscaleRequest(consistency=False))
-    unprojected = run_bench(free, [tiny], RUNTIME, Events())
+    unprojected = run_bench(free, [tiny], CPU, Events())
     bicubic, mine = report.rows()
     assert "lr_psnr_raw" not in bicubic.scores
     assert mine.scores["lr_psnr_raw"] == unprojected.rows()[1].scores["lr_psnr"]

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from loaded import loaded_as
+from loaded import CPU, loaded_as
 from PIL import Image
-from published_vdvae import TABLE, published_state
+from published_vdvae import TABLE, published_model
 
 from vdsr_cli.bench import priors as bench_priors
 from vdsr_cli.bench.priors import (
@@ -19,17 +19,11 @@ from vdsr_cli.bench.priors import (
 from vdsr_cli.bench.run import Events
 from vdsr_cli.errors import DeviceError
 from vdsr_cli.images.resize import resized_crop
-from vdsr_cli.models.vdvae import VDVAE
-from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.sampling.noise import NoiseField, noise_of
-
-RUNTIME = choose_runtime("cpu", "float32")
 
 
 def published(name="ffhq256"):
-    model = VDVAE(TABLE[name])
-    model.load_state_dict(published_state(name))
-    return loaded_as(f"openai/{name}", model.eval())
+    return loaded_as(f"openai/{name}", published_model(name))
 
 
 @pytest.fixture
@@ -48,7 +42,7 @@ def photos(tmp_path, save_picture):
 
 def run(priors, *paths, seeds=(0,)):
     request = PriorBenchRequest(datasets=find_datasets(paths), seeds=seeds)
-    return run_prior_bench(request, priors, RUNTIME, Events())
+    return run_prior_bench(request, priors, CPU, Events())
 
 
 def pixels(path):
@@ -60,7 +54,7 @@ def pixels(path):
 def test_the_figures_are_the_models_own(photos, name):
     loaded = published(name)
     scored = run([loaded], photos / "0.png").pictures[0].scores
-    noise = noise_of([NoiseField(seed=0)], (16, 16), RUNTIME.device)
+    noise = noise_of([NoiseField(seed=0)], (16, 16), CPU.device)
     elbo = loaded.model(pixels(photos / "0.png")[None] / 255, noise)
     nats = (elbo.distortion.sum() + elbo.rate.sum()).item() / (3 * 16 * 16)
     assert scored["nats_per_dim"] == pytest.approx(nats, rel=1e-6)
@@ -83,7 +77,7 @@ def test_a_picture_has_its_figure_in_whatever_set(photos):
 
 def test_importance_weights_and_webp_stand_beside_the_bound(photos):
     request = PriorBenchRequest(datasets=find_datasets([photos]), weights=2)
-    report = run_prior_bench(request, [published()], RUNTIME, Events())
+    report = run_prior_bench(request, [published()], CPU, Events())
     for score in report.pictures:
         assert score.scores["bits_iw"] == pytest.approx(score.scores["bits_per_dim"], rel=0.02)
         assert score.scores["bits_iw"] != score.scores["bits_per_dim"]
@@ -129,7 +123,7 @@ def test_a_compact_prior_scores_whole_cells_at_the_pictures_own_size(compact, tm
     Image.fromarray(rng.integers(0, 256, (40, 55, 3), np.uint8)).save(tmp_path / "a.png")
     scored = run([compact], tmp_path / "a.png").pictures[0]
     assert scored.megapixels == pytest.approx(32 * 48 / 1e6)
-    noise = noise_of([NoiseField(seed=0)], (32, 48), RUNTIME.device)
+    noise = noise_of([NoiseField(seed=0)], (32, 48), CPU.device)
     elbo = compact.model(pixels(tmp_path / "a.png")[None, :, :32, :48] / 255, noise)
     nats = (elbo.distortion.sum() + elbo.rate.sum()).item() / (3 * 32 * 48)
     assert scored.scores["nats_per_dim"] == pytest.approx(nats, rel=1e-6)
@@ -146,7 +140,7 @@ def test_pieces_of_a_large_picture_are_summed(compact, tmp_path, monkeypatch):
     for top, left in ((0, 0), (0, 32), (32, 0), (32, 32)):
         piece = whole[:, :, top : top + 32, left : left + 32]
         size = (piece.shape[2], piece.shape[3])
-        noise = noise_of([NoiseField(seed=0)], size, RUNTIME.device, origin=(top, left))
+        noise = noise_of([NoiseField(seed=0)], size, CPU.device, origin=(top, left))
         elbo = compact.model(piece, noise)
         nats += (elbo.distortion.sum() + elbo.rate.sum()).item()
     assert scored.scores["nats_per_dim"] == pytest.approx(nats / whole.numel(), rel=1e-6)
@@ -160,4 +154,4 @@ def test_want_of_memory_is_one_line():
             raise torch.OutOfMemoryError
 
     with pytest.raises(DeviceError, match="a picture does not fit into memory"):
-        score_batch(Hungry(), torch.zeros(2, 3, 16, 16, dtype=torch.uint8), 0, RUNTIME)
+        score_batch(Hungry(), torch.zeros(2, 3, 16, 16, dtype=torch.uint8), 0, CPU)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from loaded import CPU
 from PIL import Image
 
 from vdsr_cli.consistency import degrade
@@ -24,7 +25,6 @@ from vdsr_cli.loading import LoadedModel
 from vdsr_cli.metrics.streaming import PairwiseDistances, farthest, mean_of_pairs, medoid
 from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import Source
-from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.sampling.latents import (
     MaskedNoise,
@@ -36,7 +36,6 @@ from vdsr_cli.sampling.latents import (
 )
 from vdsr_cli.sampling.noise import NoiseField
 
-CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32)
 SMALL = SamplingSettings(tile=16, overlap=4)
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loaded import CPU
 from mutations import EXTREMES, mutated
 
 from vdsr_cli import loading
@@ -22,10 +23,8 @@ from vdsr_cli.models.presets import PRESETS
 from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.models.registry import ARCHITECTURES, build_empty, build_model, config_of
 from vdsr_cli.models.srvae_config import DenseSpec, SRVAEConfig
-from vdsr_cli.runtime import Runtime
 from vdsr_cli.weights.pickles import read_pickle
 
-CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32)
 BOUND_BYTES = 100 << 20
 NUMBERS = st.one_of(
     st.sampled_from(EXTREMES), st.integers(-(2**70), 2**70), st.floats(), st.just(10**4000)

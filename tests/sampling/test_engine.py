@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loaded import CPU, smooth
 
 from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.models.protocol import LatentShape
@@ -15,14 +16,6 @@ from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings, Strip, plan_picture, sample_strips
 from vdsr_cli.sampling.latents import StoredNoise, latent_grid
 from vdsr_cli.sampling.noise import PIXEL_LAYER, NoiseField
-
-CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32)
-
-
-def picture(height: int = 40, width: int = 52, *, seed: int = 0) -> torch.Tensor:
-    """A smooth random picture (3, h, w) in [0, 1]."""
-    rough = torch.rand(1, 3, 6, 7, generator=torch.Generator().manual_seed(seed))
-    return F.interpolate(rough, size=(height, width), mode="bicubic")[0].clamp(0, 1)
 
 
 def upscaled(model, lr: torch.Tensor, runtime: Runtime = CPU, **options) -> torch.Tensor:
@@ -86,7 +79,7 @@ WIDE_CUTS = st.fixed_dictionaries(
 
 @given(height=st.integers(1, 50), width=st.integers(1, 50), cut=WIDE_CUTS)
 def test_tiles_of_a_local_model_leave_no_trace(height, width, cut):
-    lr = picture(height, width)
+    lr = smooth(height, width)
     padded = plan_picture(
         height, width, cell=4, settings=SamplingSettings(tile=0, overlap=0)
     ).padding.apply(lr)
@@ -122,56 +115,56 @@ def test_noise_is_that_of_the_place_however_the_work_is_cut(height, width, cut, 
 
 def test_the_model_gets_the_picture_as_precise_as_it_is():
     low = Runtime(device=torch.device("cpu"), dtype=torch.bfloat16)
-    assert torch.equal(upscaled(Bicubic(), picture(), low), upscaled(Bicubic(), picture()))
+    assert torch.equal(upscaled(Bicubic(), smooth(), low), upscaled(Bicubic(), smooth()))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 24])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_tile_and_batch_hardly_matter(tiny_model, temperature, batch_size):
     """What remains is the zero padding that reaches past the quarter overlap of a batch's edge."""
-    whole = upscaled(tiny_model, picture(), tile=0, overlap=16, temperature=temperature)
+    whole = upscaled(tiny_model, smooth(), tile=0, overlap=16, temperature=temperature)
     cut = {"tile": 32, "overlap": 16, "batch_size": batch_size}
-    tiled = upscaled(tiny_model, picture(), **cut, temperature=temperature)
-    texture = (whole - upscaled(Bicubic(), picture(), temperature=0.0)).abs().mean()
+    tiled = upscaled(tiny_model, smooth(), **cut, temperature=temperature)
+    texture = (whole - upscaled(Bicubic(), smooth(), temperature=0.0)).abs().mean()
     assert (tiled - whole).abs().mean() < 0.05 * texture
 
 
 def test_several_samples_in_one_pass_equal_single_ones(tiny_model):
-    together = upscaled(tiny_model, picture(), samples=(0, 1, 7))
+    together = upscaled(tiny_model, smooth(), samples=(0, 1, 7))
     for pixels, index in zip(together, (0, 1, 7), strict=True):
-        alone = upscaled(tiny_model, picture(), samples=(index,))
+        alone = upscaled(tiny_model, smooth(), samples=(index,))
         assert torch.allclose(pixels, alone[0], atol=1e-5)
     assert (together[0] - together[1]).abs().mean() > 0.005
 
 
 def test_temperature_0_does_not_depend_on_seed_or_sample(tiny_model):
-    first = upscaled(tiny_model, picture(), temperature=0.0, seed=0)
-    assert torch.equal(first, upscaled(tiny_model, picture(), temperature=0.0, seed=9))
-    assert torch.equal(first, upscaled(tiny_model, picture(), temperature=0.0, samples=(5,)))
+    first = upscaled(tiny_model, smooth(), temperature=0.0, seed=0)
+    assert torch.equal(first, upscaled(tiny_model, smooth(), temperature=0.0, seed=9))
+    assert torch.equal(first, upscaled(tiny_model, smooth(), temperature=0.0, samples=(5,)))
 
 
 @pytest.mark.parametrize("output", ["mean", "sample"])
 def test_one_seed_gives_the_same_bits_and_another_does_not(tiny_model, output):
-    first = upscaled(tiny_model, picture(), seed=3, output=output)
-    assert torch.equal(first, upscaled(tiny_model, picture(), seed=3, output=output))
-    other = upscaled(tiny_model, picture(), seed=4, output=output)
+    first = upscaled(tiny_model, smooth(), seed=3, output=output)
+    assert torch.equal(first, upscaled(tiny_model, smooth(), seed=3, output=output))
+    other = upscaled(tiny_model, smooth(), seed=4, output=output)
     assert (first - other).abs().mean() > 0.005
 
 
 def test_global_random_state_is_neither_read_nor_changed(tiny_model):
     torch.manual_seed(1)
-    first = upscaled(tiny_model, picture(), output="sample")
+    first = upscaled(tiny_model, smooth(), output="sample")
     drawn = torch.rand(1)
     torch.manual_seed(2)
-    assert torch.equal(first, upscaled(tiny_model, picture(), output="sample"))
+    assert torch.equal(first, upscaled(tiny_model, smooth(), output="sample"))
     torch.manual_seed(1)
     assert torch.equal(drawn, torch.rand(1))
 
 
 def test_more_temperature_is_more_texture(tiny_model):
-    mean = upscaled(tiny_model, picture(), temperature=0.0)
+    mean = upscaled(tiny_model, smooth(), temperature=0.0)
     away = [
-        (upscaled(tiny_model, picture(), temperature=t) - mean).abs().mean() for t in (0.2, 0.5, 1)
+        (upscaled(tiny_model, smooth(), temperature=t) - mean).abs().mean() for t in (0.2, 0.5, 1)
     ]
     assert 0 < away[0] < away[1] < away[2]
 
@@ -187,7 +180,7 @@ def test_strips_cover_the_picture_in_order(height, width, tile, wrap):
         height, width = height + -height % 4, width + -width % 4
     chosen = SamplingSettings(tile=tile, overlap=4, temperature=0.0, wrap=wrap)
     expected_top = 0
-    for strip in sample_strips(Bicubic(), picture(height, width), chosen, CPU):
+    for strip in sample_strips(Bicubic(), smooth(height, width), chosen, CPU):
         assert isinstance(strip, Strip) and strip.top == expected_top
         assert strip.pixels.shape[:2] == (1, 3) and strip.pixels.shape[2] > 0
         assert strip.pixels.shape[3] == 4 * width and strip.pixels.dtype == torch.float32
@@ -196,7 +189,7 @@ def test_strips_cover_the_picture_in_order(height, width, tile, wrap):
 
 
 def test_every_tile_is_told_once(tiny_model):
-    lr, told = picture(), []
+    lr, told = smooth(), []
     chosen = SamplingSettings(tile=16, overlap=8, batch_size=3)
     for _ in sample_strips(tiny_model, lr, chosen, CPU, on_tiles=told.append):
         pass
@@ -206,7 +199,7 @@ def test_every_tile_is_told_once(tiny_model):
 
 def test_a_strip_leaves_before_the_next_row_of_tiles_is_drawn():
     """Memory is that of one row of tiles, not of the picture."""
-    lr, told = picture(400, 24), []
+    lr, told = smooth(400, 24), []
     chosen = SamplingSettings(tile=16, overlap=8, temperature=0.0, batch_size=2)
     plan = plan_picture(400, 24, cell=4, settings=chosen)
     columns = len(plan.columns.starts)
@@ -223,7 +216,7 @@ def test_a_strip_leaves_before_the_next_row_of_tiles_is_drawn():
     tile=st.sampled_from([0, 16, 24, 64]),
 )
 def test_a_rolled_texture_gives_the_rolled_result(shift, rows, columns, tile):
-    lr = picture(4 * rows, 4 * columns)
+    lr = smooth(4 * rows, 4 * columns)
     options = {"tile": tile, "overlap": 8, "wrap": True, "temperature": 0.0}
     result = upscaled(Bicubic(), lr, **options)
     rolled = upscaled(Bicubic(), torch.roll(lr, shift, (1, 2)), **options)
@@ -232,7 +225,7 @@ def test_a_rolled_texture_gives_the_rolled_result(shift, rows, columns, tile):
 
 
 def test_a_rolled_texture_hardly_differs_for_a_model_of_wide_reach(tiny_model):
-    lr = picture(48, 48)
+    lr = smooth(48, 48)
     options = {"tile": 48, "overlap": 24, "wrap": True, "temperature": 0.0}
     result = upscaled(tiny_model, lr, **options)
     rolled = upscaled(tiny_model, torch.roll(lr, (20, 12), (1, 2)), **options)
@@ -284,7 +277,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(error, room):
     model = Failing(room, error)
     told = []
     chosen = SamplingSettings(tile=16, overlap=8, temperature=0.0, batch_size=16)
-    lr = picture(30, 100)
+    lr = smooth(30, 100)
     strips = list(sample_strips(model, lr, chosen, CPU, on_tiles=told.append))
     done = torch.cat([s.pixels for s in strips], 2)
     assert torch.allclose(done, upscaled(Bicubic(), lr, temperature=0.0), atol=1e-5)
@@ -296,10 +289,10 @@ def test_out_of_memory_halves_the_batch_and_goes_on(error, room):
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
 def test_out_of_memory_with_one_tile_is_a_device_error(error):
     with pytest.raises(DeviceError, match=r"16x16 .*does not fit into memory") as caught:
-        upscaled(Failing(0, error), picture(), batch_size=1)
+        upscaled(Failing(0, error), smooth(), batch_size=1)
     assert caught.value.hint == "try --device cpu"
     with pytest.raises(DeviceError, match=r"does not fit into memory") as caught:
-        upscaled(Failing(0, error), picture())
+        upscaled(Failing(0, error), smooth())
     assert caught.value.hint == "try --batch-size 1"
 
 
@@ -307,16 +300,16 @@ def test_out_of_memory_with_one_tile_is_a_device_error(error):
 def test_the_hint_for_too_little_memory_works(side):
     """What it tells to try must be a tile that the engine takes."""
     with pytest.raises(DeviceError) as caught:
-        upscaled(Failing(0, OUT_OF_MEMORY[0]), picture(side, side), tile=0, overlap=8)
+        upscaled(Failing(0, OUT_OF_MEMORY[0]), smooth(side, side), tile=0, overlap=8)
     tile = int(caught.value.hint.split("--tile ")[1].split()[0])
     assert tile < side
-    upscaled(Bicubic(), picture(side, side), tile=tile, overlap=8)
+    upscaled(Bicubic(), smooth(side, side), tile=tile, overlap=8)
 
 
 def test_other_errors_are_not_taken_for_memory():
     bug = RuntimeError("shape mismatch")
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        upscaled(Failing(0, bug), picture())
+        upscaled(Failing(0, bug), smooth())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -328,12 +321,12 @@ def test_a_tile_that_is_not_finite_fails_the_picture(value):
             return out
 
     with pytest.raises(DeviceError, match="not finite") as caught:
-        upscaled(Broken(), picture())
+        upscaled(Broken(), smooth())
     assert "float32" in caught.value.hint
 
 
 def test_pixels_can_be_drawn_from_the_likelihood():
-    lr = picture() * 0.2 + 0.4
+    lr = smooth() * 0.2 + 0.4
     mean = upscaled(Bicubic(), lr, temperature=0.0)
     drawn = upscaled(Bicubic(), lr, temperature=0.0, output="sample", seed=5)
     rows, columns = (torch.arange(4 * side, dtype=torch.int32) for side in lr.shape[1:])
@@ -343,37 +336,37 @@ def test_pixels_can_be_drawn_from_the_likelihood():
 
 
 def test_drawn_pixels_stay_in_range_and_differ_from_sample_to_sample(tiny_model):
-    drawn = upscaled(tiny_model, picture(), output="sample", samples=(0, 1))
+    drawn = upscaled(tiny_model, smooth(), output="sample", samples=(0, 1))
     assert drawn.min() >= -1e-6 and drawn.max() <= 1 + 1e-6
     assert not torch.equal(drawn[0], drawn[1])
-    tiled = upscaled(Bicubic(), picture(), output="sample", tile=24, batch_size=1)
-    whole = upscaled(Bicubic(), picture(), output="sample", tile=0)
+    tiled = upscaled(Bicubic(), smooth(), output="sample", tile=24, batch_size=1)
+    whole = upscaled(Bicubic(), smooth(), output="sample", tile=0)
     assert torch.allclose(tiled, whole, atol=1e-5)
 
 
 def test_half_precision_gives_nearly_the_same(make_tiny):
     half = dataclasses.replace(CPU, dtype=torch.bfloat16)
-    exact = upscaled(make_tiny(), picture(), temperature=0.8)
-    rounded = upscaled(half.place(make_tiny()), picture(), half, temperature=0.8)
+    exact = upscaled(make_tiny(), smooth(), temperature=0.8)
+    rounded = upscaled(half.place(make_tiny()), smooth(), half, temperature=0.8)
     assert (exact - rounded).abs().mean() < 0.02
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(18, 8), (16, 6), (16, 12)])
 def test_tiles_that_do_not_fit_the_model_are_refused(tiny_model, tile, overlap):
     with pytest.raises(UsageError):
-        upscaled(tiny_model, picture(), tile=tile, overlap=overlap)
+        upscaled(tiny_model, smooth(), tile=tile, overlap=overlap)
 
 
 def test_gradients_are_not_recorded(tiny_model, make_tiny):
     model = make_tiny().requires_grad_(True)
-    assert not upscaled(model, picture()).requires_grad
-    assert torch.equal(upscaled(model, picture()), upscaled(tiny_model, picture()))
+    assert not upscaled(model, smooth()).requires_grad
+    assert torch.equal(upscaled(model, smooth()), upscaled(tiny_model, smooth()))
 
 
 @settings(max_examples=8)
 @given(height=st.integers(1, 9), width=st.integers(1, 9))
 def test_the_smallest_pictures(tiny_model, height, width):
-    out = upscaled(tiny_model, picture(height, width), tile=64, overlap=16)
+    out = upscaled(tiny_model, smooth(height, width), tile=64, overlap=16)
     assert out.shape == (1, 3, 4 * height, 4 * width) and out.isfinite().all()
 
 

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from loaded import CPU
 from published_vdvae import SMALLEST as PRIOR
 
 from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.models.vdvae import VDVAE
-from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling import engine
 from vdsr_cli.sampling.engine import SamplingSettings, limits_of, plan_for, sample_strips
 from vdsr_cli.sampling.latents import MaskedNoise, latent_grid, load_latents, save_latents
@@ -21,7 +21,6 @@ from vdsr_cli.sampling.noise import PIXEL_LAYER, NoiseField
 from vdsr_cli.sampling.tiling import tiles_for
 from vdsr_cli.training.start import model_on_prior
 
-CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32)
 GLOBAL = LatentShape(layer=0, channels=3, cell=64, is_global=True)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from loaded import CPU
 from PIL import Image
 
 from vdsr_cli.bench.data import Pair, Protocol, load_scene
@@ -17,13 +18,11 @@ from vdsr_cli.diverse.run import sample_diverse
 from vdsr_cli.images import Metadata, Picture, read_picture
 from vdsr_cli.loading import LoadedModel
 from vdsr_cli.paths import Source
-from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.sampling.pipeline import draw_canvases, draw_rows, plan_upscale
 from vdsr_cli.services.serve import DrawRequest, draw
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
 
-CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32)
 SETTINGS = SamplingSettings(temperature=0.8, tile=16, overlap=4, seed=3)
 
 

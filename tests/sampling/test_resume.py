@@ -13,20 +13,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from loaded import CPU, smooth
 from PIL import Image
 
 from vdsr_cli.config import Temperatures
 from vdsr_cli.images import PictureFile, read_picture
 from vdsr_cli.loading import LoadedModel
 from vdsr_cli.paths import Source
-from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings, plan_for, sample_strips
 from vdsr_cli.sampling.fingerprint import fingerprint
 from vdsr_cli.sampling.noise import NoiseField
 from vdsr_cli.sampling.strips import StripSource, projected_strips, resized_strips, sampled_strips
 from vdsr_cli.services.upscale import UpscaleRequest, upscale_file, upscale_picture
 
-CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32)
 SETTINGS = SamplingSettings(temperature=0.8, tile=16, overlap=4, batch_size=1)
 
 
@@ -154,11 +153,6 @@ def assert_same_from_anywhere(source: StripSource) -> int:
         assert len(later) == len(whole) - first
         assert all(torch.equal(a, b) for a, b in zip(later, whole[first:], strict=True))
     return 1 + len(some)
-
-
-def smooth(height: int, width: int) -> torch.Tensor:
-    rough = torch.rand(1, 3, 5, 4, generator=torch.Generator().manual_seed(1))
-    return F.interpolate(rough, size=(height, width), mode="bicubic").clamp(0, 1)[0]
 
 
 def cut_up(picture: torch.Tensor, rows: int) -> StripSource:

@@ -2,19 +2,17 @@
 
 import pytest
 import torch
-from published_vdvae import TABLE, cut, published_state, write_published
+from loaded import CPU
+from published_vdvae import TABLE, cut, published_model, published_state, write_published
 
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.loading import is_prior, load, load_network
 from vdsr_cli.models.dmol import LOW_BIT_OFFSET, to_image, to_levels
 from vdsr_cli.models.protocol import Prior
 from vdsr_cli.models.vdvae import VDVAE
-from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.sampling.noise import NoiseField, noise_of
 from vdsr_cli.training.run_folder import write_checkpoint
 from vdsr_cli.training.start import new_model
-
-RUNTIME = choose_runtime("cpu", "float32")
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +28,7 @@ def pickle_path(tmp_path, small_published):
 
 @pytest.mark.parametrize("has_encoder", [False, True])
 def test_a_published_pickle_loads_with_its_own_numbers(pickle_path, has_encoder):
-    model = load(str(pickle_path), RUNTIME, expects=Prior, has_encoder=has_encoder).model
+    model = load(str(pickle_path), CPU, expects=Prior, has_encoder=has_encoder).model
     loaded, published = model.state_dict(), published_state()
     wanted = {k for k in published if has_encoder or not k.startswith("encoder.")}
     assert loaded.keys() == wanted
@@ -38,10 +36,9 @@ def test_a_published_pickle_loads_with_its_own_numbers(pickle_path, has_encoder)
 
 
 def test_without_encoder_it_draws_what_the_whole_model_draws(pickle_path):
-    whole = VDVAE(TABLE["ffhq256"]).eval()
-    whole.load_state_dict(published_state())
-    noise = noise_of([NoiseField(seed=3, sample=1)], (16, 16), RUNTIME.device)
-    prior = load(str(pickle_path), RUNTIME, expects=Prior, has_encoder=False).model
+    whole = published_model()
+    noise = noise_of([NoiseField(seed=3, sample=1)], (16, 16), CPU.device)
+    prior = load(str(pickle_path), CPU, expects=Prior, has_encoder=False).model
     with torch.inference_mode():
         got, wanted = prior.sample(1, (16, 16), noise, 0.7), whole.sample(1, (16, 16), noise, 0.7)
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
@@ -50,9 +47,9 @@ def test_without_encoder_it_draws_what_the_whole_model_draws(pickle_path):
 @pytest.mark.usefixtures("small_published")
 def test_an_encoder_that_is_not_whole_generates_and_does_not_score(tmp_path):
     source = write_published(tmp_path / "a.th", cut(published_state(), "encoder.enc_blocks.7."))
-    assert load(str(source), RUNTIME, expects=Prior, has_encoder=False).model.side_px == 16
+    assert load(str(source), CPU, expects=Prior, has_encoder=False).model.side_px == 16
     with pytest.raises(WeightsError, match=r"not whole \(encoder.enc_blocks.7\)") as caught:
-        load(str(source), RUNTIME, expects=Prior)
+        load(str(source), CPU, expects=Prior)
     assert caught.value.hint == "vdsr generate can use it"
     with pytest.raises(WeightsError, match="nor be trained on"):
         load_network(str(source))
@@ -75,7 +72,7 @@ def test_a_run_of_training_loads(tmp_path, tiny_prior):
     write_checkpoint(tmp_path, run, keep_previous=False)
     for name in (tmp_path, tmp_path / "last.pt"):
         assert is_prior(str(name))
-        loaded = load(str(name), RUNTIME, expects=Prior, has_encoder=False)
+        loaded = load(str(name), CPU, expects=Prior, has_encoder=False)
         assert loaded.model.cell_px == 16 and loaded.model.side_px is None
 
 
@@ -86,7 +83,7 @@ def as_plain(config):
 
 def test_other_networks_are_no_priors(tiny_path, tiny_prior_path, pickle_path):
     with pytest.raises(UsageError, match="is a compact-vdvae-sr, not an unconditional prior"):
-        load(str(tiny_path), RUNTIME, expects=Prior, has_encoder=False)
+        load(str(tiny_path), CPU, expects=Prior, has_encoder=False)
     assert not is_prior(str(tiny_path)) and not is_prior("vdvae-sr-x4")
     assert is_prior(str(tiny_prior_path)) and is_prior(str(pickle_path))
     assert is_prior("openai/ffhq1024") and is_prior("vdvae-x4-prior")
@@ -146,8 +143,8 @@ def golden_draw():
 
 def test_noise_of_a_piece_is_that_of_the_whole(tiny_prior):
     fields = [NoiseField(seed=1, sample=0)]
-    whole = noise_of(fields, (64, 48), RUNTIME.device)
-    piece = noise_of(fields, (32, 16), RUNTIME.device, origin=(32, 16))
+    whole = noise_of(fields, (64, 48), CPU.device)
+    piece = noise_of(fields, (32, 16), CPU.device, origin=(32, 16))
     for shape in tiny_prior.latent_shapes:
         cut_out = whole(shape)[:, :, 32 // shape.cell :, 16 // shape.cell : 32 // shape.cell]
         assert torch.equal(piece(shape), cut_out)

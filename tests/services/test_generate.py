@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from loaded import loaded_as
-from published_vdvae import TABLE, published_state
+from loaded import CPU, loaded_as
+from published_vdvae import published_model
 
 from vdsr_cli.errors import DeviceError, UsageError
-from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.paths import Naming
-from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.services.generate import (
     GenerateRequest,
     draw_pictures,
@@ -20,25 +18,17 @@ from vdsr_cli.services.generate import (
     size_of,
 )
 
-RUNTIME = choose_runtime("cpu", "float32")
-
 
 @pytest.fixture(params=["published", "compact"])
 def prior(request, tiny_prior):
     if request.param == "compact":
         return tiny_prior
-    return published()
-
-
-def published(name="ffhq256"):
-    model = VDVAE(TABLE[name])
-    model.load_state_dict(published_state(name))
-    return model.eval()
+    return published_model()
 
 
 def drawn(prior, indices, size=(16, 16), **facts):
     request = GenerateRequest(count=len(indices), **facts)
-    return np.stack(list(draw_pictures(prior, indices, size, request, RUNTIME)))
+    return np.stack(list(draw_pictures(prior, indices, size, request, CPU)))
 
 
 @pytest.mark.parametrize("output", ["mean", "sample"])
@@ -71,7 +61,7 @@ def test_any_size_is_cut_from_whole_cells(tiny_prior):
 
 def test_the_size_that_a_prior_makes(tiny_prior):
     compact = loaded_as("c", tiny_prior)
-    fixed = loaded_as("openai/ffhq256", published())
+    fixed = loaded_as("openai/ffhq256", published_model())
     assert size_of(compact, GenerateRequest()) == (256, 256)
     assert size_of(compact, GenerateRequest(size=(10, 20))) == (10, 20)
     assert size_of(fixed, GenerateRequest()) == size_of(fixed, GenerateRequest(size=(16, 16)))
@@ -122,9 +112,9 @@ def test_large_maps_make_small_batches():
         def widest_map(self, height, width):
             return 512 * height * width
 
-    assert likely_batch(Wide(), (256, 256), RUNTIME) == 2
-    assert likely_batch(Wide(), (32, 32), RUNTIME) == 24
-    assert likely_batch(Wide(), (4096, 4096), RUNTIME) == 1
+    assert likely_batch(Wide(), (256, 256), CPU) == 2
+    assert likely_batch(Wide(), (32, 32), CPU) == 24
+    assert likely_batch(Wide(), (4096, 4096), CPU) == 1
 
 
 def test_the_grid():

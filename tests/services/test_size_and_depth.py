@@ -5,18 +5,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loaded import CPU
 from PIL import Image
 
 from vdsr_cli.config import TargetSize
 from vdsr_cli.errors import InputError, UsageError
 from vdsr_cli.images import read_picture
 from vdsr_cli.loading import LoadedModel
-from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.sampling.pipeline import draw_rows, plan_upscale
 from vdsr_cli.services.auto import AutoBySize
-
-CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32)
 
 
 @given(st.integers(20, 4000), st.integers(20, 4000), st.integers(1, 16))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loaded import CPU
 from PIL import Image
 
 from vdsr_cli.consistency import degrade
@@ -19,7 +20,6 @@ from vdsr_cli.loading import LoadedModel
 from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import STDIN, Source
-from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.sampling.pipeline import stage_sizes
 from vdsr_cli.services.upscale import (
@@ -29,7 +29,6 @@ from vdsr_cli.services.upscale import (
     upscale_picture,
 )
 
-CPU = Runtime(device=torch.device("cpu"), dtype=torch.float32)
 SCALES = [1, 1.5, 2, 3, 4, 8, 16]
 
 

@@ -15,18 +15,17 @@ from PIL import Image
 pytest.importorskip("starlette", reason="needs the extra serve")
 
 from gated_model import Gate, loaded
+from loaded import CPU
 from starlette.testclient import TestClient
 
 from vdsr_cli.errors import DeviceError
 from vdsr_cli.images import Picture
 from vdsr_cli.loading import load
 from vdsr_cli.models.protocol import Sampler
-from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.services.serve import reduced_to
 from vdsr_cli.web.app import create_app
 from vdsr_cli.web.endpoint import Limits
 
-RUNTIME = choose_runtime("cpu", "float32")
 LOCAL = {"base_url": "http://127.0.0.1:8000"}
 
 
@@ -39,15 +38,15 @@ class Broken(Gate):
 
 def app_of(model, **limits):
     hosts = ("127.0.0.1",)
-    return create_app([loaded(model)], RUNTIME, Limits(**limits), hosts=hosts)
+    return create_app([loaded(model)], CPU, Limits(**limits), hosts=hosts)
 
 
 @pytest.fixture
 def client(tiny_path):
-    model = load(str(tiny_path), RUNTIME, expects=Sampler).model
+    model = load(str(tiny_path), CPU, expects=Sampler).model
     app = create_app(
         [loaded(model), loaded(model, "other")],
-        RUNTIME,
+        CPU,
         Limits(upload_bytes=2_000_000, pixels=30_000),
         hosts=("127.0.0.1",),
     )
@@ -218,7 +217,7 @@ def test_an_origin_of_anything_is_foreign(client, origin):
 
 
 def test_whoever_has_not_the_token_finds_nothing(tiny_model, face):
-    with TestClient(create_app([loaded(tiny_model)], RUNTIME, Limits(), token="secret")) as client:
+    with TestClient(create_app([loaded(tiny_model)], CPU, Limits(), token="secret")) as client:
         for path in ("/", "/page.js", "/draw", "/secre/", "/secrets/"):
             assert client.get(path).status_code == 404
         assert client.post("/draw", content=face).status_code == 404
@@ -229,7 +228,7 @@ def test_whoever_has_not_the_token_finds_nothing(tiny_model, face):
 
 def test_each_request_is_logged_as_one_line(tiny_model, face):
     lines = []
-    app = create_app([loaded(tiny_model)], RUNTIME, Limits(), log=lines.append)
+    app = create_app([loaded(tiny_model)], CPU, Limits(), log=lines.append)
     with TestClient(app, **LOCAL) as client:
         client.get("/")
         client.post("/draw", params={"name": "holiday.png", "n": 0}, content=face)
