@@ -12,7 +12,12 @@ from vdsr_cli.metrics import LPIPS
 from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.models.vdvae_config import PUBLISHED
-from vdsr_cli.training.adversarial import AdversarialPhase, Discriminator, sharpened
+from vdsr_cli.training.adversarial import (
+    AdversarialPhase,
+    Discriminator,
+    random_view,
+    sharpened,
+)
 from vdsr_cli.training.config import AdversarialConfig, TrainConfig, config_for
 from vdsr_cli.training.data import PictureStore
 from vdsr_cli.training.loop import Trainer
@@ -128,6 +133,30 @@ def test_sharpening_is_in_float32_where_the_model_computes_in_bfloat16():
     with torch.autocast("cpu", torch.bfloat16):
         result = sharpened(hr, 0.5)
     torch.testing.assert_close(result, sharpened(hr, 0.5), rtol=0, atol=0)
+
+
+def test_a_view_treats_all_pictures_alike_and_views_differ():
+    one, other = torch.rand(2, 2, 3, 80, 80)
+    views = [random_view(torch.Generator().manual_seed(seed), 80) for seed in range(20)]
+    again = random_view(torch.Generator().manual_seed(0), 80)
+    assert torch.equal(views[0](one), again(one))
+    seen = [view(one) for view in views]
+    for view, picture in zip(views, seen, strict=True):
+        torch.testing.assert_close(picture - view(other), view(one - other))
+        assert min(picture.shape[2:]) >= 32
+    assert {72 < s.shape[2] <= 80 for s in seen} == {True, False}
+    assert len({s.flatten()[0].item() for s in seen}) > 10
+
+
+def test_without_views_pictures_are_compared_as_they_are(phase):
+    picture = torch.rand(1, 3, 32, 32)
+    view = phase().view(torch.Generator(), 32)
+    assert torch.equal(view(picture), picture)
+    views = phase(views=True)
+    assert any(
+        view(picture).shape != picture.shape
+        for view in (views.view(torch.Generator().manual_seed(s), 32) for s in range(4))
+    )
 
 
 def test_diversity_is_taken_off_the_distances(phase, tiny_model):

@@ -57,6 +57,12 @@ DiversityOption = Annotated[
 SharpenOption = Annotated[
     float | None, _option("Unsharp mask on what samples are compared with.", default="0", min=0.0)
 ]
+ViewsOption = Annotated[
+    bool | None,
+    _option(
+        "Compare samples shifted, flipped, recoloured, at half the size, at random.", default="off"
+    ),
+]
 TemperaturesOption = Annotated[
     tuple[float, float] | None, _option("Range of the samples' temperatures.", default="0.6 1")
 ]

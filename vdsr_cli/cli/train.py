@@ -23,6 +23,7 @@ from vdsr_cli.cli.adversarial_options import (
     RampOption,
     SharpenOption,
     TemperaturesOption,
+    ViewsOption,
 )
 from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import bring, print_line
@@ -283,6 +284,7 @@ def _train(
     elbo_weight: ElboWeightOption = None,
     diversity: DiversityOption = None,
     sharpen: SharpenOption = None,
+    views: ViewsOption = None,
     temperatures: TemperaturesOption = None,
     ramp: RampOption = None,
     discriminator_rate: DiscriminatorRateOption = None,

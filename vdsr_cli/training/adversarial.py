@@ -16,13 +16,17 @@ Half the distance of two samples of one LR picture, subtracted, takes that away 
 distance terms are the energy score (Gneiting and Raftery 2007, equation 22), which in expectation
 is least for samples of the true distribution; at 0 nothing is subtracted.
 
+**Views.** A network of features that is asked the same way at every step is soon satisfied by what
+no eye sees. With ``views`` each step compares pictures shifted, flipped, with their colours
+exchanged and, half the time, at half the size (E-LPIPS, Kettunen et al. 2019, arXiv 1906.03973).
+
 The discriminator is the U-Net with spectral norm of Real-ESRGAN (Wang et al. 2021, arXiv
 2107.10833) in small. It sees the enlarged LR picture beside the other, and squares of 2x2 pixels as
 channels, so that none of its layers works at full resolution. The loss is the logistic one of
 Goodfellow et al. 2014, non-saturating.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,12 +43,16 @@ from vdsr_cli.models.protocol import NoiseSource
 from vdsr_cli.training.config import AdversarialConfig
 from vdsr_cli.training.optimizer import set_rate, step_if
 
+View = Callable[[Tensor], Tensor]
+"""How pictures (B, 3, H, W) are shown to LPIPS."""
 SAMPLES = 2
 """Drawn of each LR picture: as many as a distance between samples takes."""
 SIDE_MULTIPLE = 8
 """HR sides of crops must be multiples of it: the discriminator's coarsest cell."""
 LEAST_SIDE = 32
 """HR side of the smallest crops that LPIPS takes."""
+VIEW_SHIFTS = 8
+"""Shifts of a view along each axis, HR pixels: from 0 up to this, exclusive."""
 _SHARPENING_SIGMA = 4.0
 _SHARPENING_THRESHOLD = 20 / 255
 """Differences from the blurred picture, on [-1, 1], that are flat enough to be left alone."""
@@ -106,6 +114,25 @@ def sharpened(hr: Tensor, amount: float) -> Tensor:
     return (hr + amount * detail * (detail.abs() > _SHARPENING_THRESHOLD)).clamp(-1, 1)
 
 
+def _as_it_is(pictures: Tensor) -> Tensor:
+    return pictures
+
+
+def random_view(generator: torch.Generator, side: int) -> View:
+    """One of the views of pictures (B, 3, side, side), drawn from a CPU generator."""
+    top, left = torch.randint(VIEW_SHIFTS, (2,), generator=generator).tolist()
+    turned, mirrored, transposed, halved = (torch.rand(4, generator=generator) < 0.5).tolist()
+    colours = torch.randperm(3, generator=generator).tolist()
+    axes = [axis for axis, flipped in ((2, turned), (3, mirrored)) if flipped]
+
+    def view(pictures: Tensor) -> Tensor:
+        seen = pictures[:, colours, top:, left:].flip(axes)
+        seen = seen.transpose(2, 3) if transposed else seen
+        return F.avg_pool2d(seen, 2) if halved and side >= 2 * LEAST_SIDE + VIEW_SHIFTS else seen
+
+    return view
+
+
 @dataclass(slots=True)
 class SampleTerms:
     """The model's terms of one batch, and what the discriminator's step needs of it.
@@ -158,6 +185,10 @@ class AdversarialPhase:
         low, high = self.config.temperatures
         return low + (high - low) * drawn
 
+    def view(self, generator: torch.Generator, side: int) -> View:
+        """That in which a step's pictures of a side are compared: as they are, without views."""
+        return random_view(generator, side) if self.config.views else _as_it_is
+
     def sample_terms(
         self,
         model: Any,
@@ -166,6 +197,7 @@ class AdversarialPhase:
         noise: NoiseSource,
         temperature: float,
         ramp: float,
+        view: View = _as_it_is,
     ) -> SampleTerms:
         """Draws :data:`SAMPLES` samples of each picture and scores them.
 
@@ -176,6 +208,7 @@ class AdversarialPhase:
             noise: standard normals of each layer for B * SAMPLES pictures.
             temperature: of the samples.
             ramp: factor on the adversarial term, 0 to 1.
+            view: of the pictures that LPIPS compares; see :func:`random_view`.
         """
         config, target = self.config, sharpened(hr, self.config.sharpen)
         base = enlarged(lr, model.scale)
@@ -185,8 +218,8 @@ class AdversarialPhase:
         with _frozen(self.discriminator):
             logits = self.discriminator(samples, _doubly(base))
         with torch.no_grad():
-            true_maps = self.perceptual.maps(target)
-        maps = self.perceptual.maps(samples)
+            true_maps = self.perceptual.maps(view(target))
+        maps = self.perceptual.maps(view(samples))
         figures = {
             "sample_l1": (samples - _doubly(target)).abs().mean(),
             "perceptual": self.perceptual.distances(maps, [_doubly(m) for m in true_maps]).mean(),

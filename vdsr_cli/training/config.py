@@ -24,6 +24,7 @@ class AdversarialConfig:
         diversity: share of the distances between samples that is taken off those to the HR
             picture, 0 to 1.
         sharpen: amount of the unsharp mask on what samples are compared with.
+        views: whether LPIPS compares pictures in a view drawn at each step, or as they are.
         temperatures: range that a step's temperature is drawn from.
         ramp: steps over which the adversarial term comes to weigh.
         discriminator_rate: peak learning rate of the discriminator, on the model's schedule.
@@ -37,6 +38,7 @@ class AdversarialConfig:
     elbo_weight: float = 0.05
     diversity: float = 0.3
     sharpen: float = 0.0
+    views: bool = False
     temperatures: tuple[float, float] = (0.6, 1.0)
     ramp: int = 300
     discriminator_rate: float = 2e-4
