@@ -60,7 +60,7 @@ SharpenOption = Annotated[
 ViewsOption = Annotated[
     bool | None,
     _option(
-        "Compare samples shifted, flipped, recoloured, at half the size, at random.", default="off"
+        "Compare samples shifted, flipped, recoloured, at half the size, at random.", default="on"
     ),
 ]
 TemperaturesOption = Annotated[

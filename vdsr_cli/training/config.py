@@ -38,7 +38,7 @@ class AdversarialConfig:
     elbo_weight: float = 0.05
     diversity: float = 0.3
     sharpen: float = 0.0
-    views: bool = False
+    views: bool = True
     temperatures: tuple[float, float] = (0.6, 1.0)
     ramp: int = 300
     discriminator_rate: float = 2e-4
