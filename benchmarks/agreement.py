@@ -14,11 +14,11 @@ with the tiles shifted by four LR pixels, until every fourth line has been a sea
 one tile have the most seams, so these are measured.
 """
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from common import EXAMPLE, argument_parser
 from torch import Tensor
 
 from vdsr_cli.images import read_picture
@@ -28,7 +28,6 @@ from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.sampling.engine import SamplingSettings, plan_picture, sample_strips
 from vdsr_cli.sampling.tiling import tiles_for
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "photo.png"
 CUTS = {
     "tile 64, batch 1": {"batch_size": 1},
     "tile 64, batch 16": {"batch_size": 16},
@@ -69,9 +68,7 @@ def seam_ratio(draw: Callable[[Tensor], Tensor], lr: Tensor, model: Sampler) -> 
 
 def main() -> None:
     """Parses, measures, prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("pictures", nargs="*", type=Path, default=[EXAMPLE])
     parser.add_argument("--model", default="vdvae-sr-x4")
     parser.add_argument("--temperatures", default="0,0.8")

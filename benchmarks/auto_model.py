@@ -8,7 +8,6 @@ those of ``vdvae-sr-x4`` from file to file, in turns in this process, on 512x512
 photograph: the first of each, which pays for whatever is set up once, and the median of the rest.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from common import argument_parser
 from input_kinds import KINDS, Kind, Levels, jpeg
 from PIL import Image
 
@@ -95,9 +95,7 @@ def seconds(work: Callable[[], None]) -> float:
 
 def main() -> None:
     """Parses, measures, prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("folders", type=Path, nargs="+", help="of photographs")
     parser.add_argument("--every", type=int, default=1, help="take every n-th photograph")
     parser.add_argument("--runs", type=int, default=5, help="of the decision and of the upscale")

@@ -7,7 +7,6 @@ code, what was printed, and the files that were not there before. The script end
 ended with another exit code than the one it should, showed a traceback, or left a partial file.
 """
 
-import argparse
 import io
 import os
 import shutil
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from common import argument_parser
 from PIL import Image, ImageCms
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -417,7 +417,7 @@ def clean(folder: Path) -> None:
 
 def main() -> int:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--model", default="vdvae-sr-x4", help="model of the runs")
     parser.add_argument("--only", default="", help="cases whose name has this word")
     options = parser.parse_args()

@@ -26,9 +26,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import boto3
+from common import EXAMPLE, argument_parser
 from PIL import Image
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "photo.png"
 BUCKET = "pictures"
 S3_PORT = 5563
 CLUSTER = "127.0.0.1:6397"
@@ -160,9 +160,7 @@ def check(options: argparse.Namespace, store: "boto3.client") -> None:
 
 def main() -> None:
     """Parses, starts, runs, checks, ends."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--model", default="vdvae-sr-x4-tiny")

@@ -6,7 +6,6 @@ The two run in turns. What the command takes beyond the import is this project's
 imports, the weights, the first convolutions, the picture. CPU seconds are of all threads.
 """
 
-import argparse
 import resource
 import statistics
 import subprocess
@@ -15,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from speed import mirrored
+from common import argument_parser, mirrored
 
 from vdsr_cli.images import save_levels
 
@@ -32,9 +31,7 @@ def seconds(command: list[str]) -> tuple[float, float]:
 
 def main() -> None:
     """Parses, measures, prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--model", default="vdvae-sr-x4")
     parser.add_argument("--side", type=int, default=64, help="of the input, in pixels")
     parser.add_argument("--runs", type=int, default=5)

@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from speed import mirrored
+from common import argument_parser, mirrored
 
 from vdsr_cli.images import save_levels
 from vdsr_cli.metrics import pooled_psnr
@@ -101,9 +101,7 @@ def print_table(dataset: Path, folder: Path, options: argparse.Namespace) -> Non
 
 def main() -> None:
     """Parses, measures, prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("datasets", nargs="*", type=Path, metavar="DATASET")
     parser.add_argument("-n", "--samples", type=int, default=5)
     parser.add_argument("-m", "--model", default="cvdvae-x4")

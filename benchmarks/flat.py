@@ -20,13 +20,13 @@ Rare blocks are the worst: the larger ``--size``, the more of them are found. Wi
 exit code is 1 where a deviation exceeds it.
 """
 
-import argparse
 import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from common import argument_parser
 from torch import Tensor
 
 from vdsr_cli.consistency import degrade_8bit
@@ -140,9 +140,7 @@ def error_of(
 
 def main() -> None:
     """Parses, measures, prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--models", default=MODELS)
     parser.add_argument("--temperatures", default="0.5,0.8,1")
     parser.add_argument("--seeds", default="0,1")

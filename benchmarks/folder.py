@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from common import argument_parser
 from PIL import Image
 
 from vdsr_cli.cli.upscale import MANIFEST_NAME
@@ -90,9 +91,7 @@ def check(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Parses, runs twice, checks."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--jobs", type=int, default=2)

@@ -30,7 +30,6 @@ What was tried when these tests were made, and what it found:
 Exit code 0: no round has failed. A crash of the interpreter itself counts as a failure.
 """
 
-import argparse
 import collections
 import faulthandler
 import os
@@ -41,6 +40,8 @@ import time
 import traceback
 from pathlib import Path
 from random import Random
+
+from common import argument_parser, peak_memory_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MEMORY_MB = 800
@@ -110,7 +111,7 @@ def _in_a_process(
     _, status, usage = os.wait4(child, 0)
     if status:
         print(f"seed {seed!r}: the process ended with {os.waitstatus_to_exitcode(status)}")
-    return ends, usage.ru_maxrss / 1e3
+    return ends, peak_memory_bytes(usage) / 1e6
 
 
 def _ending(chance: Random, originals: list[bytes]) -> str:
@@ -128,7 +129,7 @@ def _ending(chance: Random, originals: list[bytes]) -> str:
 
 def main() -> int:
     """Prints a line a round, or a row a kind of picture."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--examples", type=int, default=100, help="of each test and round")
     parser.add_argument("--only", choices=["pictures", "options", "checkpoints"])

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from speed import mirrored
+from common import argument_parser, mirrored
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -182,9 +182,7 @@ def show_folder(options: argparse.Namespace) -> None:
 @torch.inference_mode()
 def main() -> None:
     """Parses, measures, prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--batches", default="1,8,32")

@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from speed import mirrored, peak_memory_bytes
+from common import argument_parser, mirrored, peak_memory_bytes
 
 print = partial(print, flush=True)  # what is done is told before the next run ends
 ROOT = Path(__file__).resolve().parents[1]
@@ -143,9 +143,7 @@ def read_tiff_row(path: Path, row: int) -> np.ndarray:
 
 def main() -> None:
     """Parses and runs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--model", default="vdvae-sr-x4-tiny")
     parser.add_argument("--size", default="2500x2500", help="input height x width")
     parser.add_argument("--temperature", type=float, default=0.8)

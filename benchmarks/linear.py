@@ -8,7 +8,6 @@ of the pictures themselves, per megapixel of output; the CPU seconds of all thre
 those of a run on a picture of 8 pixels; and what the whole process took.
 """
 
-import argparse
 import json
 import math
 import os
@@ -19,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from speed import mirrored, peak_memory_bytes
+from common import argument_parser, mirrored, peak_memory_bytes
 
 from vdsr_cli.images import save_levels
 
@@ -76,9 +75,7 @@ def show_head(first: str) -> None:
 
 def main() -> None:
     """Parses, measures, prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--model", default="vdvae-sr-x4-tiny")
     parser.add_argument("--megapixels", default="0.1,1,10,100", help="of output, rising")
     parser.add_argument("--pictures", default="1,10,100,1000", help="how many, rising")

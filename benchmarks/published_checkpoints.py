@@ -29,6 +29,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import torch
+from common import argument_parser
 from torch import Tensor
 
 ZDIM, CHANNELS = 16, 3
@@ -242,9 +243,7 @@ def run(layout: Layout, root: Path, out: Path, options: argparse.Namespace) -> N
 
 def main() -> None:
     """Parses, and runs one model after the other."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "names", nargs="*", choices=list(LAYOUTS), default="cifar10", metavar="NAME"
     )

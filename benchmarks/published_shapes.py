@@ -24,9 +24,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from speed import peak_memory_bytes
-
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "photo.png"
+from common import EXAMPLE, argument_parser, peak_memory_bytes
 
 
 @dataclass(frozen=True)
@@ -155,9 +153,7 @@ def measure(name: str, system: System, folder: Path, options: argparse.Namespace
 
 def main() -> None:
     """Parses, measures, prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("systems", nargs="*", metavar="SYSTEM", help=", ".join(SYSTEMS))
     parser.add_argument("--folder", type=Path, help="keeps the files there")
     parser.add_argument("--prior", help="a prior with weights, such as openai/ffhq256")

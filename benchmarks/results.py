@@ -8,9 +8,10 @@ protocol. Run again on the same machine it gives the same page; another one may 
 digit otherwise.
 """
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
+
+from common import argument_parser
 
 from vdsr_cli.bench.data import Failure, Protocol
 from vdsr_cli.bench.report import PictureScore, Report
@@ -81,9 +82,7 @@ def measure(
 
 def main() -> None:
     """Parses, measures, prints or writes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("paths", type=Path, nargs="+", help="Set5, Set14, ...")
     parser.add_argument("--metric-weights", type=Path, default=None)
     parser.add_argument("--write", action="store_true", help="into docs/results.md")

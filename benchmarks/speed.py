@@ -7,43 +7,22 @@ is reading it, sampling its tiles, stitching, the consistency projection and wri
 starting Python and loading the model are shown apart. Peak memory is the whole process's.
 """
 
-import argparse
-import resource
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
+from common import argument_parser, mirrored, peak_memory_bytes
 
 from vdsr_cli.config import DEFAULT_BATCH
 
 STARTED = time.perf_counter()
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "photo.png"
-
-
-def mirrored(size: tuple[int, int]) -> np.ndarray:
-    """(h, w, 3) uint8: the example, repeated by mirroring up to the size."""
-    from vdsr_cli.images import read_picture
-
-    rgb = read_picture(EXAMPLE).rgb[0].permute(1, 2, 0).numpy()
-    levels = (rgb * 255).round().astype(np.uint8)
-    pad = [(0, max(0, want - have)) for want, have in zip(size, levels.shape, strict=False)]
-    return np.pad(levels, [*pad, (0, 0)], mode="symmetric")[: size[0], : size[1]]
-
-
-def peak_memory_bytes(usage: resource.struct_rusage | None = None) -> int:
-    """Largest resident size of a child that has ended, or of this process so far."""
-    usage = usage or resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def main() -> None:
     """Parses, measures, prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--model", default="vdvae-sr-x4")
     parser.add_argument("--size", default="512x512", help="input height x width")
     parser.add_argument("--temperature", type=float, default=0.8)

@@ -8,7 +8,6 @@ the tags before and after (apt-get install libimage-exiftool-perl); Pillow the p
 the sizes. A loss is silent where something is gone and no note of the picture tells of it.
 """
 
-import argparse
 import json
 import subprocess
 from collections import Counter
@@ -19,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch.nn.functional as F
+from common import argument_parser
 from PIL import Image, PngImagePlugin
 
 from vdsr_cli.errors import InputError, UnexpectedError, VdsrError
@@ -71,7 +71,7 @@ class Trip:
 
 def main() -> None:
     """Parses the command line, makes the trips and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--format", default="same", help="same, or one of png, jpg, webp, tiff")
     parser.add_argument("--list", action="store_true", help="name refusals and losses")

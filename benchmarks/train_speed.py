@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from common import argument_parser
 
 
 def noise_pictures(folder: Path, count: int, side: int) -> None:
@@ -27,9 +28,7 @@ def noise_pictures(folder: Path, count: int, side: int) -> None:
 
 def parse() -> argparse.Namespace:
     """The options of the module's docstring."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--preset", default="vdvae-sr-x4")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr-size", type=int, default=24)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from common import argument_parser
 from torch import Tensor
 
 from vdsr_cli.images import read_picture
@@ -80,7 +81,7 @@ def print_row(name: str, figures: dict[str, float]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("datasets", nargs="+", type=Path, metavar="DATASET")
     parser.add_argument("-m", "--model", default="cvdvae-x4")
     parser.add_argument("-n", "--samples", type=int, default=16)

@@ -15,7 +15,6 @@ Every run times each model once; the ratio is that of the minima. CPU seconds ar
 on a busy machine they say more than wall seconds, with one thread.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -25,8 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from common import argument_parser, mirrored
 from imdn import IMDN
-from speed import mirrored
 from torch import Tensor
 
 from vdsr_cli.images import Canvas, read_picture, save_levels
@@ -110,9 +109,7 @@ def faster_imdn(lr: Tensor) -> IMDN:
 
 def main() -> None:
     """Parses, measures, prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--models", default="vdvae-sr-x4,vdvae-sr-x4-tiny")
     parser.add_argument("--temperatures", default="0,0.8")
     parser.add_argument("--size", default="256x256", help="input height x width")

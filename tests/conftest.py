@@ -109,10 +109,12 @@ def tiny_path(tmp_path_factory, tiny_model) -> Path:
 
 @pytest.fixture(scope="session")
 def load_script() -> Callable[[str], ModuleType]:
-    """``load_script("tools/degraded_set.py")``: the script as a module, not run."""
+    """``load_script("tools/degraded_set.py")``: the script as a module, not run; it finds its
+    neighbours."""
 
     def load(path: str) -> ModuleType:
         whole = Path(__file__).parents[1] / path
+        sys.path.append(str(whole.parent))
         spec = importlib.util.spec_from_file_location(whole.stem, whole)
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
