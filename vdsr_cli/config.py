@@ -81,15 +81,17 @@ class TargetSize:
         Raises:
             InputError: the input is larger than that, or smaller than a sixteenth of it.
         """
-        scale = self._scale(height, width)
+        try:
+            scale = self._scale(height, width)
+        except OverflowError:
+            scale = math.inf
         low, high = SCALE_RANGE
-        size = max(1, round(height * scale)), max(1, round(width * scale))
         if not low <= scale <= high:
             raise InputError(
-                f"it has {width}x{height} pixels: {size[1]}x{size[0]} would be"
-                f" {scale:.3g} times that, outside {low:g} to {high:g}"
+                f"it has {width}x{height} pixels, of which the size asked for is"
+                f" {scale:.4g} times, outside {low:g} to {high:g}"
             )
-        return size
+        return max(1, round(height * scale)), max(1, round(width * scale))
 
     def scale_of(self, height: int, width: int) -> float:
         """Output size over input size. Raises InputError as :meth:`of`."""

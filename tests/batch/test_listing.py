@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,40 @@ def test_an_input_is_never_replaced(tmp_path, monkeypatch):
     naming = plan_naming("in", tag="x4")
     with pytest.raises(UsageError, match="would be replaced"):
         list(FolderListing(folder=Path("in/shots"), naming=naming, recursive=True))
+
+
+@pytest.mark.parametrize("out", ["in", "./in/", "link", "above/../in"])
+def test_an_output_without_a_mark_is_no_later_input(tmp_path, monkeypatch, out):
+    """a.jpg would become a_jpg.png, as there is an a.png."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("in/a.jpg", "in/a.png", "in/a_jpg.png", "above/x"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    Path("link").symlink_to("in")
+    naming = replace(plan_naming(out, tag="x4"), text="")
+    with pytest.raises(UsageError, match=r"a_jpg\.png is an input of this run"):
+        list(FolderListing(folder=Path("in"), naming=naming))
+    naming = replace(naming, folder=Path("in/out"))
+    Path("in/out").mkdir()
+    Path("in/out/a_jpg.png").touch()
+    works = list(FolderListing(folder=Path("in"), naming=naming, recursive=True))
+    assert [Path(work.output).name for work in works] == ["a_jpg.png", "a_png.png", "a_jpg_png.png"]
+
+
+def test_outputs_of_a_mark_of_ones_own_are_not_enlarged_again(tmp_path):
+    for name in ("a.png", "a_big.png", "a_x4.png"):
+        (tmp_path / name).touch()
+    naming = replace(plan_naming(None, tag="x4"), text="_big")
+    stream = FolderListing(folder=tmp_path, naming=naming)
+    assert [Path(work.input).name for work in stream] == ["a.png", "a_x4.png"]
+    assert stream.own_outputs == 1
+
+
+@pytest.mark.parametrize("out", ["memory://in", "memory://in/", "memory://"])
+def test_outputs_without_a_mark_go_nowhere_above_their_store(out):
+    naming = replace(plan_naming("out/", tag="x4"), text="")
+    with pytest.raises(UsageError, match="is the input, or above it"):
+        next(iter(StoreListing(folder="memory://in", naming=naming, out=out, recursive=True)))
 
 
 @pytest.fixture

@@ -53,3 +53,9 @@ def test_a_page_that_is_there_is_kept(vdsr, tmp_path):
     asked = ("compare", tmp_path / "a.png", tmp_path / "a.png", "-o", tmp_path / "page.html")
     assert vdsr(*asked).code == 6 and (tmp_path / "page.html").read_text() == "mine"
     assert vdsr(*asked, "--overwrite").code == 0
+
+
+def test_the_page_of_what_has_no_name(vdsr, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = vdsr("compare", ".", "b.png")
+    assert ended.code == 3 and ended.lines == ["vdsr: .: cannot be read: it is a folder"]

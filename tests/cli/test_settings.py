@@ -56,6 +56,9 @@ def test_config_shows_what_holds_and_why(vdsr, folders):
         ("[train]\n[train.vdvea]\nbatch = 1", "train.vdvea is no command or option"),
         ("seed = ", "cannot be read as TOML"),
         ('[upscale]\nseed = "many"', "seed"),
+        ("[upscale]\nseed = 1979-05-27", "1979-05-27 is the value of no option"),
+        ("[bench]\nmetrics = [[07:32:00]]", "07:32:00 is the value of no option"),
+        ('[upscale]\nout = "a\\u0000b"', "is the value of no option"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(vdsr, folders, text, told):

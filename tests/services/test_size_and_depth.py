@@ -1,5 +1,7 @@
 """The size and the depth that are asked for are those of the output."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -35,10 +37,23 @@ def test_the_aspect_is_kept():
     assert wide / high == pytest.approx(4 / 3, rel=0.005)
 
 
-def test_what_is_no_enlargement_is_refused():
-    for size in (TargetSize(width=79), TargetSize(longest=1281), TargetSize(megapixels=2)):
-        with pytest.raises(InputError, match="80x60 pixels"):
-            size.of(60, 80)
+@pytest.mark.parametrize(
+    ("asked", "times"),
+    [
+        ({"width": 79}, "0.9875"),
+        ({"longest": 1281}, "16.01"),
+        ({"megapixels": 2}, "20.41"),
+        ({"height": 10**400}, "inf"),
+        ({"megapixels": 1e308}, "inf"),
+        ({"megapixels": math.inf}, "inf"),
+    ],
+)
+def test_what_is_no_enlargement_is_refused(asked, times):
+    with pytest.raises(InputError, match=f"80x60 pixels, of which .* is {times} times"):
+        TargetSize(**asked).of(60, 80)
+
+
+def test_an_output_has_one_size():
     for sides in ({}, {"width": 9, "longest": 9}, {"megapixels": 1.0, "height": 2}):
         with pytest.raises(UsageError):
             TargetSize(**sides)

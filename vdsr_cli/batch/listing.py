@@ -229,12 +229,17 @@ class FolderListing:
         return any(has(base + e) for e in _SPELLINGS) or (twin is not None and has(twin))
 
     def _refuse_replacing(self, output: Path | None) -> None:
-        """An output may lie among the inputs only where it is left out of them: beside what it is
-        made from, or in a folder of -o that is inside theirs; and neither by way of a link."""
+        """An output may lie among the inputs only where it is left out of them: by its mark beside
+        what it is made from, or in a folder of -o that is inside theirs; and neither by way of a
+        link."""
         if output is None or not os.path.lexists(output):
             return
-        is_link = os.path.islink(output)
-        if not is_link and (self.naming.folder is None or self._leads_among(self.naming.folder)):
+        is_link, out = os.path.islink(output), self.naming.folder
+        if out is None or (os.path.exists(out) and os.path.samefile(out, self.folder)):
+            is_left_out = self.naming.mark != ""
+        else:
+            is_left_out = self._leads_among(out)
+        if is_left_out and not is_link:
             return
         if self._leads_among(output if is_link else output.parent):
             raise input_error(output)

@@ -44,9 +44,10 @@ class StoreListing:
             InputError: there is none, or the store cannot be listed.
             UsageError: outputs would go among the inputs.
         """
-        if self.out is not None and self.out.rstrip("/") == self.folder.rstrip("/"):
+        if self.out is not None and self._goes_among(self.out):
             raise UsageError(
-                f"-o {self.out} is the input", hint="give outputs a place of their own"
+                f"-o {self.out} is the input, or above it",
+                hint="give outputs a place of their own",
             )
         is_empty = True
         for name, siblings in _with_siblings(self._names()):
@@ -60,6 +61,11 @@ class StoreListing:
                 f"{self.folder}: no pictures here",
                 hint=None if self.recursive else "-r looks below it too",
             )
+
+    def _goes_among(self, out: str) -> bool:
+        """Whether an output may have the name of an input: above them, where it has no mark."""
+        is_above = joined(self.folder, "").startswith(joined(out, ""))
+        return is_above and (self.naming.mark == "" or joined(self.folder, "") == joined(out, ""))
 
     def _work(self, name: str, siblings: set[str]) -> Work:
         above, base = posixpath.split(name)

@@ -29,7 +29,7 @@ def compare(
         vdsr compare smooth.png sharp.png -o page.html
         vdsr compare before.jpg after.webp -o page.html --overwrite
     """
-    page = out or left.with_name(f"{left.stem}_{right.stem}.html")
+    page = out or left.parent / f"{left.stem}_{right.stem}.html"
     check_outputs([page], existing_of(overwrite or None), inputs=[left, right])
 
     from vdsr_cli.services.compare import compare_pictures

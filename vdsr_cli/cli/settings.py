@@ -53,9 +53,20 @@ def read_toml(path: Path) -> dict[str, Any]:
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
             raise UsageError(f"{path}: larger than options can be")
-        return tomllib.loads(content.decode())
+        entries = tomllib.loads(content.decode())
+        _refuse_unsayable(entries)
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
+    return entries
+
+
+def _refuse_unsayable(value: Any) -> None:
+    """Raises ValueError for what no option can be: a date, a time, a text with a zero byte."""
+    for one in value.values() if isinstance(value, dict) else value:
+        if isinstance(one, dict | list):
+            _refuse_unsayable(one)
+        elif not isinstance(one, str | int | float) or (isinstance(one, str) and "\0" in one):
+            raise ValueError(f"{one!s:.99} is the value of no option")
 
 
 def settings_of(context: Any) -> dict[str, Setting]:
