@@ -5,6 +5,8 @@ import json
 import signal
 import socket
 import urllib.request
+from queue import Queue
+from threading import current_thread, main_thread
 
 import pytest
 
@@ -63,6 +65,21 @@ def test_warns_where_others_can_reach_it(vdsr, monkeypatch, tiny_path, host, war
     path = ended.out.decode().strip().split("/", 3)[3]
     assert len(path.rstrip("/")) == (22 if warnings else 0)
     assert all(line.startswith(f"vdsr: warning: listening on {host}") for line in ended.lines)
+
+
+@needs_extra
+def test_open_shows_the_page_that_it_prints(vdsr, monkeypatch, tiny_path):
+    """Some browsers run in the terminal until they are left: the server does not wait for them."""
+    opened = Queue()
+    monkeypatch.setattr("vdsr_cli.web.server.make_server", Interrupted)
+    monkeypatch.setattr(
+        "webbrowser.open", lambda address: opened.put((address, current_thread() is main_thread()))
+    )
+    ended = vdsr("serve", "--open", "--port", 0, "--model", tiny_path)
+    assert ended.code == 130
+    assert opened.get(timeout=60) == (ended.out.decode().strip(), False)
+    assert vdsr("serve", "--port", 0, "--model", tiny_path).code == 130
+    assert opened.empty()
 
 
 @needs_extra

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
 from importlib.util import find_spec
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -115,7 +116,8 @@ def serve(
         address = address_of(sock, token)
         print(address, flush=True)
         if open_page:
-            webbrowser.open(address)  # it waits in the socket until the server answers
+            # It waits in the socket until the server answers, and some return when they are left.
+            Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         try:
             make_server(app).run(sockets=[sock])
         except KeyboardInterrupt:
