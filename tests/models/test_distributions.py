@@ -12,7 +12,6 @@ from vdsr_cli.models.distributions import (
     gaussian_kl,
     gaussian_log_ratio,
     gaussian_sample,
-    nats_to_bits,
 )
 
 LEVELS = 2 * torch.arange(256, dtype=torch.float64) / 255 - 1
@@ -94,7 +93,3 @@ def test_discretised_logistic_has_finite_gradients_far_out():
     assert log_prob.isfinite().all()
     assert mean.grad.isfinite().all()
     assert log_scale.grad.isfinite().all()
-
-
-def test_a_nat_is_1_44_bits():
-    assert nats_to_bits(torch.tensor(1.0)).item() == pytest.approx(1.442695)

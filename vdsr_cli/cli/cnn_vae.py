@@ -10,7 +10,6 @@ import typer
 from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import (
-    INTERRUPTED,
     DeviceOption,
     LearnedModelOption,
     LogEveryOption,
@@ -192,7 +191,7 @@ def train(
         vdsr train cnn-vae --reading paper -o runs/letter
         vdsr train cnn-vae -o runs/cnn-vae --minutes 9
     """
-    from vdsr_cli.cli.train_progress import stop_on_signals, tell_end, training_progress
+    from vdsr_cli.cli.train_progress import training_run
     from vdsr_cli.models.cnn_vae import CNNVAEConfig
     from vdsr_cli.services.cnn_vae import CNNVAETrainRequest, train_cnn_vae
     from vdsr_cli.training.cnn_vae import default_config
@@ -216,12 +215,9 @@ def train(
         decoder_width=width or (8 if reading is Reading.paper else 32),
         decoder_layers=layers,
     )
-    with (
-        stop_on_signals() as is_stopped,
-        training_progress(
-            config.steps, quiet=quiet, minutes=minutes, describe=_describe
-        ) as progress,
-    ):
+    with training_run(
+        out, config.steps, quiet=quiet, minutes=minutes, describe=_describe
+    ) as progress:
         train_cnn_vae(
             CNNVAETrainRequest(
                 data=data,
@@ -235,14 +231,9 @@ def train(
                 log_every=log_every,
                 on_log=progress.on_log,
                 on_step=progress.on_step,
-                is_stopped=is_stopped,
+                is_stopped=progress.is_stopped,
             )
         )
-    if not quiet:
-        tell_end(out, progress)
-    if is_stopped():
-        raise typer.Exit(INTERRUPTED)
-    print_line(out)
 
 
 def _describe(row: dict[str, float]) -> str:

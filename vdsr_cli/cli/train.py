@@ -28,7 +28,6 @@ from vdsr_cli.cli.adversarial_options import (
 from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import bring, print_line
 from vdsr_cli.cli.options import (
-    INTERRUPTED,
     DeviceOption,
     LogEveryOption,
     MinutesOption,
@@ -349,7 +348,7 @@ def _train(
     ] = False,
     quiet: NoProgressOption = False,
 ) -> None:
-    from vdsr_cli.cli.train_progress import stop_on_signals, tell_end, training_progress
+    from vdsr_cli.cli.train_progress import training_run
     from vdsr_cli.services.train import train
     from vdsr_cli.training.request import TrainRequest
     from vdsr_cli.weights.runs import find_checkpoint
@@ -365,10 +364,7 @@ def _train(
     if find_checkpoint(out) is None:
         bring(start_from, prior, quiet=quiet)
     settings = _hyper_parameters(context, out=out, branch_from=branch_from)
-    with (
-        stop_on_signals() as is_stopped,
-        training_progress(settings.steps, quiet=quiet, minutes=minutes) as progress,
-    ):
+    with training_run(out, settings.steps, quiet=quiet, minutes=minutes) as progress:
         train(
             TrainRequest(
                 sources=tuple(data),
@@ -403,14 +399,9 @@ def _train(
                 on_read=progress.on_read,
                 on_log=progress.on_log,
                 on_step=progress.on_step,
-                is_stopped=is_stopped,
+                is_stopped=progress.is_stopped,
             )
         )
-    if not quiet:
-        tell_end(out, progress)
-    if is_stopped():
-        raise typer.Exit(INTERRUPTED)
-    print_line(out)
 
 
 for _objective, _help in OBJECTIVES.items():

@@ -15,7 +15,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from vdsr_cli.cli.console import make_progress, print_note
+from vdsr_cli.cli.console import make_progress, print_line, print_note
+from vdsr_cli.cli.options import INTERRUPTED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,6 +78,7 @@ class TrainingProgress:
     Attributes:
         steps: of the whole run.
         deadline: time of the monotonic clock at which the leg ends, or None.
+        is_stopped: whether the leg is to end.
         step: that is done.
     """
 
@@ -86,6 +88,7 @@ class TrainingProgress:
     bar: Progress
     is_told: bool
     task: TaskID
+    is_stopped: Callable[[], bool] = lambda: False
     step: int = 0
     _began: tuple[int, float] | None = None
     _row: Row = field(default_factory=dict)
@@ -156,7 +159,31 @@ def training_progress(
         yield TrainingProgress(steps, deadline, describe, bar, not quiet, task)
 
 
-def tell_end(out: Path, progress: TrainingProgress) -> None:
+@contextmanager
+def training_run(
+    out: Path,
+    steps: int,
+    *,
+    quiet: bool,
+    minutes: float | None = None,
+    describe: Callable[[Row], str] = describe,
+) -> Iterator[TrainingProgress]:
+    """Yields the progress of a run that a signal ends after its step; then tells what there is now,
+    and prints its folder."""
+    with (
+        _stop_on_signals() as is_stopped,
+        training_progress(steps, quiet=quiet, minutes=minutes, describe=describe) as progress,
+    ):
+        progress.is_stopped = is_stopped
+        yield progress
+    if not quiet:
+        _tell_end(out, progress)
+    if is_stopped():
+        raise typer.Exit(INTERRUPTED)
+    print_line(out)
+
+
+def _tell_end(out: Path, progress: TrainingProgress) -> None:
     """Tells on stderr what there is now, how to resume, and how to make a model of it."""
     if not progress.has_begun:
         return
@@ -167,7 +194,7 @@ def tell_end(out: Path, progress: TrainingProgress) -> None:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
     """Yields whether Ctrl-C or SIGTERM came: the step is finished and saved first.
 
     A second Ctrl-C ends the process at once; the last checkpoint stays.

@@ -8,6 +8,7 @@ names ──► LearnedMetric ──► files (weights.metrics) ──► paired
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -57,32 +58,20 @@ class LearnedMetric:
     whole: str | None = None
 
 
-def _lpips(net: str) -> Callable[..., LPIPS]:
-    return lambda *files: LPIPS(*files, net=net)
+def _lpips(name: str, net: str, backbone: str) -> LearnedMetric:
+    return LearnedMetric(
+        name=name,
+        key=f"lpips_{net}",
+        rows=(backbone, f"lpips-{net}-heads"),
+        build=partial(LPIPS, net=net),
+        whole=f"lpips_{net}.safetensors",
+    )
 
 
 LEARNED: Final = (
-    LearnedMetric(
-        name="lpips",
-        key="lpips_alex",
-        rows=("alexnet", "lpips-alex-heads"),
-        build=_lpips("alex"),
-        whole="lpips_alex.safetensors",
-    ),
-    LearnedMetric(
-        name="lpips-squeeze",
-        key="lpips_squeeze",
-        rows=("squeezenet", "lpips-squeeze-heads"),
-        build=_lpips("squeeze"),
-        whole="lpips_squeeze.safetensors",
-    ),
-    LearnedMetric(
-        name="lpips-vgg",
-        key="lpips_vgg",
-        rows=("vgg16", "lpips-vgg-heads"),
-        build=_lpips("vgg"),
-        whole="lpips_vgg.safetensors",
-    ),
+    _lpips("lpips", "alex", "alexnet"),
+    _lpips("lpips-squeeze", "squeeze", "squeezenet"),
+    _lpips("lpips-vgg", "vgg", "vgg16"),
     LearnedMetric(
         name="dists",
         key="dists",

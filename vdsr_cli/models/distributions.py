@@ -78,8 +78,3 @@ def importance_weighted_nll(log_weights: Tensor) -> Tensor:
     opposite sign inside, which is close to the worst draw, and averages over the batch first.
     """
     return math.log(len(log_weights)) - torch.logsumexp(log_weights, dim=0)
-
-
-def nats_to_bits(nats: Tensor) -> Tensor:
-    """The same quantity in bits."""
-    return nats / math.log(2.0)
