@@ -95,6 +95,17 @@ def test_planes_of_grey_and_alpha(upscaled):
         assert np.asarray(image.convert("L")).std() > 10
 
 
+def test_pages(upscaled):
+    ended, output = upscaled("pages2.tif", "tif")
+    assert ended.code == 0
+    with Image.open(CASES / "pages2.tif") as source, Image.open(output) as made:
+        assert (source.n_frames, made.n_frames) == (2, 2)
+        for index in range(2):
+            source.seek(index)
+            made.seek(index)
+            assert made.size == (4 * source.width, 4 * source.height)
+
+
 @pytest.mark.skipif(not has_extra("tiff"), reason="needs the extra tiff")
 def test_16_bit_grey_with_alpha_stays_that(upscaled):
     ended, output = upscaled("ga16.tif", "tif")

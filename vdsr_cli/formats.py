@@ -168,21 +168,30 @@ def _skip_colours(file: BinaryIO, more: int) -> None:
     file.seek((3 << (flags & 7) + 1 if flags & 0x80 else 0) + more, os.SEEK_CUR)
 
 
-def pages_of_tiff(file: BinaryIO) -> Iterator[int]:
-    """Yields the index of each directory but for those of reduced copies (TIFF 6.0, section 2).
+def tiff_header(file: BinaryIO) -> tuple[str, bool, int]:
+    """Byte order, whether it is a BigTIFF, and where the first directory is.
 
     Raises:
-        OSError, OverflowError, struct.error, ValueError: the file is damaged.
+        OSError, struct.error, ValueError: there is no such header.
     """
     file.seek(0)
     header = file.read(16)
     order = "<" if header[:2] == b"II" else ">"
     is_big = header[2:4] in (b"+\0", b"\0+")
+    place: int = struct.unpack_from(order + ("Q" if is_big else "I"), header, 8 if is_big else 4)[0]
+    return order, is_big, place
+
+
+def pages_of_tiff(file: BinaryIO) -> Iterator[int]:
+    """Yields where each directory is but for those of reduced copies (TIFF 6.0, section 2).
+
+    Raises:
+        OSError, OverflowError, struct.error, ValueError: the file is damaged.
+    """
+    order, is_big, place = tiff_header(file)
     counted, where, entry = ("Q", "Q", 20) if is_big else ("H", "I", 12)
-    (place,) = struct.unpack_from(order + where, header, 8 if is_big else 4)
     seen: set[int] = set()
     while place and place not in seen:
-        index = len(seen)
         seen.add(place)
         file.seek(place)
         (count,) = struct.unpack(order + counted, file.read(struct.calcsize(counted)))
@@ -195,7 +204,7 @@ def pages_of_tiff(file: BinaryIO) -> Iterator[int]:
                 (value,) = struct.unpack_from(order + letter, table, at + (12 if is_big else 8))
                 is_copy = bool(value & 1)
         if not is_copy:
-            yield index
+            yield place
         (place,) = struct.unpack(order + where, file.read(struct.calcsize(where)))
 
 

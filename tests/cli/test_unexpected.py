@@ -8,16 +8,17 @@ def break_one(monkeypatch):
     """``break_one("b.png")``: reading a picture of that name ends in an error of no known kind."""
 
     def install(name):
-        from vdsr_cli.images import decode
+        from vdsr_cli.images import decode, series
 
-        identify = decode._read
+        open_source = decode.open_source
 
         def failing(stream, *arguments, **options):
             if str(getattr(stream, "name", "")).endswith(name):
                 raise ZeroDivisionError("the fault of this test")
-            return identify(stream, *arguments, **options)
+            return open_source(stream, *arguments, **options)
 
-        monkeypatch.setattr(decode, "_read", failing)
+        for module in (decode, series):
+            monkeypatch.setattr(module, "open_source", failing)
 
     return install
 

@@ -420,6 +420,7 @@ def _show_result(result: "UpscaleResult", stdout: TextIO, *, as_json: bool, quie
         print(json.dumps(result.as_json()), file=stdout)
     elif result.status == "done" and result.output and not quiet:
         size = f"{result.width}x{result.height}"
+        size += f", {result.frames} pictures" if result.frames else ""
         print_line(f"{result.output} ({size}, {result.seconds} s)", file=stdout)
     elif result.status == "skipped" and not quiet:
         print_line(f"{result.output} (exists, skipped)", file=stdout)

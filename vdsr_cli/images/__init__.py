@@ -32,7 +32,11 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
     png.py        PNG, faster than Pillow's and with 16 bits a colour
     tiff.py       TIFF, with 16 bits a colour, which Pillow's lacks
     gif.py        GIF, in one palette, dithered in place
-    frames.py     what files of several pictures have in common
+    apng.py       animated PNG
+    animated_webp.py  WebP of several frames
+    series.py     the pictures of a file of several, read one at a time
+    series_file.py  such a file, written while its pictures arrive
+    frames.py     what the coders of all formats for that have in common
     extras.py     what the formats of other packages have in common
     heif.py       HEIC and HEIF, by the extra heif
     jpeg_xl.py    JPEG XL, by the extra jxl
@@ -44,12 +48,20 @@ is carried over, not applied (CMYK and LAB, which no output holds, become sRGB).
 from vdsr_cli.images.atomic import atomic_write, writing_to
 from vdsr_cli.images.canvas import Canvas
 from vdsr_cli.images.convert import PictureInMemory, to_picture
-from vdsr_cli.images.decode import ReadOptions, read_picture
-from vdsr_cli.images.encode import encode_levels, is_segmented, refuse_impossible, save_levels
+from vdsr_cli.images.decode import read_picture
+from vdsr_cli.images.encode import (
+    encode_levels,
+    is_segmented,
+    refuse_impossible,
+    refuse_several,
+    save_levels,
+)
 from vdsr_cli.images.levels import round_levels
 from vdsr_cli.images.output_spec import Frame
 from vdsr_cli.images.picture import Metadata, Picture
 from vdsr_cli.images.picture_file import PictureFile, open_picture_file
+from vdsr_cli.images.series import ReadOptions, Series, open_pictures
+from vdsr_cli.images.series_file import SeriesFile, open_series_file
 
 __all__ = [
     "Canvas",
@@ -59,12 +71,17 @@ __all__ = [
     "PictureFile",
     "PictureInMemory",
     "ReadOptions",
+    "Series",
+    "SeriesFile",
     "atomic_write",
     "encode_levels",
     "is_segmented",
     "open_picture_file",
+    "open_pictures",
+    "open_series_file",
     "read_picture",
     "refuse_impossible",
+    "refuse_several",
     "round_levels",
     "save_levels",
     "to_picture",

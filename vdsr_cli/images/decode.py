@@ -7,7 +7,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +24,7 @@ from vdsr_cli.errors import InputError, UnexpectedError
 from vdsr_cli.formats import Kind, kind_of
 from vdsr_cli.images.bitfields import has_bitfields, read_bitfields
 from vdsr_cli.images.extras import (
+    SPLIT_PAGES,
     Decoded,
     camera_raw,
     check_size,
@@ -40,6 +41,7 @@ from vdsr_cli.images.planes import has_planes, read_planes
 from vdsr_cli.images.png_chunks import split_png
 from vdsr_cli.images.rare_tiff import read_rare_tiff, why_rare
 from vdsr_cli.images.samples import Reopen, Samples, read_samples
+from vdsr_cli.images.stored import Stored
 
 DECODE_ERRORS: Final = (
     ArithmeticError,
@@ -74,28 +76,6 @@ class _UnknownKindError(InputError):
     """Pillow makes nothing of a file, though it begins as its format does."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadOptions:
-    """How inputs are read.
-
-    Attributes:
-        max_pixels: largest input, in pixels.
-        truncated: what becomes of inputs that end too soon.
-        strip_metadata: whether outputs carry no more than their profile.
-    """
-
-    max_pixels: int = MAX_PIXELS
-    truncated: Truncated = Truncated.refuse
-    strip_metadata: bool = False
-
-    def read(self, source: Path | BinaryIO) -> Picture:
-        """:func:`read_picture` with these options."""
-        picture = read_picture(source, max_pixels=self.max_pixels, truncated=self.truncated)
-        if not self.strip_metadata:
-            return picture
-        return replace(picture, metadata=picture.metadata.stripped())
-
-
 def read_picture(
     source: Path | BinaryIO,
     *,
@@ -121,12 +101,28 @@ def read_picture(
         InputError: one line, with the name, on why it cannot be read.
         UnexpectedError: something else went wrong, of which nothing is known.
     """
-    called = name or (str(source) if isinstance(source, Path) else "standard input")
-    try:
+    with reading(name or name_of(source)):
         if not isinstance(source, Path):
-            return _read(source, max_pixels, truncated)
+            return read_opened(open_source(source, max_pixels), max_pixels, truncated)
         with source.open("rb") as stream:
-            return _read(stream, max_pixels, truncated)
+            return read_opened(open_source(stream, max_pixels), max_pixels, truncated)
+
+
+def name_of(source: Path | BinaryIO) -> str:
+    """The name by which messages call a source."""
+    return str(source) if isinstance(source, Path) else "standard input"
+
+
+@contextmanager
+def reading(called: str) -> Iterator[None]:
+    """Turns whatever goes wrong while a picture is read into one line with its name.
+
+    Raises:
+        InputError: it cannot be read.
+        UnexpectedError: something else went wrong, of which nothing is known.
+    """
+    try:
+        yield
     except InputError as error:
         raise InputError(f"{called}: {error}", hint=error.hint) from error
     except OSError as error:
@@ -148,23 +144,46 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _read(stream: BinaryIO, max_pixels: int, truncated: Truncated) -> Picture:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A file whose kind is known.
+
+    Attributes:
+        stream: it, from its start to its end; of a PNG the pixels alone.
+        kind: of its format.
+        head: its first bytes.
+        stored: what a PNG says beside its pixels.
+    """
+
+    stream: BinaryIO
+    kind: Kind
+    head: bytes
+    stored: Stored | None = None
+
+
+def open_source(stream: BinaryIO, max_pixels: int) -> Opened:
+    """Looks what a stream is; what cannot seek is read to its end. Raises InputError."""
     head = _first_bytes(stream)
     kind = _identify(head)
     if not stream.seekable() or kind.name == "PNG":
         stream = BytesIO(head + _rest(stream, max_pixels))
-    stored = None
-    if kind.name == "PNG":
-        pixels, stored = split_png(stream.read())
-        stream = BytesIO(pixels)
-    with _pillow_at_rest(max_pixels) as complaints:
+    if kind.name != "PNG":
+        return Opened(stream=stream, kind=kind, head=head)
+    pixels, stored = split_png(stream.read())
+    return Opened(stream=BytesIO(pixels), kind=kind, head=head, stored=stored)
+
+
+def read_opened(opened: Opened, max_pixels: int, truncated: Truncated) -> Picture:
+    """The one picture of a file. Raises InputError, and what only :func:`reading` knows."""
+    stream, kind, head, stored = opened.stream, opened.kind, opened.head, opened.stored
+    with pillow_at_rest(max_pixels) as complaints:
         if kind.name == "BMP" and has_bitfields(head):
             decoded = _decode_bitfields(stream, kind, max_pixels)
         else:
             decoded = _decode(stream, kind, max_pixels, truncated)
         image, samples = decoded.image, decoded.samples
         stored = stored or stored_in(image, stream, head)
-    notes = [*_depth_notes(head, kind), *decoded.notes]
+    notes = [*depth_notes(head, kind), *decoded.notes]
     if complaints:
         notes.append(f"the file is damaged ({complaints[0]}): parts of the picture may be wrong")
     rgb, alpha = to_tensors(samples, 1 if decoded.is_upright else orientation_of(stored))
@@ -189,25 +208,25 @@ def _decode(stream: BinaryIO, kind: Kind, max_pixels: int, truncated: Truncated)
     if kind.extra is not None:
         return _decode_by_extra(stream, kind, kind.extra, max_pixels)
     try:
-        image = _open(stream, kind, max_pixels)
+        image = open_image(stream, kind, max_pixels)
     except _UnknownKindError:
         if kind.name != "TIFF" or not has_extra("tiff"):
             raise
         return _decode_by_extra(stream, kind, "tiff", max_pixels)
     if has_planes(image):
-        return _decode_planes(image, stream, partial(_open, kind=kind, max_pixels=max_pixels))
+        return _decode_planes(image, stream, partial(open_image, kind=kind, max_pixels=max_pixels))
     reason = why_rare(image)
     if reason is not None:
         if not has_extra("tiff"):
             raise InputError(f"{reason}, which cannot be read", hint=install_hint("tiff"))
         return _decode_by_extra(stream, kind, "tiff", max_pixels)
-    reopen = partial(_open, stream, kind, max_pixels)
+    reopen = partial(open_image, stream, kind, max_pixels)
     try:
         notes = _refuse_several(image)
         samples = read_samples(image, reopen)
     except DECODE_ERRORS as error:
-        if truncated is Truncated.refuse or not _ends_too_soon(error):
-            raise _damaged(kind, error) from error
+        if truncated is Truncated.refuse or not ends_too_soon(error):
+            raise damaged(kind, error) from error
         samples = _read_cut_off(kind, reopen)
         notes = ["the file is truncated: what is missing is blank"]
     is_upright = kind.name == "TIFF"  # which Pillow turns by itself
@@ -229,7 +248,7 @@ def _decode_bitfields(stream: BinaryIO, kind: Kind, max_pixels: int) -> Decoded:
     try:
         return read_bitfields(stream, max_pixels)
     except DECODE_ERRORS as error:
-        raise _damaged(kind, error) from error
+        raise damaged(kind, error) from error
 
 
 def _decode_by_extra(stream: BinaryIO, kind: Kind, extra: str, max_pixels: int) -> Decoded:
@@ -239,7 +258,7 @@ def _decode_by_extra(stream: BinaryIO, kind: Kind, extra: str, max_pixels: int) 
     try:
         return _EXTRA_READERS[extra](stream, max_pixels)
     except DECODE_ERRORS as error:
-        raise _damaged(kind, error) from error
+        raise damaged(kind, error) from error
 
 
 def _first_bytes(stream: BinaryIO) -> bytes:
@@ -268,7 +287,7 @@ def _read_cut_off(kind: Kind, reopen: Reopen) -> Samples:
     try:
         return read_samples(reopen(), reopen)
     except DECODE_ERRORS as error:
-        raise _damaged(kind, error) from error
+        raise damaged(kind, error) from error
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
 
@@ -295,7 +314,7 @@ def _identify(head: bytes) -> Kind:
 
 
 @contextmanager
-def _pillow_at_rest(max_pixels: int) -> Iterator[list[str]]:
+def pillow_at_rest(max_pixels: int) -> Iterator[list[str]]:
     """Have Pillow keep its warnings to itself and its size limit at ours; yield what its libtiff
     complains of.
 
@@ -314,7 +333,7 @@ def _pillow_at_rest(max_pixels: int) -> Iterator[list[str]]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _open(stream: BinaryIO, kind: Kind, max_pixels: int) -> ImageFile.ImageFile:
+def open_image(stream: BinaryIO, kind: Kind, max_pixels: int) -> ImageFile.ImageFile:
     """Read the header alone and check the size."""
     stream.seek(0)
     try:
@@ -330,17 +349,17 @@ def _open(stream: BinaryIO, kind: Kind, max_pixels: int) -> ImageFile.ImageFile:
             else "open it in another program and save it as PNG",
         ) from error
     except DECODE_ERRORS as error:
-        raise _damaged(kind, error) from error
+        raise damaged(kind, error) from error
     check_size(image.width, image.height, max_pixels)
     return image
 
 
-def _ends_too_soon(error: Exception) -> bool:
+def ends_too_soon(error: Exception) -> bool:
     return "truncated" in str(error).lower() or isinstance(error, EOFError)
 
 
-def _damaged(kind: Kind, error: Exception) -> InputError:
-    if _ends_too_soon(error):
+def damaged(kind: Kind, error: Exception) -> InputError:
+    if ends_too_soon(error):
         return InputError(
             f"the {kind.name} file is truncated: its end is missing",
             hint="vdsr upscale --truncated keep reads what there is",
@@ -359,7 +378,7 @@ def _refuse_several(image: ImageFile.ImageFile) -> list[str]:
     elif count > 1:
         raise InputError(
             f"it is animated, with {count} frames",
-            hint="extract the frames first: ffmpeg -i FILE frame_%05d.png",
+            hint="vdsr upscale takes it whole; for one: ffmpeg -i FILE frame_%05d.png",
         )
     return []
 
@@ -375,10 +394,10 @@ def _refuse_pages(image: ImageFile.ImageFile, count: int) -> None:
         pages += not image.tag_v2.get(_TIFF_SUBFILE, 0) & 1  # type: ignore[attr-defined]
     image.seek(0)
     if pages > 1:
-        raise InputError(f"it has {pages} pages", hint="split them first: tiffsplit FILE")
+        raise InputError(f"it has {pages} pages", hint=SPLIT_PAGES)
 
 
-def _depth_notes(head: bytes, kind: Kind) -> list[str]:
+def depth_notes(head: bytes, kind: Kind) -> list[str]:
     """Pillow decodes AVIF to 8 bits; the configuration box tells of more."""
     box = head.find(b"av1C") if kind.name == "AVIF" else -1
     is_deep = box >= 0 and len(head) > box + 6 and bool(head[box + 6] & 0x40)

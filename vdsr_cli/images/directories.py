@@ -119,15 +119,21 @@ def _bytes_at(stream: BinaryIO, offset: int, size: int) -> bytes:
 
 
 def pack_directory(
-    order: str, directory: Mapping[int, "Value | Directory | bytes"], at: int, *, is_big: bool
+    order: str,
+    directory: Mapping[int, "Value | Directory | bytes"],
+    at: int,
+    *,
+    is_big: bool,
+    following: int = 0,
 ) -> bytes:
-    """A directory, the last of its chain, and behind it what its entries point to.
+    """A directory and behind it what its entries point to.
 
     Args:
         order: ``<`` or ``>``, in which the values are.
         directory: values, directories below it, or entries as bytes, which stay as they are.
         at: where in the file it will stand.
         is_big: whether the file is a BigTIFF.
+        following: where the next of its chain will stand; 0 for the last.
     """
     entry, field, where = (20, "HHQ", "Q") if is_big else (FIELD_BYTES, "HHI", "I")
     room = entry - struct.calcsize(order + field)
@@ -153,7 +159,7 @@ def pack_directory(
             )
             packed = packed if len(packed) > room else b""
         values += packed + bytes(len(packed) % 2)
-    return counted + entries + bytes(room) + values
+    return counted + entries + struct.pack(order + where, following) + values
 
 
 def as_classic(directory: Directory, order: str) -> Directory:

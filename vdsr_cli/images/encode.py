@@ -51,6 +51,8 @@ class _Format:
     has_iptc: bool = False
     has_comment: bool = False
     has_chunks: bool = False
+    has_frames: bool = False
+    has_pages: bool = False
     codec: str | None = None
     extra: str | None = None
 
@@ -64,6 +66,7 @@ _FORMATS: Final = {
         has_iptc=True,
         has_comment=True,
         has_chunks=True,
+        has_frames=True,
     ),
     "tiff": _Format(
         name="TIFF",
@@ -71,6 +74,7 @@ _FORMATS: Final = {
         longest_px=2**31 - 1,
         bits=16,
         has_iptc=True,
+        has_pages=True,
     ),
     "jpg": _Format(
         name="JPEG",
@@ -80,7 +84,7 @@ _FORMATS: Final = {
         has_comment=True,
         codec="jpg",
     ),
-    "webp": _Format(name="WebP", channels=(3, 4), longest_px=16_383, codec="webp"),
+    "webp": _Format(name="WebP", channels=(3, 4), longest_px=16_383, has_frames=True, codec="webp"),
     "avif": _Format(name="AVIF", channels=(1, 3, 4), longest_px=65_536, codec="avif"),
     "bmp": _Format(
         name="BMP", channels=(1, 3), longest_px=2**31 - 1, has_profile=False, has_metadata=False
@@ -92,6 +96,7 @@ _FORMATS: Final = {
         has_profile=False,
         has_exif=False,
         has_comment=True,
+        has_frames=True,
     ),
     "heif": _Format(name="HEIF", channels=(1, 3, 4), longest_px=16_384, bits=10, extra="heif"),
     "jxl": _Format(
@@ -176,9 +181,7 @@ def encode_levels(
         )
     spec = _FORMATS[format]
     refuse_impossible(format, levels.shape[0], levels.shape[1], name=name)
-    notes: list[str] = []
-    fitted = _fitted(levels, spec, notes)
-    metadata = _fitted_metadata(like or Metadata(), fitted.shape, spec, notes)
+    fitted, metadata, notes = fit(levels, like or Metadata(), format)
     with writing_to(name):
         if spec.name == "TIFF":
             write_tiff(stream, fitted, metadata)
@@ -187,7 +190,18 @@ def encode_levels(
         else:
             stream.write(_encoded(fitted, metadata, spec, quality, name))
         stream.flush()
-    return tuple(notes)
+    return notes
+
+
+def fit(
+    levels: NDArray[Any], like: Metadata, format: str
+) -> tuple[NDArray[Any], Metadata, tuple[str, ...]]:
+    """Levels (H, W, c) and metadata as a format holds them, and notes on what it does not."""
+    spec = _FORMATS[format]
+    notes: list[str] = []
+    fitted = _fitted(levels, spec, notes)
+    metadata = _fitted_metadata(like, fitted.shape, spec, notes)
+    return fitted, metadata, tuple(notes)
 
 
 def is_segmented(format: str) -> bool:
@@ -212,6 +226,20 @@ def open_coder(format: str, frame: Frame) -> tuple[SegmentCoder, tuple[str, ...]
     notes: list[str] = []
     metadata = _fitted_metadata(frame.like, shape, spec, notes)
     return _CODERS[format](shape, pixel.dtype, metadata), tuple(notes)
+
+
+def refuse_several(format: str, *, is_animation: bool, name: str) -> None:
+    """Refuses a format that holds one picture for an animation, or for pages.
+
+    Raises:
+        OutputError: ``name`` is what the message calls the output.
+    """
+    spec = _FORMATS[format]
+    if not (spec.has_frames if is_animation else spec.has_pages):
+        raise OutputError(
+            f"{name}: {spec.name} holds no {'animation' if is_animation else 'several pages'}",
+            hint=f"--format {'gif, webp or png' if is_animation else 'tiff'}",
+        )
 
 
 def refuse_impossible(format: str, height: int, width: int, *, name: str) -> None:
@@ -359,7 +387,7 @@ def _write_by_pillow(
     spec: _Format, stream: BinaryIO, levels: NDArray[np.uint8], metadata: Metadata, quality: int
 ) -> None:
     image = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
-    options = _metadata_options(metadata) | _coding_options(spec, quality)
+    options = _metadata_options(metadata) | coding_options(spec.name, quality)
     image.save(stream, spec.name, **options)
 
 
@@ -381,11 +409,12 @@ def _resources_segment(resources: bytes) -> bytes:
     return b"\xff\xed" + (len(body) + 2).to_bytes(2) + body
 
 
-def _coding_options(spec: _Format, quality: int) -> dict[str, Any]:
-    if spec.name == "JPEG":
+def coding_options(name: str, quality: int) -> dict[str, Any]:
+    """Pillow's options for a format, by its name there."""
+    if name == "JPEG":
         return {"quality": quality, "subsampling": 0 if quality >= 90 else 2, "optimize": True}
-    if spec.name == "WebP":
+    if name == "WebP":
         return {"quality": quality, "lossless": quality >= 100, "method": 4}
-    if spec.name == "AVIF":
+    if name == "AVIF":
         return {"quality": quality, "subsampling": "4:4:4" if quality >= 90 else "4:2:0"}
     return {}

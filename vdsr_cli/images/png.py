@@ -40,14 +40,12 @@ class PngCoder:
     def __init__(
         self, shape: tuple[int, int, int], dtype: np.dtype[Any], metadata: Metadata
     ) -> None:
-        height, width, channels = shape
+        _, width, channels = shape
         self.rows_each, self.rows_done = rows_a_segment(width, channels, dtype), 0
         self._row_bytes = 1 + width * channels * dtype.itemsize
         self._adler = zlib.adler32(b"")
-        bits = 8 * dtype.itemsize
-        header = struct.pack(">IIBBBBB", width, height, bits, _COLOUR_TYPES[channels], 0, 0, 0)
-        chunks = [(b"IHDR", header), *_metadata_chunks(metadata), (b"IDAT", _ZLIB_HEADER)]
-        self._head = _SIGNATURE + b"".join(_chunk(kind, data) for kind, data in chunks)
+        chunks = [*metadata_chunks(metadata), (b"IDAT", _ZLIB_HEADER)]
+        self._head = header(shape, dtype) + b"".join(chunk(kind, data) for kind, data in chunks)
 
     def head(self) -> bytes:
         """Everything up to the pixels."""
@@ -60,8 +58,8 @@ class PngCoder:
         for rows in _filtered_rows(levels):
             adler = zlib.adler32(rows, adler)
             parts.append(deflate.compress(rows))
-        chunk = _chunk(b"IDAT", b"".join([*parts, deflate.flush(zlib.Z_FULL_FLUSH)]))
-        return Segment(data=chunk, rows=levels.shape[0], checksum=adler)
+        data = chunk(b"IDAT", b"".join([*parts, deflate.flush(zlib.Z_FULL_FLUSH)]))
+        return Segment(data=data, rows=levels.shape[0], checksum=adler)
 
     def add(self, segment: Segment) -> None:
         """Adds its checksum to that of the picture."""
@@ -71,8 +69,8 @@ class PngCoder:
 
     def tail(self) -> bytes:
         """The end of the pixels, their checksum, the end of the file."""
-        end = _chunk(b"IDAT", _LAST_BLOCK + struct.pack(">I", self._adler))
-        return end + _chunk(b"IEND", b"")
+        end = chunk(b"IDAT", _LAST_BLOCK + struct.pack(">I", self._adler))
+        return end + chunk(b"IEND", b"")
 
     def state(self) -> dict[str, Any]:
         """The checksum so far."""
@@ -92,6 +90,22 @@ def write_png(stream: BinaryIO, levels: NDArray[Any], metadata: Metadata) -> Non
     stream.write(coder.tail())
 
 
+def header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """Signature and header of a picture (H, W, c)."""
+    height, width, channels = shape
+    bits, colour = 8 * dtype.itemsize, _COLOUR_TYPES[channels]
+    return _SIGNATURE + chunk(
+        b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    )
+
+
+def deflated(levels: NDArray[Any]) -> bytes:
+    """The pixels of a whole picture, as its data chunks hold them."""
+    deflate = zlib.compressobj(6)
+    parts = [deflate.compress(rows) for rows in _filtered_rows(levels)]
+    return b"".join([*parts, deflate.flush()])
+
+
 def combined_adler(first: int, second: int, second_bytes: int) -> int:
     """The Adler-32 of two pieces of data, one behind the other, of their own (RFC 1950, 8.2)."""
     total = (first & 0xFFFF) + (second & 0xFFFF) - 1
@@ -100,12 +114,14 @@ def combined_adler(first: int, second: int, second_bytes: int) -> int:
     return totals % _ADLER_BASE << 16 | total % _ADLER_BASE
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a file."""
     checksum = zlib.crc32(data, zlib.crc32(kind))
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
 
 
-def _metadata_chunks(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
+def metadata_chunks(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and data of the chunks that say what the metadata does."""
     if metadata.cicp is not None:
         yield b"cICP", bytes(metadata.cicp)
     if metadata.icc_profile is not None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import ImageFile
 
 from vdsr_cli.errors import InputError
-from vdsr_cli.images.extras import Decoded, bare_image, camera_raw, check_size
+from vdsr_cli.images.extras import SPLIT_PAGES, Decoded, bare_image, camera_raw, check_size
 from vdsr_cli.images.samples import Samples, long_samples, unit_samples
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
@@ -24,7 +24,6 @@ _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 282, 283, 296
 _DNG_VERSION = 50706
 _MOST_CHANNELS: Final = 16
 _MOST_PAGES: Final = 100
-_SPLIT: Final = "split them first: tiffsplit FILE"
 _UNITS_AN_INCH: Final = {2: 1.0, 3: 2.54}
 
 
@@ -63,14 +62,14 @@ def _only_page(file: Any) -> Any:
     # A damaged file of some bytes may lead from page to page without end.
     found = list(islice(file.pages, _MOST_PAGES + 1))
     if len(found) > _MOST_PAGES:
-        raise InputError(f"it has more than {_MOST_PAGES} pages", hint=_SPLIT)
+        raise InputError(f"it has more than {_MOST_PAGES} pages", hint=SPLIT_PAGES)
     if any(_DNG_VERSION in page.tags for page in found):
         raise camera_raw()
     pages = [page for page in found if page.dtype is not None and not page.subfiletype & 1]
     if not pages:
         raise ValueError("it holds no picture of a known kind")
     if len(pages) > 1:
-        raise InputError(f"it has {len(pages)} pages", hint=_SPLIT)
+        raise InputError(f"it has {len(pages)} pages", hint=SPLIT_PAGES)
     return pages[0]
 
 

@@ -81,6 +81,20 @@ def read_samples(image: ImageFile.ImageFile, reopen: Reopen) -> Samples:
     return _read_bytes(image, rawmode)
 
 
+def read_frame(image: ImageFile.ImageFile) -> Samples:
+    """One frame of an animation, sought but not yet loaded, as it is shown; at 8 bits.
+
+    Raises:
+        OSError, SyntaxError, ValueError and others of Pillow's: the file is damaged.
+    """
+    rawmode = _rawmode(image)
+    image.load()
+    if image.mode.startswith("I"):
+        levels = np.asarray(image).astype(np.uint32)[:, :, None]
+        return Samples(levels=((levels + 128) // 257).astype(np.uint8))
+    return _read_bytes(image, rawmode)
+
+
 def _rawmode(image: ImageFile.ImageFile) -> str:
     """How the first tile's samples are packed, such as ``RGB;16B``; empty when not stated."""
     if not image.tile:

@@ -28,6 +28,7 @@ from vdsr_cli.images.directories import (
     pack_directory,
 )
 from vdsr_cli.images.exif import PREFIX, ExifBlock
+from vdsr_cli.images.frames import Turn
 from vdsr_cli.images.metadata import LAYOUT_TAGS
 from vdsr_cli.images.picture import Metadata
 from vdsr_cli.images.resources import iptc_of
@@ -44,6 +45,37 @@ _FINEST: Final = 1 << 16
 _LONGEST_FILE_BYTES: Final = 2**32 - 1
 _EXPANSION: Final = 1.01  # with some bytes a strip, more than zlib makes of noise
 _STRIP_BYTES: Final = 64
+_PAGES_AT: Final = 32
+
+
+class TiffPages:
+    """Encodes a file of several pages, little-endian; a
+    :class:`~vdsr_cli.images.frames.SeriesCoder`.
+
+    Args:
+        count: how many there are.
+        samples_bytes: of all their samples together, by which it is decided on a BigTIFF.
+    """
+
+    def __init__(self, count: int, samples_bytes: int) -> None:
+        self._count = count
+        self._is_big = samples_bytes * _EXPANSION > _LONGEST_FILE_BYTES
+
+    def head(self, size: int) -> bytes:
+        """The header, which leads to the first page behind it."""
+        return _header("<", _PAGES_AT, is_big=self._is_big).ljust(_PAGES_AT, b"\0")
+
+    def encoded(self, turn: Turn) -> bytes:
+        """A page: its directory, its strips."""
+        height, width, channels = turn.levels.shape
+        coder = TiffCoder((height, width, channels), turn.levels.dtype, turn.metadata, is_page=True)
+        strips = b"".join(encoded_segments(coder, turn.levels))
+        is_last = turn.index + 1 == self._count
+        return coder.page(strips, turn.at, is_last=is_last, is_big=self._is_big)
+
+    def tail(self) -> bytes:
+        """Nothing: the last page says that it is."""
+        return b""
 
 
 class TiffCoder:
@@ -56,10 +88,16 @@ class TiffCoder:
         shape: (H, W, c); c = 1 grey, 2 with alpha, 3 RGB, 4 with alpha.
         dtype: uint8 or uint16; levels are not premultiplied.
         metadata: its ICC profile, EXIF, XMP and resolution are written.
+        is_page: whether it is one of several, for :meth:`page`.
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], dtype: np.dtype[Any], metadata: Metadata
+        self,
+        shape: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        metadata: Metadata,
+        *,
+        is_page: bool = False,
     ) -> None:
         self._shape, self._dtype, self._metadata = shape, dtype, metadata
         height, width, channels = shape
@@ -73,7 +111,7 @@ class TiffCoder:
         head_bytes = len(self._head_of(0, is_big=False))
         samples_bytes = height * width * channels * dtype.itemsize
         most_bytes = samples_bytes * _EXPANSION + self._strips * _STRIP_BYTES
-        if head_bytes + most_bytes > _LONGEST_FILE_BYTES:
+        if is_page or head_bytes + most_bytes > _LONGEST_FILE_BYTES:
             # Other directories and, since Pillow reads no other BigTIFF, little-endian.
             self._exif, self._order = b"", "<"
             self._tree = little_endian_directory(exif) if exif else {}
@@ -110,6 +148,19 @@ class TiffCoder:
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on behind these strips."""
         self.rows_done, self._sizes = state["rows"], list(state["sizes"])
+
+    def page(self, strips: bytes, at: int, *, is_last: bool, is_big: bool) -> bytes:
+        """The directory of a page that begins at a byte of the file, and its strips, which have
+        been added; unless it is the last, it leads to the page behind it."""
+        kept = {tag: value for tag, value in self._tree.items() if tag not in LAYOUT_TAGS}
+        sizes = tuple(self._sizes)
+        directory = kept | self._layout(sizes, 0, is_big=is_big)
+        start = at + len(pack_directory("<", directory, at, is_big=is_big))
+        directory |= self._layout(sizes, start, is_big=is_big)
+        padding = bytes((start + len(strips)) % 2)
+        following = 0 if is_last else start + len(strips) + len(padding)
+        packed = pack_directory("<", directory, at, is_big=is_big, following=following)
+        return packed + strips + padding
 
     def _head_of(self, room: int, *, is_big: bool) -> bytes:
         """Header and directory where the strips begin ``room`` bytes behind them."""

@@ -1,5 +1,7 @@
 """The use case of ``vdsr upscale``: pictures in, larger pictures out.
 
+File ─► Series of frames or pages ─► services.series
+
 Picture ─► UpscalePlan ─► rows, as sampling.pipeline draws them
     ─► PictureFile, which writes PNG and TIFF as rows are finished
     ─► Canvas ─► file of another format, or a stream
@@ -7,7 +9,7 @@ Picture ─► UpscalePlan ─► rows, as sampling.pipeline draws them
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,9 +25,11 @@ from vdsr_cli.formats import written_format
 from vdsr_cli.images import (
     Picture,
     ReadOptions,
+    Series,
     is_segmented,
     open_picture_file,
     refuse_impossible,
+    refuse_several,
     writing_to,
 )
 from vdsr_cli.loading import LoadedModel, ModelSource
@@ -37,6 +41,7 @@ from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.sampling.fingerprint import fingerprint
 from vdsr_cli.sampling.pipeline import UpscalePlan, draw_canvases, draw_rows, plan_upscale
 from vdsr_cli.sampling.tiling import check_tiles, tiles_for
+from vdsr_cli.services.series import upscale_series
 
 _MOST_ENCODERS: Final = 8
 
@@ -90,6 +95,7 @@ class UpscaleResult:
     seed: int | None = None
     width: int | None = None
     height: int | None = None
+    frames: int | None = None
     tiles: int | None = None
     consistency: bool | None = None
     seconds: float | None = None
@@ -181,23 +187,40 @@ def upscale_file(
                 refuse_inputs([output], [source.path])
             refuse_taken([output], request.existing)
         times = _times_of(source) if request.keeps_times else None
-        picture = request.reading.read(stdin if source.is_stdin else source.path)
-        _refuse_size(picture, request, named.input)
-        picture = _of_depth(picture, request.depth)
-        choice = models.choose(picture)
-        loaded = choice.loaded
-        plan = plan_picture(picture, loaded, request, runtime)
-        format, told = _format_of(picture, output, request)
-        size = (plan.output.height, plan.output.width)
-        refuse_impossible(format, *size, name=str(output or "standard output"))
-        on_start(plan.tiles)
-        target = stdout if output is None else output
-        notes = (
-            picture.notes
-            + plan.notes
-            + told
-            + _upscale_into(target, format, picture, loaded, plan, request, runtime, on_tiles)
-        )
+        with request.reading.open(stdin if source.is_stdin else source.path) as opened:
+            series = opened if isinstance(opened, Series) else None
+            picture = _of_depth(opened[0] if isinstance(opened, Series) else opened, request.depth)
+            shapes = [picture]
+            if series is not None:
+                shapes = [shape.stand_in(picture) for shape in series.shapes]
+            for shape in shapes:
+                _refuse_size(shape, request, named.input)
+            choice = models.choose(picture)
+            loaded = choice.loaded
+            plan_of = partial(plan_picture, loaded=loaded, request=request, runtime=runtime)
+            plans = [plan_of(shape) for shape in shapes]
+            plan, target = plans[0], stdout if output is None else output
+            format, told = _format_of(picture, series, output, plans, request)
+            on_start(sum(each.tiles for each in plans))
+            notes = plan.notes + told
+            if series is None:
+                notes += picture.notes + _upscale_into(
+                    target, format, picture, loaded, plan, request, runtime, on_tiles
+                )
+            else:
+                notes += series.notes + upscale_series(
+                    series,
+                    target,
+                    plans,
+                    plan_of,
+                    runtime,
+                    format=format,
+                    quality=request.quality,
+                    replace=request.existing.is_replaced,
+                    identity=partial(_identify, picture, loaded, plan, runtime, series.digest),
+                    prepared=partial(_of_depth, depth=request.depth),
+                    on_tiles=on_tiles,
+                )
         if times is not None and output is not None and not is_special(output):
             with writing_to(str(output)):
                 os.utime(output, ns=times)
@@ -220,7 +243,8 @@ def upscale_file(
         seed=request.settings.seed,
         width=plan.output.width,
         height=plan.output.height,
-        tiles=plan.tiles,
+        frames=None if series is None else len(series),
+        tiles=sum(each.tiles for each in plans),
         consistency=plan.faithful_scale is not None,
         seconds=round(time.perf_counter() - started, 3),
         notes=notes,
@@ -228,18 +252,32 @@ def upscale_file(
 
 
 def _format_of(
-    picture: Picture, output: Path | None, request: UpscaleRequest
+    picture: Picture,
+    series: Series | None,
+    output: Path | None,
+    plans: Sequence[UpscalePlan],
+    request: UpscaleRequest,
 ) -> tuple[str, tuple[str, ...]]:
-    """The format of an output, and a note where it is not the input's though it is to be."""
+    """The format of an output, and a note where it is not the input's though it is to be.
+
+    Raises:
+        OutputError: it cannot hold what is to be written.
+    """
     own = written_format(picture.metadata.source_format)
-    if request.format != SAME_FORMAT:
-        format = request.format or DEFAULT_FORMAT
-        return format if output is None else output_format(output), ()
-    format = own or DEFAULT_FORMAT if output is None else output_format(output)
-    if format == own:
+    is_same = request.format == SAME_FORMAT
+    is_kept = is_same or (request.format is None and series is not None)
+    format = (own if is_kept else request.format) or DEFAULT_FORMAT
+    if output is not None:
+        format = output_format(output)
+    name = str(output or "standard output")
+    if series is not None:
+        refuse_several(format, is_animation=series.plays is not None, name=name)
+    for plan in plans:
+        refuse_impossible(format, plan.output.height, plan.output.width, name=name)
+    if not is_same or format == own:
         return format, ()
-    name = (picture.metadata.source_format or "this").upper()
-    return format, (f"{name} is not written: the output is {format.upper()}",)
+    source = (picture.metadata.source_format or "this").upper()
+    return format, (f"{source} is not written: the output is {format.upper()}",)
 
 
 def _times_of(source: Source) -> tuple[int, int] | None:
@@ -290,7 +328,7 @@ def _upscale_into(
             output,
             plan.output,
             format=format,
-            identity=partial(_identify, picture, loaded, plan, runtime),
+            identity=partial(_identify, picture, loaded, plan, runtime, lambda: ""),
             replace=request.existing.is_replaced,
             threads=_encoders_beside(runtime),
         ) as file,
@@ -307,8 +345,15 @@ def _encoders_beside(runtime: Runtime) -> int:
     return 1 if runtime.device.type == "cpu" else min(_MOST_ENCODERS, os.cpu_count() or 1)
 
 
-def _identify(picture: Picture, loaded: LoadedModel, plan: UpscalePlan, runtime: Runtime) -> str:
-    """A hash of all that the rows depend on."""
+def _identify(
+    picture: Picture,
+    loaded: LoadedModel,
+    plan: UpscalePlan,
+    runtime: Runtime,
+    digest: Callable[[], str],
+) -> str:
+    """A hash of all that the rows depend on; of several pictures, the digest of their file too."""
     sizes = [stage.size for stage in plan.stages]
     facts = {"sizes": sizes, "projected": plan.is_projected, "faithful": plan.faithful_scale}
+    facts["file"] = digest()
     return fingerprint(picture, loaded, runtime, asdict(plan.settings) | facts)
