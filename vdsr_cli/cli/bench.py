@@ -11,10 +11,12 @@ import typer
 from vdsr_cli.cli.console import bring, print_error
 from vdsr_cli.cli.options import (
     ConditionalTemperatureOption,
+    ConsistencyOption,
     DebugOption,
     DeviceOption,
     Dtype,
     DtypeOption,
+    JsonOption,
     OverlapOption,
     ReplaceOption,
     TileOption,
@@ -142,19 +144,12 @@ def bench(
         Path | None, typer.Option(help="File for one line a picture, method and seed.")
     ] = None,
     overwrite: ReplaceOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: JsonOption = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")] = False,
     list_sets: Annotated[
         bool, typer.Option("--list", help="Name the usual sets, their sources and terms.")
     ] = False,
-    consistency: Annotated[
-        bool | None,
-        typer.Option(
-            "--consistency/--no-consistency",
-            help="As for vdsr upscale.",
-            show_default="as the model asks",
-        ),
-    ] = None,
+    consistency: ConsistencyOption = None,
     tile: TileOption = None,
     overlap: OverlapOption = None,
     device: DeviceOption = "auto",

@@ -11,6 +11,7 @@ from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import (
     DeviceOption,
+    JsonOption,
     LearnedModelOption,
     LogEveryOption,
     MinutesOption,
@@ -63,7 +64,7 @@ def score(
         int | None,
         typer.Option(min=1, help="Score the first so many test pictures only.", show_default="all"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score a model on the test set: mean PSNR of super-resolution and reconstruction.
 

@@ -15,6 +15,7 @@ from vdsr_cli.cli.options import (
     DtypeOption,
     Format,
     FormatOption,
+    JsonOption,
     OverwriteOption,
     Pixels,
     PixelsOption,
@@ -81,7 +82,7 @@ def generate(
     format: FormatOption = None,
     quality: QualityOption = 95,
     overwrite: OverwriteOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Draw pictures out of nothing, from an unconditional prior.

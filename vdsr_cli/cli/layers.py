@@ -12,6 +12,7 @@ from vdsr_cli.cli.options import (
     DeviceOption,
     Dtype,
     DtypeOption,
+    JsonOption,
     LearnedModelOption,
     NoProgressOption,
     Pixels,
@@ -45,7 +46,7 @@ def layers(
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
     overwrite: ReplaceOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     quiet: NoProgressOption = False,
 ) -> None:
     """Measure which layers of an unconditional prior decide what (CVDVAE's appendix A).

@@ -157,6 +157,19 @@ QualityOption = Annotated[
         help="Of JPEG, WebP, AVIF, HEIF and JPEG XL; 100 is lossless WebP and JPEG XL.",
     ),
 ]
+ConsistencyOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--consistency/--no-consistency",
+        help="Make results downscale to the input exactly.",
+        show_default="as the model was trained",
+    ),
+]
+WrapOption = Annotated[
+    bool, typer.Option("--wrap", help="The picture is periodic, such as a texture.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be written.")]
 OverwriteOption = Annotated[
     bool | None,
     typer.Option(

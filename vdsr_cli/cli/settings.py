@@ -17,11 +17,12 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import typer
 
 from vdsr_cli.cli.console import print_line
+from vdsr_cli.cli.options import JsonOption
 from vdsr_cli.errors import UsageError
 
 NAME: Final = "vdsr.toml"
@@ -138,7 +139,7 @@ def _spelled(key: str) -> str:
 
 def config(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show which options hold without being typed, and which file says so.
 

@@ -11,6 +11,7 @@ from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import (
     DeviceOption,
+    JsonOption,
     LearnedModelOption,
     ReplaceOption,
     check_figure,
@@ -248,7 +249,7 @@ def score(
     temperature: Temperature = 0.8,
     seed: Seed = 0,
     device: DeviceOption = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score an srVAE, or the VAE it is compared with: PSNR against bicubic, the likelihood in bits
     per dimension and its parts in nats, FID.

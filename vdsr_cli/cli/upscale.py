@@ -25,8 +25,10 @@ from vdsr_cli.cli.console import (
 from vdsr_cli.cli.options import (
     BatchOption,
     ConditionalTemperatureOption,
+    ConsistencyOption,
     DebugOption,
     DeviceOption,
+    DryRunOption,
     Dtype,
     DtypeOption,
     Engine,
@@ -47,6 +49,7 @@ from vdsr_cli.cli.options import (
     StripOption,
     TileOption,
     TruncatedOption,
+    WrapOption,
     existing_of,
     parse_batch,
     temperature_option,
@@ -123,18 +126,9 @@ def upscale(
     batch_size: BatchOption = "auto",
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
-    consistency: Annotated[
-        bool | None,
-        typer.Option(
-            "--consistency/--no-consistency",
-            help="Make the result downscale to the input exactly.",
-            show_default="as the model asks",
-        ),
-    ] = None,
+    consistency: ConsistencyOption = None,
     pixels: PixelsOption = Pixels.mean,
-    wrap: Annotated[
-        bool, typer.Option("--wrap", help="The picture is periodic (a texture).")
-    ] = False,
+    wrap: WrapOption = False,
     format: FormatOption = None,
     quality: QualityOption = 95,
     depth: Annotated[
@@ -165,7 +159,7 @@ def upscale(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a picture on stdout.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
+    dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
     jobs: JobsOption = None,
