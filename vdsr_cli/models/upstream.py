@@ -1,13 +1,7 @@
-"""State dicts as others published them -> the names of our modules.
+"""State dicts as others published them: which published VDVAE they are of, and whether they fit.
 
-    file                              keys                                  adapted by
-    openai NAME-model-ema.th          encoder.… decoder.…                   nothing to do
-    openai NAME-model.th              module.encoder.…                      strip "module."
-    srvdvae (CVDVAE) Lightning .ckpt  state_dict: cvae.encoder_y.… shift    strip, check, drop
-    VDVAE-SR .h5                      ema_vae.… vae.module.… vae_sr.…       pick one, rename
-
-All are names of tensors; nothing here reads a file. A state that does not fit is refused with a
-:class:`~vdsr_cli.errors.WeightsError` before any tensor of the model is touched.
+All are names and shapes of tensors; nothing here reads a file. A state that does not fit is refused
+with a :class:`~vdsr_cli.errors.WeightsError` before any tensor of the model is touched.
 
 Of a published prior the decoder alone generates; the encoder is wanted for likelihoods and for
 training. A file whose decoder is whole is therefore of use without a whole encoder.
@@ -22,40 +16,11 @@ from torch import Tensor, nn
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.models import vdvae_config
 from vdsr_cli.models.registry import build_model
-from vdsr_cli.models.vdvae import Encoder
 
 Shapes = Mapping[str, tuple[int, ...]]
 """A state without its numbers."""
 
 ENCODER = "encoder."
-
-PREFIXES = ("module.", "cvae.")
-"""Wrappers' prefixes, stripped from the front in this order as long as all keys have them."""
-
-
-def load_published_state(
-    model: nn.Module, state: Mapping[str, Any], *, assign: bool = False
-) -> None:
-    """Loads a published state strictly into a VDVAE, VDVAE-SR or CVDVAE.
-
-    Args:
-        model: as its config describes it.
-        state: a published state dict in any of the forms of the module's table.
-        assign: take the state's tensors over instead of copying (for a model built on "meta").
-
-    Raises:
-        WeightsError: a key is missing, unexpected or of another shape, something is no tensor, or
-            the file was made for an input normalisation other than the model's.
-    """
-    tensors = _only_tensors(_unwrap(state))
-    if is_vdvae_sr_checkpoint(tensors):
-        tensors = _without_unused_gates(adapt_vdvae_sr(tensors), model.state_dict())
-    else:
-        tensors = strip_prefixes(tensors)
-    _check_normalisation(model, tensors)
-    tensors = {k: v for k, v in tensors.items() if k not in ("shift", "scale")}
-    check_fit(_shapes(model.state_dict()), _shapes(tensors))
-    model.load_state_dict(tensors, strict=True, assign=assign)
 
 
 def identify_published(shapes: Shapes) -> str:
@@ -146,72 +111,6 @@ def check_state(
                 f"{name}: {encoder_defect(lacking)}", hint="vdsr generate can use it"
             ) from error
         raise WeightsError(f"{name}: {error}", hint=error.hint) from error
-
-
-def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Removes "module." (DistributedDataParallel) and "cvae." (Lightning) if all keys have it."""
-    stripped = dict(state)
-    for prefix in PREFIXES:
-        if stripped and all(key.startswith(prefix) for key in stripped):
-            stripped = {key.removeprefix(prefix): value for key, value in stripped.items()}
-    return stripped
-
-
-def is_vdvae_sr_checkpoint(state: Iterable[str]) -> bool:
-    """Whether these keys are those of a file that the released VDVAE-SR code saves."""
-    return any(key.startswith(("vae.module.", "ema_vae.")) for key in state)
-
-
-def adapt_vdvae_sr(state: Mapping[str, Tensor], *, ema: bool = True) -> dict[str, Tensor]:
-    """The released VDVAE-SR wrapper's state -> keys of :class:`~vdsr_cli.models.vdvae_sr.VDVAESR`.
-
-    Keeps the HR model and the LR model's encoder (its decoder is never used), both from their
-    moving averages or both as last trained. The code stores a gate in every block though it reads
-    only those below resolution 32; the others come along and :func:`load_published_state` drops
-    those that the model has not.
-    """
-    main, lr = ("ema_vae.", "ema_vae_sr.") if ema else ("vae.module.", "vae_sr.module.")
-    adapted = {k.removeprefix(main): v for k, v in state.items() if k.startswith(main)}
-    for key, value in state.items():
-        if key.startswith(f"{lr}encoder."):
-            adapted[f"lr_{key.removeprefix(lr)}"] = value
-    return adapted
-
-
-def _unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state dict inside a Lightning checkpoint, or the state itself."""
-    inner = state.get("state_dict", state)
-    return inner if isinstance(inner, Mapping) else state
-
-
-def _only_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    strangers = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise WeightsError(f"not a state dict: no tensor at {_brief(strangers)}")
-    return dict(state)
-
-
-def _without_unused_gates(
-    state: Mapping[str, Tensor], own: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    return {k: v for k, v in state.items() if k in own or not k.endswith(".gate_param")}
-
-
-def _check_normalisation(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Compares CVDVAE's buffers ``shift`` and ``scale`` with the constants of the config."""
-    encoder = getattr(model, "encoder", None)
-    if not isinstance(encoder, Encoder):
-        return
-    expected = {"shift": encoder.config.input_shift, "scale": encoder.config.input_scale}
-    for name, number in expected.items():
-        value = state.get(name)
-        if value is None:
-            continue
-        if not torch.allclose(value.double().cpu(), torch.tensor(number).double(), rtol=1e-4):
-            raise WeightsError(
-                f"made for another input normalisation: {name} is {value.flatten().tolist()[:3]},"
-                f" the model's is {number:.6g}"
-            )
 
 
 def _shapes(state: Mapping[str, Tensor]) -> Shapes:
