@@ -2,9 +2,11 @@
 
 import math
 import re
+import tomllib
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 from vdsr_cli.errors import InputError, UsageError
 
@@ -22,6 +24,8 @@ DEFAULT_SAMPLER = "cvdvae-x4"
 BICUBIC = "bicubic"
 """What ``vdsr bench`` compares every model with; no model itself."""
 _MODELS_UP_TO = ((2.0, "vdvae-sr-x2"), (4.0, DEFAULT_MODEL), (8.0, "vdvae-sr-x8"))
+_LARGEST_FILE = 2**20
+"""Bytes of a TOML file of options."""
 DEFAULT_BATCH = 24
 """Tiles a batch where the user names none; halved while memory runs out."""
 MAX_PIXELS = 100_000_000
@@ -210,6 +214,29 @@ def check_temperature(temperature: Temperature) -> None:
     """Raises UsageError for a temperature outside ``TEMPERATURE_RANGE``."""
     if not isinstance(temperature, Temperatures):
         _check("--temperature", temperature, TEMPERATURE_RANGE)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The entries of a file of options. Raises UsageError where it is none."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise UsageError(f"{path}: larger than options can be")
+        entries = tomllib.loads(content.decode())
+        _refuse_unsayable(entries)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
+    return entries
+
+
+def _refuse_unsayable(value: Any) -> None:
+    """Raises ValueError for what no option can be: a date, a time, a text with a zero byte."""
+    for one in value.values() if isinstance(value, dict) else value:
+        if isinstance(one, dict | list):
+            _refuse_unsayable(one)
+        elif not isinstance(one, str | int | float) or (isinstance(one, str) and "\0" in one):
+            raise ValueError(f"{one!s:.99} is the value of no option")
 
 
 def _check(option: str, value: float, bounds: tuple[float, float]) -> None:

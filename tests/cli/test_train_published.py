@@ -76,10 +76,10 @@ def test_trained_resumed_exported_and_sampled_with(
 
     ended = vdsr(*start[:3], *RUN, "--out", tmp_path / "legs", "--steps", 3)
     assert ended.code == 0, "a resumed run knows its shape without --prior: " + ended.err
-    assert published_shape(tmp_path / "legs") == published_shape(
-        tmp_path / "new", branch_from=tmp_path / "legs" / "last.pt"
+    assert published_shape(objective, tmp_path / "legs") == published_shape(
+        objective, tmp_path / "new", branch_from=tmp_path / "legs" / "last.pt"
     )
-    assert published_shape(tmp_path / "new") is None
+    assert published_shape(objective, tmp_path / "new") is None
     out = tmp_path / "mine.safetensors"
     assert vdsr("train", "export", tmp_path / "legs", "-o", out).code == 0
     assert read_header(out).metadata["train"]["lr_size"] == 32 // scale
@@ -100,6 +100,81 @@ def test_trained_resumed_exported_and_sampled_with(
     assert ended.code == 2
     assert f"takes tiles of {32 // scale} LR pixels" in ended.err
     assert not (tmp_path / "x.png").exists()
+
+
+TOML = """
+image_size = 64
+enc_blocks = "64x1,64d2,32x1,32d2,16x1,16d2,8x1,8d2,4x1,4d4,1x1"
+dec_blocks = "1x1,4m1,8m4,16m8,32m16,64m32"
+width = 8
+zdim = 2
+num_mixtures = 2
+no_bias_above = 16
+input_shift = -120
+input_scale = 0.015625
+"""
+
+
+def test_a_prior_is_trained_from_nothing_and_conditioned(tmp_path, vdsr, save_picture):
+    """Resumed bit for bit and fine-tuned; models at x2 and x16 on it upscale."""
+    photo = save_picture(tmp_path / "photo.png", 72, 80)
+    shape = tmp_path / "shape.toml"
+    shape.write_text(TOML)
+    start = ["train", "vdvae", photo, "--preset", shape, *RUN, "--val", photo]
+    for run, legs in (("legs", (1, 2)), ("whole", (2,))):
+        for steps in legs:
+            ended = vdsr(*start, "--out", tmp_path / run, "--steps", steps)
+            assert ended.code == 0, ended.err
+    legs, whole = weights_of(tmp_path / "legs"), weights_of(tmp_path / "whole")
+    assert all(torch.equal(value, whole[name]) for name, value in legs.items())
+    recomputed = [*start, "--no-recompute", "--out", tmp_path / "kept", "--steps", 2]
+    assert vdsr(*recomputed).code == 0
+    for name, value in weights_of(tmp_path / "kept").items():
+        torch.testing.assert_close(value, whole[name])
+    row = json.loads((tmp_path / "whole" / "log.jsonl").read_text().splitlines()[-1])
+    assert row["val_bits"] > 0
+    assert (tmp_path / "whole" / "samples" / "0000002.png").exists()
+
+    prior = tmp_path / "prior.safetensors"
+    assert vdsr("train", "export", tmp_path / "whole", "-o", prior).code == 0
+    train = read_header(prior).metadata["train"]
+    told = (train["lr_size"], train["batch"], train["symmetries"], train["weight_decay"])
+    assert told == (64, 1, "none", 0.01)
+    tuned = ["train", "vdvae", photo, "--from", prior, *RUN, "--out", tmp_path / "tuned"]
+    assert vdsr(*tuned, "--steps", 1).code == 0
+    assert vdsr("generate", "-m", prior, "-n", 1, "-o", tmp_path / "g.png").code == 0
+
+    lr = save_picture(tmp_path / "lr.png", 32, 8)
+    for scale in (2, 16):
+        run, out = tmp_path / f"x{scale}", tmp_path / f"x{scale}.safetensors"
+        words = ["--prior", prior, "--scale", scale, "--steps", 1, *RUN, "--out", run]
+        ended = vdsr("train", "cvdvae", photo, *words)
+        assert ended.code == 0, ended.err
+        assert vdsr("train", "export", run, "-o", out).code == 0
+        words = ["-s", scale, "-m", out, "-o", tmp_path / f"x{scale}.png"]
+        ended = vdsr("upscale", lr, *words, "--conditional-temperature", 1)
+        assert ended.code == 0, ended.err
+        with Image.open(tmp_path / f"x{scale}.png") as sr:
+            assert sr.size == (32 * scale, 8 * scale)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("width = 8", "missing 5 required keyword-only arguments"),
+        (TOML + "depth = 3", "unexpected keyword argument 'depth'"),
+        (TOML.replace("64m32", "64m128"), "mixes in what comes later"),
+        (TOML.replace("width = 8", "width = 'wide'"), "describes no network"),
+        (TOML.replace("width = 8", "width = 0"), "describes no network"),
+        ("width = ", "cannot be read as TOML"),
+    ],
+)
+def test_a_file_that_describes_no_network_is_one_line(text, problem, photo, tmp_path, vdsr):
+    shape = tmp_path / "shape.toml"
+    shape.write_text(text)
+    ended = vdsr("train", "vdvae", photo, "--preset", shape, "--out", tmp_path / "run")
+    assert ended.code == 2 and problem in ended.err and "Traceback" not in ended.err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The published systems: their sizes, their hyper-parameters, what a step keeps in memory."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from vdsr_cli.models.vdvae import PUBLISHED, VDVAE
 from vdsr_cli.training.config import config_for
 from vdsr_cli.training.objectives import objective_of
 from vdsr_cli.training.published import PublishedShape
+from vdsr_cli.training.shape import published_shape
 from vdsr_cli.training.start import model_on_prior, prepared
 from vdsr_cli.training.validation import fixed_noise
 
@@ -47,6 +49,18 @@ def test_hyper_parameters_are_the_papers():
     assert cvdvae.ema_decay == 0.9999 and cvdvae.weight_decay == 0.01
     other = PublishedShape(prior=PUBLISHED["imagenet64"], lr_size=16)
     assert config_for("vdvae-sr", {}, shape=other).grad_clip * math.log(2) == pytest.approx(220)
+
+
+def test_a_prior_is_trained_as_the_released_code_does():
+    shape = published_shape("vdvae", Path("none"), preset="cifar10")
+    cifar = config_for("vdvae", {}, shape=shape)
+    assert (cifar.lr_size, cifar.batch, cifar.learning_rate) == (32, 16, 2e-4)
+    assert (cifar.beta2, cifar.ema_decay, cifar.weight_decay) == (0.9, 0.9999, 0.01)
+    assert (cifar.symmetries, cifar.fit, cifar.mean_weight) == ("none", "whole", 0)
+    faces = config_for("vdvae", {}, shape=published_shape("vdvae", Path("none"), preset="ffhq256"))
+    assert (faces.lr_size, faces.steps, faces.batch, faces.ema_decay) == (256, 1_700_000, 1, 0.999)
+    assert faces.skip_above * math.log(2) == pytest.approx(180)
+    assert published_shape("vdvae", Path("none"), preset="vdvae-x4-prior") is None
 
 
 def test_recomputed_maps_have_the_same_gradients(small_published):

@@ -13,7 +13,6 @@ line goes before both.
 """
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,11 +22,10 @@ import typer
 
 from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import JsonOption
+from vdsr_cli.config import read_toml
 from vdsr_cli.errors import UsageError
 
 NAME: Final = "vdsr.toml"
-_LARGEST: Final = 2**20
-"""Bytes of a TOML file of options."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,29 +43,6 @@ def setting_files() -> list[Path]:
     from platformdirs import user_config_path
 
     return [Path(NAME), user_config_path("vdsr") / NAME]
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The entries of a file of options. Raises UsageError where it is none."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            raise UsageError(f"{path}: larger than options can be")
-        entries = tomllib.loads(content.decode())
-        _refuse_unsayable(entries)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
-    return entries
-
-
-def _refuse_unsayable(value: Any) -> None:
-    """Raises ValueError for what no option can be: a date, a time, a text with a zero byte."""
-    for one in value.values() if isinstance(value, dict) else value:
-        if isinstance(one, dict | list):
-            _refuse_unsayable(one)
-        elif not isinstance(one, str | int | float) or (isinstance(one, str) and "\0" in one):
-            raise ValueError(f"{one!s:.99} is the value of no option")
 
 
 def settings_of(context: Any) -> dict[str, Setting]:

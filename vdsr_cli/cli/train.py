@@ -37,7 +37,6 @@ from vdsr_cli.cli.options import (
     SaveEveryOption,
     existing_of,
 )
-from vdsr_cli.cli.settings import read_toml
 from vdsr_cli.cli.variant_options import (
     ConditionalTopOption,
     ConditionedLayersOption,
@@ -49,6 +48,7 @@ from vdsr_cli.cli.variant_options import (
     TrivialEncoderOption,
     variant_of,
 )
+from vdsr_cli.config import read_toml
 from vdsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ OBJECTIVES: Mapping[str, str] = {
 
         vdsr train vdvae photos/ --out runs/prior --steps 50000
         vdsr train vdvae photos/ -o runs/prior --minutes 9 --val held-out/
-        vdsr train vdvae photos/ -o runs/prior --config prior.toml
+        vdsr train vdvae faces/ --preset ffhq256 -o runs/ffhq256 --steps 1000
     """,
     "cvdvae": """Train CVDVAE: an LR encoder into the latents of a frozen prior, by the KL
     divergence of its first layers.
@@ -155,7 +155,9 @@ def _train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Architecture of a new run, e.g. vdvae-sr-x4, vdvae-sr-x2, vdvae-x4-prior.",
+            help="Architecture of a new run, e.g. vdvae-sr-x4, vdvae-sr-x2, vdvae-x4-prior; of a"
+            " vdvae also cifar10, imagenet32, imagenet64, ffhq256, ffhq1024 (Child 2021), or a TOML"
+            " file of such a network (docs/train.md).",
             show_default="the objective's",
         ),
     ] = None,
@@ -337,7 +339,7 @@ def _train(
         bool | None,
         typer.Option(
             "--recompute/--no-recompute",
-            help="VDVAE-SR of the published shape: less memory, a third more time.",
+            help="VDVAE and VDVAE-SR of the published shape: less memory, a third more time.",
             show_default="on the CPU",
         ),
     ] = None,
@@ -430,10 +432,12 @@ def _hyper_parameters(
         on_prior=context.params["prior"] is not None,
         fine_tuning=context.params["start_from"] is not None,
         shape=published_shape(
+            str(context.info_name),
             out,
             branch_from=branch_from,
             start_from=context.params["start_from"],
             prior=context.params["prior"],
+            preset=context.params["preset"],
             scale=context.params["scale"],
         ),
     )

@@ -99,7 +99,14 @@ _ROWS = (
         config=CompactCVDVAEConfig.from_dict,
         objective="cvdvae",
     ),
-    Architecture(name="openai-vdvae", network=VDVAE, config=openai_config, is_prior=True),
+    Architecture(
+        name="openai-vdvae",
+        network=VDVAE,
+        config=openai_config,
+        objective="vdvae",
+        presets=vdvae_config.PUBLISHED,
+        is_prior=True,
+    ),
     Architecture(
         name="vdvae-sr", network=VDVAESR, config=VDVAESRConfig.from_dict, objective="vdvae-sr"
     ),

@@ -83,15 +83,19 @@ class Encoder(nn.Module):
             for block in self.enc_blocks:
                 cast(nn.Conv2d, block.last).weight.mul_(math.sqrt(1 / len(self.enc_blocks)))
 
-    def forward(self, image: Tensor) -> dict[int, Tensor]:
-        """Activations by resolution; raises ValueError if the image has another size."""
+    def forward(self, image: Tensor, *, recompute: bool = False) -> dict[int, Tensor]:
+        """Activations by resolution; ``recompute`` as :func:`run_block` takes it.
+
+        Raises:
+            ValueError: the image has another size.
+        """
         size = self.config.image_size
         if image.shape[1:] != (3, size, size):
             raise ValueError(f"expected (B, 3, {size}, {size}), got {tuple(image.shape)}")
         x = self.in_conv(self.config.normalise(image).to(self.in_conv.weight.dtype))
         activations: dict[int, Tensor] = {}
         for block, layer in zip(self.enc_blocks, self.layers, strict=True):
-            x = block(x)
+            x = run_block(block, x, recompute=recompute)
             if layer.down_rate is not None:
                 x = F.avg_pool2d(x, layer.down_rate)
             x = _pad_channels(x, self.config.width_at(x.shape[-1]))
@@ -211,11 +215,18 @@ class Decoder(nn.Module):
 
 
 class VDVAE(MixturePixels, nn.Module):
-    """The unconditional model; see the module's diagram."""
+    """The unconditional model; see the module's diagram.
+
+    With ``recompute`` set, training keeps less in memory; see :func:`run_block`.
+    """
+
+    scale = 1
+    """Of its training pairs: it sees no LR picture."""
 
     def __init__(self, config: VDVAEConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False
         self.encoder = Encoder(config.encoder)
         self.decoder = Decoder(config)
 
@@ -232,6 +243,11 @@ class VDVAE(MixturePixels, nn.Module):
     @property
     def side_px(self) -> int | None:
         """The side of the one size of picture it knows."""
+        return self.config.image_size
+
+    @property
+    def fixed_tile(self) -> int:
+        """The side of the pictures that it is trained on."""
         return self.config.image_size
 
     @property
@@ -272,11 +288,12 @@ class VDVAE(MixturePixels, nn.Module):
             The likelihood's parameters (B, 10 K, S, S), float32, and the rate of each layer
             (layers, B) in nats per picture.
         """
-        activations = self.encoder(image)
+        activations = self.encoder(image, recompute=self.recompute)
         rates: list[Tensor] = []
 
         def infer(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
-            x, kl = block.infer(x, activations[x.shape[-1]], noise(shape))
+            inputs = x, activations[x.shape[-1]], noise(shape)
+            x, kl = run_block(block.infer, *inputs, recompute=self.recompute)
             rates.append(kl.sum(dim=(1, 2, 3)))
             return x
 

@@ -19,6 +19,7 @@ from vdsr_cli.models.cvdvae import CVDVAE
 from vdsr_cli.models.flow_vae import FlowVAE
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
 from vdsr_cli.models.srvae import SRVAE
+from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.models.vdvae_sr import VDVAESR
 from vdsr_cli.outputs import Existing, check_outputs
 from vdsr_cli.runtime import Runtime, choose_runtime
@@ -79,7 +80,7 @@ def _trainer(request: TrainRequest, world: World, runtime: Runtime) -> Trainer:
     fixed = getattr(model, "fixed_tile", None)
     check_crop(request.config.lr_size, model.latent_shapes, model.scale, fixed)  # type: ignore[arg-type]
     adversarial = adversarial_phase(request, model, runtime.device)
-    if isinstance(model, VDVAESR):
+    if isinstance(model, VDVAESR | VDVAE):
         is_cpu = runtime.device.type == "cpu"
         model.recompute = is_cpu if request.recompute is None else request.recompute
     store = _open_store(request, model, world)
@@ -180,7 +181,7 @@ def _validator(request: TrainRequest, trainer: Trainer, runtime: Runtime) -> Val
     weights = request.metric_weights and request.metric_weights / "lpips_alex.safetensors"
     if weights and config.adversarial and not weights.is_file():
         weights = None  # the folder is there for the perceptual term
-    is_large = isinstance(trainer.model, VDVAESR | CVDVAE)
+    is_large = isinstance(trainer.model, VDVAESR | CVDVAE | VDVAE)
     batch = config.batch if is_large else max(config.batch, 4)
     return Validator(
         store,

@@ -2,6 +2,8 @@
 
     cvdvae      AdamW 1e-4, decay 0.01, betas (0.9, 0.999), batch 4, EMA 0.9999, no clipping
                 (released code of Prost 2024; 48 hours on 4 GPUs)
+    vdvae       AdamW after 100 steps, decay 0.01, betas (0.9, 0.9), pictures as they are; the rest
+                in PRIOR_TRAININGS (released code of Child 2021)
     vdvae-sr    AdamW 1.5e-4 after 100 steps, decay 0.01, betas (0.9, 0.9), EMA 0.999, batch 1,
                 100,000 steps; clipping and skipping of the prior's own training
                 (released code of Chira 2022; its text has 5e-4)
@@ -28,19 +30,36 @@ class PublishedShape:
     lr_size: int
 
 
-CLIP_AND_SKIP: Mapping[str, tuple[float, float]] = MappingProxyType(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorTraining:
+    """How the released code trains a prior (Child 2021); the defaults are its own.
+
+    Attributes:
+        steps: as many as its published file has.
+        batch: pictures a GPU, of which there were 2 for cifar10 and 32 for the others.
+        clip: largest gradient norm, in nats.
+        skip: gradient norm above which a step is skipped, in nats.
+    """
+
+    steps: int = 1_000_000
+    batch: int = 8
+    learning_rate: float = 1.5e-4
+    ema_decay: float = 0.999
+    clip: float = 200.0
+    skip: float = 400.0
+
+
+PRIOR_TRAININGS: Mapping[str, PriorTraining] = MappingProxyType(
     {
-        "cifar10": (200.0, 400.0),
-        "imagenet32": (200.0, 300.0),
-        "imagenet64": (220.0, 380.0),
-        "ffhq256": (130.0, 180.0),
-        "ffhq1024": (360.0, 500.0),
+        "cifar10": PriorTraining(
+            steps=1_050_000, batch=16, learning_rate=2e-4, ema_decay=0.9999, clip=200, skip=400
+        ),
+        "imagenet32": PriorTraining(steps=1_700_000, batch=8, clip=200, skip=300),
+        "imagenet64": PriorTraining(steps=1_600_000, batch=4, clip=220, skip=380),
+        "ffhq256": PriorTraining(steps=1_700_000, batch=1, clip=130, skip=180),
+        "ffhq1024": PriorTraining(steps=1_700_000, batch=1, learning_rate=7e-5, clip=360, skip=500),
     }
 )
-"""Largest gradient norm, and the norm above which a step is skipped, in nats (Child 2021)."""
-
-OTHER_CLIP_AND_SKIP = (200.0, 400.0)
-"""Of a prior that none of them is: the published code's own defaults."""
 
 Values = dict[str, float | int | str]
 
@@ -48,16 +67,24 @@ Values = dict[str, float | int | str]
 def published_defaults(objective: str, shape: PublishedShape) -> Values:
     """The entries of a :class:`~vdsr_cli.training.config.TrainConfig` that the papers decide."""
     common: Values = {"lr_size": shape.lr_size, "mean_weight": 0.0, "weight_decay": 0.01}
-    common |= {"warmup": 100, "cooldown": 0, "steps": 100_000, "symmetries": "mirror"}
-    common |= {"fit": "whole"}
+    common |= {"warmup": 100, "cooldown": 0, "steps": 100_000, "fit": "whole"}
     if objective == "cvdvae":
         own: Values = {"batch": 4, "learning_rate": 1e-4, "beta2": 0.999, "ema_decay": 0.9999}
-        return common | own | {"grad_clip": math.inf}
-    clip, skip = (nats / math.log(2) for nats in _clip_and_skip(shape.prior))
-    own = {"batch": 1, "learning_rate": 1.5e-4, "beta2": 0.9, "ema_decay": 0.999}
-    return common | own | {"grad_clip": clip, "skip_above": skip}
+        return common | own | {"grad_clip": math.inf, "symmetries": "mirror"}
+    prior = _training_of(shape.prior)
+    common |= {
+        "beta2": 0.9,
+        "grad_clip": prior.clip / math.log(2),
+        "skip_above": prior.skip / math.log(2),
+    }
+    if objective == "vdvae":
+        own = {"steps": prior.steps, "batch": prior.batch, "learning_rate": prior.learning_rate}
+        return common | own | {"ema_decay": prior.ema_decay, "symmetries": "none"}
+    own = {"batch": 1, "learning_rate": 1.5e-4, "ema_decay": 0.999, "symmetries": "mirror"}
+    return common | own
 
 
-def _clip_and_skip(prior: VDVAEConfig) -> tuple[float, float]:
-    named = (CLIP_AND_SKIP[name] for name, config in PUBLISHED.items() if config == prior)
-    return next(named, OTHER_CLIP_AND_SKIP)
+def _training_of(prior: VDVAEConfig) -> PriorTraining:
+    """The published prior's, or the released code's defaults for one that none of them is."""
+    named = (PRIOR_TRAININGS[name] for name, config in PUBLISHED.items() if config == prior)
+    return next(named, PriorTraining())

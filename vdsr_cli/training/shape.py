@@ -1,6 +1,7 @@
 """Whether a run trains a model of the published shape: known from headers, before any weights."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,30 +9,38 @@ from vdsr_cli.models.cvdvae import CVDVAEConfig
 from vdsr_cli.models.registry import openai_config
 from vdsr_cli.models.vdvae_sr import VDVAESRConfig
 from vdsr_cli.training.published import PublishedShape
-from vdsr_cli.training.start import PUBLISHED_SCALE
+from vdsr_cli.training.start import PUBLISHED_SCALE, preset_of
 from vdsr_cli.weights import read_header, resolve
 from vdsr_cli.weights.runs import find_checkpoint, read_architecture
 
 
 def published_shape(
+    objective: str,
     out: Path,
     *,
     branch_from: Path | None = None,
     start_from: str | None = None,
     prior: str | None = None,
+    preset: str | None = None,
     scale: int | None = None,
 ) -> PublishedShape | None:
-    """The shape of what a run in ``out`` trains; None for every other network.
+    """The shape of what a run of the objective in ``out`` trains; None for every other network.
 
-    A run that is there decides, then the one it branches from, the weights to start from, and the
-    prior, on which a new model of factor ``scale`` is built.
+    A run that is there decides, then the one it branches from, the preset, the weights to start
+    from, and the prior, on which a new model of factor ``scale`` is built.
 
     Raises:
+        UsageError: the objective has no such preset.
         WeightsError: none of its files can be read.
     """
     run = find_checkpoint(out) or branch_from
+    if run is None and preset is not None and objective == "vdvae":
+        kind, config = preset_of(objective, preset)
+        return _shape_of(kind.name, asdict(config), 1)
     source = str(run) if run else start_from or prior
-    return None if source is None else _shape_of(*_architecture(source), scale or PUBLISHED_SCALE)
+    if source is None:
+        return None
+    return _shape_of(*_architecture(source), scale or PUBLISHED_SCALE if source == prior else 1)
 
 
 def _architecture(name: str) -> tuple[str, Mapping[str, Any]]:

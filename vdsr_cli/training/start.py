@@ -2,25 +2,35 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from torch import nn
 
-from vdsr_cli.config import SCALE_RANGE
-from vdsr_cli.errors import UsageError
+from vdsr_cli.config import SCALE_RANGE, read_toml
+from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.loading import load_network
 from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.compact_parts import CompactConfig
 from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE, CompactVDVAESROnPrior
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
 from vdsr_cli.models.protocol import PartlyTrained
-from vdsr_cli.models.registry import ARCHITECTURES, architecture_of, build_model
+from vdsr_cli.models.registry import (
+    ARCHITECTURES,
+    Architecture,
+    architecture_of,
+    build_empty,
+    build_model,
+    openai_config,
+)
 from vdsr_cli.models.vdvae import VDVAE, EncoderConfig, VDVAEConfig
 from vdsr_cli.models.vdvae_config import PUBLISHED
 from vdsr_cli.models.vdvae_sr import PUBLISHED_LR_ENCODERS, VDVAESR, Variant
 from vdsr_cli.models.widening import can_widen, coupled, widen_into
 from vdsr_cli.weights.runs import read_architecture
 
+PUBLISHED_KIND = "openai-vdvae"
+_MOST_NUMBERS = 2**29
+"""A quarter of those that a network of a file may have."""
 PUBLISHED_SCALE = 4
 """Super-resolution factor put on a prior of the published shape where none is asked for."""
 
@@ -108,19 +118,44 @@ def _check_kind(objective: str, model: nn.Module, name: str) -> None:
 
 
 def model_of_preset(objective: str, preset: str | None, *, is_coupled: bool = False) -> nn.Module:
-    """A network with fresh weights, of the objective's default for None; raises UsageError."""
+    """A network with fresh weights, as :func:`preset_of` has it; raises UsageError."""
+    kind, config = preset_of(objective, preset)
+    if is_coupled:
+        if not isinstance(config, CompactConfig):
+            raise UsageError(f"--coupled does not go with a {kind.name}")
+        config = replace(config, coupled=True)
+    return kind.network(config)
+
+
+def preset_of(objective: str, preset: str | None) -> tuple[Architecture, Any]:
+    """The architecture and configuration of a name, or of the objective's default for None; of a
+    TOML file, a VDVAE of the published kind with the fields of its
+    :class:`~vdsr_cli.models.vdvae_config.VDVAEConfig`.
+
+    Raises:
+        UsageError: no such preset, or a file that describes no network.
+    """
     if objective == "cvdvae":
         raise UsageError("a CVDVAE is built on a prior", hint="name it: --prior vdvae-x4-prior")
     kinds = [kind for kind in ARCHITECTURES.values() if kind.objective == objective]
     known = {name: (kind, config) for kind in kinds for name, config in kind.presets.items()}
-    if preset is not None and preset not in known:
+    if preset is None:
+        return known[next(iter(known))]
+    if objective == "vdvae" and preset.endswith(".toml"):
+        return ARCHITECTURES[PUBLISHED_KIND], _config_in(Path(preset))
+    if preset not in known:
         raise UsageError(f"unknown preset {preset!r}", hint=f"known: {', '.join(known)}")
-    kind, config = known[preset or next(iter(known))]
-    if is_coupled:
-        if not isinstance(config, CompactConfig):
-            raise UsageError(f"--coupled does not go with vdsr train {objective}")
-        config = replace(config, coupled=True)
-    return kind.network(config)
+    return known[preset]
+
+
+def _config_in(path: Path) -> VDVAEConfig:
+    """The configuration that a TOML file has; raises UsageError."""
+    values = read_toml(path)
+    try:
+        build_empty(PUBLISHED_KIND, values, stored=_MOST_NUMBERS)
+    except WeightsError as error:
+        raise UsageError(f"{path} describes no network: {error}") from error
+    return openai_config(values)
 
 
 def transferred(source: nn.Module, model: nn.Module) -> nn.Module:

@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from vdsr_cli.images import save_levels
 from vdsr_cli.images.levels import to_levels
 from vdsr_cli.metrics import LPIPS, mean_psnr, psnr_y
-from vdsr_cli.models.compact_prior import CompactVDVAE
-from vdsr_cli.models.flow_vae import FlowVAE
-from vdsr_cli.models.protocol import LatentShape, Sampler
+from vdsr_cli.models.protocol import LatentShape, Prior, Sampler
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings, sample_strips
 from vdsr_cli.training.config import Row
@@ -135,7 +133,7 @@ class Validator:
         hr, lr = self.hr[:GRID_ROWS], self.lr[:GRID_ROWS]
         size = (hr.shape[2], hr.shape[3])
         noise = fixed_noise(len(hr), size, self.device)
-        if isinstance(model, CompactVDVAE | FlowVAE):
+        if isinstance(model, Prior):
             columns = [
                 _rounded(model.pixels(model.sample(len(hr), size, noise, temperature), None))
                 for temperature in (0.5, SAMPLE_TEMPERATURE, 1.0)
@@ -153,8 +151,8 @@ class Validator:
 
 
 def model_draws(model: nn.Module) -> bool:
-    """Whether there is something to draw: the model upscales, or is a small prior."""
-    return model_upscales(model) or isinstance(model, CompactVDVAE | FlowVAE)
+    """Whether there is something to draw: the model upscales, or is a prior."""
+    return model_upscales(model) or isinstance(model, Prior)
 
 
 def model_upscales(model: nn.Module) -> bool:
