@@ -25,16 +25,28 @@ from vdsr_cli.weights import load_records, locate
 from vdsr_cli.weights.sources import Bundled
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "results.md"
-BEGIN, END = "<!-- results -->\n", "<!-- end of results -->"
 SCALE = 4
 SHOWN = {
-    Protocol.standard: ("psnr_y", "ssim_y", "lpips_alex", "dists", "niqe", "lr_psnr"),
-    Protocol.paper: ("psnr_y", "ssim_rgb", "lpips_alex", "dists", "lr_psnr"),
+    Protocol.standard: (
+        "psnr_y",
+        "ssim_y",
+        "lpips_alex",
+        "dists",
+        "brisque",
+        "niqe",
+        "lr_psnr",
+        "lr_psnr_raw",
+        "bits_per_dim",
+        "webp_bits",
+    ),
+    Protocol.paper: ("psnr_y", "ssim_rgb", "lpips_alex", "dists", "lr_psnr", "lr_psnr_raw"),
     Protocol.diverse: (
         "psnr_rgb",
         "ssim_rgb",
         "lpips_alex",
-        "lr_psnr_worst",
+        "brisque",
+        "lr_psnr",
+        "lr_psnr_raw",
         "apd_mse",
         "apd_lpips",
         "diversity",
@@ -55,25 +67,38 @@ def bundled_models(runtime: Runtime) -> list[LoadedModel]:
 
 
 def shown(score: PictureScore, protocol: Protocol) -> PictureScore:
-    """A score with the columns of the page."""
-    kept = {key: value for key, value in score.scores.items() if key in SHOWN[protocol]}
+    """A score with the columns of the page, and what the bits are made of."""
+    names = (*SHOWN[protocol], "distortion_bits", "rate_bits")
+    kept = {key: value for key, value in score.scores.items() if key in names}
     return replace(score, scores=kept)
+
+
+def stop(failure: Failure) -> None:
+    """Ends the measurement: a table without a picture is another table."""
+    raise SystemExit(failure.error)
+
+
+def write_section(name: str, text: str) -> None:
+    """Replaces a marked section of docs/results.md."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    before, found, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise SystemExit(f"{PAGE} has no place for it: {begin.strip()} ... {end}")
+    write_text_atomic(PAGE, f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def measure(
     paths: list[Path], protocol: Protocol, weights: Path | None, runtime: Runtime
 ) -> Report:
     """Scores every model at temperature 0 and 0.8; diverse samples are drawn at 0.8 alone."""
-
-    def stop(failure: Failure) -> None:
-        raise SystemExit(failure.error)
-
     request = BenchRequest(
         paths=tuple(paths),
         protocol=protocol,
         scale=SCALE,
         temperatures=(0.8,) if protocol is Protocol.diverse else (0.0, 0.8),
         metric_weights=weights,
+        likelihood=protocol is Protocol.standard,
     )
     report = run_bench(request, bundled_models(runtime), runtime, Events(on_failure=stop))
     report.pictures = [shown(score, protocol) for score in report.pictures]
@@ -93,14 +118,10 @@ def main() -> None:
         measure(options.paths, protocol, options.metric_weights, runtime) for protocol in SHOWN
     ]
     page = "\n".join(to_markdown(report_grids(report, published=True)) for report in reports)
-    if not options.write:
+    if options.write:
+        write_section("results", page)
+    else:
         print(page, end="")
-        return
-    before, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"{PAGE} has no place for results: {BEGIN.strip()} ... {END}")
-    write_text_atomic(PAGE, f"{before}{begin}\n{page}\n{end}{after}")
 
 
 if __name__ == "__main__":

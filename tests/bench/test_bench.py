@@ -29,7 +29,7 @@ from vdsr_cli.bench.data import (
     read_pixels,
 )
 from vdsr_cli.bench.fid import SetFeatures
-from vdsr_cli.bench.likelihood import elbo_bits
+from vdsr_cli.bench.likelihood import elbo_bits, lossless_bits
 from vdsr_cli.bench.methods import FolderMethod, ModelMethod, row_names
 from vdsr_cli.bench.plot import temperature_figure
 from vdsr_cli.bench.published import (
@@ -52,6 +52,7 @@ from vdsr_cli.bench.scoring import Scorer
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.errors import InputError, UsageError, WeightsError
 from vdsr_cli.figures.plot import save_figure
+from vdsr_cli.images import encode_levels
 from vdsr_cli.images.resize import bicubic
 from vdsr_cli.loading import load
 from vdsr_cli.metrics.learned import Learned, choose_metrics, load_learned
@@ -562,14 +563,19 @@ def test_elbo_bits(tiny_model, save_picture, tmp_path):
     assert all(rate > 0 for rate in rates.values())
 
 
-def test_webp_bits_are_those_of_the_file(tiny_model, save_picture, tmp_path):
+def test_lossless_bits_are_those_of_the_files(tiny_model, save_picture, tmp_path, monkeypatch):
     """The picture is cropped to whole cells of 16, and nothing but its pixels is in the file."""
     pair = Pair(name="x", hr=save_picture(tmp_path / "x.png", 48, 36))
     scene = load_scene(pair, Protocol.standard, 4)
-    bits = elbo_bits(tiny_model, scene, seed=0, runtime=CPU)["webp_bits"]
+    bits = elbo_bits(tiny_model, scene, seed=0, runtime=CPU)
     with Image.open(tmp_path / "x.png") as picture:
         picture.crop((0, 0, 48, 32)).save(tmp_path / "x.webp", lossless=True, quality=100)
-    assert bits == 8 * (tmp_path / "x.webp").stat().st_size / (3 * 48 * 32)
+    assert bits["webp_bits"] == 8 * (tmp_path / "x.webp").stat().st_size / (3 * 48 * 32)
+    again = BytesIO()
+    encode_levels(again, scene.hr[:, :32].permute(1, 2, 0).numpy(), format="jxl", quality=100)
+    assert bits["jxl_bits"] == 8 * len(again.getvalue()) / (3 * 48 * 32)
+    monkeypatch.setattr("vdsr_cli.bench.likelihood.has_extra", lambda extra: False)
+    assert set(lossless_bits(scene.hr)) == {"webp_bits"}
 
 
 def test_importance_weights_are_the_definition(tiny_model, save_picture, tmp_path):

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from vdsr_cli.bench.data import Dataset, Failure, Pair, discover, read_pixels
-from vdsr_cli.bench.likelihood import PIECE_PX, Tally, pieces, webp_bits, weighted_bits
+from vdsr_cli.bench.likelihood import PIECE_PX, Tally, lossless_bits, pieces, weighted_bits
 from vdsr_cli.bench.methods import row_names
 from vdsr_cli.bench.report import DatasetFacts, PictureScore, Report
 from vdsr_cli.bench.run import Events, peak_memory_mib
@@ -113,11 +113,11 @@ def _run_prior(
     side, shapes = loaded.model.side_px, loaded.model.latent_shapes
     batch = 1 if side is None else likely_batch(loaded.model, (side, side), runtime)
     for names, pictures in _batches(_fitted(dataset, loaded, fail), batch):
-        webp = [webp_bits(picture) for picture in pictures]
+        codecs = [lossless_bits(picture) for picture in pictures]
         for seed in request.seeds:
             tallies = score_batch(loaded.model, pictures, seed, runtime)
             tighter = _weighted(loaded.model, pictures, seed, request.weights, runtime)
-            for name, tally, iw, coded in zip(names, tallies, tighter, webp, strict=True):
+            for name, tally, iw, coded in zip(names, tallies, tighter, codecs, strict=True):
                 score = PictureScore(
                     dataset=dataset.name,
                     picture=name,

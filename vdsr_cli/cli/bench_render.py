@@ -192,7 +192,11 @@ def _likelihood_notes(rows: Sequence[Row]) -> list[str]:
             notes.append(
                 f"{row.method}: {means['bits_per_dim']:.4f} bits per dimension = distortion "
                 f"{means['distortion_bits']:.4f} + rate {means['rate_bits']:.4f} ({levels})"
-                + (f"; lossless WebP {means['webp_bits']:.4f}" if "webp_bits" in means else "")
+                + "".join(
+                    f"; lossless {codec} {means[key]:.4f}"
+                    for key, codec in (("webp_bits", "WebP"), ("jxl_bits", "JPEG XL"))
+                    if key in means
+                )
             )
     return notes
 
