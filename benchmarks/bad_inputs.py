@@ -27,7 +27,7 @@ from PIL import Image, ImageCms
 REPOSITORY = Path(__file__).resolve().parents[1]
 CASES: "list[Case]" = []
 UNPRIVILEGED = "-dac_override,-dac_read_search"
-"""What root gives up to be refused like anyone else."""
+"""Capabilities that root gives up to be refused like anyone else."""
 
 
 class SkippedError(Exception):
@@ -377,7 +377,7 @@ def closed_pipe() -> int:
 
 
 def as_anyone() -> list[str]:
-    """What makes root subject to permissions; nothing for anyone else."""
+    """A command that makes root subject to permissions; nothing for anyone else."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return []
     if shutil.which("setpriv") is None:

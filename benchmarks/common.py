@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: their arguments, a picture of any size, peak memory."""
+"""Shared by the scripts of this folder: arguments, a picture of any size, peak memory."""
 
 import argparse
 import resource

@@ -1,4 +1,4 @@
-"""What ``vdsr sample-diverse`` costs and gives, measured on the command as a user runs it.
+"""Cost and gain of ``vdsr sample-diverse``, measured on the command as a user runs it.
 
     python benchmarks/diverse.py [DATASET...] [-n 5] [--runs 3] [--metric-weights DIR]
 

@@ -1,4 +1,4 @@
-"""What a model adds where there is nothing: flat colours and smooth gradients, upscaled.
+"""Texture that a model adds where there is none: flat colours and smooth gradients, upscaled.
 
     python benchmarks/flat.py [--models NAME,...] [--temperatures 0.5,0.8,1] [--seeds 0,1]
         [--size 64] [--at-most 1.0]
@@ -110,7 +110,7 @@ class Findings:
 
 
 def findings(errors: Sequence[Tensor], *, pictures: int) -> Findings:
-    """Of errors (3, H, W) in grey levels: one of each colour and gradient, again for each seed."""
+    """Findings on errors (3, H, W) in grey levels: one of each colour, gradient and seed."""
     maps = [deviations(error) for error in errors]
     means = torch.cat([blocks(error).mean(2).abs().flatten() for error in errors])
     by_seed = [maps[i : i + pictures] for i in range(0, len(maps), pictures)]
@@ -130,7 +130,7 @@ def findings(errors: Sequence[Tensor], *, pictures: int) -> Findings:
 def error_of(
     hr: Tensor, loaded: LoadedModel, settings: SamplingSettings, runtime: Runtime
 ) -> Tensor:
-    """What comes out of a picture (3, H, W) on [0, 255] that was reduced, minus the picture."""
+    """The upscaled result of a reduced picture (3, H, W) on [0, 255], minus the picture."""
     scale = loaded.model.scale
     lr = degrade_8bit(hr.round().to(torch.uint8).unsqueeze(0), scale).float() / 255
     request = UpscaleRequest(scale=scale, settings=settings)

@@ -37,7 +37,7 @@ ZDIM, CHANNELS = 16, 3
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What the published code builds a network from."""
+    """The published code's description of a network."""
 
     model: str
     enc_blocks: str

@@ -1,4 +1,4 @@
-"""What survives the trip: every picture of some folders read, enlarged and written, then compared.
+"""Survival of the trip: every picture of some folders read, enlarged and written, then compared.
 
     python benchmarks/survival.py FOLDER... [--format same|png|jpg|webp|tiff] [--list]
 
@@ -137,7 +137,7 @@ def enlarged(values: Any) -> Any:
 
 
 def tags_of(paths: list[Path]) -> list[dict[str, Any]]:
-    """What ExifTool reads of each file; nothing where it is not installed."""
+    """The tags that ExifTool reads of each file; nothing where it is not installed."""
     if which("exiftool") is None or not paths:
         return [{} for _ in paths]
     listed = "\n".join(map(str, paths))

@@ -1,4 +1,4 @@
-"""What the tests share: a tiny model with weights that matter, and two ways to run `vdsr`."""
+"""Shared by the tests: a tiny model with weights that matter, and two ways to run `vdsr`."""
 
 import importlib.util
 import io
@@ -58,7 +58,7 @@ SMALL_FACTORS = {
     "resnet.c2.weight": 0.3,
     "z_proj.weight": 0.7,
 }
-"""What keeps random weights from amplifying: a tenth of the grey range comes out of the head."""
+"""Factors against amplification by random weights: a tenth of the grey range leaves the head."""
 
 
 def build_tiny(*, seed: int = 0, config: CompactConfig = TINY_CONFIG) -> CompactVDVAESR:
@@ -203,7 +203,7 @@ class Ended:
 
     @property
     def lines(self) -> list[str]:
-        """What stands on stderr, line by line."""
+        """The lines on stderr."""
         return self.err.splitlines()
 
 

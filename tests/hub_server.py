@@ -46,7 +46,7 @@ class Seen:
 
 @dataclass(kw_only=True)
 class HubServer:
-    """What is served, what goes wrong, and what was asked for."""
+    """Files that are served, faults to come, and requests so far."""
 
     url: str = ""
     cdn_url: str = ""

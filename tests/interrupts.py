@@ -7,7 +7,7 @@ from itertools import count, takewhile
 
 
 class Interrupt(BaseException):
-    """What a signal raises."""
+    """Raised by a signal."""
 
 
 def is_interrupted(work: Callable[[], object], moment: int) -> bool:

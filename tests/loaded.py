@@ -1,4 +1,4 @@
-"""What tests share beside fixtures: a runtime, models as the loader gives them, a picture."""
+"""Shared by tests beside fixtures: a runtime, models as the loader gives them, a picture."""
 
 from typing import Any
 

@@ -37,7 +37,7 @@ SMALLEST = VDVAEConfig(
 )
 """One layer at most a resolution."""
 TABLE = {"imagenet64": EIGHT_BIT, "ffhq256": LOW_BIT}
-"""What stands for the published table."""
+"""Stands for the published table."""
 
 
 def published_state(name: str = "ffhq256", *, prefix: str = "") -> "OrderedDict[str, Tensor]":
@@ -72,7 +72,7 @@ def cut(state: "OrderedDict[str, Tensor]", *names: str) -> "OrderedDict[str, Ten
 
 
 def pickled(state: object, *, is_legacy: bool = False) -> bytes:
-    """What ``torch.save`` writes, in its present or in its older format."""
+    """The bytes that ``torch.save`` writes, in its present or in its older format."""
     buffer = io.BytesIO()
     torch.save(state, buffer, _use_new_zipfile_serialization=not is_legacy)
     return buffer.getvalue()

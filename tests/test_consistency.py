@@ -112,7 +112,7 @@ def test_the_projection_degrades_to_lr_and_projecting_twice_is_once(scale, heigh
 
 @given(scale=SCALES, side=st.integers(1, 10), seed=st.integers(0, 999))
 def test_the_projection_is_the_nearest_such_picture(scale, side, seed):
-    """What it changes is orthogonal to everything that degrades to nothing."""
+    """The change is orthogonal to everything that degrades to nothing."""
     sr = rand(1, 3, side * scale, side * scale, seed=seed)
     lr = rand(1, 3, side, side, seed=seed + 1)
     noise = rand(1, 3, side * scale, side * scale, seed=seed + 2)

@@ -118,7 +118,7 @@ def test_strips_and_columns_are_as_faithful_as_the_whole():
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_seams_lie_below_the_rounding(scale):
-    """What a block does not see has no share in it, where the iteration ends after the same
+    """Parts that a block does not see have no share in it, where the iteration ends after the same
     steps."""
     _, hr = saturated(300, 500, scale, seed=1)
     hr = 0.2 + 0.6 * hr.clamp(0, 1)

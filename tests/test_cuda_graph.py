@@ -1,4 +1,4 @@
-"""What is recorded for a card does nothing that a recording cannot hold.
+"""Steps that are recorded for a card do nothing that a recording cannot hold.
 
 A CUDA graph has kernels alone: no copy from the processor, no number read back. On the meta device,
 which has shapes and no numbers, any of them shows.
@@ -37,7 +37,7 @@ class OnDeviceAlone(TorchDispatchMode):
 
 
 def noise_for(model, batch: int, side: int) -> dict[int, torch.Tensor]:
-    """Of pictures of ``side`` HR pixels."""
+    """Noise of pictures of ``side`` HR pixels."""
     sides = {s.layer: 1 if s.is_global else side // s.cell for s in model.latent_shapes}
     return {
         s.layer: torch.empty(batch, s.channels, sides[s.layer], sides[s.layer], device=META)

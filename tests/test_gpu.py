@@ -1,4 +1,4 @@
-"""What a CUDA card does: what the processor does, by recordings, on its own device."""
+"""A CUDA card does what the processor does, by recordings, on its own device."""
 
 import copy
 import dataclasses

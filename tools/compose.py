@@ -1,4 +1,4 @@
-"""What a model of one scale and bicubic make of another scale together, as pictures for vdsr bench.
+"""Pictures for vdsr bench that a model of one scale and bicubic make of another scale together.
 
     python tools/compose.py Set5 Set14 --scale 8 -o composed
     vdsr bench Set5 Set14 --model vdvae-sr-x8 --temperature 0 --against composed

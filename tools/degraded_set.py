@@ -31,7 +31,7 @@ SCALE = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a picture loses.
+    """The losses of a picture.
 
     Attributes:
         blur: standard deviation of the blur before the reduction, HR pixels; 0 is none.

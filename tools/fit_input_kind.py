@@ -50,7 +50,7 @@ METHODS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling
 
 
 def webp(pixels: Levels, quality: float) -> Levels:
-    """What a lossy WebP file holds."""
+    """The pixels of a lossy WebP file."""
     file = BytesIO()
     Image.fromarray(pixels).save(file, "WEBP", quality=round(quality))
     return decoded(file.getvalue())
@@ -140,7 +140,7 @@ class Maker:
         yield "blur", blurred(self._small(), self._number(1.5, 3)), BLURRED
 
     def _drawn(self) -> Iterator[tuple[str, Levels, Labels]]:
-        """What is no photograph: the same faults, and the same lack of them."""
+        """Drawings: the same faults, and the same lack of them."""
         for name in ("drawing", "another drawing"):
             yield name, drawing(self.rng), CLEAN
         yield "drawing's fine JPEG", self._jpeg(drawing(self.rng), 92, 100), CLEAN

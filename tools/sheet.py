@@ -36,7 +36,7 @@ from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
 
 CROPS = Path(__file__).with_name("crops.toml")
 SIDE = 240
-"""Of a picture on the sheet, pixels; a multiple of the scales and the zooms."""
+"""Side of a picture on the sheet, pixels; a multiple of the scales and the zooms."""
 MARGIN = 24
 """LR pixels of a crop's surroundings that the models see too."""
 
@@ -126,7 +126,7 @@ class Column:
 
     @property
     def label(self) -> str:
-        """What stands below its pictures."""
+        """The text below its pictures."""
         return f"{Path(self.loaded.name).stem} t={self.temperature:g}"
 
     def enlarge(self, lr: Tensor, runtime: Runtime) -> Tensor:

@@ -119,7 +119,7 @@ class Phases:
 
 
 def milliseconds(plan: Plan, store: PictureStore, options: argparse.Namespace) -> Phases:
-    """Of a step of each phase; 0 for one that the plan leaves out."""
+    """Milliseconds of a step of each phase; 0 for one that the plan leaves out."""
     runtime = choose_runtime(options.device)
     is_cuda = runtime.device.type == "cuda"
     is_on_prior = plan.objective == "cvdvae"

@@ -11,7 +11,7 @@ seed give the same bytes.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from os import PathLike
@@ -48,7 +48,7 @@ from vdsr_cli.sampling.sample_set import draw_set
 from vdsr_cli.services.auto import auto_upscaler
 
 PictureLike = Picture | PictureInMemory | str | PathLike[str]
-"""What pictures are taken as; see :func:`read`."""
+"""Everything that is taken as a picture; see :func:`read`."""
 
 
 def read(source: PictureLike | BinaryIO) -> Picture:
@@ -246,7 +246,7 @@ class Model:
         plan = self._plan(source, loaded, settings, scale, consistency)
         with _bar(plan, progress) as on_tiles:
             [canvas] = draw_canvases(source, plan, self._runtime, on_tiles=on_tiles)
-        return _result(canvas, source, plan, loaded, 0)
+        return _result(canvas, source, loaded, 0)
 
     def sample(
         self,
@@ -274,8 +274,8 @@ class Model:
         plan = self._plan(source, loaded, settings, loaded.scale, consistency)
         with _bar(plan, progress) as on_tiles:
             drawn = draw_set(source, plan, self._runtime, on_tiles=on_tiles)
-        results = [_result(c, source, plan, loaded, i) for i, c in enumerate(drawn.canvases)]
-        mean = replace(_result(drawn.mean, source, plan, loaded, 0), index=None)
+        results = [_result(c, source, loaded, i) for i, c in enumerate(drawn.canvases)]
+        mean = _result(drawn.mean, source, loaded, None)
         return Samples(mean=mean, std=drawn.std.numpy(), _results=tuple(results))
 
     def __call__(
@@ -355,12 +355,9 @@ class Model:
         )
 
 
-def _result(
-    canvas: Canvas, source: Picture, plan: UpscalePlan, loaded: LoadedModel, index: int
-) -> Result:
-    height = source.height
-    scale = canvas.height // height
-    is_whole = (canvas.height, canvas.width) == (scale * height, scale * source.width)
+def _result(canvas: Canvas, source: Picture, loaded: LoadedModel, index: int | None) -> Result:
+    scale = canvas.height // source.height
+    is_whole = (canvas.height, canvas.width) == (scale * source.height, scale * source.width)
     psnr = _lr_psnr(canvas, source.rgb[0], scale) if is_whole else None
     return Result(index=index, model=loaded.name, lr_psnr=psnr, _canvas=canvas)
 
@@ -380,11 +377,7 @@ def _lr_psnr(canvas: Canvas, lr: Tensor, scale: int) -> float:
 def _bar(plan: UpscalePlan, is_shown: bool) -> Iterator[Callable[[int], None]]:
 
     with tqdm(total=plan.tiles, unit="tile", disable=not is_shown) as bar:
-
-        def on_tiles(tiles: int) -> None:
-            bar.update(tiles)
-
-        yield on_tiles
+        yield bar.update
 
 
 def _batch(pictures: Tensor) -> list[Tensor]:

@@ -22,7 +22,7 @@ REAL_MODEL = "vdvae-sr-x4-real"
 DEFAULT_SAMPLER = "cvdvae-x4"
 """The bundled model whose samples lie farthest apart, where several are asked for."""
 BICUBIC = "bicubic"
-"""What ``vdsr bench`` compares every model with; no model itself."""
+"""The baseline of ``vdsr bench``; no model itself."""
 _MODELS_UP_TO = ((2.0, "vdvae-sr-x2"), (4.0, DEFAULT_MODEL), (8.0, "vdvae-sr-x8"))
 _LARGEST_FILE = 2**20
 """Bytes of a TOML file of options."""

@@ -40,7 +40,7 @@ PICKLE_ERRORS: Final = (
     ValueError,
     struct.error,
 )
-"""What torch.load raises on damaged files, next to OSError."""
+"""Errors that torch.load raises on damaged files, next to OSError."""
 
 _IS_NO_FILE: Final = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO)
 """How the opening of a link, a folder or a socket fails."""

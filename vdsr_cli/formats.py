@@ -215,4 +215,4 @@ _PICTURES: Final[dict[str, Callable[[BinaryIO], Iterator[int]]]] = {
     "GIF": _frames_of_gif,
     "TIFF": pages_of_tiff,
 }
-"""What yields once for each picture of a file of a kind, or twice where there are more."""
+"""Generators that yield once a picture of a file of a kind, twice where there are more."""

@@ -17,7 +17,7 @@ from warm import Fork, import_all
 
 LINES_A_TRIAL = 50
 LIMIT_S, SERVING_S = 5.0, 1.0
-"""What a line asks for may take for ever: after this it is told to end."""
+"""A line may ask for what takes for ever: after this it is told to end."""
 ANYTHING = (
     "", "-", "--", "0", "1", "-1", "2", "4", "0.5", "1e-30", "1e999", "nan", "inf", "-inf", "0x10",
     "9" * 40, "9" * 5000, str(2**31), str(2**63), str(2**64), "auto", "none", "all", "true", "x",
@@ -55,7 +55,7 @@ BASES: dict[str, Sequence[str]] = {
     "srvae score": ("in",),
 }
 SHORT = ("--steps", "1", "--batch", "1", "--lr-size", "8", "--val-every", "0")
-"""What keeps a training short."""
+"""Options that keep a training short."""
 
 
 @fault("command lines of anything", times=100)

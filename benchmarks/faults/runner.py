@@ -1,4 +1,4 @@
-"""What the faults share: the real command as a child, what is checked of every run, the registry.
+"""Shared by the faults: the real command as a child, the checks of every run, the registry.
 
 A fault is a function of a :class:`Trial`, entered by :func:`fault` in a module of its kind:
 
@@ -154,7 +154,7 @@ class Trial:
 
 
 def _content(path: Path) -> object:
-    """What a file is, links not followed."""
+    """The content of a file, links not followed."""
     if not os.path.lexists(path):
         return None
     if path.is_symlink():

@@ -39,7 +39,7 @@ def connect(address: str, data: bytes = b"") -> socket.socket:
 
 
 def status(address: str, path: str = "", *, data: bytes | None = None, **headers: str) -> int:
-    """What a request is answered with."""
+    """The status that answers a request."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(address + path, data=data, headers=named)
     try:

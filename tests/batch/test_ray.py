@@ -40,7 +40,7 @@ class RayTaskError(RayError):
 
 
 class Task:
-    """What stands for an outcome."""
+    """Stands for an outcome."""
 
     def __init__(self, work: Work | None) -> None:
         self.work = work

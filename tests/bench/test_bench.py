@@ -68,7 +68,7 @@ BENCH = Path(__file__).parents[3] / "shared" / "data" / "bench"
 
 @pytest.fixture(autouse=True)
 def no_cached_weights(tmp_path, monkeypatch):
-    """What is in the cache of whoever runs the tests does not matter."""
+    """The cache of whoever runs the tests does not matter."""
     monkeypatch.setenv("VDSR_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 

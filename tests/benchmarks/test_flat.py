@@ -11,7 +11,7 @@ def script(load_script):
 
 @pytest.fixture
 def errors(script):
-    """Of one seed's pictures, 64x64: none."""
+    """No errors of one seed's pictures, 64x64."""
     return [torch.zeros(3, 64, 64) for _ in range(len(script.COLOURS) + len(script.RAMPS))]
 
 

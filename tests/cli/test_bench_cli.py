@@ -30,7 +30,7 @@ def run(*arguments: object, code: int = 0):
 
 @pytest.fixture(autouse=True)
 def no_cached_weights(tmp_path, monkeypatch):
-    """What is in the cache of whoever runs the tests does not matter."""
+    """The cache of whoever runs the tests does not matter."""
     monkeypatch.setenv("VDSR_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 

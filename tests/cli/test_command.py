@@ -1,4 +1,4 @@
-"""What all commands share: -h, and retired spellings of options."""
+"""Common to all commands: -h, and retired spellings of options."""
 
 import os
 import subprocess

@@ -37,7 +37,7 @@ REFUSED_ALONE = {
     "train export",
     "weights convert",
 }
-"""What they write is looked at elsewhere."""
+"""Their outputs are looked at elsewhere."""
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ COMMANDS = dict(walk(typer.main.get_command(app)))
 
 
 def default_told(option) -> str | None:
-    """What the help must say of an option's default; None where there is nothing to say."""
+    """The words of the help for an option's default; None where there is nothing to say."""
     if isinstance(option.show_default, str):
         return f"default: {option.show_default}"
     value = option.default

@@ -158,7 +158,7 @@ def test_6_a_closed_stdout_is_one_line(run_vdsr):
 @posix
 @pytest.mark.parametrize("descriptor", [0, 1, 2])
 def test_no_other_file_is_taken_for_a_closed_stream(tmp_path, descriptor):
-    """What is opened next would have its number, and get what is meant for the stream."""
+    """The next file that is opened would have its number, and get what is meant for the stream."""
     script = f"""
 import os, pathlib, sys
 os.close({descriptor})

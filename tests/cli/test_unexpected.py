@@ -1,4 +1,4 @@
-"""What nobody expected fails one picture: one line, exit 1, the traceback behind --debug."""
+"""An unexpected error fails one picture: one line, exit 1, the traceback behind --debug."""
 
 import pytest
 

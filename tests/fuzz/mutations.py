@@ -13,7 +13,7 @@ EXTREMES += (2**24 - 1, 2**31 - 1, 2**31, 2**32 - 1)
 
 
 def mutated(originals: Sequence[bytes]) -> st.SearchStrategy[bytes]:
-    """What :func:`mutate` makes of the originals, as a strategy."""
+    """A strategy of mutations of the originals by :func:`mutate`."""
     return st.randoms(use_true_random=False).map(lambda chance: mutate(chance, originals))
 
 

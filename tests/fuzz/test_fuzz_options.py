@@ -55,7 +55,7 @@ def test_upscale(vdsr, photo, tmp_path, tiny_path, data):
 
 @pytest.mark.parametrize("command", ["sample-diverse", "bench"])
 def test_dry_runs_and_refusals(vdsr, photo, tmp_path, tiny_path, command):
-    """What these refuse, they refuse before any work; what they take is not carried out here."""
+    """These refuse before any work; accepted options are not carried out here."""
     stop = {"sample-diverse": ["--dry-run"], "bench": ["--device", "cuda"]}[command]
 
     @given(chosen(command))

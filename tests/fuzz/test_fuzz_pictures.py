@@ -114,7 +114,7 @@ def peak_bytes() -> int:
 
 
 def check(data: bytes) -> bool:
-    """What holds for any bytes: they are refused in one line, or can be read and written again;
+    """Any bytes are refused in one line, or can be read and written again;
     which of the two it was."""
     before = peak_bytes()
     try:

@@ -54,7 +54,7 @@ def filled(picture):
 
 
 def through(data):
-    """What a file becomes when it is read, put on a canvas and read off."""
+    """The levels of a file that is read, put on a canvas and read off."""
     return filled(read(data)).levels()
 
 

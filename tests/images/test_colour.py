@@ -1,4 +1,4 @@
-"""What a file says of its colours is carried by a profile that says the same."""
+"""A file's statements on its colours are carried by a profile that says the same."""
 
 import io
 import struct

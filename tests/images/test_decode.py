@@ -1,4 +1,4 @@
-"""What is refused, in one line, before anything is decoded."""
+"""Refusals, in one line, before anything is decoded."""
 
 import io
 import os

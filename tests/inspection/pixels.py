@@ -18,7 +18,7 @@ def photo() -> Image.Image:
 
 
 def compressed(image: Image.Image, quality: int) -> Image.Image:
-    """What a JPEG file of it holds."""
+    """The pixels that a JPEG file of it holds."""
     file = BytesIO()
     image.save(file, "JPEG", quality=quality)
     return Image.open(file).convert("RGB")

@@ -20,7 +20,7 @@ def test_the_level_of_noise(sigma, is_grey):
 
 
 def test_noise_is_told_beside_black_and_white():
-    """What is clipped has no noise left, and does not hide that of the rest."""
+    """Clipped parts have no noise left, and do not hide that of the rest."""
     image = Image.new("RGB", (160, 160), "white")
     image.paste(noisy(ramp().crop((0, 0, 100, 160)), 8), (0, 0))
     assert estimate(tensor(image)).noise_level == pytest.approx(8, rel=0.15)

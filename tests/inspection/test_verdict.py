@@ -12,7 +12,7 @@ from vdsr_cli.inspection import LOWEST_CLEAN_QUALITY, Verdict, inspect
 
 
 def verdict(image: Image.Image, format: str = "PNG", **options) -> Verdict:
-    """Of a picture as a file."""
+    """The verdict on a picture as a file."""
     file = BytesIO()
     image.save(file, format, **options)
     picture = read_picture(BytesIO(file.getvalue()))

@@ -1,4 +1,4 @@
-"""What the tests of the models share: golden vectors of the published code, seeded noise."""
+"""Shared by the tests of the models: golden vectors of the published code, seeded noise."""
 
 import dataclasses
 import json

@@ -29,7 +29,7 @@ CASES = [
 
 
 def raw_coefficient(value: float) -> float:
-    """What the network says for a coefficient of ``value``."""
+    """The network's output for a coefficient of ``value``."""
     return 2 * math.atanh(value / 2)
 
 

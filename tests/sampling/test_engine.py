@@ -121,7 +121,7 @@ def test_the_model_gets_the_picture_as_precise_as_it_is():
 @pytest.mark.parametrize("batch_size", [1, 2, 24])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_tile_and_batch_hardly_matter(tiny_model, temperature, batch_size):
-    """What remains is the zero padding that reaches past the quarter overlap of a batch's edge."""
+    """The rest is the zero padding that reaches past the quarter overlap of a batch's edge."""
     whole = upscaled(tiny_model, smooth(), tile=0, overlap=16, temperature=temperature)
     cut = {"tile": 32, "overlap": 16, "batch_size": batch_size}
     tiled = upscaled(tiny_model, smooth(), **cut, temperature=temperature)
@@ -298,7 +298,7 @@ def test_out_of_memory_with_one_tile_is_a_device_error(error):
 
 @pytest.mark.parametrize("side", [40, 44, 68, 76, 200])
 def test_the_hint_for_too_little_memory_works(side):
-    """What it tells to try must be a tile that the engine takes."""
+    """The hint must be a tile that the engine takes."""
     with pytest.raises(DeviceError) as caught:
         upscaled(Failing(0, OUT_OF_MEMORY[0]), smooth(side, side), tile=0, overlap=8)
     tile = int(caught.value.hint.split("--tile ")[1].split()[0])

@@ -52,7 +52,7 @@ class FixedEcho(AnySizeSampling):
 
 
 def expected_echo(height, width, seed, samples):
-    """What the noise field says of each pixel; the global layer says one thing everywhere."""
+    """The noise field's number for each pixel; the global layer has one for all."""
     pixels = torch.zeros(len(samples), 3, 4 * height, 4 * width)
     for picture, sample in zip(pixels, samples, strict=True):
         for shape in FixedEcho.latent_shapes:

@@ -70,7 +70,7 @@ def test_what_is_resumed_was_drawn_at_the_same_temperatures(loaded, tmp_path):
 
 
 class Killed(BaseException):
-    """What ends a run between two puts."""
+    """Ends a run between two puts."""
 
 
 def interrupt_after(monkeypatch, puts: int) -> None:

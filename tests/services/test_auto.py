@@ -30,7 +30,7 @@ def degraded():
 
 
 class Model:
-    """What is asked of a model here."""
+    """As much of a model as is asked for here."""
 
     def __init__(self, scale):
         self.scale = scale

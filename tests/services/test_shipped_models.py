@@ -1,4 +1,4 @@
-"""What the shipped models are for: on a held-out photograph each beats what one would use else."""
+"""The use of the shipped models: on a held-out photograph each beats what one would use else."""
 
 from io import BytesIO
 from pathlib import Path

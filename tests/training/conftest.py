@@ -1,4 +1,4 @@
-"""What the tests of training share: one thread, and a folder with a picture."""
+"""Shared by the tests of training: one thread, and a folder with a picture."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a training run starts from."""
+"""The start of a training run."""
 
 from dataclasses import replace
 

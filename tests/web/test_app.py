@@ -304,7 +304,7 @@ def test_another_machine_has_half_of_the_places(gate, face):
 
 
 class Sent:
-    """What an application answered."""
+    """The answer of an application."""
 
     def __init__(self):
         self.status, self.headers, self.body, self.received = 0, {}, b"", 0

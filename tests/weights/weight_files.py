@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Marker:
-    """What unpickling this would do: make a file."""
+    """Unpickled, it would make a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -44,7 +44,7 @@ from vdsr_cli.services.generate import likely_batch
 from vdsr_cli.weights import load_records
 
 LIKELIHOOD = "likelihood"
-"""What the report calls this protocol."""
+"""The report's name of this protocol."""
 
 _LAYOUT_SCALE = 4
 """Data sets are found as those of this scale; their LR pictures are not looked at."""

@@ -63,7 +63,7 @@ OPERATIONS: Mapping[str, tuple[str, str]] = {
         """,
     ),
 }
-"""Of each command what the service calls it, and its help."""
+"""The service's name of each command, and its help."""
 
 Pictures = Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")]
 Output = Annotated[Path, typer.Option("--out", "-o", help="The sheet of pictures to write.")]

@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from vdsr_cli.services.upscale import UpscaleResult
 
 MANIFEST_NAME = "vdsr-manifest.jsonl"
-"""What the manifest of a run over one folder is called, in the folder of -o."""
+"""Name of the manifest of a run over one folder, in the folder of -o."""
 
 
 def upscale(

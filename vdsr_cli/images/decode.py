@@ -57,7 +57,7 @@ DECODE_ERRORS: Final = (
     struct.error,
     zlib.error,
 )
-"""What Pillow raises on damaged files."""
+"""Errors that Pillow raises on damaged files."""
 _EXTRA_READERS: Final = {"heif": read_heif, "jxl": read_jxl, "tiff": read_rare_tiff}
 _HEADER_BYTES: Final = 4096
 _MOST_PIXEL_BYTES: Final = 16

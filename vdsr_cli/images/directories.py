@@ -12,7 +12,7 @@ from io import BytesIO
 from typing import BinaryIO, Final, Literal
 
 FIELD_BYTES: Final = 12
-"""Of one entry of a directory; 20 in a BigTIFF."""
+"""Size of one entry of a directory; 20 in a BigTIFF."""
 
 KIND_BYTES: Final = {
     1: 1,

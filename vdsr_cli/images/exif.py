@@ -16,7 +16,7 @@ from typing import Final
 from vdsr_cli.images.directories import FIELD_BYTES, KIND_BYTES, byte_order
 
 PREFIX: Final = b"Exif\0\0"
-"""What a block begins with in a JPEG."""
+"""The beginning of a block in a JPEG."""
 
 WIDTH, HEIGHT, ORIENTATION, X_RESOLUTION, Y_RESOLUTION = 256, 257, 274, 282, 283
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY = 0x8769, 0x8825, 0xA005

@@ -15,7 +15,7 @@ from vdsr_cli.errors import InputError
 from vdsr_cli.images.samples import Samples
 
 SPLIT_PAGES: Final = "vdsr upscale takes them all; for one: tiffsplit FILE"
-"""What to do with a file of several pages where one is wanted."""
+"""Advice on a file of several pages where one is wanted."""
 
 _PACKAGES: Final = {
     "heif": ("pillow_heif",),

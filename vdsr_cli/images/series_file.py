@@ -31,7 +31,7 @@ _PALETTE_PIXELS: Final = 1 << 20
 """Pixels of all frames together that a palette is made for."""
 _HUNDREDTH_MS: Final = 10
 _UNITS_MS: Final = {"gif": _HUNDREDTH_MS, "webp": 1}
-"""What formats count durations in, unless by fractions."""
+"""Units of durations by format, where they are not fractions."""
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch import Tensor
 from vdsr_cli.inspection.windows import windows_of
 
 LEAST_SIDE: Final = 32
-"""Of what is estimated, in pixels."""
+"""The smallest side that is estimated, in pixels."""
 
 _BLOCK: Final = 8
 _SHARES: Final = (0.05, 0.1, 0.25, 0.5, 0.75, 0.95)

@@ -19,12 +19,12 @@ from vdsr_cli.inspection.estimates import Estimates, estimate
 from vdsr_cli.jpeg_tables import quality_of
 
 LOWEST_CLEAN_QUALITY: Final = 86
-"""Of a JPEG: below it ``vdvae-sr-x4-real`` has the better LPIPS of the two models."""
+"""Quality of a JPEG below which ``vdvae-sr-x4-real`` has the better LPIPS of the two models."""
 LEAST_NOISE: Final = 2.5
 """Grey levels: below them, though not much, ``vdvae-sr-x4`` has the better one."""
 _LEAST_TELLING: Final = 0.02
 CAUSES: Final = ("compression", "noise", "blur")
-"""What the classifier has an output for, in this order."""
+"""The classifier's outputs, in this order."""
 CLASSIFIER: Final = "classifier.json"
 
 

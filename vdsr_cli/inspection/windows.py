@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 SIDE: Final = 128
-"""Of a window, in pixels; a smaller picture is a window as it is."""
+"""Side of a window, in pixels; a smaller picture is a window as it is."""
 _MOST_A_SIDE: Final = 4
 _CELL: Final = 8
 

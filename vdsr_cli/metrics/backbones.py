@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vdsr_cli.errors import WeightsError
 
 FEATURES: Final = "features."
-"""What the published names of a backbone's weights begin with."""
+"""The beginning of the published names of a backbone's weights."""
 
 VGG16_WIDTHS: Final = (64, 128, 256, 512, 512)
 """Channels of its five stages."""

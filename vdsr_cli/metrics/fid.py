@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 FEWEST_PICTURES: Final = 50
-"""Of fewer pictures the covariances say nothing."""
+"""The least for which covariances say something."""
 
 
 def frechet_distance(one: Tensor, other: Tensor) -> float:

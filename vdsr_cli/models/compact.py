@@ -66,7 +66,7 @@ class CompactHierarchy(nn.Module):
     """
 
     output_scale = 1.0
-    """What the head's 1.0 is on the [-1, 1] range."""
+    """The value of the head's 1.0 on the [-1, 1] range."""
     first_log_scale = -2.0
     """Log scale of the likelihood where the head says 0."""
 

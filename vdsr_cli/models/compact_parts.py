@@ -16,7 +16,7 @@ from vdsr_cli.models.protocol import LatentShape
 STYLE = BlockStyle(kind="plain", log_std_range=(-8.0, 4.0))
 MAX_LEVELS = 16
 MAX_BLOCKS = 1000
-"""Of a level: configurations come from files, and a list of so many is still made at once."""
+"""The most of a level: configurations come from files, and a list of so many is made at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

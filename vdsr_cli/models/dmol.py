@@ -39,7 +39,7 @@ UNIFORM_MARGIN = 1e-5
 """Uniform numbers are kept this far from 0 and 1, so a logistic stays within 11.51 scales."""
 
 LOW_BIT_OFFSET = 3.5 / 255.0
-"""What a model trained on 5 bits lacks in brightness, on the [0, 1] scale of :func:`to_image`.
+"""Brightness that a model trained on 5 bits lacks, on the [0, 1] scale of :func:`to_image`.
 
 ``floor(x / 8) * 8`` lies 3.5 grey levels below x on average. Uncorrected, a perfect reconstruction
 has a PSNR of at most 35.7 dB; with this offset, of at most 40.9 dB.

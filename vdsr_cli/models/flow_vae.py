@@ -25,7 +25,7 @@ class FlowVAE(nn.Module):
     is_low_bit = False
     """Whether its likelihood is of 5 bits."""
     scale = SCALE
-    """Of the LR pictures beside those it is given, which it does not look at."""
+    """Scale of the LR pictures beside those it is given, which it does not look at."""
 
     def __init__(self, config: FlowVAEConfig) -> None:
         super().__init__()

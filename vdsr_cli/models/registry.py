@@ -147,7 +147,7 @@ _CONFIG_ERRORS: Final = (
     UserWarning,
     ValueError,
 )
-"""What a configuration of anything at all, as a stranger's file may hold it, raises."""
+"""Errors of a configuration of anything at all, as a stranger's file may hold it."""
 
 
 def build_model(architecture: str, config: Mapping[str, Any]) -> nn.Module:

@@ -7,7 +7,7 @@ from typing import Any
 LATENT_CELL = 4
 """Side in HR pixels of the square that one latent of u or z covers."""
 MAX_REPEATS = 100
-"""Of blocks and layers: configurations come from files."""
+"""The most of blocks and layers: configurations come from files."""
 PRIORS = ("realnvp", "mixture", "normal")
 
 

@@ -74,7 +74,7 @@ PUBLISHED_LR_ENCODERS: Mapping[str, EncoderConfig] = MappingProxyType(
 
 
 PARTS = ("encoder", "decoder", "lr-encoder")
-"""What can be trained or frozen."""
+"""Parts that can be trained or frozen."""
 LR_INTO = ("both", "prior", "posterior")
 
 

@@ -35,7 +35,7 @@ from vdsr_cli.sampling.tiling import (
 )
 
 _MOST_TILES = 64
-"""Of a batch that memory decides: a card is busy with fewer, and strips would be large."""
+"""The most of a batch that memory decides: a card is busy with fewer, and strips would be large."""
 _SAMPLES_A_PASS = 8
 """Samples drawn at once of a batch of tiles, for which its LR encoder runs once."""
 

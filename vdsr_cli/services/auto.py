@@ -66,7 +66,7 @@ class AutoBySize:
 
     name = AUTO_MODEL
     scale = 4
-    """Of the default model, which is loaded at once."""
+    """The scale of the default model, which is loaded at once."""
 
     def __init__(self, size: TargetSize, load: Load) -> None:
         self._size, self._load = size, cache(load)

@@ -191,7 +191,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "reconstruction": Drawer.reconstruct,
     "generative reconstruction": Drawer.reconstruct_generatively,
 }
-"""What is done to given pictures, by name."""
+"""Operations on given pictures, by name."""
 
 
 @torch.inference_mode()

@@ -144,10 +144,10 @@ DEFAULTS: Mapping[str, Mapping[str, float | int | str]] = {
     "vdvae-sr": {"steps": 20_000, "batch": 8},
     "srvae": {"steps": 20_000, "batch": 16, "lr_size": 16},
 }
-"""What an objective's run begins with, where it is not :class:`TrainConfig`'s own."""
+"""Hyper-parameters of each objective, where they are not :class:`TrainConfig`'s own."""
 
 ON_PRIOR: Mapping[str, float | int | str] = {"lr_size": 32, "learning_rate": 5e-4}
-"""Of a VDVAE-SR on a pretrained prior, behind those of its objective."""
+"""Those of a VDVAE-SR on a pretrained prior, behind those of its objective."""
 
 FINE_TUNING: Mapping[str, float | int | str] = {
     "steps": 1_000,
@@ -156,14 +156,14 @@ FINE_TUNING: Mapping[str, float | int | str] = {
     "cooldown": 500,
     "ema_decay": 0.99,
 }
-"""Of a run that begins with finished weights, behind those of its objective."""
+"""Those of a run that begins with finished weights, behind those of its objective."""
 
 ADVERSARIAL: Mapping[str, float | int | str] = {
     "learning_rate": 3e-4,
     "mean_weight": 200.0,
     "ema_decay": 0.998,
 }
-"""Of a run with the adversarial phase, behind those."""
+"""Those of a run with the adversarial phase, behind the others."""
 
 
 def config_for(

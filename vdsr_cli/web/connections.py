@@ -9,7 +9,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST_CONNECTIONS: Final = 64
-"""Of all clients together."""
+"""The most of all clients together."""
 _MOST_OF_A_MACHINE: Final = 16
 _HEAD_SECONDS: Final = 10.0
 """How long the head of a request may take."""

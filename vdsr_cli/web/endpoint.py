@@ -37,7 +37,7 @@ _TICK_SECONDS: Final = 0.25
 _UPLOAD_SECONDS: Final = 120
 _SILENT_SECONDS: Final = 15
 _DECODED_PIXELS: Final = 50_000_000
-"""Of the largest picture that is decoded to be reduced, one at a time: 1.5 GB for a moment."""
+"""The largest picture that is decoded to be reduced, one at a time: 1.5 GB for a moment."""
 _LONGEST_NAME: Final = 200
 
 _NUMBERS: Final = (

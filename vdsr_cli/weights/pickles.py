@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PUBLISHED_ARCHITECTURE = "openai-vdvae"
 PARALLEL_PREFIX = "module."
-"""What DistributedDataParallel puts before every name it saves."""
+"""The prefix of every name that DistributedDataParallel saves."""
 
 _CODE_MARKS = ("Unsupported global", "Unsupported class", "blocked", "unrecognized function")
 _DAMAGE = (*PICKLE_ERRORS, OSError, zipfile.BadZipFile)
@@ -45,7 +45,7 @@ _TORCH = re.compile(
 _CALLS = frozenset({"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"})
 _CONTAINERS = frozenset({"EMPTY_SET", "FROZENSET", "BYTEARRAY8"})
 _MOST_OPCODES = 2_000_000
-"""Of a file; each makes an object of 64 bytes or so, and a tensor takes about 60 of them."""
+"""The most of a file; each makes an object of 64 bytes or so, and a tensor takes some 60."""
 _LEGACY_PICKLES = 5
 """Before the raw numbers of a file of the older format: magic, version, system, table, keys."""
 
