@@ -221,7 +221,7 @@ class VDVAE(MixturePixels, nn.Module):
     """
 
     scale = 1
-    """Of its training pairs: it sees no LR picture."""
+    """The factor of its training pairs: it sees no LR picture."""
 
     def __init__(self, config: VDVAEConfig) -> None:
         super().__init__()
