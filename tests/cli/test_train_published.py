@@ -186,6 +186,7 @@ def test_a_file_that_describes_no_network_is_one_line(text, problem, photo, tmp_
         (["--conditioned-layers", 5], "ky = 5 conditions blocks at 32"),
         (["--gates", "none"], "variants are of VDVAE-SR"),
         (["--gates", "some"], "--gates some: all, none, or a resolution"),
+        (["--schedule", "plateau"], "--schedule plateau goes by validations"),
         (["--train", "gates"], "trained are some of encoder, decoder, lr-encoder"),
     ],
 )

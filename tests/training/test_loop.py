@@ -12,7 +12,7 @@ from PIL import Image
 from vdsr_cli.models.widening import coupled
 from vdsr_cli.services.train import export, train
 from vdsr_cli.training.data import PictureStore
-from vdsr_cli.training.loop import TrainConfig, Trainer, vdvae_sr_losses
+from vdsr_cli.training.loop import RunPlan, TrainConfig, Trainer, vdvae_sr_losses
 from vdsr_cli.training.request import TrainRequest
 from vdsr_cli.weights import read_safetensors
 from vdsr_cli.weights.runs import read_checkpoint
@@ -85,6 +85,22 @@ def test_the_log_is_appended_leg_by_leg(trainer):
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert all(math.isfinite(row["loss"]) and row["seconds_per_step"] > 0 for row in rows)
     assert rows[0]["rate_bits"] == 0 < rows[1]["rate_bits"], "the ELBO begins with step elbo_from"
+
+
+def test_a_plateau_lowers_the_rate_and_is_resumed(trainer):
+    def figures(model, step):
+        return {"val_loss": 1.0}
+
+    options = {"schedule": "plateau", "warmup": 0}
+    plan = {"save_every": 1000, "log_every": 1, "validate_every": 1, "validate": figures}
+    rates = []
+    for steps in (4, 12):
+        leg = trainer("plateau", steps=steps, **options)
+        if steps > 4:
+            leg.resume(leg.folder / "last.pt")
+        leg.run(RunPlan(**plan, on_log=lambda row: rates.append(row.get("learning_rate"))))
+    found = [rate for rate in rates if rate is not None]
+    assert found[:7] == [2e-3] * 7 and found[7:] == pytest.approx([2e-4] * 5)
 
 
 def test_another_seed_is_another_run(trainer):

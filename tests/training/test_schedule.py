@@ -1,10 +1,11 @@
 """Learning rate, averaging and the weight of the rate."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdsr_cli.training.schedule import ema_decay_at, learning_rate_factor, rise
+from vdsr_cli.training.schedule import ema_decay_at, learning_rate_factor, plateau_factor, rise
 
 
 @given(step=st.integers(0, 999), warmup=st.integers(0, 500), cooldown=st.integers(0, 500))
@@ -20,6 +21,18 @@ def test_warm_up_rises_and_cool_down_falls_in_equal_steps():
     assert factors[:4] == pytest.approx([0.25, 0.5, 0.75, 1])
     assert factors[4:16] == [1] * 12
     assert factors[15:] == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
+
+
+@given(losses=st.lists(st.floats(0.9, 1.1), max_size=60), rate=st.sampled_from([1e-4, 5e-6, 1e-7]))
+def test_a_plateau_is_that_of_torch_with_the_released_settings(losses, rate):
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=rate)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.1, patience=5, threshold=0.01, threshold_mode="rel", min_lr=1e-6
+    )
+    for count, loss in enumerate(losses, start=1):
+        theirs.step(loss)
+        expected = min(rate, optimizer.param_groups[0]["lr"])  # it raises a rate below its floor
+        assert rate * plateau_factor(losses[:count], rate) == pytest.approx(expected)
 
 
 @given(step=st.integers(0, 400), longer=st.integers(0, 10_000))

@@ -22,8 +22,8 @@ GROUPS: Final[Mapping[str, str]] = {
         tensorboard reading layers""",
     "Data": "data batch lr_size degradation fit symmetries rescale store",
     "Loss": "elbo_from rate_warmup mean_weight alpha late_alpha late_steps sr_weight",
-    "Optimiser": """learning_rate warmup cooldown grad_clip skip_above give_up_after weight_decay
-        beta2 ema_decay""",
+    "Optimiser": """learning_rate warmup cooldown schedule grad_clip skip_above give_up_after
+        weight_decay beta2 ema_decay""",
     "Scores": """protocol metrics metric_weights fid elbo weights against published worst verify
         list_sets val val_every val_limit limit scales codes draws every""",
     "Output": """out format quality depth suffix strip_metadata keep_times columns overwrite

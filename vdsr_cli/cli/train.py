@@ -120,6 +120,13 @@ class Symmetries(StrEnum):
     none = "none"
 
 
+class Schedule(StrEnum):
+    """Schedules of the learning rate."""
+
+    constant = "constant"
+    plateau = "plateau"
+
+
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Makes a TOML file's entries the defaults of the options of the same names."""
     if path is None:
@@ -225,6 +232,14 @@ def _train(
     cooldown: Annotated[
         int | None,
         _option("Last steps, the rate falling to zero.", "0; with --from 500", min=0),
+    ] = None,
+    schedule: Annotated[
+        Schedule | None,
+        _option(
+            "Of the rate: constant, or a tenth of it after more than 5 validations in a row that"
+            " are not 1 % better (CVDVAE's released code, an epoch each).",
+            "constant",
+        ),
     ] = None,
     elbo_from: Annotated[
         int | None, _option("First step of the ELBO; before it the mean path alone.", "0", min=0)

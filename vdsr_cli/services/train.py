@@ -46,6 +46,10 @@ def train(request: TrainRequest) -> Trainer:
         UsageError, InputError, WeightsError, DeviceError, OutputError: see :class:`Trainer` and
             :func:`~vdsr_cli.training.start.new_model`.
     """
+    if request.config.schedule == "plateau" and not (request.val and request.val_every):
+        raise UsageError(
+            "--schedule plateau goes by validations", hint="give --val and --val-every"
+        )
     deadline = None if request.minutes is None else time.monotonic() + 60 * request.minutes
     world, device = join_world(request.device)
     try:
@@ -196,6 +200,7 @@ def _validator(request: TrainRequest, trainer: Trainer, runtime: Runtime) -> Val
         compute=runtime.dtype,
         lpips=LPIPS(weights) if weights else None,
         limit=request.val_limit if request.val else 0,
+        kl=config.kl,
     )
 
 

@@ -61,6 +61,8 @@ class TrainConfig:
         learning_rate: peak of AdamW's rate.
         warmup: steps of linear warm-up.
         cooldown: last steps, in which the rate falls linearly to zero.
+        schedule: of the rate between them: "constant", or "plateau", which divides it by ten where
+            validations get no better; see :func:`~vdsr_cli.training.schedule.plateau_factor`.
         elbo_from: first step of the ELBO; before it the mean path alone is trained, which costs
             less than half and starts the prior near its goal.
         rate_warmup: steps of the ELBO over which the weight of the rate rises from 0 to 1, so that
@@ -86,6 +88,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     warmup: int = 200
     cooldown: int = 0
+    schedule: str = "constant"
     elbo_from: int = 0
     rate_warmup: int = 0
     mean_weight: float = 60.0

@@ -4,6 +4,7 @@ Every random number of step k comes from generators seeded by (seed, k), so that
 stopped and resumed is the run that was not.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -25,7 +26,7 @@ from vdsr_cli.training.objectives import Losses, objective_of, to_unit_range, vd
 from vdsr_cli.training.optimizer import set_rate, step_if
 from vdsr_cli.training.randomness import StepRandom
 from vdsr_cli.training.run_folder import MEAN, append_log, prepare_folder, write_checkpoint
-from vdsr_cli.training.schedule import ema_decay_at, learning_rate_factor, rise
+from vdsr_cli.training.schedule import ema_decay_at, learning_rate_factor, plateau_factor, rise
 from vdsr_cli.training.world import World
 from vdsr_cli.weights.runs import read_checkpoint
 
@@ -98,6 +99,7 @@ class Trainer:
         self._real = RealDegradation(store.scale) if config.degradation == "real" else None
         self._waits = device.type == "cpu"
         self._skips = torch.zeros(2, dtype=torch.long, device=device)
+        self.val_losses: list[float] = []
         self.step = 0
         self._saved_step = -1
         self.legs: list[dict[str, Any]] = [{**(leg or {}), **store.facts, "from_step": 0}]
@@ -160,6 +162,7 @@ class Trainer:
         factor = learning_rate_factor(
             self.step, warmup=config.warmup, steps=config.steps, cooldown=config.cooldown
         )
+        factor *= self._plateau
         set_rate(self.optimizer, config.learning_rate * factor)
         random = StepRandom(config.seed, self.step, self.device)
         hr, lr = self._pairs(random)
@@ -175,6 +178,13 @@ class Trainer:
             self._apply(self._is_good(norm, losses.loss))
         self.step += 1
         return losses, norm
+
+    @property
+    def _plateau(self) -> float:
+        """Factor of the plateau schedule."""
+        config = self.config
+        is_used = config.schedule == "plateau" and config.learning_rate > 0
+        return plateau_factor(self.val_losses, config.learning_rate) if is_used else 1.0
 
     def _passes(self, hr: Tensor, lr: Tensor, weight: Tensor, *noise: Tensor) -> Losses:
         """Forward and backward pass of a batch, with a weight of the rate: its figures; gradients
@@ -343,11 +353,16 @@ class Trainer:
         }
 
     def _validate(self, plan: RunPlan) -> None:
+        found = 0.0
         if plan.validate is not None and self.world.is_first:
             with self.averaged() as model:
                 figures = plan.validate(model, self.step)
             if figures:
                 self._log({"step": self.step, **figures}, plan)
+            found = figures.get("val_loss", math.nan)
+        if self.config.schedule == "plateau":
+            first = torch.tensor(found, dtype=torch.float64, device=self.device)
+            self.val_losses.append(float(self.world.mean(first)) * self.world.size)
         self.world.wait()
 
     def _log(self, row: Row, plan: RunPlan) -> None:
@@ -387,6 +402,7 @@ class Trainer:
             "ema": self.ema,
             "step": self.step,
             "skipped": self.skipped,
+            "val_losses": self.val_losses,
             "config": asdict(self.config),
             "kind": architecture_of(self.model).name,
             "architecture": config_of(self.model),
@@ -415,6 +431,7 @@ class Trainer:
                 average.copy_(state["ema"][name])
         self.step = state["step"]
         self._skips[0] = state["skipped"]
+        self.val_losses = list(state.get("val_losses", []))
         self.legs = [*state.get("legs", []), {**self.legs[-1], "from_step": self.step}]
 
 

@@ -60,6 +60,7 @@ class Validator:
         device, compute: where and in what dtype the model runs.
         lpips: the metric, or None.
         limit: how many pictures are scored; with 0 it only draws.
+        kl: how the objective adds up CVDVAE's layers.
     """
 
     def __init__(
@@ -72,22 +73,24 @@ class Validator:
         compute: torch.dtype,
         lpips: LPIPS | None = None,
         limit: int = 16,
+        kl: str = "sum",
     ) -> None:
         self.folder, self.device, self.compute, self.lpips = folder, device, compute, lpips
+        self.kl = kl
         self.pairs = pairs_of(store, limit)
         hr, lr = store.batch(spec, torch.Generator().manual_seed(0))
         self.hr, self.lr = hr.to(device), lr.to(device)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, step: int) -> Row:
-        """The figures: ``val_bits`` and, of a model that upscales, ``val_psnr_y`` and perhaps
-        ``val_lpips``, at 0.8 with ``_sample`` behind; draws the grid."""
+        """The figures: ``val_bits``, ``val_loss`` and, of a model that upscales, ``val_psnr_y`` and
+        perhaps ``val_lpips``, at 0.8 with ``_sample`` behind; draws the grid."""
         was_training = model.training
         model.eval()
         with torch.autocast(
             self.device.type, dtype=self.compute, enabled=self.compute != torch.float32
         ):
-            row = {"val_bits": self._bits(model)} if self.pairs else {}
+            row = self._losses(model) if self.pairs else {}
             if self.pairs and model_upscales(model):
                 row |= self._scores(model)
             if self.folder is not None and model_draws(model):
@@ -95,9 +98,11 @@ class Validator:
         model.train(was_training)
         return row
 
-    def _bits(self, model: nn.Module) -> float:
-        losses = objective_of(model)(model, self.hr, self.lr, self._noise(len(self.hr)), 0.0)
-        return float(losses.distortion + losses.rate)
+    def _losses(self, model: nn.Module) -> Row:
+        objective = objective_of(model, kl=self.kl)
+        losses = objective(model, self.hr, self.lr, self._noise(len(self.hr)), 0.0)
+        bits = float(losses.distortion + losses.rate)
+        return {"val_bits": bits, "val_loss": float(losses.loss)}
 
     def _scores(self, model: Any) -> Row:
         found: dict[str, list[float]] = {}
