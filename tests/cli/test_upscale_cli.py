@@ -141,7 +141,9 @@ def test_2_impossible_requests(upscale, tmp_path, save_picture, options):
 def test_2_what_the_parser_refuses(upscale, tmp_path, save_picture, arguments):
     save_picture(tmp_path / "a.png")
     ended = upscale(*arguments)
-    assert ended.code == 2 and "Traceback" not in ended.err and ended.err.startswith("Usage:")
+    assert ended.code == 2
+    assert_one_clear_line(ended)
+    assert ended.lines[1] == "  hint: vdsr upscale -h"
     assert files(tmp_path) == ["a.png"]
 
 
@@ -198,6 +200,14 @@ def test_3_pictures_that_are_not_there(upscale, tmp_path, name):
     assert_one_clear_line(ended, name[:20])
 
 
+def test_3_a_mistyped_name_has_the_nearest_one_in_its_hint(upscale, tmp_path, save_picture):
+    save_picture(tmp_path / "holiday.png")
+    ended = upscale("holliday.png")
+    assert ended.code == 3
+    assert_one_clear_line(ended, "holliday.png", "no such file")
+    assert ended.lines[1] == "  hint: did you mean holiday.png?"
+
+
 def test_3_too_large_a_picture(upscale, tmp_path, save_picture):
     save_picture(tmp_path / "a.png", 40, 40)
     ended = upscale("a.png", "--max-pixels", "1599")
@@ -225,6 +235,16 @@ def test_4_truncated_weights(vdsr, tmp_path, save_picture, tiny_path):
     ended = vdsr("upscale", "a.png", "--model", "./m.safetensors")
     assert ended.code == 4
     assert_one_clear_line(ended, "m.safetensors")
+
+
+def test_2_a_prior_is_refused_and_not_downloaded(vdsr, tmp_path, save_picture, monkeypatch):
+    monkeypatch.setenv("VDSR_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("VDSR_OPENAI_ENDPOINT", "http://127.0.0.1:9")
+    picture = save_picture(tmp_path / "a.png")
+    for command in ("upscale", "sample-diverse"):
+        ended = vdsr(command, picture, "-m", "openai/ffhq256")
+        assert ended.code == 2
+        assert_one_clear_line(ended, "openai/ffhq256", "prior")
 
 
 def test_4_an_unknown_model(vdsr, tmp_path, save_picture):

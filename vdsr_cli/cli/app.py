@@ -75,7 +75,7 @@ def main() -> None:
 def _run() -> None:
     debugging = Debugging()
     try:
-        app(obj=debugging)
+        app(obj=debugging, prog_name="vdsr")
     except VdsrError as error:
         let_signals_come(error)
         if debugging.is_on and error.details:

@@ -1,13 +1,18 @@
 """The base of every command: its help, and spellings of options that have changed."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from vdsr_cli.cli.console import print_note
 from vdsr_cli.cli.settings import settings_of
+from vdsr_cli.errors import UsageError
+
+_REFUSAL: type[Exception] = typer.BadParameter.__bases__[0]
+"""The parser's errors, by the class that Typer does not name itself."""
 
 RETIRED = {"--output": ("--pixels", "--out"), "--models": ("--model",)}
 """Spellings of options until 0.1, and what stands for them where a command has it."""
@@ -20,13 +25,14 @@ class Command(TyperCommand):
         """Parses today's spellings of the words, in front of what the user's files say."""
         held = {name: setting.value for name, setting in settings_of(ctx).items()}
         ctx.default_map = {**(ctx.default_map or {}), **held}
-        return super().parse_args(ctx, list(self._in_todays_words(args)))
+        with _in_one_line(ctx):
+            return super().parse_args(ctx, list(self._in_todays_words(args)))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help, in groups."""
         from vdsr_cli.cli.help import as_text, render
 
-        formatter.write(as_text(render(self, self.get_usage(ctx))))
+        formatter.write(as_text(render(self, ctx.command_path)))
 
     def _in_todays_words(self, words: list[str]) -> Iterator[str]:
         known = {name for parameter in self.params for name in parameter.opts}
@@ -43,11 +49,31 @@ class Command(TyperCommand):
                 yield f"{new}{equals}{value}"
 
 
+class Group(TyperGroup):
+    """A group of commands that refuses words as they do."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As Typer's own."""
+        with _in_one_line(ctx):
+            return super().resolve_command(ctx, args)
+
+
+@contextmanager
+def _in_one_line(ctx: Any) -> Iterator[None]:
+    """Has the error boundary tell what the parser refuses: Typer would need half a screen."""
+    try:
+        yield
+    except _REFUSAL as error:
+        told = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+        raise UsageError(told[:1].lower() + told[1:], hint=f"{ctx.command_path} -h") from error
+
+
 class App(typer.Typer):
     """A Typer whose commands are of this kind, with ``-h`` for their help."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(
+            cls=Group,
             no_args_is_help=True,
             context_settings={"help_option_names": ["-h", "--help"]},
             **settings,

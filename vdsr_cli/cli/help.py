@@ -97,12 +97,13 @@ def _default(option: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(getattr(value, "value", value))
 
 
-def render(command: Any, usage: str) -> RenderableType:
-    """The whole help of a command."""
+def render(command: Any, path: str) -> RenderableType:
+    """The whole help of a command that is called by these words."""
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
     hints = hints_of(command)
-    parts: list[RenderableType] = [Text(usage), "", *_paragraphs(plain(command)), ""]
+    usage = Text(f"Usage: {' '.join([path, '[OPTIONS]', *map(word, arguments)])}")
+    parts: list[RenderableType] = [usage, "", *_paragraphs(plain(command)), ""]
     rows = [(word(argument), plain(argument), "") for argument in arguments]
     parts += _section("Arguments", rows)
     for group, members in grouped(options).items():

@@ -237,6 +237,18 @@ LogEveryOption = Annotated[int, typer.Option(min=1, help="Steps between rows of 
 NoProgressOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
+def refuse_prior(model: str) -> None:
+    """Raises UsageError for a prior of weights.toml: one is not downloaded to be refused."""
+    from vdsr_cli.weights import load_records
+
+    record = load_records().get(model)
+    if record is not None and record.scale is None:
+        raise UsageError(
+            f"{model} is an unconditional prior, which does not upscale by itself",
+            hint="vdsr weights list shows the models that do; vdsr generate draws from this one",
+        )
+
+
 def finite(value: float) -> float:
     """A number that an option takes. Raises UsageError for infinity and what is no number."""
     if not math.isfinite(value):

@@ -36,6 +36,7 @@ from vdsr_cli.cli.options import (
     WrapOption,
     existing_of,
     parse_batch,
+    refuse_prior,
     temperature_option,
 )
 from vdsr_cli.config import (
@@ -192,6 +193,7 @@ def sample_diverse(
     if dry_run:
         _show_plan(source, names.all_of(request, count_samples(request)), as_json=as_json)
         return
+    refuse_prior(model)
     bring(model, quiet=quiet)
     runtime = choose_runtime(device, dtype.value)
     load_sampler = partial(load, runtime=runtime, expects=Sampler)

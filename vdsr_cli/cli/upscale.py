@@ -52,6 +52,7 @@ from vdsr_cli.cli.options import (
     WrapOption,
     existing_of,
     parse_batch,
+    refuse_prior,
     temperature_option,
 )
 from vdsr_cli.config import (
@@ -207,6 +208,7 @@ def upscale(
         for work in works:
             _show_plan(work, as_json=as_json)
         return
+    refuse_prior(model)
     if engine is Engine.local:
         bring(model, quiet=quiet)
 

@@ -1,6 +1,7 @@
 """Reading pictures: which kind a file is, whether it may be read, and its pixels."""
 
 import logging
+import os
 import struct
 import threading
 import warnings
@@ -8,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -127,11 +129,22 @@ def reading(called: str) -> Iterator[None]:
         raise InputError(f"{called}: {error}", hint=error.hint) from error
     except OSError as error:
         reason = _reason(error)
-        raise InputError(f"{called}: cannot be read: {reason}") from error
+        hint = _nearest(Path(called)) if isinstance(error, FileNotFoundError) else None
+        raise InputError(f"{called}: cannot be read: {reason}", hint=hint) from error
     except MemoryError as error:
         raise InputError(f"{called}: there is not enough memory to decode it") from error
     except Exception as error:  # a picture never takes others down with it
         raise UnexpectedError(called, error) from error
+
+
+def _nearest(missing: Path) -> str | None:
+    """A hint with the file beside a missing one whose name is nearest to its own, if any is."""
+    try:
+        beside = os.listdir(missing.parent)
+    except OSError:
+        return None
+    close = get_close_matches(missing.name, beside, n=1)
+    return f"did you mean {missing.with_name(close[0])}?" if close else None
 
 
 def _reason(error: OSError) -> str:
