@@ -54,7 +54,6 @@ ONLY = {
 ROUNDS = {
     "images": "levels of pictures, and their files",
     "consistency": "LR pictures, as MATLAB rounds them",
-    "diverse": "maps of the deviation",
     "figures": "places in a table of colours",
 }
 """The rooms where numbers become 8 bits, and which."""

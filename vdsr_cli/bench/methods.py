@@ -170,8 +170,7 @@ class ModelMethod:
         request = replace(self.request, settings=settings, scale=float(scene.scale))
         plan = plan_picture(picture, self.loaded, request, self.runtime)
         canvases = draw_canvases(picture, plan, self.runtime)
-        drawn = [torch.from_numpy(c.rgb8().copy()).permute(2, 0, 1) for c in canvases]
-        return torch.stack(drawn)
+        return torch.stack([canvas.planes8() for canvas in canvases])
 
     def warm_up(self) -> None:
         """One tile, so that what is set up on first use is not counted."""

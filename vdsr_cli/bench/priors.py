@@ -15,7 +15,6 @@ picture's figure does not depend on the set and the batch that it stands in.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -35,6 +34,7 @@ from vdsr_cli.errors import DeviceError, InputError, VdsrError
 from vdsr_cli.images.levels import to_levels
 from vdsr_cli.images.resize import resized_crop
 from vdsr_cli.loading import LoadedPrior
+from vdsr_cli.metrics.fidelity import psnr_of
 from vdsr_cli.models.blocks import drawn_rates
 from vdsr_cli.models.dmol import LOW_BIT_NOTE, to_image
 from vdsr_cli.models.protocol import LatentShape, Prior
@@ -191,10 +191,9 @@ def _too_large() -> DeviceError:
 
 def _scores(tally: Tally, shapes: Sequence[LatentShape]) -> dict[str, float]:
     """Those of the tally, ``nats_per_dim``, and ``psnr_reconstruction`` in dB."""
-    mse = tally.squared_error / tally.dimensions
     return tally.scores(shapes) | {
         "nats_per_dim": tally.nats / tally.dimensions,
-        "psnr_reconstruction": 10 * math.log10(255**2 / mse) if mse else math.inf,
+        "psnr_reconstruction": psnr_of(tally.squared_error / tally.dimensions),
     }
 
 

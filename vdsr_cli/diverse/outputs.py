@@ -22,7 +22,8 @@ from vdsr_cli.diverse.records import (
 from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
 from vdsr_cli.figures.html_report import Figures, Layer, Report
 from vdsr_cli.figures.viridis import viridis
-from vdsr_cli.images import Canvas, read_picture, save_levels
+from vdsr_cli.images import read_picture, save_levels
+from vdsr_cli.images.levels import to_levels
 from vdsr_cli.metrics import LPIPS, average_pairwise
 from vdsr_cli.metrics.streaming import LrFidelity, mean_of_pairs
 from vdsr_cli.outputs import Existing
@@ -156,17 +157,13 @@ def _apd_lpips(drawn: SampleSet, folder: Path | None, notes: list[str]) -> float
         notes.append(f"APD-LPIPS needs {_LPIPS_SMALLEST_PX} pixels a side")
         return None
     network = LPIPS(weights)
-    features = [network.features(_planes(canvas)) for canvas in drawn.canvases]
+    features = [network.features(canvas.planes8()) for canvas in drawn.canvases]
     return average_pairwise(features, network.distance)
-
-
-def _planes(canvas: Canvas) -> Tensor:
-    return torch.from_numpy(canvas.rgb8().copy()).permute(2, 0, 1)
 
 
 def input_rgb8(lr: Tensor) -> NDArray[np.uint8]:
     """(3, h, w) in [0, 1] -> (h, w, 3)."""
-    levels: NDArray[np.uint8] = (lr * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    levels: NDArray[np.uint8] = to_levels(lr).permute(1, 2, 0).contiguous().numpy()
     return levels
 
 

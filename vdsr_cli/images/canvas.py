@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -70,6 +71,10 @@ class Canvas:
         """The picture as (H, W, 3) uint8, on white where it is transparent: for previews."""
         opaque = flattened(to_8_bits(self.levels()))
         return np.ascontiguousarray(np.broadcast_to(opaque, (*opaque.shape[:2], 3)))
+
+    def planes8(self) -> Tensor:
+        """A copy of :meth:`rgb8` as (3, H, W)."""
+        return torch.from_numpy(self.rgb8().copy()).permute(2, 0, 1)
 
     def save(
         self,

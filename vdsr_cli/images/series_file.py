@@ -22,6 +22,7 @@ from vdsr_cli.images.atomic import writing_to
 from vdsr_cli.images.encode import coding_options, fit
 from vdsr_cli.images.frames import SeriesCoder, Turn, whole_units
 from vdsr_cli.images.gif import GifCoder, palette_of
+from vdsr_cli.images.levels import to_levels
 from vdsr_cli.images.output_spec import Frame
 from vdsr_cli.images.resumable import Draft, open_draft
 from vdsr_cli.images.series import Series
@@ -186,5 +187,5 @@ def _colours_of(series: Series) -> NDArray[np.uint8]:
         if picture.alpha is not None:
             cover = picture.alpha[0].flatten(1)[:, ::step]
             rgb = torch.where(cover > 0, rgb / cover, 0)[:, cover[0] >= 0.5]
-        found.append((rgb * 255).round().to(torch.uint8))
+        found.append(to_levels(rgb))
     return torch.cat(found, dim=1).T.contiguous().numpy()

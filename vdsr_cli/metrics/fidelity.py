@@ -73,7 +73,11 @@ def _shaved(plane: Tensor, shave: int) -> Tensor:
 
 
 def _psnr(a: Tensor, b: Tensor) -> float:
-    mse = (a.double() - b.double()).square().mean().item()
+    return psnr_of((a.double() - b.double()).square().mean().item())
+
+
+def psnr_of(mse: float) -> float:
+    """PSNR in dB of a mean squared error in grey levels; infinite for none."""
     return math.inf if mse == 0 else 10 * math.log10(_PEAK**2 / mse)
 
 
