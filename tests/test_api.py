@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import vdsr_cli as vdsr
 
@@ -116,6 +116,23 @@ def test_the_likelihood_is_that_of_the_bench(model):
     assert found.bits_per_dim > 0
     with pytest.raises(vdsr.VdsrError, match="is not x4"):
         model.elbo(hr, hr)
+
+
+def test_frames_come_one_by_one_and_are_those_of_the_command(model, request, tmp_path):
+    levels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    first, second = map(Image.fromarray, levels)
+    first.save(tmp_path / "a.png", save_all=True, append_images=[second], duration=50)
+    made = [np.asarray(model.upscale(frame)) for frame in vdsr.frames(tmp_path / "a.png")]
+    options = ("-m", model.name, "--device", "cpu", "--dtype", "float32")
+    run = request.getfixturevalue("vdsr")  # whose name is the library's here
+    assert run("upscale", tmp_path / "a.png", "-o", tmp_path / "b.png", *options).code == 0
+    with Image.open(tmp_path / "b.png") as image:
+        found = [np.asarray(frame) for frame in ImageSequence.Iterator(image)]
+    np.testing.assert_array_equal(made, found)
+    first.save(tmp_path / "one.png")
+    assert len(list(vdsr.frames(tmp_path / "one.png"))) == 1
+    with pytest.raises(vdsr.VdsrError, match="animated"):
+        vdsr.read(tmp_path / "a.png")
 
 
 def test_what_is_there_is_kept_where_that_is_asked(model, save_picture, tmp_path):

@@ -36,7 +36,14 @@ from vdsr_cli.config import (
     parse_temperature,
 )
 from vdsr_cli.errors import UsageError
-from vdsr_cli.images import Canvas, Picture, PictureInMemory, read_picture, to_picture
+from vdsr_cli.images import (
+    Canvas,
+    Picture,
+    PictureInMemory,
+    open_pictures,
+    read_picture,
+    to_picture,
+)
 from vdsr_cli.images.levels import to_levels
 from vdsr_cli.loading import LoadedModel, ModelSource
 from vdsr_cli.metrics.streaming import LrFidelity
@@ -68,6 +75,18 @@ def read(source: PictureLike | BinaryIO) -> Picture:
     if hasattr(source, "read"):
         return read_picture(cast(BinaryIO, source))
     return to_picture(source)
+
+
+def frames(source: str | PathLike[str] | BinaryIO) -> Iterator[Picture]:
+    """The frames of an animation, the pages of a TIFF, or the one picture of another file, as
+    :func:`read` gives it: each when it is asked for, from a file that stays open until the last.
+
+    Raises:
+        VdsrError: it cannot be read.
+    """
+    opened = open_pictures(Path(source) if isinstance(source, str | PathLike) else source)
+    with opened as pictures:
+        yield from [pictures] if isinstance(pictures, Picture) else pictures
 
 
 def load(name: str = DEFAULT_MODEL, *, device: str = "auto", dtype: str = "auto") -> "Model":

@@ -156,8 +156,10 @@ def _frames_of_gif(file: BinaryIO) -> Iterator[int]:
             yield 1
             file.seek(8, os.SEEK_CUR)
             _skip_colours(file, 1)
-        else:
+        elif mark == b";":
             return
+        else:
+            continue
         while (size := file.read(1)) and size != b"\0":
             file.seek(size[0], os.SEEK_CUR)
 

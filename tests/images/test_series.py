@@ -1,6 +1,7 @@
 """Files of several pictures: read as they are shown, and written with their timing."""
 
 import io
+import struct
 from fractions import Fraction
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from picture_files import SRGB, encode, needs_avif, random_levels
 from PIL import Image
+from PIL.GifImagePlugin import getdata
 
 from vdsr_cli.config import Truncated
 from vdsr_cli.errors import InputError, OutputError
@@ -114,6 +116,39 @@ def test_what_is_cut_off_is_refused_or_left_out(opened):
         opened(data[: len(data) * 5 // 8])
     series, pictures = opened(data[: len(data) * 5 // 8], truncated=Truncated.keep)
     assert 1 <= len(pictures) < 4 and any("truncated" in note for note in series.notes)
+
+
+def gif_of(screen, *frames):
+    """A GIF of frames (left, top, size, colour), which need not respect its screen."""
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0] + [9] * (3 * 253))
+    data = b"GIF89a" + struct.pack("<HHBBB", *screen, 0xF7, 0, 0) + bytes(palette.getpalette())
+    for left, top, size, index in frames:
+        image = Image.new("P", size, index)
+        image.putpalette(palette.getpalette())
+        data += b"".join(getdata(image, (left, top), duration=50))
+    return data + b";"
+
+
+def test_a_frame_ends_at_the_screen(opened):
+    _, pictures = opened(gif_of((8, 6), (0, 0, (8, 6), 1), (4, 4, (9, 9), 2)))
+    assert [tuple(picture.rgb.shape) for picture in pictures] == [(1, 3, 6, 8)] * 2
+    assert pictures[1].rgb[0, :, 5, 5].tolist() == [0, 1, 0]
+    assert pictures[1].rgb[0, :, 0, 0].tolist() == [1, 0, 0]
+
+
+def test_a_bomb_in_a_later_frame_is_refused(opened):
+    data = gif_of((8, 6), (0, 0, (8, 6), 1), (60_000, 60_000, (1, 1), 2))
+    with pytest.raises(InputError, match="pixels") as caught:
+        opened(data)
+    assert "--max-pixels" in caught.value.hint
+
+
+def test_what_stands_between_blocks_is_passed_by(tmp_path):
+    data = gif_of((8, 6), (0, 0, (8, 6), 1), (0, 0, (4, 4), 2))
+    place = data.rindex(b"!\xf9")
+    (tmp_path / "a.gif").write_bytes(data[:place] + b"\0\0" + data[place:])
+    assert content_of(tmp_path / "a.gif").is_several
 
 
 # Writing.

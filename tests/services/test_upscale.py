@@ -21,11 +21,12 @@ from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import STDIN, Source
 from vdsr_cli.sampling.engine import SamplingSettings
-from vdsr_cli.sampling.pipeline import draw_canvases, stage_sizes
+from vdsr_cli.sampling.pipeline import stage_sizes
 from vdsr_cli.services.upscale import (
     UpscaleRequest,
     plan_picture,
     upscale_file,
+    upscale_picture,
 )
 
 SCALES = [1, 1.5, 2, 3, 4, 8, 16]
@@ -58,11 +59,6 @@ def request(scale: float = 4, **options) -> UpscaleRequest:
     rest = {name: value for name, value in options.items() if name not in fields}
     chosen = SamplingSettings(**{"tile": 16, "overlap": 4, "temperature": 0.5, **sampling})
     return UpscaleRequest(scale=scale, settings=chosen, **rest)
-
-
-def upscale_picture(source, loaded, wanted, runtime, **told):
-    plan = plan_picture(source, loaded, wanted, runtime)
-    return draw_canvases(source, plan, runtime, **told)[0]
 
 
 @pytest.mark.parametrize("scale", SCALES)

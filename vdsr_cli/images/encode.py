@@ -273,6 +273,9 @@ def _fitted(levels: NDArray[Any], spec: _Format, notes: list[str]) -> NDArray[An
         levels = to_8_bits(levels) if spec.bits == 8 else levels
     if spec.name == "GIF":
         notes.append("GIF holds 255 colours: --format webp or png keeps all")
+        alpha = levels[..., -1]
+        if levels.shape[2] in (2, 4) and bool(((alpha > 0) & (alpha < 255)).any()):
+            notes.append("GIF knows no half transparency: half and more is opaque")
     channels = levels.shape[2]
     if channels not in spec.channels and channels in (2, 4) and 4 not in spec.channels:
         notes.append(f"{spec.name} holds no transparency: the picture was laid on white")

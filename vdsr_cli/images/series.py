@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import torch
-from PIL import ImageFile
+from PIL import Image, ImageFile
 
 from vdsr_cli.config import MAX_PIXELS, Truncated
 from vdsr_cli.errors import InputError
@@ -36,6 +36,7 @@ from vdsr_cli.images.decode import (
     reading,
     to_tensors,
 )
+from vdsr_cli.images.extras import too_large
 from vdsr_cli.images.metadata import carried, orientation_of, stored_in
 from vdsr_cli.images.picture import Picture
 from vdsr_cli.images.samples import Samples, read_frame
@@ -205,6 +206,7 @@ class _Frames:
     ) -> None:
         self._file, self._image, self._places = file, image, places
         self._max_pixels = max_pixels
+        self._size = image.height, image.width
         with pillow_at_rest(max_pixels):
             self._stored = file.stored or stored_in(image, file.stream, file.head)
         self._orientation = orientation_of(self._stored)
@@ -260,9 +262,14 @@ class _Frames:
         try:
             with pillow_at_rest(self._max_pixels):
                 self._image.seek(self._places[index])
-                return read_frame(self._image)
+                samples = read_frame(self._image)
+        except Image.DecompressionBombError as error:
+            raise too_large(f"more than {self._max_pixels:,}") from error
         except DECODE_ERRORS as error:
             raise damaged(self._file.kind, error) from error
+        # A frame of a GIF that reaches beyond its screen makes Pillow enlarge that.
+        height, width = self._size
+        return replace(samples, levels=samples.levels[:height, :width])
 
     def _plays(self) -> int:
         """A GIF says how often it is played again, or nothing."""

@@ -23,6 +23,7 @@ from vdsr_cli.errors import DeviceError, InputError, OutputExistsError, Unexpect
 from vdsr_cli.files import is_special
 from vdsr_cli.formats import written_format
 from vdsr_cli.images import (
+    Canvas,
     Picture,
     ReadOptions,
     Series,
@@ -145,6 +146,19 @@ def _of_depth(picture: Picture, depth: Literal[8, 16] | None) -> Picture:
     if depth is None:
         return picture
     return replace(picture, metadata=replace(picture.metadata, bit_depth=depth))
+
+
+def upscale_picture(
+    picture: Picture,
+    loaded: LoadedModel,
+    request: UpscaleRequest,
+    runtime: Runtime,
+    *,
+    on_tiles: Callable[[int], None] = lambda tiles: None,
+) -> Canvas:
+    """The larger picture, in the depth and channels of its source."""
+    plan = plan_picture(picture, loaded, request, runtime)
+    return draw_canvases(picture, plan, runtime, on_tiles=on_tiles)[0]
 
 
 def check_request(request: UpscaleRequest, loaded: LoadedModel) -> None:
