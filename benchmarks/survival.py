@@ -10,7 +10,9 @@ the sizes. A loss is silent where something is gone and no note of the picture t
 
 import json
 import subprocess
+from base64 import b64decode
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import which
@@ -25,6 +27,7 @@ from vdsr_cli.errors import InputError, UnexpectedError, VdsrError
 from vdsr_cli.images import Canvas, Picture, read_picture
 from vdsr_cli.paths import OUTPUT_SUFFIXES
 
+COUNTED = ("profile", "tags", "text", "depth", "orientation", "timing")
 GROUPS = ("EXIF", "MakerNotes", "IPTC", "XMP")
 CHANGED = (
     # What describes the stored pixels, or where something lies in the file.
@@ -77,10 +80,16 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="name refusals and losses")
     options = parser.parse_args()
     PngImagePlugin.MAX_TEXT_CHUNK = 1 << 28  # of the files that are compared
-    columns = ["folder", "files", "read", "refused", "tracebacks", "written", "profile", "tags"]
-    columns += ["text", "depth", "orientation", "silent losses"]
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    with suppress(ImportError):
+        import pillow_jxl  # noqa: F401  (registers itself)
+    columns = ["folder", "files", "read", "refused", "tracebacks", "written"]
+    columns += [*COUNTED, "silent losses"]
     print("| " + " | ".join(columns) + " |")
-    print("|---|" + "---|" * 11)
+    print("|---|" + "---|" * (len(columns) - 1))
     for folder in options.folders:
         print(row(folder, options.format, is_listed=options.list), flush=True)
 
@@ -112,8 +121,8 @@ def row(folder: Path, format: str, *, is_listed: bool) -> str:
         silent = sum(bool(trip.lost) and not trip.is_told for trip in trips)
     read = len(trips) + counts["unwritten"]
     cells = [folder, len(files), read, counts["refused"], counts["tracebacks"], len(trips)]
-    cells += [f"{kept[k]} of {kept['all ' + k]}" for k in ("profile", "tags", "text", "depth")]
-    cells += [f"{kept['orientation']} of {kept['all orientation']}", silent]
+    cells += [f"{kept[k]} of {kept['all ' + k]}" for k in COUNTED]
+    cells.append(silent)
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
@@ -160,7 +169,7 @@ def compare(trip: Trip, before: dict[str, Any], after: dict[str, Any], kept: Cou
         group, name = tag.partition(":")[0], tag.rpartition(":")[2]
         is_thumbnail = "IFD1" in tag or "Thumbnail" in name or "SubIFD" in tag
         if group in GROUPS and name not in CHANGED and not is_thumbnail:
-            count("tags", after.get(tag) == value, tag)
+            count("tags", after.get(tag) in (value, in_utf8(value)), tag)
     with Image.open(trip.output) as made:
         try:
             stored = Image.open(trip.source)
@@ -170,6 +179,9 @@ def compare(trip: Trip, before: dict[str, Any], after: dict[str, Any], kept: Cou
             profile = stored.info.get("icc_profile")
             if isinstance(profile, bytes) and profile:
                 count("profile", made.info.get("icc_profile") == profile)
+            timing = timing_of(stored)
+            if len(timing) > 1:
+                count("timing", timing_of(made) == timing)
             texts = getattr(stored, "text", {})
             made.load()
             for key, text in texts.items():
@@ -184,6 +196,27 @@ def compare(trip: Trip, before: dict[str, Any], after: dict[str, Any], kept: Cou
             if trip.picture.metadata.bit_depth == 16:
                 is_deep = made.mode.startswith("I;16") or depth_of(after) == 16
                 count("depth", is_deep)
+
+
+def in_utf8(value: Any) -> Any:
+    """Text that is no UTF-8, which ExifTool gives as bytes, as one that writes it anew has it."""
+    if isinstance(value, str) and value.startswith("base64:"):
+        return b64decode(value.removeprefix("base64:")).decode("latin-1")
+    return value
+
+
+def timing_of(image: Image.Image) -> list[Any]:
+    """How long each frame is shown, in milliseconds; None for a page."""
+    durations = []
+    with suppress(OSError, ValueError, SyntaxError):  # of a damaged file: those that are read
+        for frame in range(getattr(image, "n_frames", 1)):
+            image.seek(frame)
+            image.load()
+            if getattr(image, "tag_v2", {}).get(254, 0) & 1:
+                continue  # an overview, no page
+            durations.append(image.info.get("duration"))
+    image.seek(0)
+    return durations
 
 
 def depth_of(tags: dict[str, Any]) -> int | None:

@@ -31,9 +31,30 @@ def test_output_is_what_a_files_option_was_called(vdsr, tmp_path):
     assert ended.code == 2 and "a.png does not end in .safetensors" in ended.err
 
 
-def test_words_after_two_dashes_are_left_alone(vdsr):
-    ended = vdsr("upscale", "--dry-run", "--", "--output")
-    assert ended.out.decode().startswith("--output -> ")
+@pytest.mark.parametrize("word", ["--output", "--wrap"])
+def test_words_after_two_dashes_are_left_alone(vdsr, word):
+    ended = vdsr("upscale", "--dry-run", "--", word)
+    assert ended.out.decode().startswith(f"{word} -> ")
+
+
+def test_the_value_of_wrap_may_be_left_out(vdsr, tiny_path, save_picture, tmp_path, monkeypatch):
+    """Before a file's name and before other options; vdsr.toml has true for it."""
+    monkeypatch.chdir(tmp_path)
+    lr = save_picture(tmp_path / "lr.png", 16, 24)
+    words = {
+        "xy": ["--wrap", "xy", lr], "bare": ["--wrap", lr], "last": [lr, "--wrap"],
+        "x": [lr, "--wrap", "x"], "none": ["--wrap=none", lr], "without": [lr],
+    }  # fmt: skip
+    for name, asked in words.items():
+        ended = vdsr("upscale", *asked, "-m", tiny_path, "-q", "-o", f"{name}.png")
+        assert ended.code == 0, ended.err
+    (tmp_path / "vdsr.toml").write_text("[upscale]\nwrap = true\n")
+    assert vdsr("upscale", lr, "-m", tiny_path, "-q", "-o", "held.png").code == 0
+    made = {path.stem: path.read_bytes() for path in tmp_path.glob("*.png")}
+    assert made["xy"] == made["bare"] == made["last"] == made["held"]
+    assert made["none"] == made["without"]
+    assert len({made["xy"], made["x"], made["none"]}) == 3
+    assert vdsr("upscale", lr, "--wrap=z").code == 2
 
 
 def test_models_are_completed_without_importing_torch():

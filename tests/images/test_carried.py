@@ -142,6 +142,27 @@ def test_dimensions_in_xmp_are_the_outputs():
     assert made == xmp.replace(b"17", b"68").replace(b">11<", b">44<")
 
 
+def panorama(full: int, left: int) -> bytes:
+    return packet(
+        f'GPano:ProjectionType="equirectangular" GPano:FullPanoWidthPixels="{full}"'
+        f' GPano:CroppedAreaLeftPixels="{left}" GPano:InitialViewHeadingDegrees="17">'
+        "<GPano:FullPanoHeightPixels>11</GPano:FullPanoHeightPixels>"
+        "<GPano:CroppedAreaImageWidthPixels>17</GPano:CroppedAreaImageWidthPixels>"
+        "<GPano:CroppedAreaImageHeightPixels>11</GPano:CroppedAreaImageHeightPixels>"
+        "<GPano:CroppedAreaTopPixels>0</GPano:CroppedAreaTopPixels></rdf:Description>",
+        GPano="http://ns.google.com/photos/1.0/panorama/",
+    )
+
+
+@pytest.mark.parametrize(("full", "left", "is_all_around"), [(17, 0, True), (30, 5, False)])
+def test_the_pixels_of_a_panorama_are_scaled(full, left, is_all_around):
+    like = read(jpeg(xmp=panorama(full, left))).metadata
+    assert like.is_panorama is is_all_around and like.stripped().is_panorama is is_all_around
+    made = read(ours(random_levels(3, shape=(44, 68)), "png", like=like)).metadata.xmp
+    expected = panorama(4 * full, 4 * left).replace(b">17<", b">68<").replace(b">11<", b">44<")
+    assert made == expected
+
+
 @pytest.mark.parametrize(
     ("body", "spaces", "part"),
     [

@@ -173,12 +173,9 @@ def test_more_temperature_is_more_texture(tiny_model):
     height=st.integers(1, 60),
     width=st.integers(1, 20),
     tile=st.sampled_from([0, 8, 16, 32]),
-    wrap=st.booleans(),
 )
-def test_strips_cover_the_picture_in_order(height, width, tile, wrap):
-    if wrap:
-        height, width = height + -height % 4, width + -width % 4
-    chosen = SamplingSettings(tile=tile, overlap=4, temperature=0.0, wrap=wrap)
+def test_strips_cover_the_picture_in_order(height, width, tile):
+    chosen = SamplingSettings(tile=tile, overlap=4, temperature=0.0)
     expected_top = 0
     for strip in sample_strips(Bicubic(), smooth(height, width), chosen, CPU):
         assert isinstance(strip, Strip) and strip.top == expected_top
@@ -207,49 +204,6 @@ def test_a_strip_leaves_before_the_next_row_of_tiles_is_drawn():
     for row, strip in enumerate(strips):
         assert sum(told) == (row + 1) * columns
         assert strip.pixels.shape[2] <= 16 * 4
-
-
-@given(
-    shift=st.tuples(st.integers(-8, 8), st.integers(-8, 8)),
-    rows=st.integers(1, 8),
-    columns=st.integers(1, 8),
-    tile=st.sampled_from([0, 16, 24, 64]),
-)
-def test_a_rolled_texture_gives_the_rolled_result(shift, rows, columns, tile):
-    lr = smooth(4 * rows, 4 * columns)
-    options = {"tile": tile, "overlap": 8, "wrap": True, "temperature": 0.0}
-    result = upscaled(Bicubic(), lr, **options)
-    rolled = upscaled(Bicubic(), torch.roll(lr, shift, (1, 2)), **options)
-    hr_shift = (4 * shift[0], 4 * shift[1])
-    assert torch.allclose(torch.roll(result, hr_shift, (2, 3)), rolled, atol=1e-5)
-
-
-def test_a_rolled_texture_hardly_differs_for_a_model_of_wide_reach(tiny_model):
-    lr = smooth(48, 48)
-    options = {"tile": 48, "overlap": 24, "wrap": True, "temperature": 0.0}
-    result = upscaled(tiny_model, lr, **options)
-    rolled = upscaled(tiny_model, torch.roll(lr, (20, 12), (1, 2)), **options)
-    texture = (result - upscaled(Bicubic(), lr, **options)).abs().mean()
-    assert (torch.roll(result, (80, 48), (2, 3)) - rolled).abs().mean() < 0.05 * texture
-
-
-class BlurredEcho(Echo):
-    """The noise of the first layers, blurred: a pixel sees noise up to one LR pixel away."""
-
-    def sample(self, lr, noise, temperature, *, repeats=1):
-        out = super().sample(lr, noise, temperature, repeats=repeats)
-        out[:, :3] = F.avg_pool2d(out[:, :3], 9, stride=1, padding=4)
-        return out
-
-
-@given(rows=st.integers(1, 8), columns=st.integers(1, 8), tile=st.sampled_from([0, 16, 24, 64]))
-def test_the_noise_of_a_texture_is_periodic(rows, columns, tile):
-    """At the left edge the noise beyond it is that of the right edge, however it is tiled."""
-    lr = torch.zeros(3, 4 * rows, 4 * columns)
-    wrapped = upscaled(BlurredEcho(), lr, tile=tile, overlap=8, wrap=True)
-    sharp = upscaled(Echo(), lr, tile=0, overlap=0)
-    blurred = F.avg_pool2d(F.pad(sharp, (4, 4, 4, 4), mode="circular"), 9, stride=1)
-    assert torch.allclose(wrapped, blurred, atol=1e-5)
 
 
 class Failing(Bicubic):

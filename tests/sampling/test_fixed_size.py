@@ -85,12 +85,6 @@ def test_tiles_share_the_noise_of_their_place_and_one_top(
     assert torch.allclose(tiled, expected_echo(height, width, 7, samples), atol=1e-5)
 
 
-def test_the_noise_of_a_texture_is_periodic():
-    lr = torch.zeros(3, 8, 24)
-    wrapped = upscaled(FixedEcho(), lr, wrap=True, seed=7)
-    assert torch.allclose(wrapped, expected_echo(8, 24, 7, (0,)), atol=1e-5)
-
-
 def test_a_processor_takes_one_tile_at_a_time():
     model = FixedEcho()
     upscaled(model, torch.zeros(3, 40, 40), samples=(0, 1))

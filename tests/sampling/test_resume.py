@@ -163,14 +163,11 @@ def cut_up(picture: torch.Tensor, rows: int) -> StripSource:
 
 
 @pytest.mark.parametrize(
-    ("height", "wrap", "output"),
-    [(40, False, "mean"), (43, False, "sample"), (32, True, "mean"), (9, False, "mean")],
+    ("height", "output"), [(40, "mean"), (43, "sample"), (32, "mean"), (9, "mean")]
 )
-def test_sampling_from_any_strip_on(tiny_model, height, wrap, output):
+def test_sampling_from_any_strip_on(tiny_model, height, output):
     """Heights where the last row of tiles overlaps more than one other, too."""
-    settings = SamplingSettings(
-        temperature=0.8, tile=16, overlap=8, batch_size=2, wrap=wrap, output=output
-    )
+    settings = SamplingSettings(temperature=0.8, tile=16, overlap=8, batch_size=2, output=output)
     told: list[int] = []
     noises = [NoiseField(seed=0, sample=0)]
     lr, plan = smooth(height, 8), plan_for(tiny_model, height, 8, settings)
@@ -200,6 +197,15 @@ def test_resizing_in_strips_is_torchs(before, after, rows):
     wanted = F.interpolate(picture[None], size=after, mode="bicubic", antialias=True)
     torch.testing.assert_close(torch.cat(list(source.draw(0)), 2), wanted, rtol=0, atol=1e-4)
     assert_same_from_anywhere(source)
+
+
+def test_cropping_from_any_strip_on():
+    picture = torch.rand(3, 50, 9)
+    for beyond, aside in [(3, 2), (7, 0), (8, 1), (24, 4)]:
+        source = cut_up(picture, rows=7).cropped(beyond, aside)
+        expected = picture[None, :, beyond : 50 - beyond, aside : 9 - aside]
+        assert torch.equal(torch.cat(list(source.draw(0)), 2), expected)
+        assert_same_from_anywhere(source)
 
 
 def test_cutting_anew_keeps_the_rows():

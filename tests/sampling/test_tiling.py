@@ -129,28 +129,6 @@ def test_the_mirror_repeats_the_edge():
 
 
 @given(
-    rows=st.integers(1, 6),
-    columns=st.integers(1, 6),
-    margin=st.integers(0, 60).map(lambda n: 4 * n),
-)
-def test_a_wrapped_picture_is_padded_by_its_own_other_side(rows, columns, margin):
-    lr = torch.rand(3, 4 * rows, 4 * columns, generator=torch.Generator().manual_seed(rows))
-    padding = plan_padding(4 * rows, 4 * columns, cell=4, margin=margin, wrap=True)
-    padded = padding.apply(lr)
-    assert padded.shape == (3, 4 * rows + 2 * margin, 4 * columns + 2 * margin)
-    rolled = torch.roll(lr, (margin, margin), (1, 2))
-    assert torch.equal(padded[:, : 4 * rows, : 4 * columns], rolled)
-    if margin:
-        last = torch.roll(lr, (-margin, -margin), (1, 2))
-        assert torch.equal(padded[:, -4 * rows :, -4 * columns :], last)
-
-
-def test_a_wrapped_picture_must_hold_whole_cells():
-    with pytest.raises(UsageError, match="multiples of 4 pixels, not 10x8"):
-        plan_padding(8, 10, cell=4, margin=16, wrap=True)
-
-
-@given(
     length=st.integers(1, 300).map(lambda cells: 4 * cells),
     tile=st.sampled_from([16, 32, 64]),
     together=st.integers(1, 9),

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from vdsr_cli.cli.console import print_note
+from vdsr_cli.cli.options import Wrap
 from vdsr_cli.cli.settings import settings_of
 from vdsr_cli.errors import UsageError
 
@@ -19,11 +20,13 @@ RETIRED = {"--output": ("--pixels", "--out"), "--models": ("--model",)}
 
 
 class Command(TyperCommand):
-    """A command that takes retired spellings too, and options of ``vdsr.toml``."""
+    """A command that takes retired spellings, a bare ``--wrap``, and options of ``vdsr.toml``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Parses today's spellings of the words, in front of what the user's files say."""
         held = {name: setting.value for name, setting in settings_of(ctx).items()}
+        if isinstance(held.get("wrap"), bool):  # the flag that it was
+            held["wrap"] = (Wrap.xy if held["wrap"] else Wrap.none).value
         ctx.default_map = {**(ctx.default_map or {}), **held}
         with _in_one_line(ctx):
             return super().parse_args(ctx, list(self._in_todays_words(args)))
@@ -40,6 +43,9 @@ class Command(TyperCommand):
             if word == "--":
                 yield from words[index:]
                 return
+            if word == "--wrap" and not {*words[index + 1 : index + 2]} & {*Wrap}:
+                yield f"--wrap={Wrap.xy}"
+                continue
             name, equals, value = word.partition("=")
             new = next((now for now in RETIRED.get(name, ()) if now in known), None)
             if new is None or name in known:

@@ -67,6 +67,15 @@ class Pixels(StrEnum):
     sample = "sample"
 
 
+class Wrap(StrEnum):
+    """Axes along which a picture is periodic."""
+
+    x = "x"
+    y = "y"
+    xy = "xy"
+    none = "none"
+
+
 class Engine(StrEnum):
     """Who works on the pictures of a run."""
 
@@ -140,6 +149,14 @@ DeviceOption = Annotated[
 ]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the convolutions.")]
 PixelsOption = Annotated[Pixels, typer.Option(help="The likelihood's mean, or a draw from it.")]
+WrapOption = Annotated[
+    Wrap | None,
+    typer.Option(
+        help="The right edge goes on at the left one (x), the lower at the upper one (y), or both,"
+        " as of a texture (xy, or no value).",
+        show_default="x for panoramas all around",
+    ),
+]
 FormatOption = Annotated[
     Format | None,
     typer.Option(
@@ -164,9 +181,6 @@ ConsistencyOption = Annotated[
         help="Make results downscale to the input exactly.",
         show_default="as the model was trained",
     ),
-]
-WrapOption = Annotated[
-    bool, typer.Option("--wrap", help="The picture is periodic, such as a texture.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be written.")]

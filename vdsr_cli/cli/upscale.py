@@ -129,7 +129,7 @@ def upscale(
     dtype: DtypeOption = Dtype.auto,
     consistency: ConsistencyOption = None,
     pixels: PixelsOption = Pixels.mean,
-    wrap: WrapOption = False,
+    wrap: WrapOption = None,
     format: FormatOption = None,
     quality: QualityOption = 95,
     depth: Annotated[
@@ -231,7 +231,7 @@ def upscale(
             overlap=overlap,
             batch_size=parse_batch(batch_size),
             output=pixels.value,
-            wrap=wrap,
+            wrap=None if wrap is None else wrap.value,
         ),
         consistency=consistency,
         existing=existing_of(overwrite),

@@ -325,7 +325,7 @@ def _fitted_metadata(
         # Pillow would put a block with an orientation together anew for AVIF.
         like = replace(like, exif=without_orientation(exif) if spec.name == "AVIF" else exif)
     if like.xmp is not None:
-        like = replace(like, xmp=packets.set_size(like.xmp, width, height))
+        like = replace(like, xmp=packets.set_size(like.xmp, width, height, like.size))
     if spec.name == "JPEG":
         like = _shortened(like, notes)
     return like

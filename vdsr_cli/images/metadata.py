@@ -232,6 +232,7 @@ def carried(
         photoshop=stored.photoshop and kept_resources(stored.photoshop),
         comment=stored.comment,
         png_chunks=tuple(stored.png_chunks),
+        is_panorama=packet is not None and not is_turned and xmp.is_all_around(packet),
     )
     return metadata, notes
 

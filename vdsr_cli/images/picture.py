@@ -23,6 +23,8 @@ class Metadata:
         comment: of a JPEG or GIF.
         png_chunks: type and body of a PNG's texts, and of its figures for HDR.
         size: width and height of the source in pixels, upright; None where it is not known.
+        is_panorama: whether the source says that it goes all around: its left edge continues its
+            right one.
     """
 
     bit_depth: Literal[8, 16] = 8
@@ -37,15 +39,17 @@ class Metadata:
     comment: bytes | None = field(default=None, repr=False)
     png_chunks: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
     size: tuple[int, int] | None = None
+    is_panorama: bool = False
 
     def stripped(self) -> "Metadata":
-        """No more than what the pixels need: depth, greyness and colours."""
+        """No more than what the pixels need: depth, greyness, colours and edges."""
         return Metadata(
             bit_depth=self.bit_depth,
             is_grey=self.is_grey,
             source_format=self.source_format,
             icc_profile=self.icc_profile,
             cicp=self.cicp,
+            is_panorama=self.is_panorama,
         )
 
 

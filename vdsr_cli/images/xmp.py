@@ -10,6 +10,15 @@ from collections.abc import Iterator
 from typing import Final
 
 _TIFF, _EXIF = rb"http://ns\.adobe\.com/tiff/1\.0/", rb"http://ns\.adobe\.com/exif/1\.0/"
+_GPANO: Final = rb"http://ns\.google\.com/photos/1\.0/panorama/"
+_ACROSS: Final = (
+    *(rb"FullPanoWidthPixels", rb"CroppedAreaImageWidthPixels", rb"CroppedAreaLeftPixels"),
+    *(rb"LargestValidInteriorRectLeft", rb"LargestValidInteriorRectWidth"),
+)
+_DOWN: Final = (
+    *(rb"FullPanoHeightPixels", rb"CroppedAreaImageHeightPixels", rb"CroppedAreaTopPixels"),
+    *(rb"LargestValidInteriorRectTop", rb"LargestValidInteriorRectHeight"),
+)
 _CLAIMS: Final = (
     (rb"http://ns\.adobe\.com/hdr-gain-map/1\.0/", rb"[\w.-]+", "gain map"),
     (rb"http://ns\.apple\.com/HDRGainMap/1\.0/", rb"[\w.-]+", "gain map"),
@@ -33,8 +42,20 @@ def set_upright(packet: bytes) -> bytes:
     return _with_value(packet, _TIFF, rb"Orientation", 1)
 
 
-def set_size(packet: bytes, width: int, height: int) -> bytes:
-    """The packet with the output's dimensions in pixels, where it names some."""
+def is_all_around(packet: bytes) -> bool:
+    """Whether it describes a panorama of all 360 degrees (Photo Sphere XMP, GPano)."""
+    full, own = (
+        [int(match["value"]) for match in _properties(packet, _GPANO, name)]
+        for name in (rb"FullPanoWidthPixels", rb"CroppedAreaImageWidthPixels")
+    )
+    return bool(full) and full == own and b"equirectangular" in packet
+
+
+def set_size(
+    packet: bytes, width: int, height: int, before: tuple[int, int] | None = None
+) -> bytes:
+    """The packet with the output's dimensions in pixels, where it names some, and with those of a
+    panorama as much larger as it is than ``before``, width and height."""
     names = (
         (_TIFF, rb"ImageWidth", width),
         (_TIFF, rb"ImageLength", height),
@@ -43,6 +64,10 @@ def set_size(packet: bytes, width: int, height: int) -> bytes:
     )
     for namespace, name, value in names:
         packet = _with_value(packet, namespace, name, value)
+    if before is not None:
+        for names_of, ratio in ((_ACROSS, width / before[0]), (_DOWN, height / before[1])):
+            for name in names_of:
+                packet = _with_value(packet, _GPANO, name, ratio)
     return packet
 
 
@@ -76,8 +101,10 @@ def _properties(packet: bytes, namespace: bytes, name: bytes) -> Iterator[re.Mat
         yield from re.finditer(pattern, packet)
 
 
-def _with_value(packet: bytes, namespace: bytes, name: bytes, value: int) -> bytes:
+def _with_value(packet: bytes, namespace: bytes, name: bytes, value: int | float) -> bytes:
+    """The packet with a number, or with so many times, as a float, what it has."""
     for match in reversed(list(_properties(packet, namespace, name))):
         start, end = match.span("value")
-        packet = packet[:start] + str(value).encode() + packet[end:]
+        new = value if isinstance(value, int) else round(value * int(match["value"]))
+        packet = packet[:start] + str(new).encode() + packet[end:]
     return packet

@@ -62,7 +62,8 @@ class SamplingSettings:
             choice.
         batch_size: most tiles a batch; None for ``DEFAULT_BATCH``, or what :func:`fitting` chose.
         output: the likelihood's mean, or a draw from it.
-        wrap: the picture is periodic.
+        wrap: the axes along which the picture is periodic; None for x where the picture says that
+            it is a panorama all around.
     """
 
     temperature: Temperature = DEFAULT_TEMPERATURE
@@ -72,7 +73,7 @@ class SamplingSettings:
     overlap: int | None = None
     batch_size: int | None = None
     output: Literal["mean", "sample"] = "mean"
-    wrap: bool = False
+    wrap: Literal["none", "x", "y", "xy"] | None = None
 
     @property
     def most_tiles(self) -> int:
@@ -132,8 +133,7 @@ def plan_picture(
         height,
         width,
         cell=cell,
-        margin=overlap if settings.wrap else margin,
-        wrap=settings.wrap,
+        margin=margin,
         least=fixed_tile or 0,
     )
     across, down = padding.left + width + padding.right, padding.top + height + padding.bottom
@@ -435,11 +435,8 @@ class _TileDrawer:
         scale = self.model.scale
         first = (start - before) * scale // cell
         cells = torch.arange(first, first + length * scale // cell, dtype=torch.int32)
-        if padding.periodic:
-            cells %= side * scale // cell
-        else:
-            after = padding.bottom if vertical else padding.right
-            cells = mirrored(cells, (side + after - before) * scale // cell)
+        after = padding.bottom if vertical else padding.right
+        cells = mirrored(cells, (side + after - before) * scale // cell)
         return cells.to(self.runtime.device)
 
 

@@ -61,10 +61,9 @@ class LatentGrid:
 def latent_grid(model: Sampler, height: int, width: int, settings: SamplingSettings) -> LatentGrid:
     """The grid of an LR picture of ``height`` by ``width`` pixels."""
     padding = plan_for(model, height, width, settings).padding
-    if not padding.periodic:
-        # The margin, which is as wide on all sides, has the noise of what it mirrors.
-        height += padding.bottom - padding.top
-        width += padding.right - padding.left
+    # The margin, which is as wide on all sides, has the noise of what it mirrors.
+    height += padding.bottom - padding.top
+    width += padding.right - padding.left
     return LatentGrid(
         shapes=tuple(model.latent_shapes), height=height * model.scale, width=width * model.scale
     )

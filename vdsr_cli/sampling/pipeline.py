@@ -11,15 +11,18 @@ all draw their pictures here; so sample 0 is the same picture everywhere: byte f
 drawn alone, to a level where it shares a batch with others and several threads add up.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import partial
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vdsr_cli.background import in_background
 from vdsr_cli.config import Temperature
+from vdsr_cli.consistency.strips import HALO
 from vdsr_cli.images import Canvas, Frame, Picture
 from vdsr_cli.loading import LoadedModel
 from vdsr_cli.models.protocol import Sampler, refuse_unknown_levels
@@ -40,6 +43,9 @@ from vdsr_cli.sampling.strips import (
     sampled_strips,
     stacked,
 )
+from vdsr_cli.sampling.wrapping import Surroundings, surroundings
+
+_PANORAMA: Final = "its XMP calls it a panorama all around: its left edge continues its right one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +53,12 @@ class Stage:
     """One pass of the model.
 
     Attributes:
-        tiling: of a picture that it enlarges.
+        around: what stands beyond the edges of a picture that it enlarges.
+        tiling: of that picture with it.
         size: (h, w) that its result is brought to.
     """
 
+    around: Surroundings
     tiling: PicturePlan
     size: tuple[int, int]
 
@@ -144,9 +152,19 @@ def plan_upscale(
     model, is_projected = loaded.model, loaded.projects(consistency)
     refuse_unknown_levels(settings.temperature, model)
     settings = fitting(settings, model, runtime, samples=len(settings.samples))
+    is_panorama = settings.wrap is None and picture.metadata.is_panorama
+    if is_panorama:
+        settings = replace(settings, wrap="x")
     whole = (picture.height, picture.width)
-    sizes = stage_sizes(*whole, native=model.scale, scale=scale, size=size)
-    tilings = [plan_for(model, *passed, settings) for passed in (whole, *sizes[:-1])]
+    # What is between two passes is a picture that the second can take.
+    rows = model.lr_multiple if "y" in (settings.wrap or "") else 1
+    sizes = stage_sizes(*whole, native=model.scale, scale=scale, size=size, rows=rows)
+    passed, seen = (whole, *sizes[:-1]), (HALO, math.ceil(HALO * scale / model.scale))
+    around = [
+        surroundings(model, *before, settings, seen=far)
+        for before, far in zip(passed, seen, strict=False)
+    ]
+    tilings = [plan_for(model, *beyond.size, settings) for beyond in around]
     has_alpha, samples = picture.alpha is not None, len(settings.samples)
     first, *more = (tiling.tiles for tiling in tilings)
     height, width = sizes[-1]
@@ -158,7 +176,8 @@ def plan_upscale(
         model=model,
         settings=settings,
         stages=tuple(
-            Stage(tiling=tiling, size=passed) for tiling, passed in zip(tilings, sizes, strict=True)
+            Stage(around=beyond, tiling=tiling, size=after)
+            for beyond, tiling, after in zip(around, tilings, sizes, strict=True)
         ),
         is_projected=is_projected,
         faithful_scale=faithful_scale,
@@ -166,21 +185,29 @@ def plan_upscale(
             height=height, width=width, like=picture.metadata, has_alpha=has_alpha, cell=cell
         ),
         tiles=first * (1 + has_alpha) + sum(more) * (samples + has_alpha),
-        notes=limits_of(model, tilings[0]),
+        notes=(*limits_of(model, tilings[0]), *([_PANORAMA] if is_panorama else [])),
     )
 
 
 def stage_sizes(
-    height: int, width: int, *, native: int, scale: float, size: tuple[int, int] | None = None
+    height: int,
+    width: int,
+    *,
+    native: int,
+    scale: float,
+    size: tuple[int, int] | None = None,
+    rows: int = 1,
 ) -> list[tuple[int, int]]:
     """The size after each pass of a model of scale ``native`` that makes ``scale``.
 
     One pass up to the native scale; two above it, where the first result is reduced so that the
-    second pass ends at the size wanted.
+    second pass ends at the size wanted, to a multiple of ``rows``.
     """
-    scales = [scale] if scale <= native else [scale / native, scale]
-    sizes = [(max(1, round(height * s)), max(1, round(width * s))) for s in scales]
-    return sizes if size is None else [*sizes[:-1], size]
+    last = size or (max(1, round(height * scale)), max(1, round(width * scale)))
+    if scale <= native:
+        return [last]
+    ratio = scale / native
+    return [(max(1, round(height * ratio / rows)) * rows, max(1, round(width * ratio))), last]
 
 
 def draw_rows(
@@ -273,30 +300,43 @@ class _Enlarger:
             source = source.mapped(self._as_stored)
         if plan.faithful_scale is None:
             return source
-        return projected_strips(
+        seen = first.around.within(HALO)
+        source = projected_strips(
             source,
-            lr,
+            seen.around(lr),
             plan.faithful_scale,
             full=plan.output.full,
             has_alpha=plan.output.has_alpha,
         )
+        return source.cropped(*seen.pixels(plan.faithful_scale))
 
     def _passed(
         self, lr: Tensor, noises: Sequence[SampleNoise], stage: Stage, *, is_alpha: bool = False
     ) -> StripSource:
-        """One pass of the model, projected where that is asked for, brought to its size."""
-        model, settings = self.plan.model, self.plan.settings
+        """One pass of the model, projected where that is asked for, brought to its size; the last
+        one with what its result's projection sees beyond the edges."""
+        plan, model, settings = self.plan, self.plan.model, self.plan.settings
         if is_alpha:
             settings = replace(settings, temperature=0.0, output="mean")
+        around = stage.around
         source = sampled_strips(
-            model, lr, stage.tiling, settings, noises, self.runtime, self.on_tiles
-        )
+            model,
+            around.around(lr),
+            stage.tiling,
+            settings,
+            [around.noise(noise, model) for noise in noises],
+            self.runtime,
+            self.on_tiles,
+        ).mapped(partial(around.seamless, scale=model.scale))
         # At the native scale the result's own projection is this one.
-        if self.plan.is_projected and not is_alpha and self.plan.faithful_scale != model.scale:
-            source = projected_strips(source, lr, model.scale, full=self.plan.output.full)
+        if plan.is_projected and not is_alpha and plan.faithful_scale != model.scale:
+            source = projected_strips(source, around.around(lr), model.scale, full=plan.output.full)
+        beyond, kept = around.pixels(model.scale), (0, 0)
+        if plan.faithful_scale is not None and stage is plan.stages[-1]:
+            kept = plan.stages[0].around.within(HALO).pixels(plan.faithful_scale)
         if stage.size == (model.scale * lr.shape[1], model.scale * lr.shape[2]):
-            return source
-        return resized_strips(source, *stage.size)
+            return source.cropped(beyond[0] - kept[0], beyond[1] - kept[1])
+        return resized_strips(source, *stage.size, beyond=beyond, kept=kept)
 
     def _as_stored(self, strip: Tensor) -> Tensor:
         """Grey pictures get one value for all channels, and colours that overshoot with their alpha

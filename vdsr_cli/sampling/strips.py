@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vdsr_cli.consistency import cubic, project_rows, projection_tops, seen_rows
@@ -22,6 +21,7 @@ from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import PicturePlan, SampleNoise, SamplingSettings, sample_strips
 
 _RESIZED_ROWS: Final = 64
+_RESIZED_COLUMNS: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +73,19 @@ class StripSource:
             return self.windows([range(*ends) for ends in pairwise(tops[first:])])
 
         return replace(self, tops=tops, draw=draw)
+
+    def cropped(self, beyond: int, aside: int) -> "StripSource":
+        """Without so many rows above and below, and columns to the left and the right."""
+        if not beyond and not aside:
+            return self
+        last = self.height - beyond
+        starts = (beyond, *(top for top in self.tops if beyond < top < last), last)
+
+        def draw(first: int) -> Iterator[Tensor]:
+            windows = self.windows([range(*ends) for ends in pairwise(starts[first:])])
+            return (rows[..., aside : rows.shape[-1] - aside] for rows in windows)
+
+        return replace(self, tops=tuple(start - beyond for start in starts), draw=draw)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "StripSource":
         """Strips that are changed, each by itself, but for their rows."""
@@ -144,37 +157,56 @@ def projected_strips(
     return StripSource(tops=tuple(top * scale for top in tops), draw=draw)
 
 
-def resized_strips(source: StripSource, height: int, width: int) -> StripSource:
-    """Antialiased bicubic (a = -0.5), as torch's ``interpolate``, to a size of any ratio."""
-    ratio = source.height / height
-    tops = (*range(0, height, _RESIZED_ROWS), height)
-    narrow = source.mapped(lambda rows: _resized_across(rows, width))
+def resized_strips(
+    source: StripSource,
+    height: int,
+    width: int,
+    *,
+    beyond: tuple[int, int] = (0, 0),
+    kept: tuple[int, int] = (0, 0),
+) -> StripSource:
+    """Antialiased bicubic (a = -0.5), as torch's ``interpolate``, to a size of any ratio.
+
+    Args:
+        source: the pictures, with ``beyond`` rows and columns beyond each edge.
+        height, width: of the results, with ``kept`` rows and columns beyond each edge.
+    """
+    ratio = (source.height - 2 * beyond[0]) / height
+    tops = (*range(0, height + 2 * kept[0], _RESIZED_ROWS), height + 2 * kept[0])
+    narrow = source.mapped(lambda rows: _resized_across(rows, width, beyond[1], kept[1]))
 
     def draw(first: int) -> Iterator[Tensor]:
-        cuts = list(pairwise(tops[first:]))
-        seen = [_seen(*cut, ratio, source.height) for cut in cuts]
+        cuts = [(top - kept[0], bottom - kept[0]) for top, bottom in pairwise(tops[first:])]
+        seen = [_seen(*cut, ratio, beyond[0], source.height) for cut in cuts]
         for cut, span, window in zip(cuts, seen, narrow.windows(seen), strict=True):
-            yield _resampling(*cut, ratio, span).to(window.device) @ window
+            yield _resampling(*cut, ratio, span, beyond[0]).to(window.device) @ window
 
     return StripSource(tops=tops, draw=draw)
 
 
-def _seen(top: int, bottom: int, ratio: float, height: int) -> range:
-    """The rows of ``height`` that rows ``top`` to ``bottom`` of the resized picture are made of."""
+def _seen(first: int, last: int, ratio: float, beyond: int, length: int) -> range:
+    """The samples along an axis of ``length``, the first ``beyond`` of them before the picture,
+    that samples ``first`` to ``last`` of the resized one are made of."""
     reach = 2 * max(ratio, 1.0)
-    low, high = (top + 0.5) * ratio - reach, (bottom - 0.5) * ratio + reach
-    return range(max(0, math.floor(low)), min(height, math.ceil(high)))
+    low, high = (first + 0.5) * ratio - reach, (last - 0.5) * ratio + reach
+    return range(max(0, math.floor(low) + beyond), min(length, math.ceil(high) + beyond))
 
 
-def _resampling(top: int, bottom: int, ratio: float, seen: range) -> Tensor:
-    """The weights of the rows seen, (bottom - top, len(seen)): a cubic as wide as a row that is
-    made, or is seen where that is wider."""
-    centres = (torch.arange(top, bottom, dtype=torch.float64) + 0.5) * ratio
+def _resampling(first: int, last: int, ratio: float, seen: range, beyond: int) -> Tensor:
+    """The weights of the samples seen, (last - first, len(seen)): a cubic as wide as a sample that
+    is made, or is seen where that is wider."""
+    centres = (torch.arange(first, last, dtype=torch.float64) + 0.5) * ratio + beyond
     positions = torch.arange(seen.start, seen.stop, dtype=torch.float64) + 0.5
     weights = cubic((positions - centres.unsqueeze(1)) / max(ratio, 1.0))
     return (weights / weights.sum(1, keepdim=True)).float()
 
 
-def _resized_across(rows: Tensor, width: int) -> Tensor:
-    size = rows.shape[-2], width
-    return F.interpolate(rows, size=size, mode="bicubic", antialias=True)
+def _resized_across(rows: Tensor, width: int, beyond: int, kept: int) -> Tensor:
+    length = rows.shape[-1]
+    ratio = (length - 2 * beyond) / width
+    pieces = []
+    for cut in pairwise((*range(-kept, width + kept, _RESIZED_COLUMNS), width + kept)):
+        seen = _seen(*cut, ratio, beyond, length)
+        weights = _resampling(*cut, ratio, seen, beyond).to(rows.device)
+        pieces.append(rows[..., seen.start : seen.stop] @ weights.T)
+    return torch.cat(pieces, dim=-1)

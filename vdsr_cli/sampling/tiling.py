@@ -1,6 +1,6 @@
 """Tiles: where they lie, how they blend, and how a picture is padded to hold them. Pure.
 
-A picture is padded by its mirror image (or periodically), covered by equal tiles that start on
+A picture is padded by its mirror image, covered by equal tiles that start on
 multiples of the coarsest latent's cell, and put together again row of tiles by row of tiles. The
 windows of one axis sum to one at every pixel, so a tile-wise identity is the identity.
 """
@@ -165,25 +165,12 @@ def plan_padding(
     *,
     cell: int,
     margin: int = 0,
-    wrap: bool = False,
     least: int = 0,
 ) -> Padding:
     """Pads to multiples of the cell, and beyond that by ``margin`` LR pixels all around.
 
     No side ends up below ``least``, a multiple of the cell.
-
-    Raises:
-        UsageError: a wrapped picture whose sides are not multiples of the cell: its period would
-            not be one of the noise's.
     """
-    if wrap:
-        if height % cell or width % cell:
-            raise UsageError(
-                f"--wrap needs sides that are multiples of {cell} pixels, not {width}x{height}",
-                hint="crop or resize the texture first",
-            )
-        down, across = (max(margin, least - margin - side) for side in (height, width))
-        return Padding(top=margin, bottom=down, left=margin, right=across, periodic=True)
     down, across = (margin + max(-side % cell, least - side) for side in (height, width))
     return Padding(top=margin, bottom=down, left=margin, right=across)
 
