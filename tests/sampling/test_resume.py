@@ -23,8 +23,9 @@ from vdsr_cli.paths import Source
 from vdsr_cli.sampling.engine import SamplingSettings, plan_for, sample_strips
 from vdsr_cli.sampling.fingerprint import fingerprint
 from vdsr_cli.sampling.noise import NoiseField
+from vdsr_cli.sampling.pipeline import draw_canvases
 from vdsr_cli.sampling.strips import StripSource, projected_strips, resized_strips, sampled_strips
-from vdsr_cli.services.upscale import UpscaleRequest, upscale_file, upscale_picture
+from vdsr_cli.services.upscale import UpscaleRequest, plan_picture, upscale_file
 
 SETTINGS = SamplingSettings(temperature=0.8, tile=16, overlap=4, batch_size=1)
 
@@ -93,7 +94,8 @@ def test_streamed_is_unstreamed(loaded, tmp_path, scale, mode, suffix):
     source = save_input(tmp_path / "a.png", 40, 12, mode=mode)
     assert run(source, tmp_path / f"b{suffix}", loaded, scale=scale).status == "done"
     request = UpscaleRequest(settings=SETTINGS, scale=scale)
-    canvas = upscale_picture(read_picture(source), loaded, request, CPU)
+    picture = read_picture(source)
+    [canvas] = draw_canvases(picture, plan_picture(picture, loaded, request, CPU), CPU)
     canvas.save(tmp_path / f"c{suffix}")
     assert (tmp_path / f"b{suffix}").read_bytes() == (tmp_path / f"c{suffix}").read_bytes()
     with Image.open(tmp_path / f"b{suffix}") as written:
