@@ -73,7 +73,8 @@ def atomic_path(path: Path, *, replace: bool = True) -> Iterator[Path]:
             mode = stat.S_IMODE(os.fstat(held.fileno()).st_mode)
             yield temporary
             # Some writers put a file of their own in its place, private and unlocked.
-            temporary.chmod(mode)
+            if not _has_several_names(temporary):
+                temporary.chmod(mode)
             with temporary.open("r+b") as written:
                 lock(written)
                 os.fsync(written.fileno())
@@ -183,8 +184,13 @@ def _take_mode(file: Path, target: Path) -> None:
     # Where there is none, or a disk knows no permissions, it keeps its own.
     with contextlib.suppress(OSError):
         mode = stat.S_IMODE(target.stat().st_mode) & 0o777
-        if mode != stat.S_IMODE(file.stat().st_mode):
+        if mode != stat.S_IMODE(file.stat().st_mode) and not _has_several_names(file):
             file.chmod(mode)
+
+
+def _has_several_names(file: Path) -> bool:
+    """Whether it is another file too, whose permissions are its own."""
+    return file.stat().st_nlink > 1
 
 
 def _rename_to_new(file: Path, target: Path) -> None:

@@ -1,5 +1,7 @@
 """No command replaces a file unasked, and every command does when asked to."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ WORDS = {
     ],
     "upscale": ["PHOTO", "-m", "TINY", "-o", "OUT.png"],
     "upscale jpg": ["PHOTO", "-m", "TINY", "-o", "OUT.jpg"],
+    "upscale tif": ["PHOTO", "-m", "TINY", "-o", "OUT.tif"],
+    "compare": ["PHOTO", "PHOTO", "-o", "OUT.html"],
     "generate": ["-m", "PRIOR", "-n", 1, "--size", 16, "-o", "OUT.png"],
     "bench --csv": ["SET", "-m", "bicubic", "--metrics", "none", "--csv", "OUT.csv"],
     "bench --plot": [
@@ -55,7 +59,9 @@ def words_of(tmp_path, tiny_path, tiny_prior_path, save_picture, monkeypatch):
     }
 
     def make(command: str) -> tuple[list[object], Path]:
-        plain = [word for word in command.split() if word != "jpg" and not word.startswith("--")]
+        plain = [
+            word for word in command.split() if word not in ("jpg", "tif") and word[:2] != "--"
+        ]
         (out,) = (Path(word) for word in map(str, WORDS[command]) if word.startswith("OUT"))
         if command == "bench --crops":
             out.mkdir()
@@ -78,10 +84,21 @@ def test_6_a_file_that_is_there_is_kept(vdsr, words_of, command):
 
 @pytest.mark.parametrize("command", sorted(WORDS.keys() - REFUSED_ALONE))
 def test_a_file_that_is_there_is_replaced_on_request(vdsr, words_of, command):
+    """It keeps its permissions; those of a new file follow the umask."""
     words, out = words_of(command)
+    out.chmod(0o604)
     ended = vdsr(*words, "--overwrite")
     assert ended.code == 0, ended.err
     assert out.read_bytes() != b"precious"
+    assert os.name == "nt" or stat.S_IMODE(out.stat().st_mode) == 0o604
+    for made in out.parent.glob(f"{out.stem}*"):
+        made.unlink()
+    before = os.umask(0o027)
+    try:
+        assert vdsr(*words, "--overwrite").code == 0
+    finally:
+        os.umask(before)
+    assert os.name == "nt" or stat.S_IMODE(out.stat().st_mode) == 0o640
 
 
 @pytest.mark.parametrize(

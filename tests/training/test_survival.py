@@ -7,6 +7,7 @@ import math
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -138,6 +139,18 @@ def test_a_checkpoint_is_replaced_whole_and_the_one_before_stays(trainer):
     assert [torch.load(one.folder / name)["step"] for name in names] == [5, 4]
     (one.folder / "last.pt").unlink()
     assert runs.find_checkpoint(one.folder) == one.folder / "previous.pt"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are POSIX's")
+def test_checkpoints_keep_their_permissions(tmp_path):
+    """The older one is a second name of a file that goes on being the newer one's for a moment."""
+    for step in range(3):
+        run_folder.write_checkpoint(tmp_path, {"step": step}, keep_previous=True)
+        (tmp_path / "last.pt").chmod(0o604)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"last.pt": 0o604, "previous.pt": 0o604}
+    run_folder.write_checkpoint(tmp_path, {"step": 3}, keep_previous=True)
+    assert stat.S_IMODE((tmp_path / "last.pt").stat().st_mode) == 0o604
 
 
 def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_stays(trainer, monkeypatch):

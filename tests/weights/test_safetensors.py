@@ -2,6 +2,8 @@
 
 import json
 import random
+import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,16 @@ def test_no_change_and_no_cut_gets_past(tmp_path):
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(WeightsError, match="No such file"):
         weights.read_safetensors(tmp_path / "none.safetensors")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are POSIX's")
+def test_permissions_are_those_of_the_file_replaced_or_of_any_new_one(tmp_path):
+    (tmp_path / "plain").touch()
+    for name in ("old", "new"):
+        if name == "old":
+            (tmp_path / name).touch(0o604)
+            (tmp_path / name).chmod(0o604)
+        checkpoint = Checkpoint(architecture="a", config={}, state={})
+        weights.write_safetensors(tmp_path / name, checkpoint)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes["old"] == 0o604 and modes["new"] == modes["plain"]
