@@ -2,7 +2,7 @@
 
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -145,8 +145,23 @@ def _frames_of_webp(file: BinaryIO) -> Iterator[int]:
     yield from range(2 if kind == b"VP8X" and flags & 2 else 1)
 
 
-def _frames_of_gif(file: BinaryIO) -> Iterator[int]:
-    """GIF89a, appendix B: blocks, each a mark, a header and the data in pieces."""
+def is_whole_gif(file: BinaryIO) -> bool:
+    """Whether a GIF has its end, which alone tells how many frames it has.
+
+    Raises:
+        OSError, struct.error: the file is damaged.
+    """
+    frames = _frames_of_gif(file)
+    while True:
+        try:
+            next(frames)
+        except StopIteration as end:
+            return bool(end.value)
+
+
+def _frames_of_gif(file: BinaryIO) -> Generator[int, None, bool]:
+    """GIF89a, appendix B: blocks, each a mark, a header and the data in pieces; whether the last is
+    the end of the file."""
     file.seek(10)
     _skip_colours(file, 2)
     while mark := file.read(1):
@@ -157,11 +172,12 @@ def _frames_of_gif(file: BinaryIO) -> Iterator[int]:
             file.seek(8, os.SEEK_CUR)
             _skip_colours(file, 1)
         elif mark == b";":
-            return
+            return True
         else:
             continue
         while (size := file.read(1)) and size != b"\0":
             file.seek(size[0], os.SEEK_CUR)
+    return False
 
 
 def _skip_colours(file: BinaryIO, more: int) -> None:

@@ -7,7 +7,16 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from picture_files import SRGB, encode, needs_avif, random_levels
+from picture_files import (
+    EXIF_IFD,
+    LENS,
+    MAKE,
+    SRGB,
+    encode,
+    exif_block,
+    needs_avif,
+    random_levels,
+)
 from PIL import Image
 from PIL.GifImagePlugin import getdata
 
@@ -116,6 +125,15 @@ def test_what_is_cut_off_is_refused_or_left_out(opened):
         opened(data[: len(data) * 5 // 8])
     series, pictures = opened(data[: len(data) * 5 // 8], truncated=Truncated.keep)
     assert 1 <= len(pictures) < 4 and any("truncated" in note for note in series.notes)
+
+
+def test_a_gif_that_is_cut_between_two_frames_is_truncated(opened):
+    data = gif_of((8, 6), *((0, 0, (8, 6), index) for index in (1, 2, 1)))
+    cut = data[: data.rindex(b"!\xf9")]
+    with pytest.raises(InputError, match="truncated"):
+        opened(cut)
+    series, _ = opened(cut, truncated=Truncated.keep)
+    assert len(series) == 2 and any("truncated" in note for note in series.notes)
 
 
 def gif_of(screen, *frames):
@@ -344,6 +362,21 @@ def test_pages_keep_their_sizes_depths_and_metadata(tmp_path, opened):
     np.testing.assert_allclose(grey, levels[1][..., 0], atol=0.01)
     with Image.open(path) as image:
         assert image.n_frames == 3
+
+
+def test_pages_of_a_bigtiff_and_their_tags(tmp_path, monkeypatch, opened):
+    monkeypatch.setattr("vdsr_cli.images.tiff._LONGEST_FILE_BYTES", 3000)
+    levels = [random_levels(3, shape=(20, 30), seed=seed) for seed in range(3)]
+    like = [Metadata(exif=exif_block().tobytes())] * 3
+    path = tmp_path / "a.tif"
+    written(path, levels, format="tiff", plays=None, metadata=like)
+    assert path.read_bytes()[:4] == b"II+\0"
+    _, pictures = opened(path.read_bytes())
+    for picture, each in zip(pictures, levels, strict=True):
+        np.testing.assert_allclose(picture.rgb[0].permute(1, 2, 0) * 255, each, atol=0.01)
+        block = Image.Exif()
+        block.load(picture.metadata.exif)
+        assert (block[MAKE], block.get_ifd(EXIF_IFD)[LENS]) == ("Maker", "Lens 50")
 
 
 def test_reduced_copies_are_no_pages(opened):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from vdsr_cli.images import SeriesFile
+
 MODES = ["gif", "webp", "png"]
 
 
@@ -159,6 +161,28 @@ def test_16_bits_of_an_animation(upscale):
     save_frames("a.png", moving(32), duration=50)
     assert upscale("a.png", "-o", "b.png", "--depth", 16).code == 0
     assert Path("b.png").read_bytes()[24] == 16
+
+
+def test_a_run_that_ends_early_is_gone_on_with(upscale, monkeypatch):
+    save_frames("a.gif", moving(32), duration=50)
+    assert upscale("a.gif", "-o", "whole.webp").code == 0
+    monkeypatch.setattr("vdsr_cli.images.resumable.JOURNAL_EVERY_S", 0.0)
+    put, puts = SeriesFile.put, []
+
+    def interrupted(self, *arguments):
+        puts.append(arguments)
+        if len(puts) == 3:
+            raise KeyboardInterrupt
+        put(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SeriesFile, "put", interrupted)
+        assert upscale("a.gif", "-o", "a.webp").code == 130
+    assert not Path("a.webp").exists() and Path("a.webp.part.json").exists()
+    ended = upscale("a.gif", "-o", "a.webp")
+    assert ended.code == 0 and "continued an earlier run from picture 3" in ended.err
+    assert Path("a.webp").read_bytes() == Path("whole.webp").read_bytes()
+    assert not list(Path().glob("*.part*"))
 
 
 def test_other_commands_name_the_one_that_takes_it(vdsr, tiny_path, tmp_path):

@@ -21,7 +21,7 @@ from PIL import Image, ImageFile
 
 from vdsr_cli.config import MAX_PIXELS, Truncated
 from vdsr_cli.errors import InputError
-from vdsr_cli.formats import pages_of_tiff, tiff_header, written_format
+from vdsr_cli.formats import is_whole_gif, pages_of_tiff, tiff_header, written_format
 from vdsr_cli.images.decode import (
     DECODE_ERRORS,
     Opened,
@@ -218,6 +218,10 @@ class _Frames:
         notes = depth_notes(self._file.head, self._file.kind)
         if self._file.kind.name == "PNG" and self._file.head[24] > 8:
             notes.append("an animated PNG of 16 bits was read at 8 bits")
+        if not self._is_whole():
+            if truncated is Truncated.refuse:
+                raise damaged(self._file.kind, EOFError())
+            notes.append("the file is truncated: frames may be missing")
         for index in range(len(self._places)):
             try:
                 samples = self._samples(index)
@@ -257,6 +261,17 @@ class _Frames:
             read=read,
             digest=partial(_digest, self._file),
         )
+
+    def _is_whole(self) -> bool:
+        if self._file.kind.name != "GIF":
+            return True
+        place = self._file.stream.tell()
+        try:
+            return is_whole_gif(self._file.stream)
+        except (OSError, struct.error):
+            return False
+        finally:
+            self._file.stream.seek(place)
 
     def _samples(self, index: int) -> Samples:
         try:
