@@ -31,6 +31,31 @@ def test_output_is_what_a_files_option_was_called(vdsr, tmp_path):
     assert ended.code == 2 and "a.png does not end in .safetensors" in ended.err
 
 
+@pytest.mark.parametrize("path", [(), ("weights",), ("train",)], ids=" ".join)
+def test_without_a_command_there_is_help(vdsr, path):
+    ended = vdsr(*path)
+    assert ended.code == 2 and not ended.out
+    assert ended.lines[0] == " ".join(["Usage: vdsr", *path, "[OPTIONS] COMMAND [ARGS]..."])
+    assert "Commands" in ended.lines
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("upscal",), "no such command 'upscal'"),
+        (("weights", "lst"), "no such command 'lst'"),
+        (("--nonsense",), "no such option: --nonsense"),
+        (("compare", "a.png"), "missing argument 'B'"),
+    ],
+    ids=str,
+)
+def test_what_the_parser_refuses_is_one_line(vdsr, words, told):
+    ended = vdsr(*words)
+    assert ended.code == 2 and len(ended.lines) == 2
+    assert ended.lines[0].startswith(f"vdsr: {told}")
+    assert ended.lines[1].startswith("  hint: vdsr") and ended.lines[1].endswith(" -h")
+
+
 @pytest.mark.parametrize("word", ["--output", "--wrap"])
 def test_words_after_two_dashes_are_left_alone(vdsr, word):
     ended = vdsr("upscale", "--dry-run", "--", word)

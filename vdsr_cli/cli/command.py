@@ -33,9 +33,7 @@ class Command(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help, in groups."""
-        from vdsr_cli.cli.help import as_text, render
-
-        formatter.write(as_text(render(self, ctx.command_path)))
+        _write_help(self, ctx, formatter)
 
     def _in_todays_words(self, words: list[str]) -> Iterator[str]:
         known = {name for parameter in self.params for name in parameter.opts}
@@ -56,12 +54,30 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands that refuses words as they do."""
+    """A group of commands that refuses words as they do, and without any shows its help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """As Typer's own."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help(), err=True)
+            raise typer.Exit(UsageError.exit_code)
+        with _in_one_line(ctx):
+            return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As Typer's own."""
         with _in_one_line(ctx):
             return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help, with its commands."""
+        _write_help(self, ctx, formatter)
+
+
+def _write_help(command: Any, ctx: Any, formatter: Any) -> None:
+    from vdsr_cli.cli.help import as_text, render
+
+    formatter.write(as_text(render(command, ctx.command_path)))
 
 
 @contextmanager
@@ -80,7 +96,6 @@ class App(typer.Typer):
     def __init__(self, **settings: Any) -> None:
         super().__init__(
             cls=Group,
-            no_args_is_help=True,
             context_settings={"help_option_names": ["-h", "--help"]},
             **settings,
         )

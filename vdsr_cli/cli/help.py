@@ -98,18 +98,26 @@ def _default(option: Any) -> str:
 
 
 def render(command: Any, path: str) -> RenderableType:
-    """The whole help of a command that is called by these words."""
+    """The whole help of a command, or of a group of them, that is called by these words."""
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
     hints = hints_of(command)
-    usage = Text(f"Usage: {' '.join([path, '[OPTIONS]', *map(word, arguments)])}")
+    below = getattr(command, "commands", {})
+    words = ["COMMAND [ARGS]..."] if below else map(word, arguments)
+    usage = Text(" ".join(["Usage:", path, "[OPTIONS]", *words]))
     parts: list[RenderableType] = [usage, "", *_paragraphs(plain(command)), ""]
     rows = [(word(argument), plain(argument), "") for argument in arguments]
     parts += _section("Arguments", rows)
+    parts += _section("Commands", [(name, _sentence(plain(c)), "") for name, c in below.items()])
     for group, members in grouped(options).items():
         told = [(_names(option), plain(option), facts(option, hints)) for option in members]
         parts += _section(group, told)
     return Group(*parts)
+
+
+def _sentence(text: str) -> str:
+    """The first one."""
+    return " ".join(text.split()).partition(". ")[0].rstrip(".") + "."
 
 
 def _names(option: Any) -> str:

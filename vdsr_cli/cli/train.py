@@ -35,6 +35,7 @@ from vdsr_cli.cli.options import (
     ReplaceOption,
     RunOption,
     SaveEveryOption,
+    complete_model,
     existing_of,
 )
 from vdsr_cli.cli.variant_options import (
@@ -174,10 +175,15 @@ def _train(
             "--from",
             help="Fine-tune these weights: a model's name, a file or a run. With --preset or"
             " --prior, a new network takes those that fit.",
+            autocompletion=complete_model,
         ),
     ] = None,
     prior: Annotated[
-        str | None, typer.Option(help="Build on this pretrained prior: name, file or run.")
+        str | None,
+        typer.Option(
+            help="Build on this pretrained prior: name, file or run.",
+            autocompletion=complete_model,
+        ),
     ] = None,
     scale: Annotated[
         int | None,

@@ -12,7 +12,7 @@ import typer
 
 from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import download_progress, print_line
-from vdsr_cli.cli.options import NoProgressOption, ReplaceOption, existing_of
+from vdsr_cli.cli.options import NoProgressOption, ReplaceOption, complete_model, existing_of
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.outputs import check_outputs
 from vdsr_cli.weights import (
@@ -43,6 +43,7 @@ Models = Annotated[
         help="Name from `vdsr weights list`, or hf://owner/repo\\[@revision]/file, "
         "or https://host/file#sha256=HASH.",
         show_default=False,
+        autocompletion=complete_model,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -87,7 +88,12 @@ def _fitted(text: str, indent: int) -> list[str]:
 @app.command()
 def info(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Name of a model, or path of a weights file.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Name of a model, or path of a weights file.",
+            autocompletion=complete_model,
+        ),
     ],
     header: Annotated[
         bool, typer.Option("--header", help="Show what the file's header holds too.")
@@ -121,7 +127,10 @@ def info(
 
 @app.command()
 def path(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Name of a model.", autocompletion=complete_model),
+    ],
 ) -> None:
     """Print where a model's file is on this disk; download nothing.
 
@@ -175,7 +184,11 @@ def download(
 def verify(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="Names; all that are here if none is given."),
+        typer.Argument(
+            metavar="[MODEL]...",
+            help="Names; all that are here if none is given.",
+            autocompletion=complete_model,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
