@@ -207,6 +207,34 @@ def test_mean_is_the_mean_of_draws(centre):
     assert (error.abs() < 4 * sample.std(dim=3).flatten() / draws**0.5 + 2e-3).all()
 
 
+def test_mean_near_black_and_white_is_that_of_draws_in_float64():
+    """Where clipped colours move others: the mean at the expected colours is levels off."""
+    pixels, draws = 60, 40_000
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.rand(3, 3, pixels, generator=generator, dtype=torch.float64)
+    mean, log_scale, coefficient = 2.4 * uniform[0] - 1.2, -4 + 2 * uniform[1], 2 * uniform[2] - 1
+    noise = torch.logit(torch.rand(3, draws, pixels, generator=generator, dtype=torch.float64))
+    values = mean[:, None] + log_scale.exp()[:, None] * noise
+    red = values[0].clamp(-1, 1)
+    green = (values[1] + coefficient[0] * red).clamp(-1, 1)
+    blue = (values[2] + coefficient[1] * red + coefficient[2] * green).clamp(-1, 1)
+    drawn = torch.stack([red, green, blue])
+    rest = torch.stack([mean, log_scale, torch.atanh(coefficient)], dim=1)
+    parameters = torch.cat([torch.zeros(1, pixels), rest.float().view(9, pixels)])[None, :, None]
+    error = (dmol_mean(parameters)[0, :, 0] - drawn.mean(1)).abs() * 127.5
+    chance = 4 * drawn.std(1) / draws**0.5 * 127.5
+    assert (error < 0.2 + chance).all()
+    at_red = mean[1] + coefficient[0] * clipped_logistic_mean(mean[0], log_scale[0])
+    at_expected = clipped_logistic_mean(at_red, log_scale[1])
+    assert ((at_expected - drawn[1].mean(0)).abs() * 127.5).max() > 3
+
+
+def test_the_mean_has_gradients():
+    parameters = torch.randn(1, 20, 2, 2, requires_grad=True)
+    dmol_mean(parameters).sum().backward()
+    assert torch.isfinite(parameters.grad).all() and parameters.grad.abs().sum() > 0
+
+
 def test_clipped_mean_of_a_sure_component_saturates():
     location = torch.tensor([-3.0, -0.5, 0.0, 0.25, 7.0])
     mean = clipped_logistic_mean(location, torch.full((5,), -7.0))
