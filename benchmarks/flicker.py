@@ -16,6 +16,9 @@ laid on each other by the motion, which is of whole HR pixels: what does not fli
 At motion 0 all have to be 0. A motion of a whole LR pixel, 4 at x4, leaves the LR frames equal
 where they overlap: what differs is the noise, which stays in its place while the picture moves, and
 what a model makes of the edges and of its grid of latents.
+
+A second table is of two frames of examples/photo.png, 256 LR pixels wide, of which the first 8
+columns of one are the other's negative: the mean absolute difference by LR pixels from them.
 """
 
 from argparse import Namespace
@@ -24,7 +27,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from common import argument_parser
+from common import argument_parser, mirrored
 from torch import Tensor
 
 from vdsr_cli.consistency import degrade_8bit
@@ -37,6 +40,9 @@ from vdsr_cli.services.upscale import UpscaleRequest, upscale_picture
 
 BORDER = 16
 """HR pixels at the edges of a frame that are left out."""
+CHANGED = 8
+DISTANCES = ((0, 8), (8, 24), (24, 56), (56, 120), (120, 248))
+"""LR pixels from the change."""
 
 
 def main() -> None:
@@ -71,6 +77,13 @@ def main() -> None:
                 flicker, bicubic, hr, psnr = torch.tensor(rows).mean(0).tolist()
                 cells = f"{flicker:.2f} | {bicubic:.2f} | {hr:.2f} | {psnr:.2f}"
                 print(f"| {name} | {temperature:g} | {motion} | {cells} |", flush=True)
+    print("\n| model | temperature | " + " | ".join(f"{a} to {b}" for a, b in DISTANCES) + " |")
+    print("|---|---|" + "---|" * len(DISTANCES))
+    for name in options.models.split(","):
+        loaded = load(name, runtime, expects=Sampler)
+        for temperature in map(float, options.temperatures.split(",")):
+            cells = " | ".join(f"{mean:.4f}" for mean in reach(temperature, loaded, runtime))
+            print(f"| {name} | {temperature:g} | {cells} |", flush=True)
 
 
 def whole(path: Path, side: int) -> Tensor | None:
@@ -107,6 +120,21 @@ def measured(
     error = torch.stack([(a - b).square().mean() for a, b in zip(sr, hr, strict=True)]).mean()
     psnr = float(10 * torch.log10(255**2 / error))
     return flicker_of(sr, motion), flicker_of(enlarged, motion), flicker_of(hr, motion), psnr
+
+
+def reach(temperature: float, loaded: LoadedModel, runtime: Runtime) -> list[float]:
+    """Grey levels by which frames differ at some distances from where their inputs do."""
+    request = UpscaleRequest(settings=SamplingSettings(temperature=temperature))
+    still = torch.from_numpy(mirrored((48, 256))).permute(2, 0, 1).unsqueeze(0) / 255
+    changed = still.clone()
+    changed[..., :CHANGED] = 1 - changed[..., :CHANGED]
+    levels = [
+        torch.from_numpy(upscale_picture(Picture(rgb=lr), loaded, request, runtime).levels().copy())
+        for lr in (still, changed)
+    ]
+    difference = (levels[0].float() - levels[1].float()).abs()
+    spans = [[loaded.scale * (CHANGED + end) for end in ends] for ends in DISTANCES]
+    return [float(difference[:, start:end].mean()) for start, end in spans]
 
 
 def flicker_of(frames: list[Tensor], motion: int) -> float:

@@ -401,7 +401,7 @@ def test_a_format_of_one_picture_is_refused():
         with pytest.raises(OutputError, match="holds no animation") as caught:
             refuse_several(format, is_animation=True, name="a")
         assert "webp" in caught.value.hint
-    with pytest.raises(OutputError, match="PNG holds no several pages"):
+    with pytest.raises(OutputError, match="PNG holds one page alone"):
         refuse_several("png", is_animation=False, name="a")
 
 

@@ -115,7 +115,7 @@ def test_pages_keep_their_own_sizes(upscale):
         image.seek(1)
         assert (image.size, image.mode, image.info["dpi"]) == ((64, 32), "RGB", (300, 300))
     ended = upscale("a.tif", "-o", "a.png")
-    assert ended.code == 6 and "PNG holds no several pages" in ended.err and "tiff" in ended.err
+    assert ended.code == 6 and "PNG holds one page alone" in ended.err and "tiff" in ended.err
     assert upscale("a.tif", "--longest", 60, "-o", "b.tif").code == 0
     with Image.open("b.tif") as image:
         sizes = [image.size]

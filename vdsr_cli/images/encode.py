@@ -237,7 +237,7 @@ def refuse_several(format: str, *, is_animation: bool, name: str) -> None:
     spec = _FORMATS[format]
     if not (spec.has_frames if is_animation else spec.has_pages):
         raise OutputError(
-            f"{name}: {spec.name} holds no {'animation' if is_animation else 'several pages'}",
+            f"{name}: {spec.name} holds {'no animation' if is_animation else 'one page alone'}",
             hint=f"--format {'gif, webp or png' if is_animation else 'tiff'}",
         )
 

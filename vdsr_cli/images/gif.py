@@ -22,6 +22,8 @@ _CLEAR: Final = 255
 _CUBE_BITS: Final = 6
 _KEEP, _CLEAR_AFTER = 1, 2  # methods of disposal
 _HALF: Final = 128
+_FARTHEST: Final = 48
+"""Levels between two colours that are still taken for one where they alternate."""
 
 
 def _thresholds(order: int) -> NDArray[np.float32]:
@@ -117,13 +119,15 @@ class GifCoder:
 
     def _indices(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The palette's colours for pixels (h, w, 3): of the nearest and the one about as far on
-        the other side, that whose share is above the threshold of the place."""
+        the other side, unless that is another colour altogether, the one whose share is above the
+        threshold of the place."""
         near = self._looked_up(rgb)
         colour = self._palette[near].astype(np.float32)
         beyond = self._looked_up((2 * rgb.astype(np.float32) - colour).clip(0, 255))
         way = self._palette[beyond] - colour
         length = (way**2).sum(axis=2)
         share = ((rgb - colour) * way).sum(axis=2) / np.maximum(length, 1)
+        share[length > _FARTHEST**2] = 0
         height, width = rgb.shape[:2]
         tiles = -(-height // len(_BAYER)), -(-width // len(_BAYER))
         return np.where(share > np.tile(_BAYER, tiles)[:height, :width], beyond, near)
