@@ -15,6 +15,7 @@ from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling import cuda_graphs
 from vdsr_cli.sampling.engine import SamplingSettings, fitting, sample_strips
 from vdsr_cli.sampling.noise import NoiseField
+from vdsr_cli.training.config import RunPlan
 from vdsr_cli.training.data import PictureStore
 from vdsr_cli.training.loop import TrainConfig, Trainer
 from vdsr_cli.training.start import model_on_prior, prepared
@@ -147,7 +148,7 @@ def trained(model, store, folder, *, replayed: bool, dtype=torch.float32, **opti
         compute=dtype,
         replayed=replayed,
     )
-    trainer.run(save_every=100, log_every=1)
+    trainer.run(RunPlan(save_every=100, log_every=1))
     return trainer
 
 
@@ -175,7 +176,7 @@ def test_a_replayed_run_resumes(make_tiny, store, tmp_path):
         replayed=True,
     )
     second.resume(first.folder / "last.pt")
-    second.run(save_every=100, log_every=1)
+    second.run(RunPlan(save_every=100, log_every=1))
     for name, value in whole.ema.items():
         torch.testing.assert_close(second.ema[name], value, atol=1e-4, rtol=1e-3, msg=name)
 

@@ -18,7 +18,7 @@ from vdsr_cli.training.adversarial import (
     random_view,
     sharpened,
 )
-from vdsr_cli.training.config import AdversarialConfig, TrainConfig, config_for
+from vdsr_cli.training.config import AdversarialConfig, RunPlan, TrainConfig, config_for
 from vdsr_cli.training.data import PictureStore
 from vdsr_cli.training.loop import Trainer
 from vdsr_cli.training.start import model_on_prior, prepared
@@ -65,7 +65,7 @@ def trainer(pictures, tmp_path, make_tiny, phase):
 
 def run(trainer: Trainer) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
-    trainer.run(save_every=1000, log_every=1, on_log=rows.append)
+    trainer.run(RunPlan(save_every=1000, log_every=1, on_log=rows.append))
     return rows
 
 

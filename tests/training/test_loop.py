@@ -53,7 +53,7 @@ def trainer(pictures, tmp_path, make_tiny):
 
 def run(trainer: Trainer, *, save_every: int = 1000) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
-    trainer.run(save_every=save_every, log_every=1, on_log=rows.append)
+    trainer.run(RunPlan(save_every=save_every, log_every=1, on_log=rows.append))
     return rows
 
 

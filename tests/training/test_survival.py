@@ -129,7 +129,7 @@ def progress(folder) -> int:
 
 def test_a_checkpoint_is_replaced_whole_and_the_one_before_stays(trainer):
     one = trainer(steps=4)
-    one.run(save_every=2)
+    one.run(RunPlan(save_every=2))
     names = sorted(path.name for path in one.folder.iterdir())
     assert names == ["last.pt", "previous.pt"]
     steps = [torch.load(one.folder / name)["step"] for name in names]
@@ -155,7 +155,7 @@ def test_checkpoints_keep_their_permissions(tmp_path):
 
 def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_stays(trainer, monkeypatch):
     one = trainer(steps=2)
-    one.run(save_every=1)
+    one.run(RunPlan(save_every=1))
     whole = (one.folder / "last.pt").read_bytes()
 
     def full(state, file):
@@ -185,7 +185,7 @@ def test_gradients_that_stay_bad_end_the_run_with_the_last_good_state(trainer, m
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", poisoned)
     with pytest.raises(DeviceError, match="4 steps in a row"):
-        one.run(save_every=2)
+        one.run(RunPlan(save_every=2))
     saved = torch.load(one.folder / "last.pt")
     assert all(torch.equal(before[n], v) for n, v in one.model.state_dict().items())
     assert all(torch.equal(before[n], v) for n, v in saved["model"].items())
@@ -243,14 +243,14 @@ def test_a_leg_ends_with_its_minutes_and_with_a_wish(trainer):
 def test_rows_of_lost_steps_leave_the_log(trainer, kill_writer):
     """So do unfinished files of ours, and no other file."""
     one = trainer(steps=3)
-    one.run(log_every=1)
+    one.run(RunPlan(log_every=1))
     with (one.folder / "log.jsonl").open("a") as log:
         log.write(json.dumps({"step": 4, "loss": 1.0}) + "\n" + '{"step": 5, "lo')
     (one.folder / ".vdsr-notes.txt").write_text("mine")
     kill_writer(one.folder / "last.pt")
     again = trainer(steps=4)
     again.resume(one.folder / "last.pt")
-    again.run(log_every=1)
+    again.run(RunPlan(log_every=1))
     assert [row["step"] for row in run_folder.read_log(one.folder)] == [1, 2, 3, 4]
     assert [path.name for path in one.folder.glob(".vdsr-*")] == [".vdsr-notes.txt"]
 
@@ -390,6 +390,6 @@ def test_crops_that_no_latent_fits_are_refused(trainer):
 
 def test_figures_are_finite_and_complete(trainer):
     rows = []
-    trainer(steps=2).run(log_every=1, on_log=rows.append)
+    trainer(steps=2).run(RunPlan(log_every=1, on_log=rows.append))
     assert {"loss", "distortion_bits", "rate_bits", "mean_l1", "grad_norm"} <= rows[0].keys()
     assert all(math.isfinite(value) for row in rows for value in row.values())

@@ -125,9 +125,9 @@ class RunPlan:
             its own, still on the device; of several processes, that of the first.
     """
 
-    save_every: int
-    log_every: int
-    on_log: Callable[[Row], None]
+    save_every: int = 500
+    log_every: int = 50
+    on_log: Callable[[Row], None] = lambda row: None
     validate_every: int = 0
     validate: Callable[[nn.Module, int], Row] | None = None
     deadline: float | None = None

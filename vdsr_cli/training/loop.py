@@ -6,7 +6,7 @@ stopped and resumed is the run that was not.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -110,21 +110,14 @@ class Trainer:
         """How many steps were skipped so far."""
         return int(self._skips[0])
 
-    def run(
-        self,
-        plan: RunPlan | None = None,
-        *,
-        save_every: int = 500,
-        log_every: int = 50,
-        on_log: Callable[[Row], None] = lambda row: None,
-    ) -> None:
+    def run(self, plan: RunPlan | None = None) -> None:
         """Trains up to ``config.steps``; saves and logs on the way and at the end.
 
         Raises:
             OutputError: a file cannot be written; the last checkpoint is intact.
             DeviceError: too many steps in a row had no usable gradient.
         """
-        plan = plan or RunPlan(save_every=save_every, log_every=log_every, on_log=on_log)
+        plan = plan or RunPlan()
         if self.world.is_first:
             prepare_folder(self.folder, self.step)
         since, started = self.step, time.monotonic()
