@@ -218,7 +218,7 @@ def _is_near_an_edge(mean: Tensor, log_scale: Tensor, coefficient: Tensor) -> Te
 
 
 def _beyond_the_expected(mean: Tensor, log_scale: Tensor, coefficient: Tensor) -> Tensor:
-    """What the expectations of green and blue (2, ...) are beyond those at the expected colours:
+    """Expectations of green and blue (2, ...) beyond those at the expected colours:
     by one quadrature of both, so that where clipping does not matter it is nothing."""
     scale = torch.exp(log_scale)
     expected_red, expected_green, green, blue = torch.zeros_like(mean[0]), *torch.zeros_like(mean)
