@@ -10,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vdsr_cli.config import Edges
 from vdsr_cli.consistency import (
     cubic,
     degrade,
@@ -23,15 +24,17 @@ from vdsr_cli.consistency import (
 BENCH = Path(__file__).parents[2] / "shared" / "data" / "bench"
 SCALES = st.sampled_from([1, 2, 3, 4, 8])
 SIDES = st.integers(1, 30)
+EDGES = st.sampled_from(Edges)
 
 
 def rand(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def matlab_imresize_8bit(hr: np.ndarray, scale: int) -> np.ndarray:
+def matlab_imresize_8bit(hr: np.ndarray, scale: int, edges: Edges) -> np.ndarray:
     """MATLAB's imresize(hr, 1 / scale) of (H, W) uint8, written from its definition: for each
-    output pixel the weights of all input pixels within reach, the nearer axis first."""
+    output pixel the weights of all input pixels within reach, the nearer axis first; beyond the
+    picture its edge, or the picture and its mirror image in turns."""
     for _ in range(2):
         length = len(hr)
         reduced = np.zeros((length // scale, *hr.shape[1:]))
@@ -46,8 +49,11 @@ def matlab_imresize_8bit(hr: np.ndarray, scale: int) -> np.ndarray:
                 elif d < 2:
                     weights[j] = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
             total = sum(weights.values())
+            turns = [*range(length), *reversed(range(length))]
             for j, weight in weights.items():
-                reduced[i] += weight / total * hr[min(max(j, 0), length - 1)]
+                repeated = min(max(j, 0), length - 1)
+                there = repeated if edges == "repeat" else turns[j % len(turns)]
+                reduced[i] += weight / total * hr[there]
         hr = np.clip(np.floor(reduced + 0.5 + 1e-9), 0, 255).T
     return hr.astype(np.uint8)
 
@@ -79,18 +85,19 @@ def test_a_ramp_keeps_its_half_pixel_centres():
     assert torch.allclose(degrade(ramp, scale)[0, 0, 5, 2:-2], centres[2:-2])
 
 
-@given(scale=SCALES, height=SIDES, width=SIDES, seed=st.integers(0, 999))
-def test_the_adjoint_is_the_transpose(scale, height, width, seed):
+@given(scale=SCALES, edges=EDGES, height=SIDES, width=SIDES, seed=st.integers(0, 999))
+def test_the_adjoint_is_the_transpose(scale, edges, height, width, seed):
     x = rand(2, 3, height * scale, width * scale, seed=seed) - 0.5
     y = rand(2, 3, height, width, seed=seed + 1) - 0.5
-    here, there = (degrade(x, scale) * y).sum(), (x * degrade_adjoint(y, scale)).sum()
+    here = (degrade(x, scale, edges) * y).sum()
+    there = (x * degrade_adjoint(y, scale, edges)).sum()
     assert abs(here - there) < 1e-10 * (1 + abs(here))
 
 
-@given(scale=SCALES, height=SIDES, width=SIDES, seed=st.integers(0, 999))
-def test_the_gram_inverse_inverts(scale, height, width, seed):
+@given(scale=SCALES, edges=EDGES, height=SIDES, width=SIDES, seed=st.integers(0, 999))
+def test_the_gram_inverse_inverts(scale, edges, height, width, seed):
     y = rand(1, 3, height, width, seed=seed) - 0.5
-    again = degrade(degrade_adjoint(solve_gram(y, scale), scale), scale)
+    again = degrade(degrade_adjoint(solve_gram(y, scale, edges), scale, edges), scale, edges)
     assert torch.allclose(again, y, atol=1e-8)
 
 
@@ -101,13 +108,15 @@ def test_the_gram_inverse_is_cut_into_blocks_without_a_trace(scale):
     assert (again - y).abs().max() < 1e-6
 
 
-@given(scale=SCALES, height=SIDES, width=SIDES, seed=st.integers(0, 999))
-def test_the_projection_degrades_to_lr_and_projecting_twice_is_once(scale, height, width, seed):
+@given(scale=SCALES, edges=EDGES, height=SIDES, width=SIDES, seed=st.integers(0, 999))
+def test_the_projection_degrades_to_lr_and_projecting_twice_is_once(
+    scale, edges, height, width, seed
+):
     sr = rand(2, 3, height * scale, width * scale, seed=seed)
     lr = rand(2, 3, height, width, seed=seed + 1)
-    projected = project(sr, lr, scale)
-    assert torch.allclose(degrade(projected, scale), lr, atol=1e-8)
-    assert torch.allclose(project(projected, lr, scale), projected, atol=1e-8)
+    projected = project(sr, lr, scale, edges)
+    assert torch.allclose(degrade(projected, scale, edges), lr, atol=1e-8)
+    assert torch.allclose(project(projected, lr, scale, edges), projected, atol=1e-8)
 
 
 @given(scale=SCALES, side=st.integers(1, 10), seed=st.integers(0, 999))
@@ -131,15 +140,16 @@ def test_float32_is_enough():
     assert (degrade(project(sr, lr, 4), 4) - lr).abs().max() < 2e-5
 
 
+@pytest.mark.parametrize("edges", Edges)
 @given(scale=st.sampled_from([2, 3, 4, 8]), height=SIDES, width=SIDES, seed=st.integers(0, 999))
-def test_8_bit_reduction_is_matlabs(scale, height, width, seed):
+def test_8_bit_reduction_is_matlabs(edges, scale, height, width, seed):
     assume(height * width <= 100)
     rng = np.random.default_rng(seed)
     # Extremes, so that the clamp between the two passes is met.
     hr = rng.choice(np.array([0, 255, 128, 37], np.uint8), (height * scale, width * scale))
-    ours = degrade_8bit(torch.from_numpy(hr)[None, None], scale)
+    ours = degrade_8bit(torch.from_numpy(hr)[None, None], scale, edges)
     assert ours.dtype == torch.uint8
-    assert np.array_equal(ours[0, 0].numpy(), matlab_imresize_8bit(hr, scale))
+    assert np.array_equal(ours[0, 0].numpy(), matlab_imresize_8bit(hr, scale, edges))
 
 
 def test_8_bit_reduction_of_a_small_picture_is_what_it_was():

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vdsr_cli.config import Edges
 from vdsr_cli.consistency import (
     StripDegradation,
     degrade,
@@ -38,8 +39,8 @@ def project_strips(sr, lr, scale, **options):
     return torch.cat(done, dim=1)
 
 
-def lr_psnr(sr, lr, scale):
-    mse = (degrade(sr.double(), scale) - lr.double()).square().mean().item()
+def lr_psnr(sr, lr, scale, edges=Edges.repeat):
+    mse = (degrade(sr.double(), scale, edges) - lr.double()).square().mean().item()
     return math.inf if mse == 0 else -10 * math.log10(mse)
 
 
@@ -114,6 +115,18 @@ def test_strips_and_columns_are_as_faithful_as_the_whole():
     cut = project_strips(sr[0], lr[0], 4)
     assert cut.shape == sr[0].shape
     assert lr_psnr(cut, lr[0], 4) > dense - 1
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_mirrored_edges_are_met_as_nearly_as_repeated_ones(scale):
+    lr, sr = saturated(90, 70, scale)
+    mirror = Edges.mirror
+    cut = project_strips(sr[0], lr[0], scale, edges=mirror)
+    assert (
+        lr_psnr(cut, lr[0], scale, mirror)
+        > lr_psnr(project_strips(sr[0], lr[0], scale), lr[0], scale) - 1
+    )
+    assert lr_psnr(cut, lr[0], scale, mirror) > lr_psnr(cut, lr[0], scale)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -212,9 +225,10 @@ def test_rounding_strips_give_the_whole():
     assert torch.equal(torch.cat(parts, dim=2), round_cells(pixels, 4))
 
 
+@pytest.mark.parametrize("edges", Edges)
 @pytest.mark.parametrize("strips", [(1, 2, 3, 1, 13), (20,), (4,) * 5])
-def test_degraded_strips_give_the_degraded_whole(strips):
+def test_degraded_strips_give_the_degraded_whole(strips, edges):
     hr = torch.rand(3, 80, 24, generator=torch.Generator().manual_seed(6))
-    degradation = StripDegradation(20, 4)
+    degradation = StripDegradation(20, 4, edges)
     rows = [degradation.push(part) for part in hr.split([4 * s for s in strips], dim=1)]
-    assert torch.allclose(torch.cat(rows, dim=1), degrade(hr, 4), atol=1e-6)
+    assert torch.allclose(torch.cat(rows, dim=1), degrade(hr, 4, edges), atol=1e-6)

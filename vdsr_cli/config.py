@@ -125,6 +125,15 @@ def check_scale(scale: float) -> None:
     _check("--scale", scale, SCALE_RANGE)
 
 
+class Edges(StrEnum):
+    """What lies beyond the edges of a picture that is reduced."""
+
+    repeat = "repeat"
+    """The edge's own pixel: MATLAB's older reduction, which made the usual sets, and ours."""
+    mirror = "mirror"
+    """The picture's mirror image: CVDVAE's released code (Prost 2024)."""
+
+
 class Temperatures(str):
     """Temperatures of a hierarchy's latents, in their written form, such as ``"16:0.2,8:0.5"``.
 

@@ -92,6 +92,13 @@ def test_json(photos, tiny_path):
     assert document["datasets"][0]["bicubic_verified"] is None
 
 
+def test_edges_are_named(photos):
+    document = json.loads(run(photos, "-m", "bicubic", "--json", "--quiet").stdout)
+    assert document["edges"] == "repeat"
+    mirrored = run(photos, "-m", "bicubic", "--edges", "mirror", "--quiet").stdout
+    assert "x4, protocol standard, edges mirror" in mirrored
+
+
 def test_temperatures_by_level_are_rows(photos, tiny_path, tmp_path):
     words = ["--temperatures", "0;0,16:0.2", "--no-elbo", "--quiet", "--plot", tmp_path / "t.svg"]
     rows = json.loads(run(photos, "-m", tiny_path, "--json", *words).stdout)["rows"]

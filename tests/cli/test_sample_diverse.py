@@ -66,6 +66,15 @@ def test_temperatures_by_level_name_their_files(run, face, tmp_path):
     assert Path(first).name == "face_x4_t0_16-0.2_s0.png"
 
 
+def test_samples_are_faithful_by_the_edges_asked_for(run, face, tmp_path):
+    words = ["-n", 2, "-o", tmp_path / "out", "--json", "--edges", "mirror"]
+    told = json.loads(run(face, *words).stdout)
+    assert told["edges"] == "mirror"
+    assert all(p["lr_psnr"] > 70 for p in told["sets"][0]["pictures"])
+    words = ["--no-consistency", "-n", 1, "-o", tmp_path / "raw", "--json"]
+    assert json.loads(run(face, *words).stdout)["edges"] is None
+
+
 def test_quiet_prints_nothing(run, face):
     ended = run(face, "-n", 1, "-q")
     assert ended.exit_code == 0

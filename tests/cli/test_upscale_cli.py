@@ -451,6 +451,7 @@ def test_json_says_everything(upscale, tmp_path, save_picture, tiny_path):
         "height": 32,
         "tiles": 1,
         "consistency": True,
+        "edges": "repeat",
         "exit_code": 0,
     }
     failed = json.loads(upscale("a.png", "--json").out)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from vdsr_cli.config import Edges
 from vdsr_cli.consistency import degrade_8bit
 from vdsr_cli.errors import InputError, VdsrError
 from vdsr_cli.images import read_picture
@@ -210,8 +211,8 @@ def _lr_of(stem: str, lr: Mapping[str, Path], scale: int) -> Path | None:
     return next((lr[n] for n in (stem, f"{stem}x{scale}", f"{stem}_x{scale}") if n in lr), None)
 
 
-def load_scene(pair: Pair, protocol: Protocol, scale: int) -> Scene:
-    """Reads a pair and prepares it.
+def load_scene(pair: Pair, protocol: Protocol, scale: int, edges: Edges = Edges.repeat) -> Scene:
+    """Reads a pair and prepares it; ``edges`` are those of the reduction, where it is ours.
 
     Raises:
         InputError: a file that cannot be read, a picture that is too small, or sizes that do not
@@ -226,11 +227,11 @@ def load_scene(pair: Pair, protocol: Protocol, scale: int) -> Scene:
     if protocol.reduces_by_pillow:
         side = protocol.hr_side
         hr = _cropped(hr, scale) if side is None else resized_crop(hr, side)
-        lr = degraded(hr, protocol, scale)
+        lr = degraded(hr, protocol, scale, edges)
     else:
         hr = _cropped(hr, scale)
         if pair.lr is None:
-            lr = degrade_8bit(hr.unsqueeze(0), scale)[0]
+            lr = degraded(hr, protocol, scale, edges)
         else:
             lr, is_grey = _read(pair.lr)
         _check_sizes(pair, hr, lr, scale)
@@ -268,10 +269,11 @@ def _size(pixels: Tensor) -> str:
     return f"{pixels.shape[2]}x{pixels.shape[1]}"
 
 
-def degraded(sr: Tensor, protocol: Protocol, scale: int) -> Tensor:
-    """A picture reduced as the protocol reduces HR pictures; uint8 in and out."""
+def degraded(sr: Tensor, protocol: Protocol, scale: int, edges: Edges) -> Tensor:
+    """A picture reduced as the protocol reduces HR pictures, by MATLAB's bicubic with these edges
+    unless it is by Pillow's; uint8 in and out."""
     if not protocol.reduces_by_pillow:
-        return degrade_8bit(sr.unsqueeze(0), scale)[0]
+        return degrade_8bit(sr.unsqueeze(0), scale, edges)[0]
     height, width = sr.shape[1:]
     return pillow_resized(sr, (height // scale, width // scale), "bicubic")
 
@@ -305,11 +307,15 @@ class Failure:
 
 
 def load_scenes(
-    dataset: Dataset, protocol: Protocol, scale: int, on_failure: Callable[[Failure], None]
+    dataset: Dataset,
+    protocol: Protocol,
+    scale: int,
+    on_failure: Callable[[Failure], None],
+    edges: Edges = Edges.repeat,
 ) -> Iterator[Scene]:
     """The scenes of a dataset one after the other; those that fail are reported and left out."""
     for pair in dataset.pairs:
         try:
-            yield load_scene(pair, protocol, scale)
+            yield load_scene(pair, protocol, scale, edges)
         except VdsrError as error:
             on_failure(Failure.of(error, dataset=dataset.name, picture=pair.name))

@@ -188,6 +188,7 @@ class Report:
 
     Attributes:
         protocol, scale: how it was scored; the scale is None where nothing was upscaled.
+        edges: of the reduction that made LR pictures and is projected on; None likewise.
         datasets: what was scored.
         pictures: every score of a picture.
         sets: every score of a dataset as a whole.
@@ -199,6 +200,7 @@ class Report:
 
     protocol: str
     scale: int | None
+    edges: str | None = None
     datasets: list[DatasetFacts] = field(default_factory=list)
     pictures: list[PictureScore] = field(default_factory=list)
     sets: list[SetScore] = field(default_factory=list)
@@ -235,6 +237,7 @@ class Report:
         return {
             "protocol": self.protocol,
             "scale": self.scale,
+            "edges": self.edges,
             "datasets": [
                 {
                     "name": facts.name,

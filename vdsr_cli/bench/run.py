@@ -6,7 +6,7 @@ metrics ─► weights, at hand or downloaded ───────────�
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -138,7 +138,8 @@ def run_bench(
     if request.crops is not None:
         _check_crops(datasets, request.crops, request.existing)
     methods = plan_methods(request, models, runtime)
-    report = Report(protocol=request.protocol.value, scale=request.scale)
+    edges = str(request.upscale.settings.edges)
+    report = Report(protocol=request.protocol.value, scale=request.scale, edges=edges)
     report.notes += [
         f"{loaded.name} is a model for scale {loaded.model.scale}; its row is what "
         f"vdsr upscale --scale {request.scale} makes of it"
@@ -148,7 +149,7 @@ def run_bench(
         report.notes.append(_ARTICLE)
     learned = load_learned(request.metrics, request.metric_weights, progress=events.on_download)
     _tell_missing(learned, request, report, events)
-    scorer = Scorer(request.protocol, learned)
+    scorer = Scorer(request.protocol, learned, request.upscale.settings.edges)
     for method in methods:
         if isinstance(method, ModelMethod) and method.seed in (None, request.seeds[0]):
             method.warm_up()
@@ -220,7 +221,7 @@ def _run_dataset(
     baseline = Bicubic(protocol=request.protocol)
     wholes = SetFeatures(scorer.learned.inception)
     scores, sizes = [], []
-    for scene in load_scenes(dataset, request.protocol, request.scale, fail):
+    for scene in _scenes(dataset, request, fail):
         sizes.append(scene.source_size)
         scores.append(_scored(dataset, scene, baseline, scorer, wholes))
         events.on_score(scores[-1])
@@ -238,7 +239,7 @@ def _run_dataset(
         return
     report.datasets.append(facts)
     report.pictures += scores
-    for scene in load_scenes(dataset, request.protocol, request.scale, lambda failure: None):
+    for scene in _scenes(dataset, request):
         for method in methods:
             try:
                 report.pictures.append(_scored(dataset, scene, method, scorer, wholes))
@@ -249,6 +250,16 @@ def _run_dataset(
     _add_sets(dataset, wholes, request, report)
     if request.crops is not None and methods:
         save_crops(dataset, methods, request, report, request.crops, fail)
+
+
+def _scenes(
+    dataset: Dataset,
+    request: BenchRequest,
+    fail: Callable[[Failure], None] = lambda failure: None,
+) -> Iterator[Scene]:
+    """The scenes of a dataset, as the request has them made."""
+    edges = request.upscale.settings.edges
+    return load_scenes(dataset, request.protocol, request.scale, fail, edges)
 
 
 def _add_sets(dataset: Dataset, wholes: SetFeatures, request: BenchRequest, report: Report) -> None:
@@ -302,7 +313,7 @@ def save_crops(
     shown = [method for method in methods if method.seed in (None, request.seeds[0])]
     pairs = tuple(pair for pair in dataset.pairs if pair.name in worst)
     chosen = replace(dataset, pairs=pairs)
-    for scene in load_scenes(chosen, request.protocol, request.scale, lambda failure: None):
+    for scene in _scenes(chosen, request):
         strip = strip_of(worst_crops(dataset.name, scene, shown))
         path = _crop_path(folder, dataset.name, scene.name)
         try:

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from vdsr_cli.bench.data import Protocol, Scene, degraded
 from vdsr_cli.bench.report import pool_of
+from vdsr_cli.config import Edges
 from vdsr_cli.metrics import (
     LPIPS,
     average_pairwise,
@@ -25,10 +26,11 @@ class Scorer:
     Args:
         protocol: decides on the colour space and the border.
         learned: the metrics that have weights.
+        edges: of the reduction that LR-PSNR is scored by, where it is ours.
     """
 
-    def __init__(self, protocol: Protocol, learned: Learned) -> None:
-        self.protocol = protocol
+    def __init__(self, protocol: Protocol, learned: Learned, edges: Edges = Edges.repeat) -> None:
+        self.protocol, self.edges = protocol, edges
         self.learned = learned
         self._reference: tuple[Scene, dict[str, Features]] | None = None
 
@@ -71,7 +73,7 @@ class Scorer:
         return scores | {key: score for key, score in unaided.items() if score is not None}
 
     def _lr_psnr(self, scene: Scene, sr: Tensor) -> float:
-        return psnr_rgb(degraded(sr, self.protocol, scene.scale), scene.lr, shave=0)
+        return psnr_rgb(degraded(sr, self.protocol, scene.scale, self.edges), scene.lr, shave=0)
 
     def _features_of(self, scene: Scene) -> dict[str, Features]:
         """The HR picture's features, kept for the next method."""

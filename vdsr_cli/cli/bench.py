@@ -16,6 +16,7 @@ from vdsr_cli.cli.options import (
     DeviceOption,
     Dtype,
     DtypeOption,
+    EdgesOption,
     JsonOption,
     OverlapOption,
     ReplaceOption,
@@ -27,6 +28,7 @@ from vdsr_cli.cli.options import (
 from vdsr_cli.config import (
     BICUBIC,
     DEFAULT_MODEL,
+    Edges,
     Temperature,
     parse_temperature,
     parse_temperatures,
@@ -150,6 +152,7 @@ def bench(
         bool, typer.Option("--list", help="Name the usual sets, their sources and terms.")
     ] = False,
     consistency: ConsistencyOption = None,
+    edges: EdgesOption = Edges.repeat,
     tile: TileOption = None,
     overlap: OverlapOption = None,
     device: DeviceOption = "auto",
@@ -206,7 +209,7 @@ def bench(
     bring(*names, quiet=quiet)
     runtime = choose_runtime(device, dtype.value)
     loaded = _load(names, runtime)
-    settings = SamplingSettings(tile=tile, overlap=overlap)
+    settings = SamplingSettings(tile=tile, overlap=overlap, edges=edges)
     request = BenchRequest(
         paths=tuple(paths or ()),
         protocol=Protocol(protocol.value),

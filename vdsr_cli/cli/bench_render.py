@@ -26,7 +26,7 @@ from vdsr_cli.bench.report import (
     worst_pictures,
 )
 from vdsr_cli.cli.console import TimeLeft, make_progress, name_column, print_line
-from vdsr_cli.config import BICUBIC
+from vdsr_cli.config import BICUBIC, Edges
 from vdsr_cli.metrics import mean_psnr
 
 
@@ -120,7 +120,8 @@ def _scores_grid(report: Report, facts: DatasetFacts, *, published: bool) -> Gri
         title = f"{facts.name}, protocol {report.protocol}"
         notes = [f"{facts.pictures} pictures", *_likelihood_notes(rows)]
     else:
-        title = f"{facts.name}, x{report.scale}, protocol {report.protocol}"
+        edges = "" if report.edges == Edges.repeat else f", edges {report.edges}"
+        title = f"{facts.name}, x{report.scale}, protocol {report.protocol}{edges}"
         notes = [caption(facts), *_exact_notes(report, facts), *_likelihood_notes(rows)]
         if published:
             name = facts.known_as or facts.name

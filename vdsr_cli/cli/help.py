@@ -15,8 +15,8 @@ from rich.text import Text
 
 GROUPS: Final[Mapping[str, str]] = {
     "Picture": """model scale width height longest megapixels temperature conditional_temperature
-        temperatures seed seeds samples count size consistency pixels sample_pixels wrap pick mask
-        from_latents interpolate walk_steps truncated""",
+        temperatures seed seeds samples count size consistency edges pixels sample_pixels wrap pick
+        mask from_latents interpolate walk_steps truncated""",
     "Server": "host port open_page max_upload queue keep",
     "Run": """config preset start_from prior branch_from coupled steps minutes save_every log_every
         tensorboard reading layers""",

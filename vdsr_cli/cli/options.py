@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vdsr_cli.config import Truncated
+from vdsr_cli.config import Edges, Truncated
 from vdsr_cli.errors import UsageError
 from vdsr_cli.outputs import Existing, check_outputs
 from vdsr_cli.paths import output_format
@@ -180,6 +180,13 @@ ConsistencyOption = Annotated[
         "--consistency/--no-consistency",
         help="Make results downscale to the input exactly.",
         show_default="as the model was trained",
+    ),
+]
+EdgesOption = Annotated[
+    Edges,
+    typer.Option(
+        help="Of the reduction that results are faithful to: repeat, as MATLAB's older one and the"
+        " usual sets, or mirror, as CVDVAE's released code."
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]

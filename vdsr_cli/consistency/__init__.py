@@ -1,8 +1,9 @@
 """The degradation A, and what it takes to stay faithful to it.
 
 A is antialiased bicubic reduction: the cubic with a = -0.5 widened by the scale, half-pixel
-centres, edge pixels repeated at the borders. It makes the training pairs, scores LR-PSNR and
-defines the consistency projection, so that all three mean the same thing.
+centres, edge pixels repeated at the borders or, where that is asked for, mirrored. It makes the
+training pairs, scores LR-PSNR and defines the consistency projection, so that all three mean the
+same thing.
 
     degradation   A, its transpose, the inverse of A A', the projection
     clipping      the projection within [0, 1], or other bounds

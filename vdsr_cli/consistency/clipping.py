@@ -14,6 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from vdsr_cli.config import Edges
 from vdsr_cli.consistency.degradation import degrade, degrade_adjoint, solve_gram_nearly
 
 TOLERANCE: Final = 0.02
@@ -34,6 +35,7 @@ def project_within(
     low: Tensor | float = 0.0,
     high: Tensor | float = 1.0,
     full: int = 255,
+    edges: Edges = Edges.repeat,
 ) -> Tensor:
     """Nearly the nearest picture to clip(sr) with ``low <= picture <= high`` that degrades to
     ``lr``, as far as that allows.
@@ -44,20 +46,21 @@ def project_within(
         scale: of the degradation.
         low, high: bounds, for all pixels or (broadcast to sr) for each; equal bounds hold a pixel.
         full: the level of the file that stands for 1, which says how near is near enough.
+        edges: of the degradation.
     """
     start = raised = inside = _clipped(sr, low, high)
     multipliers, is_free = torch.zeros_like(lr), torch.empty_like(start)
     for step in range(MOST_STEPS):
-        lacking = lr - degrade(inside, scale)
+        lacking = lr - degrade(inside, scale, edges)
         if lacking.square().mean().sqrt() * full <= TOLERANCE:
             break
-        change = solve_gram_nearly(lacking, scale)
+        change = solve_gram_nearly(lacking, scale, edges)
         if step:
             torch.eq(inside, raised, out=is_free)
-            share = degrade(is_free, scale).clamp_(min=LEAST_SHARE)
+            share = degrade(is_free, scale, edges).clamp_(min=LEAST_SHARE)
             change.mul_(RELAXATION).div_(share)
         multipliers += change
-        raised = degrade_adjoint(multipliers, scale).add_(start)
+        raised = degrade_adjoint(multipliers, scale, edges).add_(start)
         inside = _clipped(raised, low, high)
     return inside
 

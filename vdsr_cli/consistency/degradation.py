@@ -1,5 +1,8 @@
 """A, its transpose, the inverse of A A', and the projection onto the pictures that degrade to lr.
 
+Beyond the edges of a picture A sees their pixels repeated, or its mirror image: see
+:class:`~vdsr_cli.config.Edges`.
+
 All of them are separable, and along one axis each is a banded matrix. A band is applied block by
 block as small dense matrices: on a CPU that is several times faster than a convolution of one
 channel, and the blocks at the borders need no case of their own.
@@ -12,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from vdsr_cli.config import Edges
 
 REACH = 2
 """LR samples beyond its own that an LR sample's degradation, or an HR pixel's share of A', sees."""
@@ -42,36 +47,45 @@ def reduction_taps(scale: int) -> Tensor:
     return taps / taps.sum()
 
 
-def _reduction(length: int, scale: int) -> Tensor:
-    """A along an axis of ``length`` LR samples: (length, length * scale) float64. What falls
-    outside the picture falls on its edge."""
+def _within(positions: Tensor, length: int, edges: Edges) -> Tensor:
+    """Positions along an axis, those outside it brought in."""
+    if edges is Edges.repeat:
+        return positions.clamp(0, length - 1)
+    positions = positions % (2 * length)
+    return positions.minimum(2 * length - 1 - positions)
+
+
+def _reduction(length: int, scale: int, edges: Edges) -> Tensor:
+    """A along an axis of ``length`` LR samples: (length, length * scale) float64."""
     taps = reduction_taps(scale)
     first = torch.arange(length).unsqueeze(1) * scale - (len(taps) - scale) // 2
-    columns = (first + torch.arange(len(taps))).clamp(0, length * scale - 1)
+    columns = _within(first + torch.arange(len(taps)), length * scale, edges)
     matrix = torch.zeros(length, length * scale, dtype=torch.float64)
     return matrix.scatter_add_(1, columns, taps.expand(length, -1))
 
 
-def _spread(length: int, scale: int) -> Tensor:
+def _spread(length: int, scale: int, edges: Edges) -> Tensor:
     """A' along an axis: (length * scale, length) float64."""
-    return _reduction(length, scale).T
+    return _reduction(length, scale, edges).T
 
 
-def _gram_inverse(length: int, scale: int) -> Tensor:
+def _gram_inverse(length: int, scale: int, edges: Edges) -> Tensor:
     """(A A')^-1 along an axis: (length, length) float64."""
-    inverse: Tensor = torch.linalg.inv(_reduction(length, scale) @ _spread(length, scale))
+    inverse: Tensor = torch.linalg.inv(
+        _reduction(length, scale, edges) @ _spread(length, scale, edges)
+    )
     return inverse
 
 
-def _short_gram_inverse(length: int, scale: int) -> Tensor:
-    """The middle of :func:`_gram_inverse` as a filter of few taps, edge samples repeated:
-    (length, length) float64, its rows summing to the scale."""
+def _short_gram_inverse(length: int, scale: int, edges: Edges) -> Tensor:
+    """The middle of :func:`_gram_inverse` as a filter of few taps: (length, length) float64, its
+    rows summing to the scale."""
     middle = 8 * SOLVE_REACH
     near = slice(middle - SOLVE_REACH, middle + SOLVE_REACH + 1)
-    taps = _gram_inverse(2 * middle + 1, scale)[middle, near]
+    taps = _gram_inverse(2 * middle + 1, scale, edges)[middle, near]
     taps = scale * taps / taps.sum()
     first = torch.arange(length).unsqueeze(1) - SOLVE_REACH
-    columns = (first + torch.arange(len(taps))).clamp(0, length - 1)
+    columns = _within(first + torch.arange(len(taps)), length, edges)
     matrix = torch.zeros(length, length, dtype=torch.float64)
     return matrix.scatter_add_(1, columns, taps.expand(length, -1))
 
@@ -81,13 +95,13 @@ class _Band:
     """A banded operator along one axis.
 
     Attributes:
-        matrix: of an axis of so many LR samples, at a scale; float64.
+        matrix: of an axis of so many LR samples, at a scale, with edges; float64.
         reach: LR samples to each side beyond which its entries vanish.
         block: LR samples applied at a time.
         takes_hr, gives_hr: whether its columns, its rows are HR pixels.
     """
 
-    matrix: Callable[[int, int], Tensor]
+    matrix: Callable[[int, int, Edges], Tensor]
     reach: int
     block: int
     takes_hr: bool = False
@@ -102,12 +116,12 @@ _SOLVE_NEARLY = _Band(matrix=_short_gram_inverse, reach=SOLVE_REACH, block=32)
 
 @lru_cache(maxsize=256)
 def _matrix(
-    band: _Band, length: int, scale: int, dtype: torch.dtype, device: torch.device
+    band: _Band, length: int, scale: int, edges: Edges, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    return band.matrix(length, scale).to(device, dtype).contiguous()
+    return band.matrix(length, scale, edges).to(device, dtype).contiguous()
 
 
-def _apply(band: _Band, pixels: Tensor, scale: int, *, vertical: bool) -> Tensor:
+def _apply(band: _Band, pixels: Tensor, scale: int, edges: Edges, *, vertical: bool) -> Tensor:
     """One axis of an operator on (..., H, W)."""
     step_in, step_out = (scale if is_hr else 1 for is_hr in (band.takes_hr, band.gives_hr))
     height, width = pixels.shape[-2:]
@@ -118,7 +132,7 @@ def _apply(band: _Band, pixels: Tensor, scale: int, *, vertical: bool) -> Tensor
         bottom = min(top + band.block, length)
         low, high = max(0, top - band.reach), min(length, bottom + band.reach)
         # The window's matrix is a whole picture's: rows that its false borders touch are not used.
-        matrix = _matrix(band, high - low, scale, pixels.dtype, pixels.device)
+        matrix = _matrix(band, high - low, scale, edges, pixels.dtype, pixels.device)
         block = matrix[(top - low) * step_out : (bottom - low) * step_out]
         here, there = slice(low * step_in, high * step_in), slice(top * step_out, bottom * step_out)
         if vertical:
@@ -128,15 +142,21 @@ def _apply(band: _Band, pixels: Tensor, scale: int, *, vertical: bool) -> Tensor
     return out
 
 
-def degrade(hr: Tensor, scale: int) -> Tensor:
+def _both(first: _Band, pixels: Tensor, scale: int, edges: Edges, *, vertical: bool) -> Tensor:
+    """Both axes of an operator, the vertical one first or last."""
+    once = _apply(first, pixels, scale, edges, vertical=vertical)
+    return _apply(first, once, scale, edges, vertical=not vertical)
+
+
+def degrade(hr: Tensor, scale: int, edges: Edges = Edges.repeat) -> Tensor:
     """A: (..., H, W) of any float dtype and range -> (..., H / scale, W / scale), not rounded.
 
     H and W are multiples of the scale.
     """
-    return _apply(_REDUCE, _apply(_REDUCE, hr, scale, vertical=True), scale, vertical=False)
+    return _both(_REDUCE, hr, scale, edges, vertical=True)
 
 
-def degrade_8bit(hr: Tensor, scale: int) -> Tensor:
+def degrade_8bit(hr: Tensor, scale: int, edges: Edges = Edges.repeat) -> Tensor:
     """A on 8-bit pictures as the benchmarks' files were made: uint8 (B, C, H, W) -> uint8.
 
     Rounded and clamped to 0..255 after the vertical and again after the horizontal pass.
@@ -144,38 +164,38 @@ def degrade_8bit(hr: Tensor, scale: int) -> Tensor:
     planes = hr.double()
     for vertical in (True, False):
         # Halves go up, as MATLAB's uint8() does; the bias absorbs float64 noise on exact halves.
-        reduced = _apply(_REDUCE, planes, scale, vertical=vertical)
+        reduced = _apply(_REDUCE, planes, scale, edges, vertical=vertical)
         planes = (reduced + 0.5 + 1e-9).floor().clamp(0, 255)
     return planes.to(torch.uint8)
 
 
-def degrade_adjoint(lr: Tensor, scale: int) -> Tensor:
+def degrade_adjoint(lr: Tensor, scale: int, edges: Edges = Edges.repeat) -> Tensor:
     """A': (..., h, w) -> (..., h * scale, w * scale), with <A hr, lr> = <hr, A' lr>."""
-    return _apply(_SPREAD, _apply(_SPREAD, lr, scale, vertical=False), scale, vertical=True)
+    return _both(_SPREAD, lr, scale, edges, vertical=False)
 
 
-def solve_gram(residual: Tensor, scale: int) -> Tensor:
+def solve_gram(residual: Tensor, scale: int, edges: Edges = Edges.repeat) -> Tensor:
     """(A A')^-1 on (..., h, w), its cost linear in the size; see :data:`HALO`."""
-    return _apply(_SOLVE, _apply(_SOLVE, residual, scale, vertical=True), scale, vertical=False)
+    return _both(_SOLVE, residual, scale, edges, vertical=True)
 
 
-def solve_gram_nearly(residual: Tensor, scale: int) -> Tensor:
+def solve_gram_nearly(residual: Tensor, scale: int, edges: Edges = Edges.repeat) -> Tensor:
     """(A A')^-1 on (..., h, w) to a few per cent, from ``SOLVE_REACH`` neighbours a side.
 
     Exact for constant residuals away from the borders; enough for a step of an iteration, and so
     short-sighted that the iteration works on strips.
     """
-    once = _apply(_SOLVE_NEARLY, residual, scale, vertical=True)
-    return _apply(_SOLVE_NEARLY, once, scale, vertical=False)
+    return _both(_SOLVE_NEARLY, residual, scale, edges, vertical=True)
 
 
-def project(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
+def project(sr: Tensor, lr: Tensor, scale: int, edges: Edges = Edges.repeat) -> Tensor:
     """The nearest picture that degrades to ``lr``: sr + A+ (lr - A sr), A+ = A' (A A')^-1.
 
     (..., H, W) and (..., H / scale, W / scale) of one range; not clamped. This is CVDVAE's
     consistency step (Prost 2024) with the degradation of the training pairs.
     """
-    return sr + degrade_adjoint(solve_gram(lr - degrade(sr, scale), scale), scale)
+    lacking = lr - degrade(sr, scale, edges)
+    return sr + degrade_adjoint(solve_gram(lacking, scale, edges), scale, edges)
 
 
 def project_crop(sr: Tensor, lr: Tensor, scale: int) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from vdsr_cli.config import Edges
 from vdsr_cli.consistency.clipping import project_within
 from vdsr_cli.consistency.degradation import REACH, degrade
 
@@ -40,6 +41,7 @@ def project_rows(
     bottom: int,
     bound: Tensor | None = None,
     full: int = 255,
+    edges: Edges = Edges.repeat,
 ) -> Tensor:
     """Some rows of :func:`project_within`, up to what is far below rounding.
 
@@ -49,7 +51,7 @@ def project_rows(
         scale: of the degradation.
         top, bottom: LR rows, two neighbours of :func:`projection_tops`.
         bound: the upper bound of each pixel, of the size of sr; None for 1.
-        full: as :func:`project_within` takes it.
+        full, edges: as :func:`project_within` takes them.
 
     Returns:
         (3, (bottom - top) * scale, W).
@@ -69,6 +71,7 @@ def project_rows(
             scale,
             high=1.0 if bound is None else bound[..., seen_hr],
             full=full,
+            edges=edges,
         )
         across = slice((left - low) * scale, (right - low) * scale)
         pieces.append(inside[:, own.start * scale : own.stop * scale, across])
@@ -80,11 +83,11 @@ class StripDegradation:
 
     Args:
         height: of the degraded picture.
-        scale: of the degradation.
+        scale, edges: of the degradation.
     """
 
-    def __init__(self, height: int, scale: int) -> None:
-        self.height, self.scale = height, scale
+    def __init__(self, height: int, scale: int, edges: Edges = Edges.repeat) -> None:
+        self.height, self.scale, self.edges = height, scale, edges
         self.known = self.emitted = 0
         self.held: Tensor | None = None
 
@@ -96,6 +99,6 @@ class StripDegradation:
         self.known += strip.shape[-2] // self.scale
         start = self.emitted
         self.emitted = self.known if self.known == self.height else max(start, self.known - REACH)
-        done = degrade(held, self.scale)[..., start - first : self.emitted - first, :]
+        done = degrade(held, self.scale, self.edges)[..., start - first : self.emitted - first, :]
         self.held = held[..., max(0, self.emitted - REACH - first) * self.scale :, :]
         return done

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vdsr_cli.config import Temperature
+from vdsr_cli.config import Edges, Temperature
 from vdsr_cli.diverse.records import (
     DiverseRequest,
     DiverseResult,
@@ -104,7 +104,7 @@ def _write_picture(
     notes: tuple[str, ...] = ()
     with request.existing.kept():
         notes = canvas.save(path, quality=request.quality, replace=request.existing.is_replaced)
-    psnr, same = measure_file(path, lr)
+    psnr, same = measure_file(path, lr, request.settings.edges)
     before = drawn.mean_lr_psnr if sample is None else drawn.lr_psnr[sample]
     result = PictureResult(
         name=name, sample=sample, file=str(path), lr_psnr=psnr, lr_psnr_float=before, lr_same=same
@@ -121,11 +121,11 @@ def _write_maps(files: SetFiles, std: Tensor, full: float, existing: Existing) -
                 save_levels(path, levels, replace=existing.is_replaced)
 
 
-def measure_file(path: Path, lr: Tensor) -> tuple[float, float]:
+def measure_file(path: Path, lr: Tensor, edges: Edges = Edges.repeat) -> tuple[float, float]:
     """LR-PSNR in dB and the share of LR samples given back, of a file as it is on the disk."""
     rgb = read_picture(path, max_pixels=1 << 40).rgb
     scale = rgb.shape[2] // lr.shape[1]
-    fidelity = LrFidelity(lr, 1, scale)
+    fidelity = LrFidelity(lr, 1, scale, edges)
     for top in range(0, rgb.shape[2], _MEASURED_ROWS * scale):
         fidelity.add(rgb[:, :, top : top + _MEASURED_ROWS * scale])
     return fidelity.psnr()[0], fidelity.same()[0]
@@ -223,7 +223,10 @@ def _facts(result: DiverseResult) -> tuple[tuple[str, str], ...]:
         ("size", f"{result.width} x {result.height}"),
         ("temperature", ", ".join(f"{s.temperature:g}" for s in result.sets)),
         ("seed", str(result.seed)),
-        ("faithful to the input", "projected" if result.consistency else "not projected"),
+        (
+            "faithful to the input",
+            f"projected, edges {result.edges}" if result.edges else "not projected",
+        ),
     ]
     return tuple(facts)
 

@@ -264,6 +264,7 @@ class DiverseResult:
     height: int | None = None
     tiles: int | None = None
     consistency: bool | None = None
+    edges: str | None = None
     mask: str | None = None
     sets: tuple[SetResult, ...] = ()
     sheet: str | None = None

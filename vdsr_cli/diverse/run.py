@@ -88,6 +88,7 @@ def sample_diverse(
         height=plan.output.height,
         tiles=job.tiles,
         consistency=plan.faithful_scale is not None,
+        edges=str(plan.settings.edges) if plan.is_projected else None,
         mask=_text(request.mask),
         sets=tuple(entry.result for entry in done),
         sheet=_text(job.sheet),

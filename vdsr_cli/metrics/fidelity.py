@@ -10,6 +10,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from vdsr_cli.config import Edges
 from vdsr_cli.consistency import degrade_8bit
 
 _PEAK = 255.0
@@ -32,9 +33,9 @@ def psnr_rgb(sr: Tensor, hr: Tensor, *, shave: int) -> float:
     return _psnr(_shaved(sr, shave), _shaved(hr, shave))
 
 
-def lr_psnr(sr: Tensor, lr: Tensor, scale: int) -> float:
+def lr_psnr(sr: Tensor, lr: Tensor, scale: int, edges: Edges = Edges.repeat) -> float:
     """PSNR in dB, RGB, of the picture degraded again to 8 bits against the LR input, uint8."""
-    return _psnr(degrade_8bit(sr.unsqueeze(0), scale)[0], lr)
+    return _psnr(degrade_8bit(sr.unsqueeze(0), scale, edges)[0], lr)
 
 
 def mean_psnr(psnrs: Sequence[float]) -> float:

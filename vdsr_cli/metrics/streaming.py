@@ -6,6 +6,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from vdsr_cli.config import Edges
 from vdsr_cli.consistency import StripDegradation
 
 
@@ -63,9 +64,9 @@ def farthest(distances: Tensor, count: int) -> tuple[int, ...]:
 class LrFidelity:
     """How well pictures, as their rows come, degrade to the input."""
 
-    def __init__(self, lr: Tensor, samples: int, scale: int) -> None:
+    def __init__(self, lr: Tensor, samples: int, scale: int, edges: Edges = Edges.repeat) -> None:
         self.lr = lr
-        self.degradation = StripDegradation(lr.shape[1], scale)
+        self.degradation = StripDegradation(lr.shape[1], scale, edges)
         self.squares = torch.zeros(samples, dtype=torch.float64)
         self.near = torch.zeros(samples, dtype=torch.float64)
         self.known = 0

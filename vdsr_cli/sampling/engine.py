@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from vdsr_cli.config import DEFAULT_BATCH, DEFAULT_TEMPERATURE, Temperature
+from vdsr_cli.config import DEFAULT_BATCH, DEFAULT_TEMPERATURE, Edges, Temperature
 from vdsr_cli.errors import DeviceError
 from vdsr_cli.models.protocol import LatentShape, NoiseSource, Sampler
 from vdsr_cli.runtime import Batches, Runtime
@@ -64,6 +64,7 @@ class SamplingSettings:
         output: the likelihood's mean, or a draw from it.
         wrap: the axes along which the picture is periodic; None for x where the picture says that
             it is a panorama all around.
+        edges: of the reduction that the consistency projection inverts.
     """
 
     temperature: Temperature = DEFAULT_TEMPERATURE
@@ -74,6 +75,7 @@ class SamplingSettings:
     batch_size: int | None = None
     output: Literal["mean", "sample"] = "mean"
     wrap: Literal["none", "x", "y", "xy"] | None = None
+    edges: Edges = Edges.repeat
 
     @property
     def most_tiles(self) -> int:

@@ -307,6 +307,7 @@ class _Enlarger:
             plan.faithful_scale,
             full=plan.output.full,
             has_alpha=plan.output.has_alpha,
+            edges=plan.settings.edges,
         )
         return source.cropped(*seen.pixels(plan.faithful_scale))
 
@@ -330,7 +331,13 @@ class _Enlarger:
         ).mapped(partial(around.seamless, scale=model.scale))
         # At the native scale the result's own projection is this one.
         if plan.is_projected and not is_alpha and plan.faithful_scale != model.scale:
-            source = projected_strips(source, around.around(lr), model.scale, full=plan.output.full)
+            source = projected_strips(
+                source,
+                around.around(lr),
+                model.scale,
+                full=plan.output.full,
+                edges=plan.settings.edges,
+            )
         beyond, kept = around.pixels(model.scale), (0, 0)
         if plan.faithful_scale is not None and stage is plan.stages[-1]:
             kept = plan.stages[0].around.within(HALO).pixels(plan.faithful_scale)

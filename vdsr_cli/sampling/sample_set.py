@@ -86,7 +86,9 @@ def merge_in_mask(rows: Rows, lr: Tensor, plan: UpscalePlan, mask: Tensor) -> Ro
         low = torch.where(mask, 0.0, base)
         high = torch.where(mask, 1.0 if rows.alpha is None else rows.alpha, base)
         for sample in merged[1:].unsqueeze(1):
-            inside = project_within(sample, lr, plan.faithful_scale, low=low, high=high)
+            inside = project_within(
+                sample, lr, plan.faithful_scale, low=low, high=high, edges=plan.settings.edges
+            )
             sample.copy_(inside)
     return rows._replace(rgb=merged)
 
@@ -109,8 +111,9 @@ class _Collector:
         self.mean = plan.canvas()
         self.std = torch.zeros(output.height, output.width)
         self.distances = PairwiseDistances(samples)
-        self.fidelity = LrFidelity(lr, samples, output.height // lr.shape[1])
-        self.mean_fidelity = LrFidelity(lr, 1, output.height // lr.shape[1])
+        scale, edges = output.height // lr.shape[1], plan.settings.edges
+        self.fidelity = LrFidelity(lr, samples, scale, edges)
+        self.mean_fidelity = LrFidelity(lr, 1, scale, edges)
 
     def add(self, rows: Rows) -> None:
         exact = rows.rgb.clamp(0, 1)

@@ -15,6 +15,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from vdsr_cli.config import Edges
 from vdsr_cli.consistency import cubic, project_rows, projection_tops, seen_rows
 from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime
@@ -128,7 +129,13 @@ def sampled_strips(
 
 
 def projected_strips(
-    source: StripSource, lr: Tensor, scale: int, *, full: int = 255, has_alpha: bool = False
+    source: StripSource,
+    lr: Tensor,
+    scale: int,
+    *,
+    full: int = 255,
+    has_alpha: bool = False,
+    edges: Edges = Edges.repeat,
 ) -> StripSource:
     """The nearest pictures within [0, 1] that degrade to ``lr`` (3, h, w), a whole ``scale``
     smaller, on the device of the source's strips.
@@ -137,6 +144,7 @@ def projected_strips(
         full: the level that stands for 1 in the file.
         has_alpha: whether the last of the pictures is the others' alpha in [0, 1], beyond which
             they may not go; it stays as it is.
+        edges: of the degradation.
     """
     tops = projection_tops(lr.shape[1], scale)
 
@@ -148,7 +156,9 @@ def projected_strips(
             own = slice((top - span.start) * scale, (bottom - span.start) * scale)
             colours, alpha = (window[:-1], window[-1]) if has_alpha else (window, None)
             done = [
-                project_rows(sr, lr, scale, top=top, bottom=bottom, bound=alpha, full=full)
+                project_rows(
+                    sr, lr, scale, top=top, bottom=bottom, bound=alpha, full=full, edges=edges
+                )
                 for sr in colours
             ]
             done += [] if alpha is None else [alpha[:, own]]

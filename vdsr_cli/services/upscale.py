@@ -99,6 +99,7 @@ class UpscaleResult:
     frames: int | None = None
     tiles: int | None = None
     consistency: bool | None = None
+    edges: str | None = None
     seconds: float | None = None
     notes: tuple[str, ...] = ()
     error: str | None = None
@@ -260,6 +261,7 @@ def upscale_file(
         frames=None if series is None else len(series),
         tiles=sum(each.tiles for each in plans),
         consistency=plan.faithful_scale is not None,
+        edges=str(plan.settings.edges) if plan.is_projected else None,
         seconds=round(time.perf_counter() - started, 3),
         notes=notes,
     )
