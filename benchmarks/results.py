@@ -67,9 +67,8 @@ def bundled_models(runtime: Runtime) -> list[LoadedModel]:
 
 
 def shown(score: PictureScore, protocol: Protocol) -> PictureScore:
-    """A score with the columns of the page, and what the bits are made of."""
-    names = (*SHOWN[protocol], "distortion_bits", "rate_bits")
-    kept = {key: value for key, value in score.scores.items() if key in names}
+    """A score with the columns of the page."""
+    kept = {key: value for key, value in score.scores.items() if key in SHOWN[protocol]}
     return replace(score, scores=kept)
 
 

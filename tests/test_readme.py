@@ -22,7 +22,11 @@ def shown_in(page: str) -> list[str]:
     return re.findall(r"^    (?:cat \S+ \| )?(vdsr .+?)(?:  .*)?$", page, flags=re.MULTILINE)
 
 
-SHOWN = sorted({command for page in PAGES.values() for command in shown_in(page)})
+CLAIMED = re.findall(
+    r"`(vdsr [^`]+)`", "\n".join(re.findall(r"^\|.+", PAGES["docs/papers.md"], re.M))
+)
+"""The commands of the tables of papers.md."""
+SHOWN = sorted({command for page in PAGES.values() for command in shown_in(page)} | {*CLAIMED})
 
 
 def anchors(page: str) -> set[str]:
@@ -55,7 +59,16 @@ def test_shown_commands_use_options_that_exist(shown, vdsr, monkeypatch) -> None
     assert {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)} <= offered
 
 
+def test_shown_scripts_are_there() -> None:
+    scripts = {
+        s for p in PAGES.values() for s in re.findall(r"python ((?:benchmarks|tools)/\S+?)[\s`]", p)
+    }
+    assert len(scripts) > 20
+    assert not [script for script in scripts if not (ROOT / script).exists()]
+
+
 def test_shown_commands_are_found() -> None:
+    assert len(CLAIMED) > 25
     assert len(shown_in(README)) >= 10
     assert len(SHOWN) > 40
 

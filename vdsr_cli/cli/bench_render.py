@@ -174,7 +174,9 @@ def _exact_notes(report: Report, facts: DatasetFacts) -> list[str]:
     for key, label in labels.items():
         exact = Counter(s.label for s in scores if math.isinf(s.scores.get(key, 0.0)))
         scored = Counter(s.label for s in scores)
-        counts = ", ".join(f"{name} {n} of {scored[name]}" for name, n in exact.items())
+        counts = ", ".join(
+            f"{name} {exact[name]} of {n}" for name, n in scored.items() if exact[name]
+        )
         notes += [f"{label}: {counts}"] if counts else []
     return notes
 
@@ -184,7 +186,7 @@ def _likelihood_notes(rows: Sequence[Row]) -> list[str]:
     notes = []
     for row in rows:
         means = {key: estimate.mean for key, estimate in row.scores.items()}
-        if "bits_per_dim" in means:
+        if "distortion_bits" in means:
             levels = ", ".join(
                 f"cell {key.removeprefix('rate_bits_cell_')} {value:.4f}"
                 for key, value in means.items()
