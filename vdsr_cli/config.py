@@ -126,7 +126,7 @@ def check_scale(scale: float) -> None:
 
 
 class Edges(StrEnum):
-    """What lies beyond the edges of a picture that is reduced."""
+    """Pixels that count as lying beyond the edges of a picture that is reduced."""
 
     repeat = "repeat"
     """The edge's own pixel: MATLAB's older reduction, which made the usual sets, and ours."""
