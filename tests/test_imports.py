@@ -242,3 +242,22 @@ def test_docstrings_stand_alone(path):
 def test_every_module_says_what_it_is(path):
     source = path.read_text(encoding="utf-8")
     assert not source or ast.get_docstring(ast.parse(source)), "a module begins with a docstring"
+
+
+def test_scripts_import_what_is_there():
+    repository = Path(__file__).parents[1]
+    for path in (*repository.glob("benchmarks/**/*.py"), *repository.glob("tools/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vdsr_cli"):
+                module = importlib.import_module(node.module)
+                names = {alias.name for alias in node.names} - set(vars(module))
+                missing = {name for name in names if not importable(f"{node.module}.{name}")}
+                assert not missing, f"{path.name}: {node.module} has no {missing}"
+
+
+def importable(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
