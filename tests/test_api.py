@@ -36,21 +36,22 @@ def test_the_names_are_sorted_documented_and_there():
 
 
 @pytest.mark.parametrize(
-    ("mode", "temperature"), [("RGB", 0.7), ("L", "0.7,8:0.2"), ("RGBA", "16:0")]
+    ("mode", "temperature", "edges"),
+    [("RGB", 0.7, "repeat"), ("L", "0.7,8:0.2", "mirror"), ("RGBA", "16:0", "repeat")],
 )
 def test_the_picture_is_that_of_the_command(
-    vdsr, tiny_path, model, tmp_path, save_picture, mode, temperature
+    vdsr, tiny_path, model, tmp_path, save_picture, mode, temperature, edges
 ):
     source = save_picture(tmp_path / "a.png", 30, 22, mode=mode)
     options = ["--model", tiny_path, "--device", "cpu", "--dtype", "float32"]
-    options += ["--temperature", temperature, "--seed", 5]
+    options += ["--temperature", temperature, "--seed", 5, "--edges", edges]
     assert vdsr("upscale", source, *options, "-o", tmp_path / "command.png").code == 0
     assert vdsr("sample-diverse", source, "-n", 2, *options, "-o", tmp_path / "d.png").code == 0
-    sr = model.upscale(source, temperature=temperature, seed=5)
+    sr = model.upscale(source, temperature=temperature, seed=5, edges=edges)
     sr.save(tmp_path / "library.png")
     command = (tmp_path / "command.png").read_bytes()
     assert (tmp_path / "library.png").read_bytes() == command == sr._repr_png_()
-    drawn = model.sample(source, n=2, temperature=temperature, seed=5)
+    drawn = model.sample(source, n=2, temperature=temperature, seed=5, edges=edges)
     for sample in drawn:
         sample.save(tmp_path / "s.png")
         same = tmp_path / f"d_s{sample.index}.png"

@@ -32,6 +32,7 @@ from vdsr_cli.config import (
     AUTO_MODEL,
     DEFAULT_MODEL,
     DEFAULT_TEMPERATURE,
+    Edges,
     check_scale,
     parse_temperature,
 )
@@ -227,6 +228,7 @@ class Model:
         temperature: float | str = DEFAULT_TEMPERATURE,
         seed: int = 0,
         consistency: bool | None = None,
+        edges: Literal["repeat", "mirror"] = "repeat",
         pixels: Literal["mean", "sample"] = "mean",
         tile: int | None = None,
         overlap: int | None = None,
@@ -243,6 +245,7 @@ class Model:
             seed: of the noise.
             consistency: whether the result is projected to degrade to the input; None for where
                 the model was trained on that degradation.
+            edges: of the reduction that it is projected on and measured by.
             pixels: the likelihood's mean, or a draw from it.
             tile, overlap: LR pixels; None for the model's own choice.
             batch_size: most tiles at once; None for what fits.
@@ -254,6 +257,7 @@ class Model:
         check_scale(scale)
         settings = SamplingSettings(
             temperature=parse_temperature(temperature),
+            edges=_edges(edges),
             seed=seed,
             output=pixels,
             tile=tile,
@@ -265,7 +269,7 @@ class Model:
         plan = self._plan(source, loaded, settings, scale, consistency)
         with _bar(plan, progress) as on_tiles:
             [canvas] = draw_canvases(source, plan, self._runtime, on_tiles=on_tiles)
-        return _result(canvas, source, loaded, 0)
+        return _result(canvas, source, loaded, 0, settings.edges)
 
     def sample(
         self,
@@ -275,6 +279,7 @@ class Model:
         temperature: float | str = DEFAULT_TEMPERATURE,
         seed: int = 0,
         consistency: bool | None = None,
+        edges: Literal["repeat", "mirror"] = "repeat",
         progress: bool = False,
     ) -> Samples:
         """``n`` samples at the model's own scale, as ``vdsr sample-diverse`` draws them, in one
@@ -288,13 +293,18 @@ class Model:
         source = read(picture)
         loaded = self._source(4).choose(source).loaded
         settings = SamplingSettings(
-            temperature=parse_temperature(temperature), seed=seed, samples=tuple(range(n))
+            temperature=parse_temperature(temperature),
+            edges=_edges(edges),
+            seed=seed,
+            samples=tuple(range(n)),
         )
         plan = self._plan(source, loaded, settings, loaded.scale, consistency)
         with _bar(plan, progress) as on_tiles:
             drawn = draw_set(source, plan, self._runtime, on_tiles=on_tiles)
-        results = [_result(c, source, loaded, i) for i, c in enumerate(drawn.canvases)]
-        mean = _result(drawn.mean, source, loaded, None)
+        results = [
+            _result(c, source, loaded, i, settings.edges) for i, c in enumerate(drawn.canvases)
+        ]
+        mean = _result(drawn.mean, source, loaded, None, settings.edges)
         return Samples(mean=mean, std=drawn.std.numpy(), _results=tuple(results))
 
     def __call__(
@@ -374,20 +384,28 @@ class Model:
         )
 
 
-def _result(canvas: Canvas, source: Picture, loaded: LoadedModel, index: int | None) -> Result:
+def _edges(name: str) -> Edges:
+    if name not in list(Edges):
+        raise UsageError(f"edges are {' or '.join(Edges)}, not {name!r}")
+    return Edges(name)
+
+
+def _result(
+    canvas: Canvas, source: Picture, loaded: LoadedModel, index: int | None, edges: Edges
+) -> Result:
     scale = canvas.height // source.height
     is_whole = (canvas.height, canvas.width) == (scale * source.height, scale * source.width)
-    psnr = _lr_psnr(canvas, source.rgb[0], scale) if is_whole else None
+    psnr = _lr_psnr(canvas, source.rgb[0], scale, edges) if is_whole else None
     return Result(index=index, model=loaded.name, lr_psnr=psnr, _canvas=canvas)
 
 
-def _lr_psnr(canvas: Canvas, lr: Tensor, scale: int) -> float:
+def _lr_psnr(canvas: Canvas, lr: Tensor, scale: int, edges: Edges) -> float:
     frame = canvas.frame
     values = torch.from_numpy(canvas.levels().astype(np.float32)).div_(frame.full)
     planes = values.permute(2, 0, 1)
     colours, cover = (planes[:-1], planes[-1:]) if frame.has_alpha else (planes, None)
     rgb = (colours if cover is None else colours * cover).expand(3, -1, -1)
-    fidelity = LrFidelity(lr, 1, scale)
+    fidelity = LrFidelity(lr, 1, scale, edges)
     fidelity.add(rgb.unsqueeze(0))
     return fidelity.psnr()[0]
 
@@ -429,7 +447,11 @@ def ssim_y(sr: Tensor, hr: Tensor, *, shave: int) -> float:
     return fmean(_scores(partial(metrics.ssim_y, shave=shave), sr, hr))
 
 
-def lr_psnr(sr: Tensor, lr: Tensor, *, scale: int) -> float:
+def lr_psnr(
+    sr: Tensor, lr: Tensor, *, scale: int, edges: Literal["repeat", "mirror"] = "repeat"
+) -> float:
     """PSNR in dB of pictures that are degraded again to 8 bits against their inputs, of a batch's
     mean squared error; arguments otherwise as :func:`psnr_y`."""
-    return metrics.pooled_psnr(_scores(partial(metrics.lr_psnr, scale=scale), sr, lr))
+    return metrics.pooled_psnr(
+        _scores(partial(metrics.lr_psnr, scale=scale, edges=_edges(edges)), sr, lr)
+    )
