@@ -30,7 +30,9 @@ class Kind:
 
     Attributes:
         extra: of this package, which reads it in Pillow's place.
-        format: the name of the format where it is written too, as ``paths.OUTPUT_SUFFIXES`` has it.
+        format: the name of the format where it is written too, as ``paths.OUTPUT_SUFFIXES`` has it,
+            or of a video ``paths.VIDEO_SUFFIXES``.
+        is_video: whether it is one.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Kind:
     hint: str | None = None
     extra: str | None = None
     format: str | None = None
+    is_video: bool = False
 
 
 def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
@@ -48,7 +51,13 @@ def _branded(*brands: bytes) -> Callable[[bytes], bool]:
     return lambda head: head[4:8] == b"ftyp" and any(brand in head[8:64] for brand in brands)
 
 
+def _video(name: str, is_it: Callable[[bytes], bool], format: str) -> Kind:
+    hint = "vdsr upscale enlarges them; of a folder, name them"
+    return Kind(name, is_it, hint, format=format, is_video=True)
+
+
 _HEIF_BRANDS: Final = (b"heic", b"heix", b"heim", b"heis", b"mif1")
+_EBML: Final = b"\x1aE\xdf\xa3"
 KINDS: Final = (
     Kind("PNG", _starts(b"\x89PNG\r\n\x1a\n"), format="png"),
     Kind("JPEG", _starts(b"\xff\xd8\xff"), format="jpg"),
@@ -63,6 +72,11 @@ KINDS: Final = (
     Kind("JPEG 2000", _starts(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "convert it to PNG"),
     Kind("Photoshop", _starts(b"8BPS"), "export it as PNG or TIFF"),
     Kind("PDF", _starts(b"%PDF"), "extract its pictures: pdfimages -png"),
+    _video("QuickTime", lambda head: head[4:12] in (b"ftypqt  ", b"\0\0\0\x08wide"), "mov"),
+    _video("MP4", lambda head: head[4:8] == b"ftyp", "mp4"),
+    _video("WebM", lambda head: head[:4] == _EBML and b"webm" in head[:64], "webm"),
+    _video("Matroska", _starts(_EBML), "mkv"),
+    _video("AVI", lambda head: head[:4] == b"RIFF" and head[8:12] == b"AVI ", "mkv"),
 )
 
 
@@ -105,10 +119,18 @@ class Content:
     Attributes:
         format: as ``paths.OUTPUT_SUFFIXES`` has it; None where it is of none that is written.
         is_several: whether it is an animation, or has pages.
+        is_video: whether it is a video.
     """
 
     format: str | None = None
     is_several: bool = False
+    is_video: bool = False
+
+
+def is_video(path: Path) -> bool:
+    """Whether the first bytes of an ordinary file are a video's."""
+    content = content_of(path)
+    return content is not None and content.is_video
 
 
 def content_of(path: Path) -> Content | None:
@@ -122,7 +144,8 @@ def content_of(path: Path) -> Content | None:
             if kind is None:
                 return Content()
             pictures = _PICTURES[kind.name](file) if kind.name in _PICTURES else iter(())
-            return Content(kind.format, len(list(islice(pictures, 2))) > 1)
+            is_several = kind.is_video or len(list(islice(pictures, 2))) > 1
+            return Content(kind.format, is_several, kind.is_video)
     except (OSError, OverflowError, ValueError, struct.error):
         return Content()
 

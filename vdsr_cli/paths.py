@@ -12,6 +12,7 @@ The names:
     photo.jpg -o out/              out/photo_x4.png
     photo.jpg -o out               the same: a name without an extension is a folder
     shots -r -o out                out/ with the tree of shots
+    clip.mp4                       clip_x4.mp4
     anim.gif, pages.tif            anim_x4.gif, pages_x4.tif: what holds several keeps its format
     photo.jpg --format same        photo_x4.jpg
     a.jpg a.png                    a_jpg_x4.png and a_png_x4.png: two sources never share a name
@@ -20,7 +21,7 @@ The names:
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -46,6 +47,14 @@ OUTPUT_SUFFIXES: Final = {
     ".jxl": "jxl",
 }
 """Extension of an output -> its format. The first extension of a format is the one we write."""
+VIDEO_SUFFIXES: Final = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "mkv",
+    ".webm": "webm",
+}
+"""Likewise, of a video."""
 
 INPUT_SUFFIXES: Final = frozenset(
     (
@@ -167,17 +176,35 @@ def output_format(path: Path) -> str:
     Raises:
         UsageError: the extension is none that can be written.
     """
+    return _format_named(path, OUTPUT_SUFFIXES, "picture")
+
+
+def video_format(path: Path) -> str:
+    """The format that a path's extension names, as in ``VIDEO_SUFFIXES``.
+
+    Raises:
+        UsageError: the extension is none that can be written.
+    """
+    return _format_named(path, VIDEO_SUFFIXES, "video")
+
+
+def _format_named(path: Path, suffixes: Mapping[str, str], what: str) -> str:
     try:
-        return OUTPUT_SUFFIXES[path.suffix.lower()]
+        return suffixes[path.suffix.lower()]
     except KeyError:
         raise UsageError(
-            f"{path}: {path.suffix or 'no extension'} is no picture format that can be written",
-            hint=f"use one of {', '.join(OUTPUT_SUFFIXES)}; end a folder's name in {os.sep}",
+            f"{path}: {path.suffix or 'no extension'} is no {what} format that can be written",
+            hint=f"use one of {', '.join(suffixes)}; end a folder's name in {os.sep}",
         ) from None
 
 
 def plan_naming(
-    out: str | None, *, tag: str, format: str | None = None, is_several: bool = False
+    out: str | None,
+    *,
+    tag: str,
+    format: str | None = None,
+    is_several: bool = False,
+    takes_videos: bool = False,
 ) -> Naming:
     """The naming that -o and --format ask for.
 
@@ -190,6 +217,7 @@ def plan_naming(
             -o's own, or that of animations and documents and else PNG.
         is_several: whether more than one output may come, so that a name whose extension is no
             format, as in ``out/t0.8``, is a folder too.
+        takes_videos: whether the output may be one.
 
     Raises:
         UsageError: an extension or format that cannot be written, or the two disagree.
@@ -202,6 +230,8 @@ def plan_naming(
     if out == "-":
         return Naming(tag=tag, suffix=suffix, keeps=keeps, is_stdout=True)
     path = Path(out)
+    if takes_videos and path.suffix.lower() in VIDEO_SUFFIXES and not _names_folder(out):
+        return Naming(tag=tag, suffix=path.suffix, file=path)
     is_dotted = is_several and path.suffix.lower() not in OUTPUT_SUFFIXES
     if _names_folder(out) or (is_dotted and not os.path.exists(path)):
         return Naming(tag=tag, suffix=suffix, keeps=keeps, folder=path)
@@ -213,7 +243,7 @@ def plan_naming(
 
 
 def _suffix_of(format: str) -> str:
-    for suffix, name in OUTPUT_SUFFIXES.items():
+    for suffix, name in (OUTPUT_SUFFIXES | VIDEO_SUFFIXES).items():
         if name == format:
             return suffix
     formats = ", ".join(dict.fromkeys(OUTPUT_SUFFIXES.values()))
@@ -369,6 +399,8 @@ def source_of(path: Path, root: Path | None = None) -> Source:
     named = OUTPUT_SUFFIXES.get(path.suffix.lower())
     if content is None:
         return Source(path=path, root=root, own_suffix=path.suffix if named else None)
+    if content.is_video:
+        named = VIDEO_SUFFIXES.get(path.suffix.lower())
     own = None if content.format is None else _suffix_of(content.format)
     return Source(
         path=path,

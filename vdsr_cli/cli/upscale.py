@@ -190,6 +190,7 @@ def upscale(
         tag=scale_tag(scale) if size is None else size.tag,
         format=format.value if format else None,
         is_several=may_be_several(inputs),
+        takes_videos=True,
     )
     naming = replace(naming, text=_checked_suffix(suffix, naming))
     unknown: set[str] = set()

@@ -224,6 +224,14 @@ class Draft:
             os.fsync(file.fileno())
         publish(complete, self._target, replace=self._is_replacing)
 
+    def discard(self) -> None:
+        """Removes the draft: the output was made of it elsewhere."""
+        self.is_kept = False
+        self._journal.unlink(missing_ok=True)
+        if sys.platform == "win32":
+            self.file.close()
+        self._part.unlink()
+
     def _sync(self) -> None:
         self.file.flush()
         os.fsync(self.file.fileno())

@@ -19,9 +19,16 @@ import torch
 
 from vdsr_cli.background import in_background
 from vdsr_cli.config import TargetSize, Temperature, check_scale, check_temperature
-from vdsr_cli.errors import DeviceError, InputError, OutputExistsError, UnexpectedError, VdsrError
+from vdsr_cli.errors import (
+    DeviceError,
+    InputError,
+    OutputError,
+    OutputExistsError,
+    UnexpectedError,
+    VdsrError,
+)
 from vdsr_cli.files import is_special
-from vdsr_cli.formats import written_format
+from vdsr_cli.formats import is_video, written_format
 from vdsr_cli.images import (
     Canvas,
     Picture,
@@ -33,16 +40,18 @@ from vdsr_cli.images import (
     refuse_several,
     writing_to,
 )
+from vdsr_cli.images.video import Video, open_video, open_video_file
 from vdsr_cli.loading import LoadedModel, ModelSource
 from vdsr_cli.models.protocol import refuse_unknown_levels
 from vdsr_cli.outputs import Existing, is_taken, refuse_inputs, refuse_taken
-from vdsr_cli.paths import DEFAULT_FORMAT, SAME_FORMAT, Source, output_format
+from vdsr_cli.paths import DEFAULT_FORMAT, SAME_FORMAT, Source, output_format, video_format
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.sampling.fingerprint import fingerprint
 from vdsr_cli.sampling.pipeline import UpscalePlan, draw_canvases, draw_rows, plan_upscale
 from vdsr_cli.sampling.tiling import check_tiles, tiles_for
 from vdsr_cli.services.series import upscale_series
+from vdsr_cli.services.video import frame_size, upscale_frames
 
 _MOST_ENCODERS: Final = 8
 
@@ -202,6 +211,14 @@ def upscale_file(
                 refuse_inputs([output], [source.path])
             refuse_taken([output], request.existing)
         times = _times_of(source) if request.keeps_times else None
+        if not source.is_stdin and is_video(source.path):
+            result = _upscale_video(
+                named, output, models, request, runtime, on_start=on_start, on_frames=on_tiles
+            )
+            if times is not None and output is not None:
+                with writing_to(str(output)):
+                    os.utime(output, ns=times)
+            return replace(result, seconds=round(time.perf_counter() - started, 3))
         with request.reading.open(stdin if source.is_stdin else source.path) as opened:
             series = opened if isinstance(opened, Series) else None
             picture = _of_depth(opened[0] if isinstance(opened, Series) else opened, request.depth)
@@ -265,6 +282,74 @@ def upscale_file(
         seconds=round(time.perf_counter() - started, 3),
         notes=notes,
     )
+
+
+def _upscale_video(
+    named: UpscaleResult,
+    output: Path | None,
+    models: ModelSource,
+    request: UpscaleRequest,
+    runtime: Runtime,
+    *,
+    on_start: Callable[[int], None],
+    on_frames: Callable[[int], None],
+) -> UpscaleResult:
+    """Upscales a video, which progress counts in frames."""
+    if output is None or is_special(output):
+        raise OutputError("a video needs a file of its own", hint="give -o a file")
+    format = video_format(output)
+    with open_video(Path(named.input), request.reading.max_pixels) as video:
+        first = video.first
+        _refuse_size(first, request, named.input)
+        choice = models.choose(first)
+        loaded = choice.loaded
+        plan = plan_picture(first, loaded, request, runtime)
+        size = frame_size(video, plan.output.height, plan.output.width)
+        if size != (plan.output.height, plan.output.width):
+            plan = plan_upscale(
+                first,
+                loaded,
+                request.settings,
+                runtime,
+                scale=_scale_of(first, request),
+                size=size,
+                consistency=request.consistency,
+            )
+        bits = first.metadata.bit_depth if request.depth is None else request.depth
+        on_start(video.frames)
+        with open_video_file(
+            output,
+            video,
+            size,
+            format=format,
+            quality=request.quality,
+            is_deep=bits == 16,
+            identity=partial(_identify_video, video, loaded, plan, request, runtime),
+            replaces=request.existing.is_replaced,
+            keeps_tags=not request.reading.strip_metadata,
+        ) as file:
+            upscale_frames(video, file, plan, runtime, on_frames)
+    return replace(
+        named,
+        model=loaded.name,
+        model_reason=choice.reason,
+        scale=_scale_of(first, request),
+        temperature=request.settings.temperature,
+        seed=request.settings.seed,
+        width=plan.output.width,
+        height=plan.output.height,
+        frames=file.done,
+        tiles=plan.tiles * file.done,
+        consistency=plan.faithful_scale is not None,
+        notes=(*video.notes, *plan.notes, *file.notes),
+    )
+
+
+def _identify_video(
+    video: Video, loaded: LoadedModel, plan: UpscalePlan, request: UpscaleRequest, runtime: Runtime
+) -> str:
+    facts = f"{video.digest()} {request.quality} {request.depth}"
+    return _identify(video.first, loaded, plan, runtime, lambda: facts)
 
 
 def _format_of(
