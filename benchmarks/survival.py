@@ -24,7 +24,7 @@ from common import argument_parser
 from PIL import Image, PngImagePlugin
 
 from vdsr_cli.errors import InputError, UnexpectedError, VdsrError
-from vdsr_cli.images import Canvas, Picture, read_picture
+from vdsr_cli.images import Canvas, Picture, Series, open_pictures, open_series_file
 from vdsr_cli.paths import OUTPUT_SUFFIXES
 
 COUNTED = ("profile", "tags", "text", "depth", "orientation", "timing")
@@ -127,17 +127,48 @@ def row(folder: Path, format: str, *, is_listed: bool) -> str:
 
 
 def travel(path: Path, out: Path, number: int, format: str) -> Trip:
-    """Reads a picture, enlarges it and writes it."""
-    picture = read_picture(path, max_pixels=4_000_000)
-    suffix = path.suffix.lower() if format == "same" else f".{format}"
-    output = out / f"{number}{suffix if suffix in OUTPUT_SUFFIXES else '.png'}"
+    """Reads the pictures of a file, enlarges them and writes them."""
+    with open_pictures(path, max_pixels=4_000_000) as opened:
+        series = opened if isinstance(opened, Series) else None
+        picture = opened[0] if isinstance(opened, Series) else opened
+        chosen = suffix_of(path, series, format)
+        output = out / f"{number}{chosen}"
+        if series is None:
+            notes = picture.notes + canvas_of(picture).save(output)
+        else:
+            notes = series.notes + save_series(series, picture, output)
+    return Trip(source=path, output=output, picture=picture, notes=notes)
+
+
+def suffix_of(path: Path, series: Series | None, format: str) -> str:
+    """The extension of an output; what holds several pictures keeps its own where it is written."""
+    own = path.suffix.lower() if format == "same" else f".{format}"
+    if series is not None and OUTPUT_SUFFIXES.get(own) != series.format:
+        return f".{series.format or ('tiff' if series.plays is None else 'png')}"
+    return own if own in OUTPUT_SUFFIXES else ".png"
+
+
+def canvas_of(picture: Picture) -> Canvas:
+    """The picture at twice its size."""
     height, width = 2 * picture.height, 2 * picture.width
     has_alpha = picture.alpha is not None
     canvas = Canvas(height, width, like=picture.metadata, has_alpha=has_alpha)
     alpha = None if picture.alpha is None else enlarged(picture.alpha)
     canvas.put_rows(0, enlarged(picture.rgb), alpha)
-    notes = canvas.save(output)
-    return Trip(source=path, output=output, picture=picture, notes=(*picture.notes, *notes))
+    return canvas
+
+
+def save_series(series: Series, first: Picture, output: Path) -> tuple[str, ...]:
+    """Writes all pictures of a file; returns the notes on it."""
+    frames = [canvas_of(shape.stand_in(first)).frame for shape in series.shapes]
+    format = OUTPUT_SUFFIXES[output.suffix]
+    with open_series_file(
+        output, series, frames, format=format, quality=95, identity=lambda: ""
+    ) as file:
+        for picture in series:
+            canvas = canvas_of(picture)
+            file.put(canvas.levels(), canvas.frame)
+    return file.notes
 
 
 def enlarged(values: Any) -> Any:

@@ -1,8 +1,13 @@
 """benchmarks/survival.py counts what is read, refused and lost."""
 
+from contextlib import contextmanager
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+
+from vdsr_cli.images import Metadata
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -28,18 +33,26 @@ def test_a_folder_is_counted(survival, tmp_path):
     assert row[9] == "1 of 1" and row[-1] == "0"
 
 
+def test_timing_is_counted(survival, tmp_path):
+    frames = [Image.new("RGB", (8, 6), (50 * i, 0, 0)) for i in range(3)]
+    for name in ("a.gif", "b.webp", "c.png"):
+        frames[0].save(
+            tmp_path / name, save_all=True, append_images=frames[1:], duration=[40, 70, 100]
+        )
+    row = cells(survival.row(tmp_path, "same", is_listed=False))
+    assert row[1:6] == ["3", "3", "0", "0", "3"] and row[11:] == ["3 of 3", "0"]
+
+
 def test_a_loss_without_a_note_is_silent(survival, tmp_path, monkeypatch):
-    from vdsr_cli.images.picture import Metadata
-
     Image.new("RGB", (8, 6)).save(tmp_path / "a.png", icc_profile=SRGB)
-    read = survival.read_picture
+    opened = survival.open_pictures
 
+    @contextmanager
     def forgetful(*arguments, **options):
-        from dataclasses import replace
+        with opened(*arguments, **options) as picture:
+            yield replace(picture, metadata=Metadata())
 
-        return replace(read(*arguments, **options), metadata=Metadata())
-
-    monkeypatch.setattr(survival, "read_picture", forgetful)
+    monkeypatch.setattr(survival, "open_pictures", forgetful)
     row = cells(survival.row(tmp_path, "same", is_listed=False))
     assert row[6] == "0 of 1" and row[-1] == "1"
 
