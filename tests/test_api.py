@@ -78,7 +78,9 @@ def test_pictures_come_from_anywhere(model, tmp_path, save_picture):
     assert np.array_equal(vdsr.read(Image.open(tmp_path / "t.png")).rgb, vdsr.read(path).rgb)
 
 
-@pytest.mark.parametrize("odd", [np.zeros((4, 4)), np.zeros((4, 4, 5), np.uint8), np.zeros(3)])
+@pytest.mark.parametrize(
+    "odd", [np.zeros((4, 4)), np.zeros((4, 4, 5), np.uint8), np.zeros(3), b"GIF89a", [[1, 2]], None]
+)
 def test_what_is_no_picture_is_told(odd):
     with pytest.raises(vdsr.VdsrError, match=r"picture"):
         vdsr.read(odd)
@@ -95,8 +97,31 @@ def test_tensors_in_tensors_out(model, save_picture, tmp_path):
     assert vdsr.lr_psnr(hr, lr, scale=4) > 50
     assert vdsr.psnr_y(hr, hr, shave=4) == float("inf")
     assert vdsr.ssim_y(hr[0], hr[0], shave=4) == pytest.approx(1)
-    with pytest.raises(vdsr.VdsrError, match="lr must be"):
-        model(lr[0])
+    for odd in (lr[0], lr[:0], lr[:, :, :0]):
+        with pytest.raises(vdsr.VdsrError, match="lr must be"):
+            model(odd)
+
+
+def test_settings_that_are_none_are_refused(model):
+    with pytest.raises(vdsr.VdsrError, match="a batch of -3 tiles"):
+        model.upscale(np.zeros((8, 8, 3), np.uint8), batch_size=-3)
+    with pytest.raises(vdsr.VdsrError, match="not 'median'"):
+        model.upscale(np.zeros((8, 8, 3), np.uint8), pixels="median")
+
+
+@pytest.mark.parametrize(
+    ("height", "count", "shave"), [(60, 2, 4), (64, 1, 4), (64, 0, 4), (64, 2, -1), (64, 2, 40)]
+)
+def test_pictures_that_are_no_pairs_have_no_scores(height, count, shave):
+    sr, hr = torch.zeros(2, 3, 64, 64), torch.zeros(count, 3, height, 64)
+    for score in (vdsr.psnr_y, vdsr.ssim_y):
+        with pytest.raises(vdsr.VdsrError):
+            score(sr, hr, shave=shave)
+    with pytest.raises(vdsr.VdsrError, match="leaves less than 11"):
+        vdsr.ssim_y(sr, sr, shave=27)
+    for scale in (0, -1, 2, 5):
+        with pytest.raises(vdsr.VdsrError):
+            vdsr.lr_psnr(sr, torch.zeros(2, 3, 16, 16), scale=scale)
 
 
 def test_samples_are_a_sequence(model, save_picture, tmp_path):
@@ -117,6 +142,9 @@ def test_the_likelihood_is_that_of_the_bench(model):
     assert found.bits_per_dim > 0
     with pytest.raises(vdsr.VdsrError, match="is not x4"):
         model.elbo(hr, hr)
+    for several in (0, 1):
+        with pytest.raises(vdsr.VdsrError, match="no pairs"):
+            model.elbo(hr, lr[:several])
 
 
 def test_frames_come_one_by_one_and_are_those_of_the_command(model, request, tmp_path):

@@ -316,7 +316,7 @@ class Model:
         Raises:
             VdsrError: no such pictures, or ``auto``.
         """
-        if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point():
+        if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point() or not lr.numel():
             raise UsageError(f"lr must be float (B, 3, h, w), not {lr.dtype} {tuple(lr.shape)}")
         settings = SamplingSettings(temperature=parse_temperature(temperature), seed=seed)
         loaded, results = self._one, []
@@ -342,7 +342,7 @@ class Model:
         model: object = loaded.model
         if not isinstance(model, LikelihoodModel):
             raise UsageError(f"{self._name} has no likelihood")
-        pairs = list(zip(_batch(hr), _batch(lr), strict=True))
+        pairs = _pairs(hr, lr)
         for one, small in pairs:
             if tuple(one.shape[1:]) != tuple(loaded.scale * side for side in small.shape[1:]):
                 raise UsageError(
@@ -427,8 +427,24 @@ def _batch(pictures: Tensor) -> list[Tensor]:
     return list(whole.view(-1, *whole.shape[-3:]))
 
 
-def _scores(score: Callable[[Tensor, Tensor], float], sr: Tensor, hr: Tensor) -> list[float]:
-    return [score(a, b) for a, b in zip(_batch(sr), _batch(hr), strict=True)]
+def _pairs(first: Tensor, second: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The pictures of two batches that belong together, uint8. Raises UsageError."""
+    batches = _batch(first), _batch(second)
+    if len(batches[0]) != len(batches[1]) or not first.numel() or not second.numel():
+        raise UsageError(f"{tuple(first.shape)} and {tuple(second.shape)} are no pairs of pictures")
+    return list(zip(*batches, strict=True))
+
+
+def _scores(
+    score: Callable[[Tensor, Tensor], float], sr: Tensor, hr: Tensor, *, shave: int, window: int = 1
+) -> list[float]:
+    """The score of each pair, of one size, of which ``window`` pixels across are left."""
+    pairs = _pairs(sr, hr)
+    if sr.shape[-2:] != hr.shape[-2:]:
+        raise UsageError(f"sr {tuple(sr.shape)} and hr {tuple(hr.shape)} are not of one size")
+    if shave < 0 or min(sr.shape[-2:]) - 2 * shave < window:
+        raise UsageError(f"shave {shave} leaves less than {window} of {tuple(sr.shape)}")
+    return [score(a, b) for a, b in pairs]
 
 
 def psnr_y(sr: Tensor, hr: Tensor, *, shave: int) -> float:
@@ -438,13 +454,18 @@ def psnr_y(sr: Tensor, hr: Tensor, *, shave: int) -> float:
     Args:
         sr, hr: (B, 3, H, W) or (3, H, W), uint8 or in [0, 1], which is rounded to 8 bits first.
         shave: pixels left out at each border; the scale, by convention.
+
+    Raises:
+        VdsrError: pictures that are no pairs, or too small.
     """
-    return metrics.mean_psnr(_scores(partial(metrics.psnr_y, shave=shave), sr, hr))
+    score = partial(metrics.psnr_y, shave=shave)
+    return metrics.mean_psnr(_scores(score, sr, hr, shave=shave))
 
 
 def ssim_y(sr: Tensor, hr: Tensor, *, shave: int) -> float:
     """SSIM of the luma, as ``vdsr bench`` scores it; arguments as :func:`psnr_y`."""
-    return fmean(_scores(partial(metrics.ssim_y, shave=shave), sr, hr))
+    score = partial(metrics.ssim_y, shave=shave)
+    return fmean(_scores(score, sr, hr, shave=shave, window=metrics.SSIM_WINDOW))
 
 
 def lr_psnr(
@@ -452,6 +473,8 @@ def lr_psnr(
 ) -> float:
     """PSNR in dB of pictures that are degraded again to 8 bits against their inputs, of a batch's
     mean squared error; arguments otherwise as :func:`psnr_y`."""
-    return metrics.pooled_psnr(
-        _scores(partial(metrics.lr_psnr, scale=scale, edges=_edges(edges)), sr, lr)
-    )
+    pairs = _pairs(sr, lr)
+    if scale < 1 or tuple(sr.shape[-2:]) != tuple(scale * side for side in lr.shape[-2:]):
+        raise UsageError(f"sr {tuple(sr.shape)} is not x{scale} {tuple(lr.shape)}")
+    score = partial(metrics.lr_psnr, scale=scale, edges=_edges(edges))
+    return metrics.pooled_psnr([score(a, b) for a, b in pairs])

@@ -25,11 +25,15 @@ def to_picture(source: PictureInMemory) -> Picture:
             (h, w, c), c = 1 grey, 2 with alpha, 3 RGB, 4 with alpha.
 
     Raises:
-        InputError: another dtype or shape.
+        InputError: another dtype or shape, or neither of the two.
     """
     if isinstance(source, Image.Image):
         upright = ImageOps.exif_transpose(source)
         return _picture(_levels(upright), upright.info.get("icc_profile"))
+    if not isinstance(source, np.ndarray):
+        raise InputError(
+            f"a {type(source).__name__} is no picture", hint="a path, an array, a file or an image"
+        )
     return _picture(source, None)
 
 

@@ -21,6 +21,7 @@ from vdsr_cli.metrics.diversity import (
 )
 from vdsr_cli.metrics.fid import FEWEST_PICTURES, frechet_distance
 from vdsr_cli.metrics.fidelity import (
+    SSIM_WINDOW,
     lr_psnr,
     luma,
     mean_psnr,
@@ -38,6 +39,7 @@ __all__ = [
     "DISTS",
     "FEWEST_PICTURES",
     "LPIPS",
+    "SSIM_WINDOW",
     "Brisque",
     "InceptionFeatures",
     "Niqe",

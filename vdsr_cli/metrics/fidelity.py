@@ -13,6 +13,8 @@ from torch import Tensor
 from vdsr_cli.config import Edges
 from vdsr_cli.consistency import degrade_8bit
 
+SSIM_WINDOW = 11
+"""Pixels across, of the Gaussian window of :func:`ssim_y`."""
 _PEAK = 255.0
 
 
@@ -55,7 +57,7 @@ def pooled_psnr(psnrs: Sequence[float]) -> float:
 def ssim_y(sr: Tensor, hr: Tensor, *, shave: int) -> float:
     """SSIM of the luma (Wang et al. 2004): 11x11 Gaussian of sigma 1.5, valid positions only,
     K = 0.01 and 0.03, L = 255."""
-    position = torch.arange(11, dtype=torch.float64) - 5
+    position = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
     taps = torch.exp(-(position**2) / (2 * 1.5**2))
     return _ssim(_shaved(luma(sr), shave), _shaved(luma(hr), shave), taps / taps.sum())
 

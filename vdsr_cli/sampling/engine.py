@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vdsr_cli.config import DEFAULT_BATCH, DEFAULT_TEMPERATURE, Edges, Temperature
-from vdsr_cli.errors import DeviceError
+from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.models.protocol import LatentShape, NoiseSource, Sampler
 from vdsr_cli.runtime import Batches, Runtime
 from vdsr_cli.sampling.cuda_graphs import sample
@@ -76,6 +76,12 @@ class SamplingSettings:
     output: Literal["mean", "sample"] = "mean"
     wrap: Literal["none", "x", "y", "xy"] | None = None
     edges: Edges = Edges.repeat
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"a batch of {self.batch_size} tiles is none")
+        if self.output not in ("mean", "sample"):
+            raise UsageError(f"pixels are the mean or a sample, not {self.output!r}")
 
     @property
     def most_tiles(self) -> int:
