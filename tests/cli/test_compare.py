@@ -2,7 +2,10 @@
 
 import base64
 import json
+import os
 import re
+import subprocess
+import sys
 from io import BytesIO
 
 import numpy as np
@@ -59,3 +62,34 @@ def test_the_page_of_what_has_no_name(vdsr, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ended = vdsr("compare", ".", "b.png")
     assert ended.code == 3 and ended.lines == ["vdsr: .: cannot be read: it is a folder"]
+
+
+HUNGRY = """
+import resource, sys
+from pathlib import Path
+from PIL import Image
+from vdsr_cli.services.compare import compare_pictures
+
+def peak_bytes(side):
+    path = Path(f"{side}.png")
+    Image.new("RGB", (side, side), (9, 99, 199)).save(path)
+    compare_pictures(path, path, Path("page.html"), replace=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+print(peak_bytes(64), peak_bytes(3000))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX measures it")
+def test_memory_is_that_of_one_picture_and_some_rows(tmp_path):
+    """12 bytes a pixel of one picture as floats, 3 of each as levels, 3 of what is read."""
+    done = subprocess.run(
+        [sys.executable, "-c", HUNGRY],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+        capture_output=True,
+    )
+    small, large = map(int, done.stdout.split())
+    assert large - small < 40 * 3000**2

@@ -419,8 +419,8 @@ def depth_notes(head: bytes, kind: Kind) -> list[str]:
 
 def to_tensors(samples: Samples, orientation: int) -> tuple[Tensor, Tensor | None]:
     """Levels (h, w, c) -> rgb (1, 3, h, w), premultiplied, and alpha (1, 1, h, w) or None."""
-    values = torch.from_numpy(_upright(samples.levels, orientation).astype(np.float32, order="C"))
-    values = values.permute(2, 0, 1).unsqueeze(0).contiguous().div_(samples.full)
+    planes = _upright(samples.levels, orientation).transpose(2, 0, 1)
+    values = torch.from_numpy(planes.astype(np.float32, order="C")).unsqueeze(0).div_(samples.full)
     channels = values.shape[1] - samples.has_alpha
     rgb = values[:, :channels].expand(-1, 3, -1, -1).contiguous()
     alpha = values[:, channels:].contiguous() if samples.has_alpha else None
