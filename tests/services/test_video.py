@@ -155,6 +155,35 @@ def test_ten_bits_stay_ten(enlarge, tmp_path):
     assert frames_of(tmp_path / "c.mp4")[0].format.name == "yuv420p"
 
 
+@pytest.mark.parametrize(
+    ("codec", "format", "bits"),
+    [
+        *(("ffv1", "yuv422p", 8), ("ffv1", "yuv444p10le", 16), ("ffv1", "yuv411p", 8)),
+        *(("mjpeg", "yuvj420p", 8), ("rawvideo", "yuyv422", 8), ("libx264", "nv12", 8)),
+        *(("png", "rgb24", 8), ("ffv1", "gbrp10le", 16), ("ffv1", "yuv420p12le", 16)),
+        ("ffv1", "gray", 8),
+    ],
+)
+def test_every_layout_of_pixels_is_read(tmp_path, codec, format, bits):
+    y, x = np.mgrid[:48, :64]
+    rgb = np.stack([x * 3 + 30, y * 4 + 20, 200 - x * 2], 2).astype(np.uint8)
+    if format == "gray":
+        rgb = rgb[..., :1].repeat(3, 2)
+    path = tmp_path / ("a.mov" if codec == "png" else "a.mkv")
+    with av.open(str(path), "w") as made:
+        stream = made.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, format
+        stream.codec_context.qmin = stream.codec_context.qmax = 1
+        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=format)
+        made.mux(stream.encode(frame))
+        made.mux(stream.encode(None))
+    with video.open_video(path, 10_000) as opened:
+        first = opened.first
+    assert first.metadata.bit_depth == bits
+    read = first.rgb[0].permute(1, 2, 0).numpy() * 255
+    assert np.abs(read - rgb)[4:-4, 4:-4].mean() < 2
+
+
 def test_a_matrix_that_is_not_told_is_taken_by_size_and_told(enlarge, tmp_path):
     source = make_clip(tmp_path / "a.mp4", matrix=2, frames=1)
     ended = enlarge(source, "-s", 2.6, "-o", tmp_path / "b.mp4")

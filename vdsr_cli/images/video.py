@@ -72,8 +72,10 @@ class VideoFrame:
     def picture(self) -> Picture:
         """Its colours, in the video's own space."""
         if self._frame.format.is_rgb:
-            levels = self._frame.to_ndarray(format="rgb24")
-            rgb = torch.from_numpy(levels).permute(2, 0, 1).float() / 255
+            is_deep = self._coding.yuv.bits > 8
+            levels = self._frame.to_ndarray(format="rgb48le" if is_deep else "rgb24")
+            rgb = torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)
+            rgb = rgb / (65535 if is_deep else 255)
         else:
             planes = _planes(self._frame, self._coding)
             rgb = self._coding.yuv.rgb_of(planes)
@@ -183,17 +185,18 @@ def _coding_of(stream: Any, frame: Any, notes: list[str]) -> Coding:
             (frame.height, chroma[0].height if chroma else 1),
         )
     )
-    is_full = int(frame.color_range) == 2 or form.name.startswith("yuvj")
+    is_grey, told = len(form.components) < 3 and not form.is_rgb, int(frame.color_range)
+    is_full = told == 2 or form.name.startswith("yuvj") or (is_grey and told == 0)
     yuv = YuvCoding(
         matrix=matrix,
         is_full=is_full and not form.is_rgb,
-        bits=8 if luma.bits == 8 or form.is_rgb else 10 if luma.bits <= 10 else 12,
+        bits=8 if luma.bits <= 8 else 10 if luma.bits <= 10 or form.is_rgb else 12,
         down=2 if down == 2 else 1,
         across=2 if across == 2 or down == 2 else 1,
     )
     return Coding(
         yuv=yuv,
-        is_grey=len(form.components) < 3,
+        is_grey=is_grey,
         primaries=int(frame.color_primaries),
         transfer=int(frame.color_trc),
         time_base=stream.time_base,
