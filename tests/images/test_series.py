@@ -103,6 +103,7 @@ def test_the_still_of_an_animated_png_may_be_no_frame(opened):
     data = encode(first, "PNG", save_all=True, append_images=frames, **options)
     series, pictures = opened(data)
     assert series.durations == (20, 30, 40)
+    assert any("none of its frames" in note for note in series.notes)
     np.testing.assert_allclose(
         pictures[0].rgb[0].permute(1, 2, 0) * 255, np.asarray(frames[0]), atol=0.01
     )

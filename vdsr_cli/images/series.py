@@ -218,6 +218,8 @@ class _Frames:
         notes = depth_notes(self._file.head, self._file.kind)
         if self._file.kind.name == "PNG" and self._file.head[24] > 8:
             notes.append("an animated PNG of 16 bits was read at 8 bits")
+        if self._places.start:
+            notes.append("its still picture, which is none of its frames, was left out")
         if not self._is_whole():
             if truncated is Truncated.refuse:
                 raise damaged(self._file.kind, EOFError())
