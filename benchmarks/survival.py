@@ -237,7 +237,7 @@ def in_utf8(value: Any) -> Any:
 
 
 def timing_of(image: Image.Image) -> list[Any]:
-    """How long each frame is shown, in milliseconds; None for a page."""
+    """How long each frame is shown, in milliseconds; 0 for a page."""
     durations = []
     with suppress(OSError, ValueError, SyntaxError):  # of a damaged file: those that are read
         for frame in range(getattr(image, "n_frames", 1)):
@@ -245,7 +245,8 @@ def timing_of(image: Image.Image) -> list[Any]:
             image.load()
             if getattr(image, "tag_v2", {}).get(254, 0) & 1:
                 continue  # an overview, no page
-            durations.append(image.info.get("duration"))
+            if frame or not getattr(image, "default_image", False):  # which is no frame
+                durations.append(image.info.get("duration") or 0)
     image.seek(0)
     return durations
 
