@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from vdsr_cli.errors import InputError
 from vdsr_cli.images import resumable, video
 
 av = pytest.importorskip("av", reason="the extra video is not installed")
@@ -251,6 +252,43 @@ def test_a_damaged_video_is_one_line(enlarge, tmp_path):
     ended = enlarge(tmp_path / "cut.mp4", "-o", tmp_path / "a.mp4")
     assert ended.code == 3 and len(ended.err.splitlines()) == 1
     assert not (tmp_path / "a.mp4").exists() and not list(tmp_path.glob("*.part*"))
+
+
+def test_a_codec_that_is_not_known_is_one_line(enlarge, tmp_path):
+    data = make_clip(tmp_path / "clip.mp4", sound=None).read_bytes()
+    (tmp_path / "odd.mp4").write_bytes(
+        data.replace(b"avc1", b"\xff\xfezz").replace(b"avcC", b"zzzz")
+    )
+    ended = enlarge(tmp_path / "odd.mp4", "-o", tmp_path / "a.mp4")
+    assert ended.code == 3 and "its codec is not known" in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_tags_that_are_no_text_end_no_run(enlarge, tmp_path):
+    data = make_clip(tmp_path / "clip.mp4", frames=2).read_bytes()
+    (tmp_path / "odd.mp4").write_bytes(data.replace("Ünicode".encode(), b"\xff\xfenicode"))
+    assert enlarge(tmp_path / "odd.mp4", "-o", tmp_path / "a.mp4").code == 0
+
+
+def test_a_name_is_no_address(enlarge, tmp_path, monkeypatch):
+    """FFmpeg would ask a server for the one, and read the other file for the other."""
+    monkeypatch.chdir(tmp_path)
+    clip = make_clip(tmp_path / "clip.mp4", frames=2)
+    for name in ("http:x.mp4", "concat:other.mp4"):
+        clip.with_name(name).write_bytes(clip.read_bytes())
+        assert enlarge(name, "-o", "a.mp4", "--overwrite").code == 0
+        assert len(frames_of(tmp_path / "a.mp4")) == 2
+
+
+def test_a_list_of_other_files_is_no_video(tmp_path):
+    clip = make_clip(tmp_path / "clip.mp4", frames=2)
+    listed = tmp_path / "list.mp4"
+    listed.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{clip}\n#EXT-X-ENDLIST\n")
+    with (
+        pytest.raises(InputError, match="cannot be read as video"),
+        video.open_video(listed, 10**6),
+    ):
+        pass
 
 
 def test_without_the_extra_a_line_names_it(enlarge, tmp_path, monkeypatch):

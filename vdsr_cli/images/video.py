@@ -6,6 +6,7 @@ draft, and sound and subtitles of the input as they are ─► file
 """
 
 import hashlib
+import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ from vdsr_cli.images.yuv import BT601, BT709, UNSPECIFIED, YuvCoding, is_known
 
 SEGMENT_FRAMES: Final = 32
 """Frames that are encoded together: with sound and picture apart, what a resumed run repeats."""
+_ALONE: Final = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,avi"}
+"""FFmpeg's options: of a file of these kinds nothing else is opened."""
 _MUXERS: Final = {"mp4": "mp4", "mov": "mov", "mkv": "matroska", "webm": "webm"}
 _PACKET: Final = struct.Struct("<qqq?I")
 _OF_THE_FILE: Final = ("major_brand", "minor_version", "compatible_brands", "encoder")
@@ -98,6 +101,8 @@ class Video:
         stream = container.streams.best("video")
         if stream is None:
             raise InputError("it holds no video")
+        if stream.codec_context is None:
+            raise InputError("its codec is not known")
         stream.thread_type = "AUTO"
         check_size(stream.codec_context.width, stream.codec_context.height, max_pixels)
         self.frames = sum(packet.size > 0 for packet in container.demux(stream))
@@ -126,7 +131,7 @@ class Video:
         """
         import av
 
-        with av.open(str(self.path)) as container:
+        with _opened(self.path) as container:
             stream = container.streams.best("video")
             stream.thread_type = "AUTO"
             last: int | None = None
@@ -142,6 +147,15 @@ class Video:
                 raise InputError(f"{self.path}: the video is damaged: {error.strerror}") from error
 
 
+def _opened(path: Path) -> Any:
+    """The file itself, open for reading, whatever it is called and says: FFmpeg takes the name
+    ``http:x.mp4`` for an address, and playlists lead to other files. Tags that are no text are read
+    as far as they are."""
+    import av
+
+    return av.open(os.path.abspath(path), options=_ALONE, metadata_errors="replace")
+
+
 @contextmanager
 def open_video(path: Path, max_pixels: int) -> Iterator[Video]:
     """Opens a video for reading.
@@ -154,7 +168,7 @@ def open_video(path: Path, max_pixels: int) -> Iterator[Video]:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with _opened(path) as container:
             video = Video(path, container, max_pixels)
     except InputError as error:
         raise InputError(f"{path}: {error}", hint=error.hint) from error
@@ -402,7 +416,7 @@ def _mux(
     import av
 
     with (
-        av.open(str(video.path)) as source,
+        _opened(video.path) as source,
         av.open(str(path), "w", format=_MUXERS[format], options=_muxer_options(format)) as made,
     ):
         stream = made.add_stream(encoder.codec, rate=encoder.coding.rate, options=encoder.options)
@@ -462,7 +476,7 @@ def _refuse_streams(video: Video, output: Path, format: str) -> None:
     import av
 
     with (
-        av.open(str(video.path)) as source,
+        _opened(video.path) as source,
         av.open(BytesIO(), "w", format=_MUXERS[format]) as made,
     ):
         _copied(source, made, output)
