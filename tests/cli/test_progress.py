@@ -167,14 +167,17 @@ def test_a_run_shows_its_first_step_and_the_end_of_its_leg(open_terminal):
         progress.on_read(3, 1000)
         progress.bar.refresh()
         assert re.match(r" *3/1000 \S+ +reading pictures", terminal.screen[0])
+        progress.on_log({"step": 0, "val_psnr_y": 29.5})
         progress.on_step(100, {})
         progress._began = (100, time.monotonic() - 60)
         progress.on_step(
             101, {"distortion_bits": torch.tensor(3.0), "rate_bits": torch.tensor(1.0)}
         )
         progress.bar.refresh()
-        (line,) = [line for line in terminal.screen if line.strip()]
-        assert re.match(r" *101/10000 \S+ +0:0(5:00|4:5\d) left -ELBO 4.000, 60 s/step", line)
+        (line,) = [line for line in terminal.screen if "101/10000" in line]
+        assert re.match(
+            r" *101/10000 \S+ +0:0(5:00|4:5\d) left PSNR-Y 29.50 dB, -ELBO 4.000, 60 s/step", line
+        )
         progress.on_log({"step": 102, "loss": 1.0, "mean_l1": 0.0123456, "seconds_per_step": 1.0})
         progress.on_step(102, {})
         progress.bar.refresh()

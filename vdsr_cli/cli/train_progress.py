@@ -95,7 +95,8 @@ class TrainingProgress:
 
     def on_read(self, done: int, pictures: int) -> None:
         """So many of so many pictures are decoded."""
-        self.bar.update(self.task, completed=done, total=pictures)
+        told = "reading pictures" if done < pictures else "preparing"
+        self.bar.update(self.task, completed=done, total=pictures, description=told)
 
     def on_step(self, step: int, figures: "Mapping[str, Tensor]") -> None:
         """A leg begins at this step, or the step is done. Before the first row of the log, its
@@ -115,8 +116,8 @@ class TrainingProgress:
         left = (self.steps - step) * pace
         if self.deadline is not None:
             left = min(left, self.deadline - now)
-        row = self._row or {name: float(figure) for name, figure in figures.items()}
-        told = brief({**row, "seconds_per_step": pace})
+        own = {} if "loss" in self._row else {key: float(value) for key, value in figures.items()}
+        told = brief({**own, **self._row, "seconds_per_step": pace})
         self.bar.update(self.task, completed=step, description=told, left=f"{_hours(left)} left")
 
     @property

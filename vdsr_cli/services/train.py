@@ -223,6 +223,7 @@ def _plan(request: TrainRequest, validator: Validator | None, deadline: float | 
         on_log=on_log,
         validate_every=request.val_every,
         validate=validate,
+        validates_start=bool(request.val and request.val_every) and not read_log(request.out),
         deadline=deadline,
         is_stopped=request.is_stopped,
         on_step=request.on_step,

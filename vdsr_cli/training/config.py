@@ -119,6 +119,7 @@ class RunPlan:
         save_every, log_every, validate_every: steps; validate_every 0 is never.
         on_log: told each row of the log.
         validate: given the averaged model and the step, figures for the log.
+        validates_start: whether a new run does so before its first step too.
         deadline: time of the monotonic clock at which the leg ends, or None.
         is_stopped: asked at each step whether to end the leg.
         on_step: told the step at which the leg begins, without figures, and each that is done with
@@ -130,6 +131,7 @@ class RunPlan:
     on_log: Callable[[Row], None] = lambda row: None
     validate_every: int = 0
     validate: Callable[[nn.Module, int], Row] | None = None
+    validates_start: bool = False
     deadline: float | None = None
     is_stopped: Callable[[], bool] = lambda: False
     on_step: Callable[[int, Mapping[str, Tensor]], None] = lambda step, figures: None

@@ -120,6 +120,8 @@ class Trainer:
         plan = plan or RunPlan()
         if self.world.is_first:
             prepare_folder(self.folder, self.step)
+        if plan.validates_start and self.step == 0:
+            self._validate(plan)
         since, started = self.step, time.monotonic()
         means = _Means()
         if self.world.is_first:
