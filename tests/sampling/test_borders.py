@@ -37,4 +37,4 @@ def test_flat_colours_are_as_flat_at_the_border_as_in_the_middle(model, colour):
     flat = torch.tensor(colour).div(255)[:, None, None].expand(3, 40, 40).contiguous()
     wrong = (upscaled(model, flat) - flat[:, :1, :1]).abs().amax(0)
     inner = slice(wrong.shape[0] // 4, -(wrong.shape[0] // 4))
-    assert wrong.max() <= wrong[inner, inner].max() + 2.5 * LEVEL
+    assert wrong.max() <= wrong[inner, inner].max() + 3 * LEVEL
