@@ -41,7 +41,7 @@ from vdsr_cli.images import (
     writing_to,
 )
 from vdsr_cli.images.video import Video, open_video, open_video_file
-from vdsr_cli.loading import LoadedModel, ModelSource
+from vdsr_cli.loading import Choice, LoadedModel, ModelSource
 from vdsr_cli.models.protocol import refuse_unknown_levels
 from vdsr_cli.outputs import Existing, is_taken, refuse_inputs, refuse_taken
 from vdsr_cli.paths import DEFAULT_FORMAT, SAME_FORMAT, Source, output_format, video_format
@@ -122,10 +122,16 @@ class UpscaleResult:
 
 
 def plan_picture(
-    picture: Picture, loaded: LoadedModel, request: UpscaleRequest, runtime: Runtime
+    picture: Picture,
+    loaded: LoadedModel,
+    request: UpscaleRequest,
+    runtime: Runtime,
+    *,
+    size: tuple[int, int] | None = None,
 ) -> UpscalePlan:
-    """The plan of a request for a picture."""
-    size = None if request.size is None else request.size.of(picture.height, picture.width)
+    """The plan of a request for a picture, which ``size`` makes one of so many rows and columns."""
+    if size is None and request.size is not None:
+        size = request.size.of(picture.height, picture.width)
     return plan_upscale(
         picture,
         loaded,
@@ -215,43 +221,11 @@ def upscale_file(
             result = _upscale_video(
                 named, output, models, request, runtime, on_start=on_start, on_frames=on_tiles
             )
-            if times is not None and output is not None:
-                with writing_to(str(output)):
-                    os.utime(output, ns=times)
-            return replace(result, seconds=round(time.perf_counter() - started, 3))
-        with request.reading.open(stdin if source.is_stdin else source.path) as opened:
-            series = opened if isinstance(opened, Series) else None
-            picture = _of_depth(opened[0] if isinstance(opened, Series) else opened, request.depth)
-            shapes = [picture]
-            if series is not None:
-                shapes = [shape.stand_in(picture) for shape in series.shapes]
-            for shape in shapes:
-                _refuse_size(shape, request, named.input)
-            choice = models.choose(picture)
-            loaded = choice.loaded
-            plan_of = partial(plan_picture, loaded=loaded, request=request, runtime=runtime)
-            plans = [plan_of(shape) for shape in shapes]
-            plan, target = plans[0], stdout if output is None else output
-            format, told = _format_of(picture, series, output, plans, request)
-            on_start(sum(each.tiles for each in plans))
-            notes = plan.notes + told
-            if series is None:
-                notes += picture.notes + _upscale_into(
-                    target, format, picture, loaded, plan, request, runtime, on_tiles
-                )
-            else:
-                notes += series.notes + upscale_series(
-                    series,
-                    target,
-                    plans,
-                    plan_of,
-                    runtime,
-                    format=format,
-                    quality=request.quality,
-                    replace=request.existing.is_replaced,
-                    identity=partial(_identify, picture, loaded, plan, runtime, series.digest),
-                    prepared=partial(_of_depth, depth=request.depth),
-                    on_tiles=on_tiles,
+        else:
+            with request.reading.open(stdin if source.is_stdin else source.path) as opened:
+                target = stdout if output is None else output
+                result = _upscale_opened(
+                    opened, named, target, models, request, runtime, on_start, on_tiles
                 )
         if times is not None and output is not None and not is_special(output):
             with writing_to(str(output)):
@@ -266,20 +240,83 @@ def upscale_file(
         return failed_result(named, DeviceError(reason))
     except Exception as error:  # the other pictures go on
         return failed_result(named, UnexpectedError(named.input, error))
+    return replace(result, seconds=round(time.perf_counter() - started, 3))
+
+
+def _upscale_opened(
+    opened: Picture | Series,
+    named: UpscaleResult,
+    target: Path | BinaryIO,
+    models: ModelSource,
+    request: UpscaleRequest,
+    runtime: Runtime,
+    on_start: Callable[[int], None],
+    on_tiles: Callable[[int], None],
+) -> UpscaleResult:
+    """Upscales the picture or pictures of a file into another, or into a stream."""
+    series = opened if isinstance(opened, Series) else None
+    picture = _of_depth(opened[0] if isinstance(opened, Series) else opened, request.depth)
+    shapes = [picture]
+    if series is not None:
+        shapes = [shape.stand_in(picture) for shape in series.shapes]
+    for shape in shapes:
+        _refuse_size(shape, request, named.input)
+    choice = models.choose(picture)
+    loaded = choice.loaded
+    plan_of = partial(plan_picture, loaded=loaded, request=request, runtime=runtime)
+    plans = [plan_of(shape) for shape in shapes]
+    plan, output = plans[0], target if isinstance(target, Path) else None
+    format, told = _format_of(picture, series, output, plans, request)
+    tiles = sum(each.tiles for each in plans)
+    on_start(tiles)
+    notes = plan.notes + told
+    if series is None:
+        notes += picture.notes + _upscale_into(
+            target, format, picture, loaded, plan, request, runtime, on_tiles
+        )
+    else:
+        notes += series.notes + upscale_series(
+            series,
+            target,
+            plans,
+            plan_of,
+            runtime,
+            format=format,
+            quality=request.quality,
+            replace=request.existing.is_replaced,
+            identity=partial(_identify, picture, loaded, plan, runtime, series.digest),
+            prepared=partial(_of_depth, depth=request.depth),
+            on_tiles=on_tiles,
+        )
+    frames = None if series is None else len(series)
+    return _done(named, choice, picture, plan, request, frames=frames, tiles=tiles, notes=notes)
+
+
+def _done(
+    named: UpscaleResult,
+    choice: Choice,
+    picture: Picture,
+    plan: UpscalePlan,
+    request: UpscaleRequest,
+    *,
+    frames: int | None,
+    tiles: int,
+    notes: tuple[str, ...],
+) -> UpscaleResult:
+    """The result of what has been written by a plan, of several pictures that of the first."""
     return replace(
         named,
-        model=loaded.name,
+        model=choice.loaded.name,
         model_reason=choice.reason,
         scale=_scale_of(picture, request),
         temperature=request.settings.temperature,
         seed=request.settings.seed,
         width=plan.output.width,
         height=plan.output.height,
-        frames=None if series is None else len(series),
-        tiles=sum(each.tiles for each in plans),
+        frames=frames,
+        tiles=tiles,
         consistency=plan.faithful_scale is not None,
         edges=str(plan.settings.edges) if plan.is_projected else None,
-        seconds=round(time.perf_counter() - started, 3),
         notes=notes,
     )
 
@@ -306,15 +343,7 @@ def _upscale_video(
         plan = plan_picture(first, loaded, request, runtime)
         size = frame_size(video, plan.output.height, plan.output.width)
         if size != (plan.output.height, plan.output.width):
-            plan = plan_upscale(
-                first,
-                loaded,
-                request.settings,
-                runtime,
-                scale=_scale_of(first, request),
-                size=size,
-                consistency=request.consistency,
-            )
+            plan = plan_picture(first, loaded, request, runtime, size=size)
         bits = first.metadata.bit_depth if request.depth is None else request.depth
         on_start(video.frames)
         with open_video_file(
@@ -329,20 +358,9 @@ def _upscale_video(
             keeps_tags=not request.reading.strip_metadata,
         ) as file:
             upscale_frames(video, file, plan, runtime, on_frames)
-    return replace(
-        named,
-        model=loaded.name,
-        model_reason=choice.reason,
-        scale=_scale_of(first, request),
-        temperature=request.settings.temperature,
-        seed=request.settings.seed,
-        width=plan.output.width,
-        height=plan.output.height,
-        frames=file.done,
-        tiles=plan.tiles * file.done,
-        consistency=plan.faithful_scale is not None,
-        notes=(*video.notes, *plan.notes, *file.notes),
-    )
+    notes = (*video.notes, *plan.notes, *file.notes)
+    tiles = plan.tiles * file.done
+    return _done(named, choice, first, plan, request, frames=file.done, tiles=tiles, notes=notes)
 
 
 def _identify_video(
