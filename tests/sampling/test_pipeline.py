@@ -124,3 +124,23 @@ def test_colours_lie_within_their_alpha(loaded):
     for rows in draw_rows(Picture(rgb=rgb, alpha=alpha), plan, CPU):
         assert rows.alpha is not None
         assert rows.rgb.min() >= 0 and (rows.rgb <= rows.alpha).all() and rows.alpha.max() <= 1
+
+
+@pytest.mark.parametrize("scale", [4, 3, 16])
+def test_what_is_empty_or_opaque_all_around_stays_so(loaded, scale):
+    alpha = torch.zeros(1, 1, 24, 20)
+    alpha[..., 8:20, 6:] = 1
+    rgb = torch.rand(1, 3, 24, 20, generator=torch.Generator().manual_seed(5)) * alpha
+    picture = Picture(rgb=rgb, alpha=alpha)
+    plan = plan_upscale(picture, loaded, SETTINGS, CPU, scale=scale)
+    made = torch.cat([rows.alpha for rows in draw_rows(picture, plan, CPU)], dim=1)[0]
+    reach = 5 * scale  # two LR pixels, as far again in a second pass, and one of a resize
+    outside, inside = (
+        torch.ones_like(made, dtype=torch.bool),
+        torch.zeros_like(made, dtype=torch.bool),
+    )
+    outside[8 * scale - reach : 20 * scale + reach, 6 * scale - reach :] = False
+    inside[8 * scale + reach : 20 * scale - reach, 6 * scale + reach :] = True
+    assert outside.any() and inside.any()
+    assert made[outside].max() == 0
+    torch.testing.assert_close(made[inside].min(), torch.tensor(1.0), rtol=0, atol=1e-6)

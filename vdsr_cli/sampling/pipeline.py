@@ -38,6 +38,7 @@ from vdsr_cli.sampling.engine import (
 from vdsr_cli.sampling.noise import NoiseField
 from vdsr_cli.sampling.strips import (
     StripSource,
+    levelled_strips,
     projected_strips,
     resized_strips,
     sampled_strips,
@@ -329,6 +330,8 @@ class _Enlarger:
             self.runtime,
             self.on_tiles,
         ).mapped(partial(around.seamless, scale=model.scale))
+        if is_alpha:  # what is empty or opaque all around stays so
+            source = levelled_strips(source, around.around(lr), model.scale)
         # At the native scale the result's own projection is this one.
         if plan.is_projected and not is_alpha and plan.faithful_scale != model.scale:
             source = projected_strips(

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vdsr_cli.config import Edges
@@ -21,6 +22,7 @@ from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import PicturePlan, SampleNoise, SamplingSettings, sample_strips
 
+LEVEL_REACH: Final = 2
 _RESIZED_ROWS: Final = 64
 _RESIZED_COLUMNS: Final = 64
 
@@ -126,6 +128,22 @@ def sampled_strips(
         return (strip.pixels for strip in strips)
 
     return StripSource(tops=tuple(top * model.scale for top in tops), draw=draw)
+
+
+def levelled_strips(source: StripSource, lr: Tensor, scale: int) -> StripSource:
+    """The pictures, but for places where the LR pixels (C, h, w) are all of one value,
+    :data:`LEVEL_REACH` of them in each direction: there it is that value."""
+    side = 2 * LEVEL_REACH + 1
+    most = F.max_pool2d(lr, side, stride=1, padding=LEVEL_REACH)
+    is_level = most == -F.max_pool2d(-lr, side, stride=1, padding=LEVEL_REACH)
+
+    def draw(first: int) -> Iterator[Tensor]:
+        for top, strip in zip(source.tops[first:], source.draw(first), strict=False):
+            rows = torch.arange(top, top + strip.shape[-2], device=lr.device) // scale
+            level, value = (x[:, rows].repeat_interleave(scale, -1) for x in (is_level, most))
+            yield torch.where(level, value, strip)
+
+    return replace(source, draw=draw)
 
 
 def projected_strips(
