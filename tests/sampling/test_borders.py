@@ -19,11 +19,19 @@ MODELS = (
 )
 COLOURS = ((200, 60, 30), (30, 90, 200), (250, 250, 250), (0, 0, 0))
 LEVEL = 1 / 255
+FARTHER = {"vdvae-sr-x4-real": 3.0}
+"""Levels that a border may be off beyond the middle, where it is more than 2.5: this model is not
+projected, and sees no mirror image beyond what tiles have."""
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def model(request):
-    return load(request.param, choose_runtime("cpu", "float32"), expects=Sampler).model
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(name):
+    return load(name, choose_runtime("cpu", "float32"), expects=Sampler).model
 
 
 def upscaled(model, lr, **options):
@@ -33,8 +41,8 @@ def upscaled(model, lr, **options):
 
 
 @pytest.mark.parametrize("colour", COLOURS, ids=str)
-def test_flat_colours_are_as_flat_at_the_border_as_in_the_middle(model, colour):
+def test_flat_colours_are_as_flat_at_the_border_as_in_the_middle(name, model, colour):
     flat = torch.tensor(colour).div(255)[:, None, None].expand(3, 40, 40).contiguous()
     wrong = (upscaled(model, flat) - flat[:, :1, :1]).abs().amax(0)
     inner = slice(wrong.shape[0] // 4, -(wrong.shape[0] // 4))
-    assert wrong.max() <= wrong[inner, inner].max() + 3 * LEVEL
+    assert wrong.max() <= wrong[inner, inner].max() + FARTHER.get(name, 2.5) * LEVEL
