@@ -16,7 +16,7 @@ from statistics import fmean
 from results import stop, write_section
 
 from vdsr_cli.bench.data import Dataset, Protocol, discover, load_scenes
-from vdsr_cli.bench.likelihood import elbo_bits, lossless_bits
+from vdsr_cli.bench.likelihood import bound_bits, lossless_bits
 from vdsr_cli.bench.priors import PriorBenchRequest, run_prior_bench
 from vdsr_cli.bench.run import Events
 from vdsr_cli.loading import LoadedModel, LoadedPrior, load
@@ -38,7 +38,7 @@ def bits_of(
     for scene in load_scenes(dataset, Protocol.standard, SCALE, stop):
         for loaded in models:
             assert isinstance(loaded.model, LikelihoodModel)
-            scores = elbo_bits(loaded.model, scene, seed=0, runtime=RUNTIME)
+            scores = bound_bits(loaded.model, scene, seed=0, runtime=RUNTIME)
             bits.setdefault(f"{loaded.name}, given LR", []).append(scores["bits_per_dim"])
         for key, value in lossless_bits(scene.hr).items():
             bits.setdefault(CODECS[key], []).append(value)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from vdsr_cli import loading, metrics
 from vdsr_cli.bench.data import Scene
-from vdsr_cli.bench.likelihood import elbo_bits
+from vdsr_cli.bench.likelihood import bound_bits
 from vdsr_cli.config import (
     AUTO_MODEL,
     DEFAULT_MODEL,
@@ -352,7 +352,7 @@ class Model:
             Scene(name="", hr=one, lr=small, scale=loaded.scale, source_size=(0, 0))
             for one, small in pairs
         ]
-        scores = [elbo_bits(model, scene, seed=seed, runtime=self._runtime) for scene in scenes]
+        scores = [bound_bits(model, scene, seed=seed, runtime=self._runtime) for scene in scenes]
         if not all(scores):
             raise UsageError("hr is smaller than the coarsest cell of the model")
         means = {key: sum(s[key] for s in scores) / len(scores) for key in scores[0]}

@@ -11,7 +11,7 @@ same pixels: bounds that know nothing of the LR picture.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from io import BytesIO
 from operator import add
 from typing import cast
@@ -93,8 +93,16 @@ def pieces(pictures: Tensor, step: int) -> Iterator[tuple[tuple[int, int], Tenso
             yield (top, left), pictures[..., top : top + step, left : left + step]
 
 
-@torch.inference_mode()
 def elbo_bits(
+    model: LikelihoodModel, scene: Scene, *, seed: int, runtime: Runtime, weights: int = 0
+) -> dict[str, float]:
+    """:func:`bound_bits`, and :func:`lossless_bits` of the same pixels."""
+    scores = bound_bits(model, scene, seed=seed, runtime=runtime, weights=weights)
+    return scores | _lossless_of(scene, *_whole_cells(model, scene)) if scores else {}
+
+
+@torch.inference_mode()
+def bound_bits(
     model: LikelihoodModel, scene: Scene, *, seed: int, runtime: Runtime, weights: int = 0
 ) -> dict[str, float]:
     """Bits per dimension of a scene's HR picture, cropped to whole cells of the coarsest level, or
@@ -104,14 +112,12 @@ def elbo_bits(
         weights: importance weights of ``bits_iw``; 0 for none.
 
     Returns:
-        Those of :meth:`Tally.scores`; ``bits_iw``; and :func:`lossless_bits` of the same pixels.
-        Nothing of a picture that is too small.
+        Those of :meth:`Tally.scores`, and ``bits_iw``. Nothing of a picture that is too small.
     """
-    cell, step = _grid(model, scene.scale)
-    height, width = (side // cell * cell for side in scene.hr.shape[1:])
+    height, width = _whole_cells(model, scene)
     if height * width == 0:
         return {}
-    hr = scene.hr[:, :height, :width]
+    hr, (_, step) = scene.hr[:, :height, :width], _grid(model, scene.scale)
 
     def drawn(sample: int) -> Tally:
         field = NoiseField(seed=seed, sample=sample)
@@ -122,7 +128,13 @@ def elbo_bits(
     if weights:
         with drawn_rates(cast(nn.Module, model)):
             scores |= weighted_bits([drawn(sample) for sample in range(weights)])
-    return scores | lossless_bits(hr)
+    return scores
+
+
+@lru_cache(maxsize=1)
+def _lossless_of(scene: Scene, height: int, width: int) -> dict[str, float]:
+    """Those of a scene's first rows and columns, kept for the next model and seed."""
+    return lossless_bits(scene.hr[:, :height, :width])
 
 
 def lossless_bits(picture: Tensor) -> dict[str, float]:
@@ -144,6 +156,13 @@ def _file_bits(picture: Tensor, format: str) -> float:
     file = BytesIO()
     encode_levels(file, picture.permute(1, 2, 0).contiguous().numpy(), format=format, quality=100)
     return 8 * len(file.getvalue()) / picture.numel()
+
+
+def _whole_cells(model: LikelihoodModel, scene: Scene) -> tuple[int, int]:
+    """Height and width that a scene's HR picture is cropped to."""
+    cell, _ = _grid(model, scene.scale)
+    height, width = (side // cell * cell for side in scene.hr.shape[1:])
+    return height, width
 
 
 def _grid(model: LikelihoodModel, scale: int) -> tuple[int, int]:
