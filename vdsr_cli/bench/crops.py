@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vdsr_cli.bench.data import Scene
 from vdsr_cli.bench.methods import Bicubic, Method
+from vdsr_cli.bench.report import label_of
 from vdsr_cli.errors import InputError
 from vdsr_cli.figures.contact_sheet import Entry
 
@@ -41,10 +42,5 @@ def _first_samples(
     """By label; a folder that lacks the picture has said so before."""
     for method in methods:
         with suppress(InputError):
-            yield _label(method), method.draw(dataset, scene).samples[0]
-
-
-def _label(method: Method) -> str:
-    if method.temperature is None:
-        return method.name
-    return f"{method.name} t={method.temperature:g}"
+            label = label_of(method.name, method.temperature)
+            yield label, method.draw(dataset, scene).samples[0]

@@ -75,7 +75,8 @@ def pool_of(key: str) -> Callable[[Sequence[float]], float]:
     return next((column.pool for column in COLUMNS if column.key == key), fmean)
 
 
-def _label(method: str, temperature: Temperature | None) -> str:
+def label_of(method: str, temperature: Temperature | None) -> str:
+    """A method and its temperature, where it has one."""
     return method if temperature is None else f"{method} t={temperature:g}"
 
 
@@ -94,7 +95,7 @@ class PictureScore:
     @property
     def label(self) -> str:
         """The method and its temperature."""
-        return _label(self.method, self.temperature)
+        return label_of(self.method, self.temperature)
 
     def as_json(self) -> dict[str, Any]:
         """Flat, one key a score."""
@@ -141,7 +142,7 @@ class Row:
     @property
     def label(self) -> str:
         """The method and its temperature."""
-        return _label(self.method, self.temperature)
+        return label_of(self.method, self.temperature)
 
     def as_json(self) -> dict[str, Any]:
         """One key a score, and one with ``_std`` where there are several seeds."""
