@@ -208,6 +208,15 @@ def parse_temperatures(text: str) -> tuple[Temperature, ...]:
     return tuple(map(parse_temperature, text.split(";" if set(":;") & set(text) else ",")))
 
 
+def temperatures_of(
+    several: str | None, one: str, given_lr: float | None
+) -> tuple[Temperature, ...]:
+    """Those of ``--temperatures`` or, without it, of ``--temperature``, with that of q(z | lr).
+    Raises UsageError."""
+    parsed = parse_temperatures(several) if several else (parse_temperature(one),)
+    return tuple(with_conditional(t, given_lr) for t in parsed)
+
+
 def _no_temperatures(text: str) -> UsageError:
     return UsageError(
         f"--temperature {text} is neither a number nor numbers by cell",

@@ -29,10 +29,7 @@ from vdsr_cli.config import (
     BICUBIC,
     DEFAULT_MODEL,
     Edges,
-    Temperature,
-    parse_temperature,
-    parse_temperatures,
-    with_conditional,
+    temperatures_of,
 )
 from vdsr_cli.errors import UsageError
 from vdsr_cli.outputs import check_outputs
@@ -198,6 +195,7 @@ def bench(
         _show(report, worst=worst, as_json=as_json, markdown=markdown, debug=debug)
         _save(report, csv=csv, plot=None, replace=overwrite)
         raise typer.Exit(report.exit_code)
+    tempered = temperatures_of(temperatures, temperature, conditional_temperature)
 
     from vdsr_cli.bench.data import Protocol
     from vdsr_cli.bench.run import BenchRequest
@@ -214,7 +212,7 @@ def bench(
         paths=tuple(paths or ()),
         protocol=Protocol(protocol.value),
         scale=scale or (loaded[0].model.scale if loaded else 4),
-        temperatures=_temperatures(temperatures, temperature, conditional_temperature),
+        temperatures=tuple(dict.fromkeys(tempered)),
         seeds=tuple(range(seed, seed + seeds)),
         samples=samples,
         upscale=UpscaleRequest(settings=settings, consistency=consistency),
@@ -316,11 +314,6 @@ def _score_priors(
     with BenchProgress(quiet=quiet) as progress:
         events = Events(on_start=progress.start, on_score=progress.score)
         return run_prior_bench(request, priors, runtime, events)
-
-
-def _temperatures(several: str | None, one: str, given_lr: float | None) -> tuple[Temperature, ...]:
-    parsed = parse_temperatures(several) if several else (parse_temperature(one),)
-    return tuple(dict.fromkeys(with_conditional(t, given_lr) for t in parsed))
 
 
 def _run(

@@ -45,9 +45,7 @@ from vdsr_cli.config import (
     MAX_PIXELS,
     Edges,
     Truncated,
-    parse_temperature,
-    parse_temperatures,
-    with_conditional,
+    temperatures_of,
 )
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import Source, expand_inputs, output_path, plan_naming, scale_tag
@@ -151,9 +149,7 @@ def sample_diverse(
         vdsr sample-diverse face.png --temperatures 0.2,0.5,0.8 -o faces
     """
     source, base, is_exact = _plan(picture, out, scale, format)
-    tempered = (
-        parse_temperatures(temperatures) if temperatures else (parse_temperature(temperature),)
-    )
+    tempered = temperatures_of(temperatures, temperature, conditional_temperature)
 
     from vdsr_cli.diverse.inputs import count_samples
     from vdsr_cli.diverse.records import DiverseRequest, OutputNames, Walk, parse_pick
@@ -167,7 +163,7 @@ def sample_diverse(
 
     request = DiverseRequest(
         samples=samples,
-        temperatures=tuple(with_conditional(t, conditional_temperature) for t in tempered),
+        temperatures=tempered,
         settings=SamplingSettings(
             seed=seed,
             tile=tile,
