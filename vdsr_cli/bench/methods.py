@@ -113,7 +113,8 @@ class Bicubic:
 class ModelMethod:
     """A model at one temperature and seed, exactly as ``vdsr upscale`` runs it.
 
-    Several samples are drawn as ``vdsr sample-diverse`` draws them.
+    Several samples are drawn as ``vdsr sample-diverse`` draws them. With ``is_scored`` unset there
+    is nothing beside them.
     """
 
     name: str
@@ -123,6 +124,7 @@ class ModelMethod:
     samples: int = 1
     has_likelihood: bool = False
     weights: int = 0
+    is_scored: bool = True
 
     @property
     def temperature(self) -> Temperature | None:
@@ -139,6 +141,8 @@ class ModelMethod:
         started = time.perf_counter()
         drawn = self._drawn(scene)
         seconds = (time.perf_counter() - started) / self.samples
+        if not self.is_scored:
+            return Drawn(samples=drawn, seconds=seconds)
         return Drawn(
             samples=drawn,
             seconds=seconds,

@@ -310,7 +310,11 @@ def save_crops(
     mine = [s for s in report.pictures if (s.dataset, s.method) == (dataset.name, first.name)]
     mine = [s for s in mine if s.temperature == first.temperature]
     worst = {name for name, _ in worst_pictures(mine, column, request.worst)}
-    shown = [method for method in methods if method.seed in (None, request.seeds[0])]
+    shown = [
+        replace(method, is_scored=False) if isinstance(method, ModelMethod) else method
+        for method in methods
+        if method.seed in (None, request.seeds[0])
+    ]
     pairs = tuple(pair for pair in dataset.pairs if pair.name in worst)
     chosen = replace(dataset, pairs=pairs)
     for scene in _scenes(chosen, request):
