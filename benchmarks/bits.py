@@ -8,11 +8,11 @@ not. A model's figure is the negative ELBO at one draw of the posterior, seed 0,
 needs the extra jxl.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from common import argument_parser
 from results import stop, write_section
 
 from vdsr_cli.bench.data import Dataset, Protocol, discover, load_scenes
@@ -58,9 +58,7 @@ def table(sets: Mapping[str, Mapping[str, float]]) -> str:
 
 def main() -> None:
     """Parses, measures, prints or writes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("paths", type=Path, nargs="+", help="Set5, Set14, ...")
     parser.add_argument("--write", action="store_true", help="into docs/results.md")
     options = parser.parse_args()
