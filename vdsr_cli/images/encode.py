@@ -220,12 +220,21 @@ def open_coder(format: str, frame: Frame) -> tuple[SegmentCoder, tuple[str, ...]
     Returns:
         The coder, and notes on what of the metadata the format could not hold.
     """
+    shape, dtype, metadata, notes = fit_frame(frame, format)
+    return _CODERS[format](shape, dtype, metadata), notes
+
+
+def fit_frame(
+    frame: Frame, format: str
+) -> tuple[tuple[int, int, int], np.dtype[Any], Metadata, tuple[str, ...]]:
+    """Shape and type of the levels of a picture and its metadata as a format holds them, before
+    there are any, and notes on what of the metadata it does not."""
     spec = _FORMATS[format]
-    pixel = fit_levels(np.zeros((1, 1, frame.shape[2]), frame.dtype), format)
+    pixel = _fitted(np.zeros((1, 1, frame.shape[2]), frame.dtype), spec, [])
     shape = frame.height, frame.width, pixel.shape[2]
     notes: list[str] = []
     metadata = _fitted_metadata(frame.like, shape, spec, notes)
-    return _CODERS[format](shape, pixel.dtype, metadata), tuple(notes)
+    return shape, pixel.dtype, metadata, tuple(notes)
 
 
 def refuse_several(format: str, *, is_animation: bool, name: str) -> None:

@@ -19,7 +19,7 @@ from vdsr_cli.files import is_special
 from vdsr_cli.images.animated_webp import WebpCoder
 from vdsr_cli.images.apng import ApngCoder
 from vdsr_cli.images.atomic import writing_to
-from vdsr_cli.images.encode import coding_options, fit
+from vdsr_cli.images.encode import coding_options, fit, fit_frame
 from vdsr_cli.images.frames import SeriesCoder, Turn, whole_units
 from vdsr_cli.images.gif import GifCoder, palette_of
 from vdsr_cli.images.levels import to_levels
@@ -147,18 +147,14 @@ class SeriesFile:
 def _coder_of(
     series: Series, frames: list[Frame], format: str, quality: int
 ) -> tuple[SeriesCoder, tuple[str, ...]]:
-    frame = frames[0]
-    pixel = np.zeros((1, 1, frame.shape[2]), frame.dtype)
-    fitted, _, _ = fit(pixel, frame.like, format)
     if series.plays is None:
         samples = sum(int(np.prod(f.shape)) * f.dtype.itemsize for f in frames)
         return TiffPages(len(series), samples), ()
-    shape = frame.height, frame.width, fitted.shape[2]
-    _, metadata, _ = fit(np.broadcast_to(fitted, shape), frame.like, format)
+    shape, dtype, metadata, _ = fit_frame(frames[0], format)
     plays, durations = series.plays, series.durations
     notes = _timing_notes(durations, format)
     if format == "png":
-        png = ApngCoder(shape, fitted.dtype, metadata, plays=plays, durations=durations)
+        png = ApngCoder(shape, dtype, metadata, plays=plays, durations=durations)
         return png, notes
     if format == "webp":
         options = coding_options("WebP", quality)
