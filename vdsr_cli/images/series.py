@@ -21,7 +21,7 @@ from PIL import Image, ImageFile
 
 from vdsr_cli.config import MAX_PIXELS, Truncated
 from vdsr_cli.errors import InputError
-from vdsr_cli.formats import is_whole_gif, pages_of_tiff, tiff_header, written_format
+from vdsr_cli.formats import is_whole_gif, pages_of_tiff, tiff_header
 from vdsr_cli.images.decode import (
     DECODE_ERRORS,
     Opened,
@@ -255,7 +255,7 @@ class _Frames:
                 return Picture(rgb=rgb, alpha=alpha, metadata=metadata)
 
         return Series(
-            format=written_format(metadata.source_format),
+            format=self._file.kind.format,
             shapes=(Shape(height, width, has_alpha),) * len(durations),
             plays=self._plays(),
             durations=tuple(durations),
