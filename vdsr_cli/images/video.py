@@ -192,13 +192,10 @@ def _coding_of(stream: Any, frame: Any, notes: list[str]) -> Coding:
     if any(word in str(side.type) for side in frame.side_data for word in _HDR):
         notes.append("its mastering display, light levels and dynamic HDR metadata were left out")
     luma, *chroma = form.components
-    across, down = (
-        round(frame_side / chroma_side) if chroma and not form.is_rgb else 1
-        for frame_side, chroma_side in (
-            (frame.width, chroma[0].width if chroma else 1),
-            (frame.height, chroma[0].height if chroma else 1),
-        )
-    )
+    across = down = 1
+    if chroma and not form.is_rgb:
+        across = round(frame.width / chroma[0].width)
+        down = round(frame.height / chroma[0].height)
     is_grey, told = len(form.components) < 3 and not form.is_rgb, int(frame.color_range)
     is_full = told == 2 or form.name.startswith("yuvj") or (is_grey and told == 0)
     yuv = YuvCoding(
