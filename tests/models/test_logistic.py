@@ -9,7 +9,7 @@ import torch
 
 from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.compact_prior import CompactVDVAE, CompactVDVAESROnPrior
-from vdsr_cli.models.logistic import logistic_log_prob, logistic_pixels
+from vdsr_cli.models.logistic import locations, logistic_log_prob, logistic_pixels
 from vdsr_cli.models.registry import build_model, config_of
 from vdsr_cli.models.widening import coupled
 
@@ -89,9 +89,58 @@ def test_draws_have_the_entropy_of_the_likelihood():
     assert entropy.mean().item() == pytest.approx(differential, abs=error + 0.003)
 
 
+@pytest.fixture
+def grainy():
+    """Parameters of 2x2 blocks of 8x8 whose pixels depend on their neighbours."""
+    drawn = torch.randn(1, 21, 16, 16, generator=torch.Generator().manual_seed(3)).double()
+    scale = torch.tensor([0.3] * 3 + [0.2] * 3 + [0.5] * 15).view(1, 21, 1, 1)
+    return drawn * scale - torch.tensor([0.0] * 3 + [3.5] * 3 + [0.0] * 15).view(1, 21, 1, 1)
+
+
+@pytest.mark.parametrize(("y", "x"), [(0, 0), (3, 4), (7, 7), (8, 7), (9, 8), (15, 12)])
+@pytest.mark.parametrize("colour", [0, 1, 2])
+def test_each_pixel_sums_to_one_given_those_before_in_its_block(grainy, y, x, colour):
+    hr = (
+        (torch.randint(0, 256, (1, 3, 16, 16)) / 127.5 - 1).double().expand(256, -1, -1, -1).clone()
+    )
+    hr[:, colour, y, x] = LEVELS
+    log_prob = logistic_log_prob(hr, grainy)
+    assert log_prob[:, colour, y, x].exp().sum().item() == pytest.approx(1, abs=1e-12)
+    depends = (log_prob != log_prob[:1]).any(dim=0).any(dim=0)
+    rows, columns = depends.nonzero().unbind(1)
+    assert ((rows // 8 == y // 8) & (columns // 8 == x // 8)).all()
+    assert ((rows > y) | ((rows == y) & (columns >= x))).all()
+    assert len(rows) == 1 + (x % 8 < 7) + (y % 8 < 7) * (1 + (x % 8 < 7) + (x % 8 > 0))
+
+
+def test_a_draw_is_its_noise_away_from_where_the_pixels_before_put_it(grainy):
+    grainy[:, :3] *= 0.2  # no draw is beyond white or black
+    uniform = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)).double()
+    noise = (0.9 * uniform + 0.05).logit()
+    drawn = logistic_pixels(grainy, noise)
+    again = (drawn - locations(drawn, grainy)) / grainy[:, 3:6].exp()
+    torch.testing.assert_close(again, noise, rtol=0, atol=1e-10)
+    assert torch.equal(logistic_pixels(grainy, None), grainy[:, :3])
+
+
+def test_without_neighbours_weights_it_is_the_coupled_one(grainy):
+    grainy[:, 9:] = 0
+    hr = (torch.randint(0, 256, (1, 3, 16, 16)) / 127.5 - 1).double()
+    noise = torch.randn(1, 3, 16, 16).double()
+    assert torch.equal(logistic_log_prob(hr, grainy), logistic_log_prob(hr, grainy[:, :9]))
+    assert torch.equal(logistic_pixels(grainy, noise), logistic_pixels(grainy[:, :9], noise))
+
+
+def test_neighbours_take_coupled_colours_and_whole_blocks(tiny_model):
+    fine = tiny_model.config.levels[2:]
+    for values in ({}, {"coupled": True, "levels": fine}):
+        with pytest.raises(ValueError, match="neighbours"):
+            replace(tiny_model.config, neighbours=True, **values)
+
+
 def test_a_model_of_either_kind_round_trips_by_its_header(tiny_model):
-    for is_coupled in (False, True):
-        model = CompactVDVAESR(replace(tiny_model.config, coupled=is_coupled))
+    for coupling in ({}, {"coupled": True}, {"coupled": True, "neighbours": True}):
+        model = CompactVDVAESR(replace(tiny_model.config, **coupling))
         again = build_model("compact-vdvae-sr", config_of(model))
         again.load_state_dict(model.state_dict(), strict=True)
         assert again.config == model.config
@@ -110,7 +159,7 @@ def test_coupling_an_old_model_changes_nothing_at_first(kind, tiny_model, random
     model = kind(tiny_model.config).requires_grad_(False)
     randomise(model)
     grown = coupled(model)
-    assert grown.config.coupled and coupled(grown) is grown
+    assert grown.config.coupled and grown.config.neighbours and coupled(grown) is grown
     hr = torch.randint(0, 256, (1, 3, 32, 32)) / 127.5 - 1
     lr = torch.rand(1, 3, 8, 8)
 
@@ -125,16 +174,17 @@ def test_coupling_an_old_model_changes_nothing_at_first(kind, tiny_model, random
     torch.testing.assert_close(after.distortion, before.distortion, rtol=1e-6, atol=0)
     sample = (1, (32, 32)) if kind is CompactVDVAE else (lr,)
     drawn = grown.sample(*sample, noise, 1.0)
-    assert drawn.shape == (1, 9, 32, 32) and not drawn[:, 6:].any()
+    assert drawn.shape == (1, 21, 32, 32) and not drawn[:, 6:].any()
     torch.testing.assert_close(drawn[:, :6], model.sample(*sample, noise, 1.0))
 
 
 def test_the_coefficients_train(tiny_model):
-    model = CompactVDVAESR(replace(tiny_model.config, coupled=True))
+    model = coupled(tiny_model)
     hr = torch.randint(0, 256, (1, 3, 32, 32)) / 127.5 - 1
     noise = {
         s.layer: torch.randn(1, s.channels, 32 // s.cell, 32 // s.cell) for s in model.latent_shapes
     }
     elbo, _ = model.elbo_and_mean(hr, torch.rand(1, 3, 8, 8), lambda shape: noise[shape.layer])
     elbo.distortion.sum().backward()
-    assert model.coupling.weight.grad.any() and model.coupling.bias.grad.any()
+    for head in (model.coupling, model.neighbours):
+        assert head.weight.grad.any() and head.bias.grad.any()

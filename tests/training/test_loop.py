@@ -9,11 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from vdsr_cli.loading import load_network
 from vdsr_cli.models.widening import coupled
 from vdsr_cli.services.train import export, train
 from vdsr_cli.training.data import PictureStore
 from vdsr_cli.training.loop import RunPlan, TrainConfig, Trainer, vdvae_sr_losses
 from vdsr_cli.training.request import TrainRequest
+from vdsr_cli.training.run_folder import read_log
 from vdsr_cli.weights import read_safetensors
 from vdsr_cli.weights.runs import read_checkpoint
 
@@ -252,11 +254,39 @@ def test_a_blend_with_a_model_that_couples_no_colours_keeps_the_coupling(
     ended = vdsr("train", "export", runs[0].folder, "-o", out, "--blend", f"{runs[1].folder}=0.25")
     assert ended.code == 0, ended.err
     state = read_safetensors(out).state
-    assert state["coupling.bias"].any() and state["coupling.weight"].any()
+    assert state["coupling.bias"].any() and state["neighbours.weight"].any()
     for name, value in state.items():
-        others = runs[0].ema if name.startswith("coupling.") else runs[1].ema
+        others = runs[1].ema if name in runs[1].ema else runs[0].ema
         expected = 0.75 * runs[0].ema[name] + 0.25 * others[name]
         torch.testing.assert_close(value, expected.to(torch.bfloat16), msg=name)
+
+
+def test_the_likelihood_alone_trains_and_pictures_stay(pictures, tiny_path, tmp_path, vdsr):
+    run = tmp_path / "run"
+    options = ["--from", tiny_path, "--coupled", "--likelihood-only", "--val-every", 0]
+    options += ["--lr-size", 8, "--cooldown", 0, "--ema-decay", 0.5, "-o", run]
+    ended = vdsr("train", "vdvae-sr", pictures, "--steps", 50, *options)
+    assert ended.code == 0, ended.err
+    resumed = vdsr("train", "vdvae-sr", pictures, "--steps", 200, *options)
+    assert resumed.code == 0, resumed.err
+    bits = [row["distortion_bits"] + row["rate_bits"] for row in read_log(run)]
+    assert bits[-1] < bits[0] - 0.1
+    before, after = (load_network(str(path)).state_dict() for path in (tiny_path, run / "last.pt"))
+    means = len(before["head.weight"]) // 2
+    likelihood = ("hr_encoder.", "coupling.", "neighbours.")
+    for name, value in after.items():
+        if name.startswith("head."):
+            assert torch.equal(value[:means], before[name][:means])
+            assert not torch.equal(value[means:], before[name][means:])
+        elif not name.startswith(likelihood) and ".enc." not in name:
+            assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("wrong", [["--adversarial", 0], ["--elbo-from", 5], ["--weight-decay", 1]])
+def test_the_likelihood_alone_trains_by_the_elbo(wrong, pictures, tiny_path, tmp_path, vdsr):
+    options = ["--from", tiny_path, "--likelihood-only", "--lr-size", 8, "-o", tmp_path / "run"]
+    ended = vdsr("train", "vdvae-sr", pictures, *options, *wrong)
+    assert ended.code == 2 and "--likelihood-only" in ended.err
 
 
 def test_the_average_of_the_mean_path_is_kept_for_a_blend(trainer, tmp_path, vdsr):

@@ -193,8 +193,16 @@ def _train(
         bool,
         typer.Option(
             "--coupled",
-            help="Likelihood in which green depends on red, and blue on both (PixelCNN++); of a new"
-            " compact model, also one of --from.",
+            help="Likelihood in which green depends on red, blue on both (PixelCNN++), and a pixel"
+            " on its neighbours; of a new compact model, also one of --from.",
+        ),
+    ] = False,
+    likelihood_only: Annotated[
+        bool,
+        typer.Option(
+            "--likelihood-only",
+            help="Train what no picture of a compact model depends on: posterior, log scales and"
+            " the coefficients of --coupled. Bits fall, pictures stay.",
         ),
     ] = False,
     conditional_top: ConditionalTopOption = None,

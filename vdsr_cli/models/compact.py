@@ -8,7 +8,8 @@
                blocks of Child 2021, each: x + gate * g, z ~ p(z | x) or q(z | x, hr)
 
     hr ~ discretised logistic(bicubic(lr) + 0.1 * mean, log scale)
-    where ``coupled``, green given red and blue given both: see :mod:`~vdsr_cli.models.logistic`
+    where ``coupled``, green given red and blue given both, and with ``neighbours`` pixels given
+    those before them: see :mod:`~vdsr_cli.models.logistic`
 
 A level is named by its *cell*: the side, in HR pixels, of the square that one latent of it covers.
 Conditioning follows VDVAE-SR (Chira et al. 2022, equations 9-11) with the LR activations at every
@@ -37,9 +38,14 @@ from vdsr_cli.models.compact_parts import (
     Upsample,
     enlarged,
 )
-from vdsr_cli.models.logistic import negative_log_likelihood
+from vdsr_cli.models.logistic import (
+    COLOUR_CHANNELS,
+    NEIGHBOUR_CHANNELS,
+    negative_log_likelihood,
+)
 from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource, temperature_at
 from vdsr_cli.models.sampling import AnySizeSampling
+from vdsr_cli.models.vdvae import set_trainable
 
 __all__ = [
     "RESIDUAL_SCALE",
@@ -98,10 +104,13 @@ class CompactHierarchy(nn.Module):
             for coarse, fine in itertools.pairwise(config.levels)
         )
         finest = config.levels[-1]
-        self.head = nn.Conv2d(finest.width, 6 * finest.cell**2, 3, padding=1)
-        self.coupling = (
-            nn.Conv2d(finest.width, 3 * finest.cell**2, 3, padding=1) if config.coupled else None
-        )
+
+        def head(channels: int) -> nn.Conv2d:
+            return nn.Conv2d(finest.width, channels * finest.cell**2, 3, padding=1)
+
+        self.head = head(6)
+        self.coupling = head(COLOUR_CHANNELS) if config.coupled else None
+        self.neighbours = head(NEIGHBOUR_CHANNELS) if config.neighbours else None
         self._initialise()
 
     def _initialise(self) -> None:
@@ -125,8 +134,9 @@ class CompactHierarchy(nn.Module):
                     if posterior is not None:
                         posterior.last.weight.mul_(0.1)
             self.head.weight.mul_(0.1)
-            if self.coupling is not None:
-                self.coupling.weight.zero_()
+            for coefficients in (self.coupling, self.neighbours):
+                if coefficients is not None:
+                    coefficients.weight.zero_()
 
     @property
     def blocks_by_level(self) -> list[list[TopDownBlock]]:
@@ -157,7 +167,7 @@ class CompactHierarchy(nn.Module):
     def _parameters_of(
         self, x: Tensor, base: Tensor | None = None, *, means_only: bool = False
     ) -> Tensor:
-        """Last state (B * n, ...) -> the likelihood's parameters (B * n, 6 or 9, H, W) float32:
+        """Last state (B * n, ...) -> the likelihood's parameters (B * n, 6, 9 or 21, H, W) float32:
         mean, which is the difference from base (B, 3, H, W) where there is one, log scale, and
         coefficients where colours are coupled; or the means alone (B * n, 3, H, W), the same bits
         for less work."""
@@ -174,13 +184,25 @@ class CompactHierarchy(nn.Module):
     def _last_layer(self, channels: int | None) -> tuple[Tensor, Tensor]:
         """Weight and bias of the convolution that gives the likelihood's parameters, or of the
         first ``channels`` of the head."""
+        heads = [head for head in (self.head, self.coupling, self.neighbours) if head is not None]
         weight, bias = self.head.weight, cast(Tensor, self.head.bias)
         if channels is not None:
             return weight[:channels], bias[:channels]
-        if self.coupling is None:
-            return weight, bias
-        coupling_bias = cast(Tensor, self.coupling.bias)
-        return torch.cat([weight, self.coupling.weight]), torch.cat([bias, coupling_bias])
+        biases = [cast(Tensor, head.bias) for head in heads]
+        return torch.cat([head.weight for head in heads]), torch.cat(biases)
+
+    def select_likelihood(self) -> int:
+        """Freezes what means of samples depend on; the posterior, the log scales and the
+        coefficients train. Returns how many values do, the frozen rows of the head among them."""
+        means = 3 * self.config.levels[-1].cell ** 2
+
+        def without_means(gradient: Tensor) -> Tensor:
+            return torch.cat([torch.zeros_like(gradient[:means]), gradient[means:]])
+
+        for parameter in self.head.parameters():
+            parameter.register_hook(without_means)  # type: ignore[no-untyped-call]
+        heads = ("hr_encoder.", "head.", "coupling.", "neighbours.")
+        return set_trainable(self, lambda name: name.startswith(heads) or ".enc." in name)
 
 
 class CompactVDVAESR(AnySizeSampling, CompactHierarchy):
@@ -225,8 +247,8 @@ class CompactVDVAESR(AnySizeSampling, CompactHierarchy):
 
         Returns:
             (B * repeats, 6, H, W) float32, the samples of one picture side by side: mean of the
-            pixels in [-1, 1], not clamped, and log scale; 9 channels of a coupled likelihood, see
-            :mod:`~vdsr_cli.models.logistic`.
+            pixels in [-1, 1], not clamped, and log scale; 9 or 21 channels of a coupled likelihood,
+            see :mod:`~vdsr_cli.models.logistic`.
         """
         return self._generate(self.base(lr), self.lr_encoder(lr), noise, temperature, repeats)
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdsr_cli.models.blocks import BlockStyle, TopDownBlock
+from vdsr_cli.models.logistic import BLOCK
 from vdsr_cli.models.protocol import LatentShape
 
 STYLE = BlockStyle(kind="plain", log_std_range=(-8.0, 4.0))
@@ -57,11 +58,13 @@ class CompactConfig:
         levels: coarse to fine.
         coupled: whether green depends on red, and blue on both, in the likelihood; see
             :mod:`~vdsr_cli.models.logistic`. Files written before there was a choice do not say.
+        neighbours: whether pixels, coupled ones, depend on those before them, too.
     """
 
     scale: int
     levels: tuple[Level, ...]
     coupled: bool = False
+    neighbours: bool = False
 
     def __post_init__(self) -> None:
         cells = [level.cell for level in self.levels]
@@ -75,6 +78,8 @@ class CompactConfig:
             raise ValueError("all levels up to the LR resolution share one width")
         if any(level.lr_blocks for level in self.levels if level.cell < self.scale):
             raise ValueError("the LR encoder has no level finer than the LR picture")
+        if self.neighbours and (not self.coupled or cells[0] % BLOCK):
+            raise ValueError(f"neighbours need coupled colours and a coarsest cell of {BLOCK}")
 
     @property
     def lr_multiple(self) -> int:

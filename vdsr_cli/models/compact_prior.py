@@ -103,7 +103,7 @@ class CompactVDVAE(LogisticPixels, CompactHierarchy):
             noise: standard normals of each layer.
 
         Returns:
-            The likelihood's parameters (B, 6 or 9, H, W), float32, and the rate of each layer
+            The likelihood's parameters (B, 6, 9 or 21, H, W), float32, and the rate of each layer
             (layers, B) in nats per picture.
         """
         activations = self.hr_encoder(2 * image.float() - 1)
@@ -126,7 +126,7 @@ class CompactVDVAE(LogisticPixels, CompactHierarchy):
             temperature: factor on every latent's standard deviation, or on those of each level.
 
         Returns:
-            (batch, 6 or 9, H, W) float32: mean of the pixels in [-1, 1], not clamped, log scale
+            (batch, 6, 9 or 21, H, W) float32: mean of the pixels in [-1, 1], not clamped, log scale
             and, of a coupled likelihood, coefficients.
         """
 
@@ -329,7 +329,12 @@ class CompactCVDVAE(AnySizeSampling, CompactHierarchy):
 def compact_config_from(values: Mapping[str, Any]) -> CompactConfig:
     """The inverse of ``dataclasses.asdict``; raises TypeError or KeyError."""
     levels = tuple(Level(**level) for level in values["levels"])
-    return CompactConfig(scale=values["scale"], levels=levels, coupled=values.get("coupled", False))
+    return CompactConfig(
+        scale=values["scale"],
+        levels=levels,
+        coupled=values.get("coupled", False),
+        neighbours=values.get("neighbours", False),
+    )
 
 
 def _load_prior(model: CompactHierarchy, prior: CompactVDVAE) -> None:

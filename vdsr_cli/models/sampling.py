@@ -1,6 +1,6 @@
 """The parts that models of a kind share: which pixels a likelihood makes, and which tiles it takes.
 
-    LogisticPixels     one logistic a colour    (B, 6 or 9, H, W)
+    LogisticPixels     one logistic a colour    (B, 6, 9 or 21, H, W)
     MixturePixels      DMOL                     (B, 10 K, H, W)
     AnySizeSampling    tiles of any size        LogisticPixels
     FixedSizeSampling  one size, a 1x1 top      MixturePixels
@@ -43,7 +43,7 @@ class _Means:
 
 
 class LogisticPixels:
-    """Pixels of a likelihood of one logistic a colour: (B, 6 or 9, H, W)."""
+    """Pixels of a likelihood of one logistic a colour: (B, 6, 9 or 21, H, W)."""
 
     pixel_noise_channels = 3
     """Channels of logistic noise that a draw of the pixels takes."""

@@ -19,11 +19,13 @@ _Compact = TypeVar("_Compact", bound=CompactHierarchy)
 
 def can_widen(source: CompactConfig, wide: CompactConfig) -> bool:
     """Whether two networks differ in widths and coupling alone, the second in nothing the less."""
-    if len(source.levels) != len(wide.levels) or source.coupled > wide.coupled:
+    if len(source.levels) != len(wide.levels):
+        return False
+    if source.coupled > wide.coupled or source.neighbours > wide.neighbours:
         return False
     pairs = list(zip(source.levels, wide.levels, strict=True))
     as_source = tuple(replace(level, width=narrow.width) for narrow, level in pairs)
-    narrowed = replace(wide, levels=as_source, coupled=source.coupled)
+    narrowed = replace(wide, levels=as_source, coupled=source.coupled, neighbours=source.neighbours)
     return narrowed == source and all(a.width <= b.width for a, b in pairs)
 
 
@@ -41,11 +43,12 @@ def widen_into(model: CompactVDVAESR, source: CompactVDVAESR) -> None:
 
 
 def coupled(model: _Compact) -> _Compact:
-    """The same model with a coupled likelihood: the same function, its coefficients zero; itself
-    where it has them already."""
-    if model.config.coupled:
+    """The same model with a likelihood that couples colours and neighbours: the same function, its
+    new coefficients zero; itself where it has them already."""
+    config = replace(model.config, coupled=True, neighbours=True)
+    if model.config == config:
         return model
-    grown = type(model)(replace(model.config, coupled=True))
+    grown = type(model)(config)
     grown.load_state_dict(grown.state_dict() | model.state_dict())
     return grown
 

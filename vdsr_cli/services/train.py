@@ -32,7 +32,7 @@ from vdsr_cli.training.loop import Trainer
 from vdsr_cli.training.request import TrainRequest
 from vdsr_cli.training.run_folder import CURVES, alone_in, read_log, run_files
 from vdsr_cli.training.srvae import initialise_from_data
-from vdsr_cli.training.start import check_scale_of, model_of_run, new_model
+from vdsr_cli.training.start import check_scale_of, model_of_run, new_model, select_likelihood
 from vdsr_cli.training.validation import Validator
 from vdsr_cli.training.world import World, join_world, leave_world
 from vdsr_cli.weights import Checkpoint, write_safetensors
@@ -80,6 +80,8 @@ def _trainer(request: TrainRequest, world: World, runtime: Runtime) -> Trainer:
     start = find_checkpoint(request.out) or request.branch_from
     torch.manual_seed(torch_seed(request.config.seed))
     model = model_of_run(request.objective, start) if start else _new_model(request)
+    if request.config.likelihood_only:
+        select_likelihood(model, request.config)
     check_scale_of(model, request.scale)
     fixed = getattr(model, "fixed_tile", None)
     check_crop(request.config.lr_size, model.latent_shapes, model.scale, fixed)  # type: ignore[arg-type]
@@ -255,7 +257,7 @@ def export(
         out: the safetensors file.
         card: facts to add; the run's own come along.
         blend: names, files or runs of the same network, and the share of each in the weights;
-            the run's coupling of the colours stays whole where another has none.
+            the run's coupling of colours and neighbours stays whole where another has none.
         existing: what becomes of files that are there.
 
     Raises:
@@ -293,8 +295,10 @@ def _blended(state: Mapping[str, Tensor], blend: Mapping[str, float]) -> dict[st
         raise UsageError("the shares of --blend must be above 0 and leave some for the run itself")
     mixed = {name: rest * value.float() for name, value in state.items()}
     for other, share in blend.items():
-        uncoupled = {name: value for name, value in state.items() if name.startswith("coupling.")}
-        found = uncoupled | dict(read_weights(other).state)
+        coefficients = {
+            n: v for n, v in state.items() if n.startswith(("coupling.", "neighbours."))
+        }
+        found = coefficients | dict(read_weights(other).state)
         if {n: v.shape for n, v in found.items()} != {n: v.shape for n, v in mixed.items()}:
             raise WeightsError(f"{other} is of another network than the run")
         for name, value in mixed.items():

@@ -78,6 +78,7 @@ class TrainConfig:
             all of it, resized and cut to such a square as the papers' loaders do.
         symmetries: what crops undergo: "all" flips and transposes, "mirror" or "none".
         kl: how CVDVAE's layers are added up: "sum", or "mean" over a layer's dimensions.
+        likelihood_only: whether a compact model trains what none of its pictures depends on.
         seed: of crops and posterior noise.
         adversarial: the phase in which samples are trained too, or None for none.
     """
@@ -102,6 +103,7 @@ class TrainConfig:
     fit: str = "crop"
     symmetries: str = "all"
     kl: str = "sum"
+    likelihood_only: bool = False
     seed: int = 0
     adversarial: AdversarialConfig | None = None
 
@@ -171,6 +173,10 @@ ADVERSARIAL: Mapping[str, float | int | str] = {
 """Those of a run with the adversarial phase, behind the others."""
 
 
+LIKELIHOOD_ONLY: Mapping[str, float | int | str] = {"learning_rate": 1e-3, "mean_weight": 0.0}
+"""Those of a run that leaves the model's pictures as they are, behind the others."""
+
+
 def config_for(
     objective: str,
     given: Mapping[str, float | int | str],
@@ -199,6 +205,7 @@ def config_for(
     values |= ON_PRIOR if on_prior and objective == "vdvae-sr" else {}
     values |= FINE_TUNING if fine_tuning else {}
     values |= ADVERSARIAL if adversarial else {}
+    values |= LIKELIHOOD_ONLY if given.get("likelihood_only") else {}
     values |= {} if shape is None else published_defaults(objective, shape)
     return TrainConfig(**{**values, **given}, adversarial=adversarial)  # type: ignore[arg-type]
 

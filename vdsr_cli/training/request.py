@@ -23,7 +23,8 @@ class TrainRequest:
         prior: name or path of a pretrained prior that a new run is built on.
         start_from: name or path of finished weights that a new run fine-tunes.
         scale: super-resolution factor of a new model on a prior of the published shape.
-        is_coupled: whether the colours of a new compact model's likelihood depend on each other.
+        is_coupled: whether colours, and neighbours, of a new compact model's likelihood depend on
+            each other.
         variant: of a new VDVAE-SR on a prior of the published shape; None for the default.
         conditioned_layers: how many of a new CVDVAE's first layers see the LR picture, or None.
         branch_from: another run's ``last.pt`` to start this run from, its step counted on.

@@ -26,6 +26,7 @@ from vdsr_cli.models.vdvae import VDVAE, EncoderConfig, VDVAEConfig
 from vdsr_cli.models.vdvae_config import PUBLISHED
 from vdsr_cli.models.vdvae_sr import PUBLISHED_LR_ENCODERS, VDVAESR, Variant
 from vdsr_cli.models.widening import can_widen, coupled, widen_into
+from vdsr_cli.training.config import TrainConfig
 from vdsr_cli.weights.runs import read_architecture
 
 PUBLISHED_KIND = "openai-vdvae"
@@ -69,8 +70,8 @@ def new_model(
             another scale or depth begins with what it has in common, a wider one as it is. With a
             prior, so does what is trained of the new model; what is frozen is the prior's.
         scale: super-resolution factor of a model on a prior of the published shape, or None.
-        is_coupled: whether the colours of a compact model's likelihood depend on each other;
-            weights that have no coefficients begin with zero.
+        is_coupled: whether colours and neighbouring pixels of a compact model's likelihood depend
+            on each other; weights that have no coefficients begin with zero.
         variant: of a new VDVAE-SR on a prior of the published shape; None for the default.
         conditioned_layers: the papers' k of a new CVDVAE, how many of its first layers see the LR
             picture; None for all that can.
@@ -123,7 +124,7 @@ def model_of_preset(objective: str, preset: str | None, *, is_coupled: bool = Fa
     if is_coupled:
         if not isinstance(config, CompactConfig):
             raise UsageError(f"--coupled does not go with a {kind.name}")
-        config = replace(config, coupled=True)
+        config = replace(config, coupled=True, neighbours=True)
     return kind.network(config)
 
 
@@ -290,6 +291,22 @@ def _cvdvae_config(prior: VDVAEConfig, lr: EncoderConfig) -> CVDVAEConfig:
         width_y=lr.width,
         custom_width_str_y=lr.custom_width_str,
     )
+
+
+def select_likelihood(model: nn.Module, config: TrainConfig) -> None:
+    """Leaves of a compact model only what none of its pictures depends on to train.
+
+    Raises:
+        UsageError: another model, or options that would train the rest.
+    """
+    if not isinstance(model, CompactVDVAE | CompactVDVAESR):
+        raise UsageError(f"--likelihood-only does not go with a {architecture_of(model).name}")
+    if config.is_ever_adversarial or config.elbo_from or config.weight_decay:
+        raise UsageError(
+            "--likelihood-only trains by the ELBO alone",
+            hint="leave --adversarial, --elbo-from and --weight-decay out",
+        )
+    model.select_likelihood()
 
 
 def prepared(model: nn.Module) -> nn.Module:
