@@ -15,6 +15,7 @@ from vdsr_cli.models.vdvae_config import PUBLISHED
 from vdsr_cli.training.adversarial import (
     AdversarialPhase,
     Discriminator,
+    Look,
     random_view,
     sharpened,
 )
@@ -40,7 +41,7 @@ def phase(lpips_weights):
         torch.manual_seed(0)
         perceptual = LPIPS(lpips_weights("squeeze"), net="squeeze")
         config = dataclasses.replace(PHASE, **options)
-        return AdversarialPhase(config, perceptual, device=CPU, projected=projected)
+        return AdversarialPhase(config, [perceptual], device=CPU, projected=projected)
 
     return make
 
@@ -79,7 +80,8 @@ def terms_of(phase, model, **options):
         seeded = torch.Generator().manual_seed(shape.layer)
         return torch.randn(4, shape.channels, *(32 // shape.cell,) * 2, generator=seeded)
 
-    return phase.sample_terms(model, hr, lr, noise, options.get("temperature", 0.8), 1.0)
+    look = Look(phase.perceptual[0])
+    return phase.sample_terms(model, hr, lr, noise, options.get("temperature", 0.8), 1.0, look)
 
 
 def test_a_projected_crop_degrades_to_its_lr_where_the_crop_knows_it():
@@ -263,9 +265,9 @@ def test_samples_on_a_prior_of_the_published_shape_are_trained(phase, objective)
     prior = VDVAE(dataclasses.replace(PUBLISHED["ffhq256"], **shape, **layers))
     model = prepared(model_on_prior(objective, prior, 4))
     hr, lr = torch.rand(1, 3, 32, 32) * 2 - 1, torch.rand(1, 3, 8, 8)
-    phase(projected=True).sample_terms(
-        model, hr, lr, fixed_noise(2, (32, 32), CPU), 0.8, 1.0
-    ).loss.backward()
+    projected = phase(projected=True)
+    noise, look = fixed_noise(2, (32, 32), CPU), Look(projected.perceptual[0])
+    projected.sample_terms(model, hr, lr, noise, 0.8, 1.0, look).loss.backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
     assert any(gradient.abs().sum() > 0 for gradient in gradients)

@@ -11,6 +11,12 @@ class PerceptualNet(StrEnum):
 
     squeeze = "squeeze"
     vgg = "vgg"
+    both = "both"
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Their names."""
+        return ("squeeze", "vgg") if self is PerceptualNet.both else (str(self),)
 
 
 def _option(
@@ -34,7 +40,9 @@ AdversarialOption = Annotated[
         min=0,
     ),
 ]
-PerceptualNetOption = Annotated[PerceptualNet, _option("Network of the perceptual term.")]
+PerceptualNetOption = Annotated[
+    PerceptualNet, _option("Network of the perceptual term; of both, one at random each step.")
+]
 L1WeightOption = Annotated[float | None, _option("Weight of a sample's L1.", default="1", min=0.0)]
 PerceptualWeightOption = Annotated[
     float | None, _option("Weight of a sample's LPIPS.", default="1", min=0.0)

@@ -401,7 +401,7 @@ def _train(
                 sources=tuple(data),
                 out=out,
                 config=settings,
-                perceptual=str(perceptual_net),
+                perceptual=perceptual_net.networks,
                 objective=str(context.info_name),
                 preset=preset,
                 prior=prior,

@@ -31,7 +31,7 @@ class LPIPS(nn.Module):
 
     def __init__(self, *weights: Path, net: str = "alex") -> None:
         super().__init__()
-        backbone = BACKBONES[net]
+        self.net, backbone = net, BACKBONES[net]
         self.taps = backbone.taps
         self.backbone = backbone.build()
         self.heads = nn.ModuleList(nn.Conv2d(w, 1, 1, bias=False) for w in backbone.widths)

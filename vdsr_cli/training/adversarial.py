@@ -19,6 +19,8 @@ is least for samples of the true distribution; at 0 nothing is subtracted.
 **Views.** A network of features that is asked the same way at every step is soon satisfied by what
 no eye sees. With ``views`` each step compares pictures shifted, flipped, with their colours
 exchanged and, half the time, at half the size (E-LPIPS, Kettunen et al. 2019, arXiv 1906.03973).
+Of several networks each step asks one at random. VGG16, whose pass costs forty times SqueezeNet's,
+sees a quarter of the pixels: all at half the size, or a window.
 
 The discriminator is the U-Net with spectral norm of Real-ESRGAN (Wang et al. 2021, arXiv
 2107.10833) in small. It sees the enlarged LR picture beside the other, and squares of 2x2 pixels as
@@ -26,7 +28,7 @@ channels, so that none of its layers works at full resolution. The loss is the l
 Goodfellow et al. 2014, non-saturating.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -118,17 +120,34 @@ def _as_it_is(pictures: Tensor) -> Tensor:
     return pictures
 
 
-def random_view(generator: torch.Generator, side: int) -> View:
-    """One of the views of pictures (B, 3, side, side), drawn from a CPU generator."""
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The network that compares a step's pictures, and how it is shown them."""
+
+    network: LPIPS
+    view: View = _as_it_is
+
+
+def random_view(generator: torch.Generator, side: int, *, is_quarter: bool = False) -> View:
+    """One of the views of pictures (B, 3, side, side), drawn from a CPU generator.
+
+    With ``is_quarter`` those that are not at half the size are a window of half the side.
+    """
     top, left = torch.randint(VIEW_SHIFTS, (2,), generator=generator).tolist()
     turned, mirrored, transposed, halved = (torch.rand(4, generator=generator) < 0.5).tolist()
     colours = torch.randperm(3, generator=generator).tolist()
     axes = [axis for axis, flipped in ((2, turned), (3, mirrored)) if flipped]
+    half = (side - VIEW_SHIFTS) // 2
+    y, x = torch.randint(half, (2,), generator=generator).tolist() if is_quarter else (0, 0)
 
     def view(pictures: Tensor) -> Tensor:
         seen = pictures[:, colours, top:, left:].flip(axes)
         seen = seen.transpose(2, 3) if transposed else seen
-        return F.avg_pool2d(seen, 2) if halved and side >= 2 * LEAST_SIDE + VIEW_SHIFTS else seen
+        if half < LEAST_SIDE:
+            return seen
+        if halved:
+            return F.avg_pool2d(seen, 2)
+        return seen[..., y : y + half, x : x + half] if is_quarter else seen
 
     return view
 
@@ -155,7 +174,7 @@ class AdversarialPhase:
 
     Args:
         config: weights and schedule.
-        perceptual: LPIPS of a network that does not judge the results.
+        perceptual: LPIPS of networks that do not judge the results.
         device: where the model is.
         projected: whether samples are projected onto the LR picture first, as they are in use.
     """
@@ -163,13 +182,13 @@ class AdversarialPhase:
     def __init__(
         self,
         config: AdversarialConfig,
-        perceptual: LPIPS,
+        perceptual: Sequence[LPIPS],
         *,
         device: torch.device,
         projected: bool,
     ) -> None:
         self.config, self.projected = config, projected
-        self.perceptual = perceptual.to(device)
+        self.perceptual = [network.to(device) for network in perceptual]
         self.discriminator = Discriminator(config.discriminator_width).to(device)
         self.trained = list(self.discriminator.parameters())
         self.optimizer = torch.optim.AdamW(
@@ -185,9 +204,15 @@ class AdversarialPhase:
         low, high = self.config.temperatures
         return low + (high - low) * drawn
 
-    def view(self, generator: torch.Generator, side: int) -> View:
-        """That in which a step's pictures of a side are compared: as they are, without views."""
-        return random_view(generator, side) if self.config.views else _as_it_is
+    def look(self, generator: torch.Generator, side: int) -> Look:
+        """Who compares a step's pictures of a side, and in which view: as they are, without
+        views."""
+        among = len(self.perceptual)
+        chosen = int(torch.randint(among, (), generator=generator)) if among > 1 else 0
+        network = self.perceptual[chosen]
+        if not self.config.views:
+            return Look(network)
+        return Look(network, random_view(generator, side, is_quarter=network.net == "vgg"))
 
     def sample_terms(
         self,
@@ -197,7 +222,7 @@ class AdversarialPhase:
         noise: NoiseSource,
         temperature: float,
         ramp: float,
-        view: View = _as_it_is,
+        look: Look,
     ) -> SampleTerms:
         """Draws :data:`SAMPLES` samples of each picture and scores them.
 
@@ -208,7 +233,7 @@ class AdversarialPhase:
             noise: standard normals of each layer for B * SAMPLES pictures.
             temperature: of the samples.
             ramp: factor on the adversarial term, 0 to 1.
-            view: of the pictures that LPIPS compares; see :func:`random_view`.
+            look: at the pictures that are compared; see :meth:`look`.
         """
         config, target = self.config, sharpened(hr, self.config.sharpen)
         base = enlarged(lr, model.scale)
@@ -218,13 +243,14 @@ class AdversarialPhase:
         with _frozen(self.discriminator):
             logits = self.discriminator(samples, _doubly(base))
         with torch.no_grad():
-            true_maps = self.perceptual.maps(view(target))
-        maps = self.perceptual.maps(view(samples))
+            true_maps = look.network.maps(look.view(target))
+        maps = look.network.maps(look.view(samples))
+        distance = look.network.distances(maps, [_doubly(m) for m in true_maps]).mean()
         figures = {
             "sample_l1": (samples - _doubly(target)).abs().mean(),
-            "perceptual": self.perceptual.distances(maps, [_doubly(m) for m in true_maps]).mean(),
+            "perceptual": distance,
             "generator": F.softplus(-logits).mean(),
-            "diversity": self._distance(samples, maps),
+            "diversity": self._distance(samples, maps, look.network),
         }
         loss = (
             config.l1_weight * figures["sample_l1"]
@@ -234,9 +260,9 @@ class AdversarialPhase:
         )
         return SampleTerms(loss, figures, target, samples.detach()[::SAMPLES], base)
 
-    def _distance(self, samples: Tensor, maps: list[Tensor]) -> Tensor:
+    def _distance(self, samples: Tensor, maps: list[Tensor], network: LPIPS) -> Tensor:
         """Distance of the two samples of each picture, by the weighted terms that punish it."""
-        apart = self.perceptual.distances([m[::2] for m in maps], [m[1::2] for m in maps]).mean()
+        apart = network.distances([m[::2] for m in maps], [m[1::2] for m in maps]).mean()
         l1 = (samples[::2] - samples[1::2]).abs().mean()
         return self.config.l1_weight * l1 + self.config.perceptual_weight * apart
 

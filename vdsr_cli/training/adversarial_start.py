@@ -46,7 +46,7 @@ def adversarial_phase(
         raise UsageError("--graph does not go with --adversarial", hint="leave it out")
     phase = AdversarialPhase(
         config.adversarial,
-        _perceptual(request),
+        [_perceptual(name, request) for name in request.perceptual],
         device=device,
         projected=config.degradation == "bicubic",
     )
@@ -64,9 +64,9 @@ def _take_over(phase: AdversarialPhase, source: Path) -> None:
         phase.resume(read_checkpoint(path))
 
 
-def _perceptual(request: TrainRequest) -> LPIPS:
-    """LPIPS of the network asked for, from the folder of metric weights or the cache."""
-    name = f"lpips-{request.perceptual}"
+def _perceptual(net: str, request: TrainRequest) -> LPIPS:
+    """LPIPS of a network, from the folder of metric weights or the cache."""
+    name = f"lpips-{net}"
     learned = load_learned(choose_metrics(name), request.metric_weights)
     for metric in learned.paired.values():
         if isinstance(metric, LPIPS):
@@ -74,5 +74,5 @@ def _perceptual(request: TrainRequest) -> LPIPS:
     reason = next(iter(learned.missing.values()))
     raise WeightsError(
         f"--adversarial needs the weights of {name}: {reason}",
-        hint=f"name a folder that has lpips_{request.perceptual}.safetensors: --metric-weights DIR",
+        hint=f"name a folder that has lpips_{net}.safetensors: --metric-weights DIR",
     )

@@ -18,7 +18,7 @@ from vdsr_cli.cuda_graph import CudaGraph
 from vdsr_cli.errors import DeviceError, WeightsError
 from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.registry import architecture_of, config_of
-from vdsr_cli.training.adversarial import SAMPLES, AdversarialPhase, SampleTerms, View
+from vdsr_cli.training.adversarial import SAMPLES, AdversarialPhase, Look, SampleTerms
 from vdsr_cli.training.config import Row, RunPlan, TrainConfig, check_crop
 from vdsr_cli.training.data import CropSpec, PictureStore
 from vdsr_cli.training.degradation import RealDegradation
@@ -208,9 +208,9 @@ class Trainer:
         self._replay = None  # the phases before are over
         drawn = float(torch.rand((), generator=random.cpu))
         samples_noise = self._draw_noise(random, SAMPLES)
-        view = phase.view(random.cpu, inputs[0].shape[-1])
+        look = phase.look(random.cpu, inputs[0].shape[-1])
         losses, terms = self._sample_passes(
-            phase, inputs, samples_noise, phase.temperature(drawn), view
+            phase, inputs, samples_noise, phase.temperature(drawn), look
         )
         self.world.average_gradients(self._trained)
         norm = nn.utils.clip_grad_norm_(self._trained, self.config.grad_clip)
@@ -231,7 +231,7 @@ class Trainer:
         inputs: Sequence[Tensor],
         samples_noise: Sequence[Tensor],
         temperature: float,
-        view: View,
+        look: Look,
     ) -> tuple[Losses, SampleTerms]:
         """:meth:`_passes` with the terms of the samples; gradients lie in the model."""
         hr, lr, weight, *noise = inputs
@@ -246,7 +246,7 @@ class Trainer:
                 lambda shape: samples_noise[shape.layer],
                 temperature,
                 ramp,
-                view,
+                look,
             )
         own = losses.loss + (weight - 1) * losses.rate
         loss = phase.config.elbo_weight * own + terms.loss

@@ -34,7 +34,7 @@ class TrainRequest:
         val_every: steps between validations, 0 for none.
         val_limit: how many pictures are scored.
         metric_weights: folder with ``lpips_alex.safetensors``, or None.
-        perceptual: network of the adversarial phase's perceptual term, "squeeze" or "vgg".
+        perceptual: networks of the adversarial phase's perceptual term: "squeeze", "vgg".
         device, dtype: as :func:`~vdsr_cli.runtime.choose_runtime` takes them.
         compiled: whether to use torch.compile.
         graph: whether to record a step as a CUDA graph; None for where that pays: a compact model
@@ -69,7 +69,7 @@ class TrainRequest:
     val_every: int = 0
     val_limit: int = 16
     metric_weights: Path | None = None
-    perceptual: str = "squeeze"
+    perceptual: tuple[str, ...] = ("squeeze",)
     device: str = "cpu"
     dtype: str = "auto"
     compiled: bool = False
