@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -150,15 +151,35 @@ def test_a_view_treats_all_pictures_alike_and_views_differ():
     assert len({s.flatten()[0].item() for s in seen}) > 10
 
 
+def test_a_quarter_of_a_view_is_half_its_size_or_a_window():
+    picture = torch.rand(1, 3, 80, 80)
+    views = [random_view(torch.Generator().manual_seed(s), 80, is_quarter=True) for s in range(20)]
+    seen = [view(picture) for view in views]
+    assert all(32 <= min(s.shape[2:]) <= max(s.shape[2:]) <= 40 for s in seen)
+    windows = [s for s in seen if torch.isin(s, picture).all()]
+    assert 0 < len(windows) < len(seen)
+
+
 def test_without_views_pictures_are_compared_as_they_are(phase):
     picture = torch.rand(1, 3, 32, 32)
-    view = phase(views=False).view(torch.Generator(), 32)
-    assert torch.equal(view(picture), picture)
-    views = phase()
-    assert any(
-        view(picture).shape != picture.shape
-        for view in (views.view(torch.Generator().manual_seed(s), 32) for s in range(4))
-    )
+
+    def shapes(phase):
+        looks = [phase.look(torch.Generator().manual_seed(seed), 32) for seed in range(4)]
+        return [look.view(picture).shape for look in looks]
+
+    assert set(shapes(phase(views=False))) == {picture.shape}
+    assert len(set(shapes(phase()))) > 1
+
+
+def test_of_several_networks_each_step_asks_one(phase):
+    of_both = phase()
+    of_both.perceptual.append(SimpleNamespace(net="vgg"))
+    asked = [of_both.look(torch.Generator().manual_seed(seed), 128) for seed in range(20)]
+    picture = torch.rand(1, 3, 128, 128)
+    most = {"squeeze": 0, "vgg": 0}
+    for look in asked:
+        most[look.network.net] = max(most[look.network.net], *look.view(picture).shape[2:])
+    assert most["squeeze"] > 120 and 32 <= most["vgg"] <= 64
 
 
 def test_diversity_is_taken_off_the_distances(phase, tiny_model):
