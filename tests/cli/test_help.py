@@ -90,12 +90,22 @@ def test_defaults_of_training_are_those_of_its_objectives():
     variants += [config_for("vdvae-sr", {}, on_prior=True)]
     variants += [config_for("vdvae-sr", {}, fine_tuning=True)]
     variants += [config_for("vdvae-sr", {}, adversarial=AdversarialConfig(start=0))]
-    for name in {field.name for field in fields(TrainConfig)} - {"adversarial", "kl", "fit"}:
+    variants += [config_for("vdvae-sr", {"likelihood_only": True})]
+    others = {"adversarial", "kl", "fit", "likelihood_only"}
+    for name in {field.name for field in fields(TrainConfig)} - others:
         values = {getattr(variant, name) for variant in variants}
         told = {f"{v:g}" if isinstance(v, float | int) else v for v in values}
         told = {"none" if text == "inf" else text for text in told}
         words = re.findall(r"[^\s,;]+", options[name].show_default)
-        starts = {"and", "with", "--from", "--prior", "--adversarial", *DEFAULTS}
+        starts = {
+            "and",
+            "with",
+            "--from",
+            "--prior",
+            "--adversarial",
+            "--likelihood-only",
+            *DEFAULTS,
+        }
         assert told == set(words) - starts, name
 
 

@@ -236,7 +236,8 @@ def _train(
         float | None,
         _option(
             "AdamW's peak rate.",
-            "0.001; cvdvae and with --prior 0.0005; with --from 0.0002; with --adversarial 0.0003",
+            "0.001; cvdvae and with --prior 0.0005; with --from 0.0002; with --adversarial 0.0003;"
+            " with --likelihood-only 0.001",
             min=0.0,
         ),
     ] = None,
@@ -265,7 +266,7 @@ def _train(
         float | None,
         _option(
             "Weight of the mean path's L1.",
-            "60; vdvae 30; cvdvae 0; with --adversarial 200",
+            "60; vdvae 30; cvdvae and with --likelihood-only 0; with --adversarial 200",
             min=0.0,
         ),
     ] = None,
