@@ -56,6 +56,25 @@ def test_a_wider_network_begins_as_the_narrower_one(make_tiny, factor):
     torch.testing.assert_close(wide_elbo.distortion, elbo.distortion, rtol=1e-5, atol=1e-2)
 
 
+def test_deeper_encoders_begin_as_the_shallower_ones(make_tiny):
+    shallow = make_tiny(config=PRESETS["vdvae-sr-x4-tiny"])
+    levels = (
+        replace(level, lr_blocks=2 * level.lr_blocks, hr_blocks=3)
+        for level in shallow.config.levels
+    )
+    deep = CompactVDVAESR(replace(shallow.config, levels=tuple(levels)))
+    transferred(shallow, deep)
+    hr, lr = torch.rand(1, 3, 32, 32) * 2 - 1, torch.rand(1, 3, 8, 8)
+    noise = fixed_noise(1, (32, 32), torch.device("cpu"))
+    with torch.no_grad():
+        (elbo, mean), (deep_elbo, deep_mean) = (
+            model.elbo_and_mean(hr, lr, noise) for model in (shallow, deep)
+        )
+    torch.testing.assert_close(deep_mean, mean)
+    torch.testing.assert_close(deep_elbo.rate, elbo.rate)
+    torch.testing.assert_close(deep_elbo.distortion, elbo.distortion)
+
+
 def test_a_narrower_or_deeper_network_is_not_the_same_one_wider():
     tiny = PRESETS["vdvae-sr-x4-tiny"]
     deeper = replace(tiny, levels=(replace(tiny.levels[0], blocks=2), *tiny.levels[1:]))

@@ -9,6 +9,7 @@ from torch import nn
 from vdsr_cli.config import SCALE_RANGE, read_toml
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.loading import load_network
+from vdsr_cli.models.blocks import Plain
 from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.compact_parts import CompactConfig
 from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE, CompactVDVAESROnPrior
@@ -67,7 +68,8 @@ def new_model(
         prior: name or path of a pretrained prior to build on, or None.
         start_from: name or path of finished weights to start from, or None. With a preset, the
             preset's network takes those of its tensors whose names and shapes fit: a model of
-            another scale or depth begins with what it has in common, a wider one as it is. With a
+            another scale or depth begins with what it has in common, a wider one, or one of deeper
+            encoders, as it is. With a
             prior, so does what is trained of the new model; what is frozen is the prior's.
         scale: super-resolution factor of a model on a prior of the published shape, or None.
         is_coupled: whether colours and neighbouring pixels of a compact model's likelihood depend
@@ -165,16 +167,19 @@ def transferred(source: nn.Module, model: nn.Module) -> nn.Module:
     if _is_compact(source) and _is_compact(model) and can_widen(source.config, model.config):
         widen_into(model, source)
         return model
-    own = model.state_dict()
+    own, theirs = model.state_dict(), source.state_dict()
     frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
     fitting = {
         name: value
-        for name, value in source.state_dict().items()
+        for name, value in theirs.items()
         if name in own and name not in frozen and own[name].shape == value.shape
     }
     if not fitting:
         raise UsageError("--from has no tensor in common with what is to be trained")
     model.load_state_dict({**own, **fitting})
+    for name, block in model.named_modules():
+        if ".stages." in name and isinstance(block, Plain) and f"{name}.c2.weight" not in theirs:
+            nn.init.zeros_(block.c2.weight)  # a deeper encoder begins as the source's
     return model
 
 
