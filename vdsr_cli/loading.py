@@ -60,7 +60,6 @@ class Loaded(Generic[M_co]):
         model: in evaluation mode, on the runtime's device, in its dtype.
         record: its row of weights.toml, or None for a file of the user's own.
         card: the free part of the checkpoint's header.
-        parameters: how many numbers the model has.
     """
 
     name: str
@@ -127,7 +126,6 @@ def load(
 
     Args:
         name: a row of weights.toml, a file, a published pickle, a run folder or its checkpoint.
-        runtime: where to place it.
         expects: the class that it is of, or the protocol that it keeps.
         has_encoder: False leaves the encoder of a published prior out, which drawing does not need.
 

@@ -40,7 +40,6 @@ def check_outputs(
 
     Args:
         outputs: of a run; None is none.
-        existing: what becomes of those that are there.
         inputs: files that the run reads.
 
     Raises:

@@ -212,7 +212,6 @@ def plan_naming(
         out: the value of -o as it was typed, for its trailing separator counts: ``-`` is
             standard output; an existing folder, a name ending in a separator or one without an
             extension is a folder; anything else is a file whose extension names the format.
-        tag: as in :class:`Naming`.
         format: the value of --format, a value of ``OUTPUT_SUFFIXES`` or ``SAME_FORMAT``; None for
             -o's own, or that of animations and documents and else PNG.
         is_several: whether more than one output may come, so that a name whose extension is no
@@ -262,8 +261,6 @@ def output_path(source: Source, naming: Naming, *, depth: int = 0) -> Path | Non
     """The output of one source: pure. None is standard output.
 
     Args:
-        source: what is read.
-        naming: how outputs are called.
         depth: how much of the source's path goes into the name, against clashes: 0 the stem
             (``a_x4.png``), 1 its extension too (``a_jpg_x4.png``), 2 the folder above too
             (``shots_a_jpg_x4.png``), and so on.

@@ -12,12 +12,13 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from vdsr_cli.cli.bench import bench
+from vdsr_cli.cli.command import spread
 from vdsr_cli.config import DEFAULT_MODEL
 from vdsr_cli.errors import InputError, UsageError
 from vdsr_cli.weights import load_records
 
 app = typer.Typer()
-app.command("bench")(bench)
+app.command("bench")(spread(bench))
 
 
 def run(*arguments: object, code: int = 0):

@@ -8,6 +8,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from vdsr_cli.cli.command import spread
 from vdsr_cli.cli.sample_diverse import sample_diverse
 from vdsr_cli.errors import VdsrError
 
@@ -16,7 +17,7 @@ from vdsr_cli.errors import VdsrError
 def run(tiny_path):
     """``run("face.png", ...)``: the command with the tiny model; how it ended."""
     app = typer.Typer()
-    app.command()(sample_diverse)
+    app.command()(spread(sample_diverse))
 
     def invoke(*arguments):
         words = [*map(str, arguments), "--model", str(tiny_path), "--tile", "16", "--overlap", "4"]

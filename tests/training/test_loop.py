@@ -200,7 +200,7 @@ def test_a_run_becomes_a_model_that_upscales(pictures, tmp_path, vdsr, save_pict
         out=tmp_path / "run",
         preset="vdvae-sr-x4-tiny",
         config=dataclasses.replace(CONFIG, steps=1, batch=1, lr_size=8),
-        rescales=(1.0,),
+        rescale=(1.0,),
         store=tmp_path / "store.safetensors",
     )
     trained = train(request)

@@ -4,7 +4,8 @@ import pytest
 
 from vdsr_cli import weights
 from vdsr_cli.errors import WeightsError
-from vdsr_cli.weights import cache
+from vdsr_cli.weights import cache, records
+from vdsr_cli.weights.metrics import load_metric_weights
 from vdsr_cli.weights.records import did_you_mean
 from vdsr_cli.weights.sources import Bundled
 
@@ -81,3 +82,15 @@ def test_the_nearest_name_is_offered(typed):
     with pytest.raises(WeightsError) as caught:
         weights.find_record(typed)
     assert "openai/ffhq256" in caught.value.hint
+
+
+def test_the_table_is_parsed_once(monkeypatch):
+    for cached in (records.read_table, weights.load_records, load_metric_weights):
+        cached.cache_clear()
+    parsed = []
+    parse = records.tomllib.loads
+    monkeypatch.setattr(records.tomllib, "loads", lambda text: parsed.append(1) or parse(text))
+    for _ in range(2):
+        assert weights.load_records() and load_metric_weights()
+        weights.resolve("vdvae-sr-x4-tiny")
+    assert len(parsed) == 1

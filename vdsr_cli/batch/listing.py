@@ -38,7 +38,6 @@ class Work:
     Attributes:
         input: path or URL of what is read; what messages call it.
         output: path or URL of the result; None for standard output.
-        is_stdin: whether standard input is read instead of a file.
         is_retry: whether an attempt that was cut off may have left the output, which is then
             replaced.
     """
@@ -85,7 +84,6 @@ def takes_extension(name: str, has: Callable[[str], bool]) -> bool:
     it never are, since no extension has an underscore.
 
     Args:
-        name: of a picture.
         has: whether its folder has another picture of the name asked for.
     """
     stem, suffix = PurePath(name).stem, PurePath(name).suffix
@@ -100,11 +98,6 @@ def planned_output(source: Source, naming: Naming, has: Callable[[str], bool]) -
 
     Where outputs keep their inputs' extensions, names differ as those do; an output of another
     format has its input's extension in its name, and so has one that would be called like that.
-
-    Args:
-        source: the picture.
-        naming: how outputs are called.
-        has: as :func:`takes_extension` takes it.
     """
     name, suffix = source.path.name, source.path.suffix
     if naming.keeps != "all":
@@ -132,8 +125,6 @@ class FolderListing:
     Links to folders are not followed.
 
     Attributes:
-        folder: where to look.
-        naming: how outputs are called; of a folder or beside the inputs.
         address: what an output's path stands for, such as a URL.
         recursive: whether to look below it too, keeping its tree.
         own_outputs: how many earlier outputs have been left out so far.

@@ -40,8 +40,6 @@ class Record:
             or the file is none that can be read.
         seconds: from reading to writing, of what is done.
         sha256: of the output's bytes; None where there is none.
-        error: what went wrong.
-        exit_code: as of the command line.
         model: that made the output; None where none was made.
     """
 

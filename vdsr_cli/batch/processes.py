@@ -52,8 +52,6 @@ class Job:
 
     Attributes:
         model: name, address or file, or ``AUTO_MODEL``.
-        request: how pictures are made.
-        device, dtype: as :func:`~vdsr_cli.runtime.choose_runtime` takes them.
         is_hashed: whether outcomes carry the sha256 of what was written.
     """
 
@@ -156,10 +154,7 @@ class InProcess:
     """The engine that is this process: one picture at a time, tile by tile.
 
     Attributes:
-        upscaler: what makes the pictures.
         stdin, stdout: for works that name no files.
-        on_start: told of each picture how many tiles it has.
-        on_tiles: told how many have just been finished.
     """
 
     upscaler: Upscaler
@@ -186,10 +181,6 @@ class WorkerProcesses:
 
     On CUDA the workers take the cards in turn. A worker that dies is replaced and its picture
     tried once more; when that ends the same, the picture has failed.
-
-    Attributes:
-        job: what they do.
-        count: how many there are at most.
     """
 
     job: Job

@@ -31,7 +31,6 @@ class RayCluster:
     Paths have to mean the same on every node: a shared disk, or URLs of a store.
 
     Attributes:
-        job: what is done with pictures.
         address: of the cluster's head; None for RAY_ADDRESS, or the cluster of this machine.
         limit: pictures in work at once; None for as many as there is room for.
     """

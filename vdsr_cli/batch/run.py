@@ -27,8 +27,6 @@ class Outcome:
     """The fate of a picture.
 
     Attributes:
-        work: which one.
-        result: as the command line shows it.
         sha256: of the output's bytes, where the run keeps a manifest and the picture is done.
     """
 

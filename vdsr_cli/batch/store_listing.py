@@ -23,7 +23,6 @@ class StoreListing:
 
     Attributes:
         folder: URL to look below.
-        naming: how outputs are called, in a folder.
         address: what an output's path stands for, such as a URL.
         out: URL that outputs go below, if they do.
         recursive: whether to look into prefixes below too, keeping their tree.

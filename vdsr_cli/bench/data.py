@@ -88,12 +88,9 @@ class Scene:
     """One picture as a protocol sees it.
 
     Attributes:
-        name: of the picture.
         hr: ground truth, uint8 (3, H, W).
         lr: input, uint8 (3, H / scale, W / scale).
-        scale: super-resolution factor.
         source_size: width and height of the HR file.
-        is_grey: whether the input has one channel.
     """
 
     name: str

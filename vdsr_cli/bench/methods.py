@@ -113,8 +113,8 @@ class Bicubic:
 class ModelMethod:
     """A model at one temperature and seed, exactly as ``vdsr upscale`` runs it.
 
-    Several samples are drawn as ``vdsr sample-diverse`` draws them. With ``is_scored`` unset there
-    is nothing beside them.
+    Several samples are drawn as ``vdsr sample-diverse`` draws them. With ``is_scored`` unset
+    their likelihood is not looked at.
     """
 
     name: str
@@ -139,22 +139,10 @@ class ModelMethod:
     def draw(self, dataset: str, scene: Scene) -> Drawn:
         """``samples`` samples of the noise field's; ``dataset`` is not looked at."""
         started = time.perf_counter()
-        drawn = self._drawn(scene)
+        samples, unprojected = self._drawn(scene)
         seconds = (time.perf_counter() - started) / self.samples
-        if not self.is_scored:
-            return Drawn(samples=drawn, seconds=seconds)
-        return Drawn(
-            samples=drawn,
-            seconds=seconds,
-            unprojected=self._unprojected(scene),
-            scores=self._likelihood(scene),
-        )
-
-    def _unprojected(self, scene: Scene) -> Tensor | None:
-        if not self.loaded.projects(self.request.consistency):
-            return None
-        request = replace(self.request, consistency=False)
-        return replace(self, request=request, samples=1)._drawn(scene)[0]
+        scores = self._likelihood(scene) if self.is_scored else {}
+        return Drawn(samples=samples, seconds=seconds, unprojected=unprojected, scores=scores)
 
     def _likelihood(self, scene: Scene) -> dict[str, float]:
         model: object = self.loaded.model
@@ -164,17 +152,22 @@ class ModelMethod:
         seed = self.request.settings.seed
         return elbo_bits(model, scene, seed=seed, runtime=self.runtime, weights=self.weights)
 
-    def _drawn(self, scene: Scene) -> Tensor:
+    def _drawn(self, scene: Scene) -> tuple[Tensor, Tensor | None]:
         """One as ``vdsr upscale`` makes it, several as ``vdsr sample-diverse`` draws them: the LR
-        encoder sees each tile once. uint8 (samples, 3, H, W)."""
+        encoder sees each tile once. uint8 (samples, 3, H, W), and the first before it is projected,
+        (3, H, W), where it is."""
         picture = Picture(rgb=_unit(scene), metadata=Metadata(is_grey=scene.is_grey))
         settings = self.request.settings
         if self.samples > 1:
             settings = replace(settings, samples=tuple(range(self.samples)))
         request = replace(self.request, settings=settings, scale=float(scene.scale))
         plan = plan_picture(picture, self.loaded, request, self.runtime)
-        canvases = draw_canvases(picture, plan, self.runtime)
-        return torch.stack([canvas.planes8() for canvas in canvases])
+        raw: list[Tensor] = []
+        canvases = draw_canvases(
+            picture, plan, self.runtime, on_raw=lambda top, strip: raw.append(to_levels(strip[0]))
+        )
+        samples = torch.stack([canvas.planes8() for canvas in canvases])
+        return samples, torch.cat(raw, dim=1).cpu() if raw else None
 
     def warm_up(self) -> None:
         """One tile, so that what is set up on first use is not counted."""

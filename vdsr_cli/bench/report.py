@@ -190,11 +190,9 @@ class Report:
     Attributes:
         protocol, scale: how it was scored; the scale is None where nothing was upscaled.
         edges: of the reduction that made LR pictures and is projected on; None likewise.
-        datasets: what was scored.
         pictures: every score of a picture.
         sets: every score of a dataset as a whole.
         unscored: by column that was asked for and has no scores, the reason in a few words.
-        failures: what could not be scored.
         notes: what a reader should know, one line each.
         peak_memory_mib: the most memory in use during the run, or None.
     """

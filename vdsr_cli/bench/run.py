@@ -57,21 +57,18 @@ class BenchRequest:
 
     Attributes:
         paths: pictures and folders; see :mod:`vdsr_cli.bench.data`.
-        protocol: standard, paper or diverse.
         scale: super-resolution factor; a model of another one runs as ``vdsr upscale`` runs it.
         temperatures: each is a row of each model.
         seeds: of the noise; rows are means over them.
         samples: drawn of each picture under the diverse protocol.
         upscale: how the models run; its scale, temperature and seed are replaced.
         metrics: the learned ones to score, downloaded if need be; None for those at hand.
-        metric_weights: folder with their weights, or None.
         against: folders of pictures that other tools have made.
         likelihood: whether bits per dimension are scored, of the models that have them.
         weights: importance weights of a tighter bound on them; 0 for none.
         verify: whether bicubic must come out as known on the sets that are known.
         worst: how many of the worst pictures are of interest.
         crops: folder for crops of those, or None.
-        existing: what becomes of crops that are there.
     """
 
     paths: tuple[Path, ...]

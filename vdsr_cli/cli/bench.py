@@ -2,35 +2,24 @@
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from vdsr_cli.cli.console import bring, print_error
 from vdsr_cli.cli.options import (
     ConditionalTemperatureOption,
-    ConsistencyOption,
     DebugOption,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    EdgesOption,
     JsonOption,
-    OverlapOption,
+    MachineOptions,
     ReplaceOption,
-    TileOption,
+    TileOptions,
     complete_model,
     existing_of,
     temperature_option,
 )
-from vdsr_cli.config import (
-    BICUBIC,
-    DEFAULT_MODEL,
-    Edges,
-    temperatures_of,
-)
+from vdsr_cli.config import BICUBIC, DEFAULT_MODEL, temperatures_of
 from vdsr_cli.errors import UsageError
 from vdsr_cli.outputs import check_outputs
 
@@ -39,16 +28,6 @@ if TYPE_CHECKING:
     from vdsr_cli.bench.run import BenchRequest
     from vdsr_cli.loading import LoadedModel
     from vdsr_cli.runtime import Runtime
-
-
-class ProtocolName(StrEnum):
-    """Values of ``--protocol``."""
-
-    standard = "standard"
-    paper = "paper"
-    paper_64 = "paper-64"
-    article = "article"
-    diverse = "diverse"
 
 
 def bench(
@@ -60,6 +39,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    *,
     model: Annotated[
         str,
         typer.Option(
@@ -79,13 +59,13 @@ def bench(
         int, typer.Option(min=1, help="How many: mean and standard deviation over them.")
     ] = 1,
     protocol: Annotated[
-        ProtocolName,
+        Literal["standard", "paper", "paper-64", "article", "diverse"],
         typer.Option(
             help="standard: luma, a border of the scale left out; paper, paper-64: the VDVAE-SR "
             "thesis's 256x256 and 64x64 crops; article: whole pictures, Pillow's LR, no border, "
             "probably the VDVAE-SR article's; diverse: several samples, colours, whole pictures."
         ),
-    ] = ProtocolName.standard,
+    ] = "standard",
     samples: Annotated[
         int, typer.Option(min=2, help="Of each picture, under --protocol diverse.")
     ] = 5,
@@ -148,12 +128,8 @@ def bench(
     list_sets: Annotated[
         bool, typer.Option("--list", help="Name the usual sets, their sources and terms.")
     ] = False,
-    consistency: ConsistencyOption = None,
-    edges: EdgesOption = Edges.repeat,
-    tile: TileOption = None,
-    overlap: OverlapOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = Dtype.auto,
+    tiles: TileOptions,
+    machine: MachineOptions,
     verify: Annotated[
         bool, typer.Option(help="Insist on the known figures of bicubic on the known sets.")
     ] = True,
@@ -182,7 +158,7 @@ def bench(
     names = _names(model)
     if _are_priors(names):
         _refuse_with_priors(
-            protocol=protocol is not ProtocolName.standard,
+            protocol=protocol != "standard",
             temperatures=temperatures,
             conditional_temperature=conditional_temperature is not None,
             metrics=metrics,
@@ -191,7 +167,7 @@ def bench(
             plot=plot,
         )
         numbers = tuple(range(seed, seed + seeds))
-        report = _score_priors(names, paths or [], numbers, weights, device, dtype, quiet=quiet)
+        report = _score_priors(names, paths or [], numbers, weights, machine, quiet=quiet)
         _show(report, worst=worst, as_json=as_json, markdown=markdown, debug=debug)
         _save(report, csv=csv, plot=None, replace=overwrite)
         raise typer.Exit(report.exit_code)
@@ -200,26 +176,25 @@ def bench(
     from vdsr_cli.bench.data import Protocol
     from vdsr_cli.bench.run import BenchRequest
     from vdsr_cli.metrics.learned import choose_metrics
-    from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.sampling.engine import SamplingSettings
     from vdsr_cli.services.upscale import UpscaleRequest
 
     bring(*names, quiet=quiet)
-    runtime = choose_runtime(device, dtype.value)
+    runtime = machine.runtime()
     loaded = _load(names, runtime)
-    settings = SamplingSettings(tile=tile, overlap=overlap, edges=edges)
+    settings = SamplingSettings(tile=tiles.tile, overlap=tiles.overlap, edges=tiles.edges)
     request = BenchRequest(
         paths=tuple(paths or ()),
-        protocol=Protocol(protocol.value),
+        protocol=Protocol(protocol),
         scale=scale or (loaded[0].model.scale if loaded else 4),
         temperatures=tuple(dict.fromkeys(tempered)),
         seeds=tuple(range(seed, seed + seeds)),
         samples=samples,
-        upscale=UpscaleRequest(settings=settings, consistency=consistency),
+        upscale=UpscaleRequest(settings=settings, consistency=tiles.consistency),
         metrics=None if metrics is None else choose_metrics(metrics),
         metric_weights=metric_weights,
         against=tuple(against or ()),
-        likelihood=protocol is ProtocolName.standard if elbo is None else elbo,
+        likelihood=protocol == "standard" if elbo is None else elbo,
         weights=weights,
         verify=verify,
         crops=crops,
@@ -293,8 +268,7 @@ def _score_priors(
     paths: list[Path],
     seeds: tuple[int, ...],
     weights: int,
-    device: str,
-    dtype: Dtype,
+    machine: MachineOptions,
     *,
     quiet: bool,
 ) -> "Report":
@@ -304,11 +278,9 @@ def _score_priors(
     from vdsr_cli.cli.bench_render import BenchProgress
     from vdsr_cli.loading import load
     from vdsr_cli.models.protocol import Prior
-    from vdsr_cli.runtime import choose_runtime
 
     request = PriorBenchRequest(datasets=find_datasets(paths), seeds=seeds, weights=weights)
-    precision = Dtype.float32 if dtype is Dtype.auto else dtype
-    runtime = choose_runtime(device, precision.value)
+    runtime = machine.runtime(auto="float32")
     bring(*names, quiet=quiet)
     priors = [load(name, runtime, expects=Prior) for name in names]
     with BenchProgress(quiet=quiet) as progress:

@@ -1,9 +1,9 @@
 """``vdsr cnn-vae``: the small CNN-VAE (Weatherly) on Fashion-MNIST, and its training."""
 
 import json
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,6 +20,7 @@ from vdsr_cli.cli.options import (
     RunOption,
     SaveEveryOption,
     check_figure,
+    given,
 )
 
 if TYPE_CHECKING:
@@ -39,13 +40,6 @@ Data = Annotated[
 ]
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DEFAULT_MODEL = "cnn-vae-x2"
-
-
-class Reading(StrEnum):
-    """How the paper is read where it contradicts itself; see vdsr_cli/models/cnn_vae.py."""
-
-    corrected = "corrected"
-    paper = "paper"
 
 
 def _load(name: str) -> "CNNVAE":
@@ -112,51 +106,44 @@ def figure(
     print_line(out)
 
 
-def train(
-    out: RunOption,
-    data: Data = DEBIAN_FOLDER,
-    reading: Annotated[
-        Reading, typer.Option(help="The paper's letter where it can run, or corrected.")
-    ] = Reading.corrected,
-    width: Annotated[
-        int | None,
-        typer.Option(min=1, help="Maps of the decoder.", show_default="32, 8 of the paper's"),
-    ] = None,
-    layers: Annotated[int, typer.Option(min=1, help="The corrected decoder's convolutions.")] = 3,
+@dataclass(frozen=True, kw_only=True)
+class HyperParameters:
+    """The fields of :class:`~vdsr_cli.training.cnn_vae.CNNVAETrainConfig`."""
+
     steps: Annotated[
         int | None,
         typer.Option(
             min=1, help="Total steps, earlier legs included.", show_default="6000; the paper's 3000"
         ),
-    ] = None,
+    ] = None
     batch: Annotated[
         int | None, typer.Option(min=1, help="Pictures a step.", show_default="64; the paper's 100")
-    ] = None,
+    ] = None
     learning_rate: Annotated[
         float | None,
         typer.Option(min=0.0, help="Adam's peak rate.", show_default="0.002; the paper's 5e-06"),
-    ] = None,
+    ] = None
     warmup: Annotated[
         int | None,
         typer.Option(min=0, help="Steps of linear warm-up.", show_default="100; the paper's 0"),
-    ] = None,
+    ] = None
     cooldown: Annotated[
         int | None,
         typer.Option(
             min=0, help="Last steps, the rate falling to zero.", show_default="3000; the paper's 0"
         ),
-    ] = None,
+    ] = None
     alpha: Annotated[
         float | None,
         typer.Option(min=0.0, max=1.0, help="Weight of the reconstruction.", show_default="0.75"),
-    ] = None,
+    ] = None
     late_alpha: Annotated[
         float | None,
         typer.Option(min=0.0, max=1.0, help="The same in the last steps.", show_default="0.25"),
-    ] = None,
+    ] = None
     late_steps: Annotated[
         int | None, typer.Option(min=0, help="How many those are.", show_default="500")
-    ] = None,
+    ] = None
     sr_weight: Annotated[
         float | None,
         typer.Option(
@@ -164,7 +151,7 @@ def train(
             help="Weight of the decoder's BCE on LR itself.",
             show_default="1; the paper's 0",
         ),
-    ] = None,
+    ] = None
     ema_decay: Annotated[
         float | None,
         typer.Option(
@@ -173,10 +160,26 @@ def train(
             help="Decay of the averaged weights.",
             show_default="0.999; the paper's 0",
         ),
-    ] = None,
+    ] = None
     seed: Annotated[
         int | None, typer.Option(help="Of weights, batches and noise.", show_default="0")
+    ] = None
+
+
+def train(
+    *,
+    out: RunOption,
+    data: Data = DEBIAN_FOLDER,
+    reading: Annotated[
+        Literal["corrected", "paper"],
+        typer.Option(help="The paper's letter where it can run, or corrected."),
+    ] = "corrected",
+    width: Annotated[
+        int | None,
+        typer.Option(min=1, help="Maps of the decoder.", show_default="32, 8 of the paper's"),
     ] = None,
+    layers: Annotated[int, typer.Option(min=1, help="The corrected decoder's convolutions.")] = 3,
+    hyper: HyperParameters,
     minutes: MinutesOption = None,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
@@ -197,23 +200,10 @@ def train(
     from vdsr_cli.services.cnn_vae import CNNVAETrainRequest, train_cnn_vae
     from vdsr_cli.training.cnn_vae import default_config
 
-    given = {
-        "steps": steps,
-        "batch": batch,
-        "learning_rate": learning_rate,
-        "warmup": warmup,
-        "cooldown": cooldown,
-        "alpha": alpha,
-        "late_alpha": late_alpha,
-        "late_steps": late_steps,
-        "sr_weight": sr_weight,
-        "ema_decay": ema_decay,
-        "seed": seed,
-    }
-    config = default_config(reading, **{k: v for k, v in given.items() if v is not None})
+    config = default_config(reading, **given(hyper))
     architecture = CNNVAEConfig(
-        reading=str(reading),
-        decoder_width=width or (8 if reading is Reading.paper else 32),
+        reading=reading,
+        decoder_width=width or (8 if reading == "paper" else 32),
         decoder_layers=layers,
     )
     with training_run(

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import MISSING, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Any, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -26,7 +29,7 @@ class Command(TyperCommand):
         """Parses today's spellings of the words, in front of what the user's files say."""
         held = {name: setting.value for name, setting in settings_of(ctx).items()}
         if isinstance(held.get("wrap"), bool):  # the flag that it was
-            held["wrap"] = (Wrap.xy if held["wrap"] else Wrap.none).value
+            held["wrap"] = "xy" if held["wrap"] else "none"
         ctx.default_map = {**(ctx.default_map or {}), **held}
         with _in_one_line(ctx):
             return super().parse_args(ctx, list(self._in_todays_words(args)))
@@ -41,8 +44,8 @@ class Command(TyperCommand):
             if word == "--":
                 yield from words[index:]
                 return
-            if word == "--wrap" and not {*words[index + 1 : index + 2]} & {*Wrap}:
-                yield f"--wrap={Wrap.xy}"
+            if word == "--wrap" and not {*words[index + 1 : index + 2]} & {*get_args(Wrap)}:
+                yield "--wrap=xy"
                 continue
             name, equals, value = word.partition("=")
             new = next((now for now in RETIRED.get(name, ()) if now in known), None)
@@ -101,5 +104,40 @@ class App(typer.Typer):
         )
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[..., Any]:
-        """As Typer's own."""
-        return super().command(name, cls=Command, **settings)
+        """As Typer's own, for functions that take groups of options too: see :func:`spread`."""
+        register = super().command(name, cls=Command, **settings)
+        return lambda function: register(spread(function))
+
+
+def spread(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A command of which each parameter that is a dataclass is an option for each of its fields."""
+    hints = get_type_hints(function, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters: list[Parameter] = []
+    for parameter in signature(function).parameters.values():
+        group = groups.get(parameter.name)
+        if group is None:
+            parameters.append(
+                parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[parameter.name])
+            )
+            continue
+        options = get_type_hints(group, include_extras=True)
+        parameters += [
+            Parameter(
+                field.name,
+                Parameter.KEYWORD_ONLY,
+                default=Parameter.empty if field.default is MISSING else field.default,
+                annotation=options[field.name],
+            )
+            for field in fields(group)
+        ]
+
+    @wraps(function)
+    def command(**given: Any) -> Any:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        return function(**given)
+
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # read by Typer
+    return command

@@ -10,20 +10,13 @@ import typer
 from vdsr_cli.cli.console import bring, print_line, tile_progress
 from vdsr_cli.cli.options import (
     DEFAULT_PRIOR,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    Format,
-    FormatOption,
     JsonOption,
-    OverwriteOption,
-    Pixels,
+    MachineOptions,
+    OutputOptions,
     PixelsOption,
-    QualityOption,
     QuietOption,
     SeedOption,
     complete_model,
-    existing_of,
     parse_batch,
     temperature_option,
 )
@@ -38,6 +31,7 @@ LONGEST_SIDE_PX = 4096
 
 
 def generate(
+    *,
     model: Annotated[
         str,
         typer.Option(
@@ -76,12 +70,9 @@ def generate(
     batch_size: Annotated[
         str, typer.Option(help="Pictures a batch, or auto; halved when memory runs out.")
     ] = "auto",
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = Dtype.auto,
-    pixels: PixelsOption = Pixels.mean,
-    format: FormatOption = None,
-    quality: QualityOption = 95,
-    overwrite: OverwriteOption = None,
+    machine: MachineOptions,
+    pixels: PixelsOption = "mean",
+    output: OutputOptions,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -95,9 +86,9 @@ def generate(
         vdsr generate --model openai/ffhq256 -n 16 --temperature 0.8 -o faces.png
         vdsr generate -n 1000 -o samples/
     """
-    if format is Format.same:
+    if output.format == "same":
         raise UsageError("--format same needs an input to be the same as")
-    naming = plan_naming(out, tag=f"n{count}", format=format.value if format else None)
+    naming = plan_naming(out, tag=f"n{count}", format=output.format)
     if naming.is_stdout and as_json:
         raise UsageError("--json and a picture cannot share standard output", hint="give -o a file")
     tempered = parse_temperature(temperature)
@@ -106,7 +97,6 @@ def generate(
 
     from vdsr_cli.loading import load
     from vdsr_cli.models.protocol import Prior
-    from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.services.generate import GenerateRequest
     from vdsr_cli.services.generate import generate as run
 
@@ -115,13 +105,13 @@ def generate(
         size=sides,
         temperature=tempered,
         seed=seed,
-        output=pixels.value,
+        output=pixels,
         batch_size=batch,
         columns=columns,
-        existing=existing_of(overwrite),
-        quality=quality,
+        existing=output.existing,
+        quality=output.quality,
     )
-    runtime = choose_runtime(device, dtype.value)
+    runtime = machine.runtime()
     bring(model, quiet=quiet)
     loaded = load(model, runtime, expects=Prior, has_encoder=False)
     with tile_progress(1, quiet=quiet, unit="pictures") as bars:

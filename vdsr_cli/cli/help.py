@@ -6,7 +6,7 @@ What it says of an option is also what docs/cli.md says: see :func:`facts`.
 import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any, Final, get_args, get_type_hints
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -75,6 +75,8 @@ def hints_of(command: Any) -> dict[str, Any]:
 
 def _values(option: Any, hint: Any) -> str:
     for kind in (hint, *get_args(hint)):
+        if get_origin(kind) is Literal:
+            return " or ".join(get_args(kind))
         if isinstance(kind, type) and issubclass(kind, StrEnum):
             return " or ".join(kind)
     least, most = getattr(option, "min", None), getattr(option, "max", None)

@@ -9,13 +9,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from vdsr_cli.cli.console import TimeLeft, bring, make_progress, name_column
 from vdsr_cli.cli.options import (
-    DeviceOption,
-    Dtype,
-    DtypeOption,
     JsonOption,
     LearnedModelOption,
+    MachineOptions,
     NoProgressOption,
-    Pixels,
     PixelsOption,
     ReplaceOption,
     existing_of,
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
 
 
 def layers(
+    *,
     model: LearnedModelOption = "vdvae-x4-prior",
     scales: Annotated[str, typer.Option(help="Reductions, with commas.")] = "1,2,4,8,16",
     codes: Annotated[int, typer.Option("--codes", "-n", min=1, help="Latent codes.")] = 50,
@@ -41,10 +39,9 @@ def layers(
     ] = None,
     temperature: Annotated[str, temperature_option("Of every latent.")] = "1",
     seed: Annotated[int, typer.Option(help="Of the codes.")] = 0,
-    pixels: PixelsOption = Pixels.mean,
+    pixels: PixelsOption = "mean",
     plot: Annotated[Path | None, typer.Option(help="The curves, as .svg or .png.")] = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = Dtype.auto,
+    machine: MachineOptions,
     overwrite: ReplaceOption = False,
     as_json: JsonOption = False,
     quiet: NoProgressOption = False,
@@ -63,7 +60,6 @@ def layers(
     from vdsr_cli.figures.plot import check_plot_path, save_figure
     from vdsr_cli.loading import load
     from vdsr_cli.models.protocol import Prior
-    from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.services.layers import (
         LayersRequest,
         layers_figure,
@@ -83,10 +79,10 @@ def layers(
         size_px=size,
         temperature=tempered,
         seed=seed,
-        output=pixels.value,
+        output=pixels,
     )
     bring(model, quiet=quiet)
-    runtime = choose_runtime(device, dtype.value)
+    runtime = machine.runtime()
     prior = load(model, runtime, expects=Prior, has_encoder=False).model
     progress = make_progress(
         name_column(),
@@ -102,7 +98,7 @@ def layers(
     distances = summarise(prior, request, measured)
     if as_json:
         settings = {"codes": codes, "draws": draws, "temperature": tempered, "seed": seed}
-        document = {"model": model, **settings, "output": pixels.value, **distances.as_json()}
+        document = {"model": model, **settings, "output": pixels, **distances.as_json()}
         typer.echo(json.dumps(document, indent=2))
     else:
         _print(distances)

@@ -1,18 +1,26 @@
-"""Options that several commands share: one wording, one range, one meaning."""
+"""Options that several commands share: one wording, one range, one meaning.
+
+A command takes a group of them as a parameter that is one of these dataclasses: see
+:func:`~vdsr_cli.cli.command.spread`.
+"""
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vdsr_cli.config import Edges, Truncated
+from vdsr_cli.config import DEFAULT_TEMPERATURE, MAX_PIXELS, Edges, Temperature, Truncated
 from vdsr_cli.errors import UsageError
 from vdsr_cli.outputs import Existing, check_outputs
 from vdsr_cli.paths import output_format
+
+if TYPE_CHECKING:
+    from vdsr_cli.images import ReadOptions
+    from vdsr_cli.runtime import Runtime
+    from vdsr_cli.sampling.engine import SamplingSettings
 
 DEFAULT_PRIOR = "vdvae-x4-prior"
 INTERRUPTED = 130
@@ -36,51 +44,10 @@ ConditionalTemperatureOption = Annotated[
 ]
 
 
-class Format(StrEnum):
-    """Formats that ``--format`` takes."""
-
-    png = "png"
-    jpg = "jpg"
-    webp = "webp"
-    tiff = "tiff"
-    avif = "avif"
-    bmp = "bmp"
-    gif = "gif"
-    heif = "heif"
-    jxl = "jxl"
-    same = "same"
-
-
-class Dtype(StrEnum):
-    """Precision of the convolutions."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Pixels(StrEnum):
-    """How pixels follow from the latents."""
-
-    mean = "mean"
-    sample = "sample"
-
-
-class Wrap(StrEnum):
-    """Axes along which a picture is periodic."""
-
-    x = "x"
-    y = "y"
-    xy = "xy"
-    none = "none"
-
-
-class Engine(StrEnum):
-    """Who works on the pictures of a run."""
-
-    local = "local"
-    ray = "ray"
+Format = Literal["png", "jpg", "webp", "tiff", "avif", "bmp", "gif", "heif", "jxl", "same"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Pixels = Literal["mean", "sample"]
+Wrap = Literal["x", "y", "xy", "none"]
 
 
 @dataclass(slots=True)
@@ -121,22 +88,6 @@ _CHOSEN = "by --scale; vdvae-sr-x4-real for noise or compression"
 ModelOption = Annotated[str, _model(f"auto: vdvae-sr-x2, -x4 or -x8 {_CHOSEN}")]
 SamplerOption = Annotated[str, _model(f"auto: vdvae-sr-x2, cvdvae-x4 or vdvae-sr-x8 {_CHOSEN}")]
 SeedOption = Annotated[int, typer.Option(help="Which of the possible pictures.")]
-TileOption = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="Tile side in LR pixels; 0 for the whole picture.",
-        show_default="64, or the model's own",
-    ),
-]
-OverlapOption = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="LR pixels that tiles share.",
-        show_default="16, or a quarter of the model's own",
-    ),
-]
 BatchOption = Annotated[
     str, typer.Option(help="Tiles a batch, or auto; halved when memory runs out.")
 ]
@@ -147,58 +98,9 @@ DeviceOption = Annotated[
         autocompletion=lambda: ["auto", "cpu", "cuda", "mps"],
     ),
 ]
-DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the convolutions.")]
 PixelsOption = Annotated[Pixels, typer.Option(help="The likelihood's mean, or a draw from it.")]
-WrapOption = Annotated[
-    Wrap | None,
-    typer.Option(
-        help="The right edge goes on at the left one (x), the lower at the upper one (y), or both,"
-        " as of a texture (xy, or no value).",
-        show_default="x for panoramas all around",
-    ),
-]
-FormatOption = Annotated[
-    Format | None,
-    typer.Option(
-        "--format",
-        "-f",
-        help="Output format; same is the input's.",
-        show_default="-o's, or png; of animations and documents their own",
-    ),
-]
-QualityOption = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        max=100,
-        help="Of JPEG, WebP, AVIF, HEIF and JPEG XL; 100 is lossless WebP and JPEG XL.",
-    ),
-]
-ConsistencyOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--consistency/--no-consistency",
-        help="Make results downscale to the input exactly.",
-        show_default="as the model was trained",
-    ),
-]
-EdgesOption = Annotated[
-    Edges,
-    typer.Option(
-        help="Of the reduction that results are faithful to: repeat, as MATLAB's older one and the"
-        " usual sets, or mirror, as CVDVAE's released code."
-    ),
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be written.")]
-OverwriteOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--overwrite/--skip-existing",
-        help="What to do with outputs that exist.",
-        show_default="refuse",
-    ),
-]
 ReplaceOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist.", show_default="refuse")
 ]
@@ -207,35 +109,146 @@ DebugOption = Annotated[
     bool,
     typer.Option("--debug", callback=_turn_on, help="Show where an error of vdsr itself happened."),
 ]
-StripOption = Annotated[
-    bool, typer.Option("--strip-metadata", help="Write no metadata but the colour profile.")
-]
-TruncatedOption = Annotated[
-    Truncated, typer.Option(help="Inputs that end too soon: refuse, or keep what there is.")
-]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no result lines.")]
-JobsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--jobs",
-        "-j",
-        min=1,
-        help="Worker processes, which share cores and cards; with ray, pictures in work at once.",
-        show_default="this process; all of the cluster",
-    ),
-]
-EngineOption = Annotated[Engine, typer.Option(help="This machine, or a running Ray cluster.")]
-RayAddressOption = Annotated[
-    str | None,
-    typer.Option(help="Head of the cluster.", show_default="RAY_ADDRESS, or that of this machine"),
-]
-ManifestOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Record each picture as a JSON line.",
-        show_default="of one folder, OUT/vdsr-manifest.jsonl",
-    ),
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions:
+    """Where the networks run."""
+
+    device: DeviceOption = "auto"
+    dtype: Annotated[Dtype, typer.Option(help="Precision of the convolutions.")] = "auto"
+
+    def runtime(self, *, auto: Dtype = "auto") -> "Runtime":
+        """The device and precision, ``auto`` where none was asked for. Raises DeviceError."""
+        from vdsr_cli.runtime import choose_runtime
+
+        return choose_runtime(self.device, auto if self.dtype == "auto" else self.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileOptions:
+    """How a picture is cut, and what results are faithful to."""
+
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Tile side in LR pixels; 0 for the whole picture.",
+            show_default="64, or the model's own",
+        ),
+    ] = None
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="LR pixels that tiles share.",
+            show_default="16, or a quarter of the model's own",
+        ),
+    ] = None
+    consistency: Annotated[
+        bool | None,
+        typer.Option(
+            "--consistency/--no-consistency",
+            help="Make results downscale to the input exactly.",
+            show_default="as the model was trained",
+        ),
+    ] = None
+    edges: Annotated[
+        Edges,
+        typer.Option(
+            help="Of the reduction that results are faithful to: repeat, as MATLAB's older one and"
+            " the usual sets, or mirror, as CVDVAE's released code."
+        ),
+    ] = Edges.repeat
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions(TileOptions):
+    """How pictures are drawn."""
+
+    seed: SeedOption = 0
+    batch_size: BatchOption = "auto"
+    pixels: PixelsOption = "mean"
+    wrap: Annotated[
+        Wrap | None,
+        typer.Option(
+            help="The right edge goes on at the left one (x), the lower at the upper one (y), or"
+            " both, as of a texture (xy, or no value).",
+            show_default="x for panoramas all around",
+        ),
+    ] = None
+
+    def settings(self, temperature: Temperature = DEFAULT_TEMPERATURE) -> "SamplingSettings":
+        """The same for the sampler, at a temperature. Raises UsageError."""
+        from vdsr_cli.sampling.engine import SamplingSettings
+
+        return SamplingSettings(
+            temperature=temperature,
+            seed=self.seed,
+            tile=self.tile,
+            overlap=self.overlap,
+            batch_size=parse_batch(self.batch_size),
+            output=self.pixels,
+            wrap=self.wrap,
+            edges=self.edges,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """How inputs are read, and what of them is kept."""
+
+    strip_metadata: Annotated[
+        bool, typer.Option("--strip-metadata", help="Write no metadata but the colour profile.")
+    ] = False
+    truncated: Annotated[
+        Truncated, typer.Option(help="Inputs that end too soon: refuse, or keep what there is.")
+    ] = Truncated.refuse
+    max_pixels: MaxPixelsOption = MAX_PIXELS
+
+    def reading(self) -> "ReadOptions":
+        """The same for what reads pictures."""
+        from vdsr_cli.images import ReadOptions
+
+        return ReadOptions(**asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """How pictures are written."""
+
+    format: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Output format; same is the input's.",
+            show_default="-o's, or png; of animations and documents their own",
+        ),
+    ] = None
+    quality: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=100,
+            help="Of JPEG, WebP, AVIF, HEIF and JPEG XL; 100 is lossless WebP and JPEG XL.",
+        ),
+    ] = 95
+    overwrite: Annotated[
+        bool | None,
+        typer.Option(
+            "--overwrite/--skip-existing",
+            help="What to do with outputs that exist.",
+            show_default="refuse",
+        ),
+    ] = None
+
+    @property
+    def existing(self) -> Existing:
+        """The same for what writes."""
+        return existing_of(self.overwrite)
+
 
 # Of training, and of the small systems.
 RunOption = Annotated[Path, typer.Option("--out", "-o", help="Run folder; a run in it is resumed.")]
@@ -256,6 +269,12 @@ MinutesOption = Annotated[
 SaveEveryOption = Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")]
 LogEveryOption = Annotated[int, typer.Option(min=1, help="Steps between rows of the log.")]
 NoProgressOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+def given(options: Any) -> dict[str, Any]:
+    """The options of a group that were given, by their names."""
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def refuse_prior(model: str) -> None:

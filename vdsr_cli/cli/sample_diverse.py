@@ -10,43 +10,20 @@ import typer
 
 from vdsr_cli.cli.console import bring, print_choice, print_line, print_note, tile_progress
 from vdsr_cli.cli.options import (
-    BatchOption,
     ConditionalTemperatureOption,
-    ConsistencyOption,
     DebugOption,
-    DeviceOption,
     DryRunOption,
-    Dtype,
-    DtypeOption,
-    EdgesOption,
-    Format,
-    FormatOption,
     JsonOption,
-    MaxPixelsOption,
-    OverlapOption,
-    OverwriteOption,
-    Pixels,
-    PixelsOption,
-    QualityOption,
+    MachineOptions,
+    OutputOptions,
     QuietOption,
+    ReadingOptions,
     SamplerOption,
-    SeedOption,
-    StripOption,
-    TileOption,
-    TruncatedOption,
-    WrapOption,
-    existing_of,
-    parse_batch,
+    SamplingOptions,
     refuse_prior,
     temperature_option,
 )
-from vdsr_cli.config import (
-    AUTO_MODEL,
-    MAX_PIXELS,
-    Edges,
-    Truncated,
-    temperatures_of,
-)
+from vdsr_cli.config import AUTO_MODEL, temperatures_of
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import Source, expand_inputs, output_path, plan_naming, scale_tag
 
@@ -58,6 +35,7 @@ def sample_diverse(
     picture: Annotated[
         str, typer.Argument(metavar="INPUT", help="A picture, or - for standard input.")
     ],
+    *,
     samples: Annotated[
         int | None,
         typer.Option(
@@ -87,7 +65,6 @@ def sample_diverse(
         ),
     ] = None,
     conditional_temperature: ConditionalTemperatureOption = None,
-    seed: SeedOption = 0,
     pick: Annotated[
         str | None,
         typer.Option(
@@ -117,21 +94,10 @@ def sample_diverse(
     metric_weights: Annotated[
         Path | None, typer.Option(help="Folder with lpips_alex.safetensors, for APD-LPIPS.")
     ] = None,
-    tile: TileOption = None,
-    overlap: OverlapOption = None,
-    batch_size: BatchOption = "auto",
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = Dtype.auto,
-    consistency: ConsistencyOption = None,
-    edges: EdgesOption = Edges.repeat,
-    pixels: PixelsOption = Pixels.mean,
-    wrap: WrapOption = None,
-    format: FormatOption = None,
-    quality: QualityOption = 95,
-    overwrite: OverwriteOption = None,
-    strip_metadata: StripOption = False,
-    truncated: TruncatedOption = Truncated.refuse,
-    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    sampling: SamplingOptions,
+    machine: MachineOptions,
+    output: OutputOptions,
+    reading: ReadingOptions,
     as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     quiet: QuietOption = False,
@@ -148,32 +114,21 @@ def sample_diverse(
         vdsr sample-diverse face.png -n 8 --pick medoid -o best.png
         vdsr sample-diverse face.png --temperatures 0.2,0.5,0.8 -o faces
     """
-    source, base, is_exact = _plan(picture, out, scale, format)
+    source, base, is_exact = _plan(picture, out, scale, output.format)
     tempered = temperatures_of(temperatures, temperature, conditional_temperature)
 
     from vdsr_cli.diverse.inputs import count_samples
     from vdsr_cli.diverse.records import DiverseRequest, OutputNames, Walk, parse_pick
     from vdsr_cli.diverse.run import sample_diverse as run
-    from vdsr_cli.images import ReadOptions
     from vdsr_cli.loading import load
     from vdsr_cli.models.protocol import Sampler
-    from vdsr_cli.runtime import choose_runtime
-    from vdsr_cli.sampling.engine import SamplingSettings
     from vdsr_cli.services.auto import auto_sampler
 
     request = DiverseRequest(
         samples=samples,
         temperatures=tempered,
-        settings=SamplingSettings(
-            seed=seed,
-            tile=tile,
-            overlap=overlap,
-            batch_size=parse_batch(batch_size),
-            output=pixels.value,
-            wrap=None if wrap is None else wrap.value,
-            edges=edges,
-        ),
-        consistency=consistency,
+        settings=sampling.settings(),
+        consistency=sampling.consistency,
         pick=parse_pick(pick) if pick else None,
         mask=mask,
         save_latents=save_latents,
@@ -183,11 +138,9 @@ def sample_diverse(
         else None,
         report=report,
         metric_weights=metric_weights,
-        existing=existing_of(overwrite),
-        quality=quality,
-        reading=ReadOptions(
-            max_pixels=max_pixels, truncated=truncated, strip_metadata=strip_metadata
-        ),
+        existing=output.existing,
+        quality=output.quality,
+        reading=reading.reading(),
     )
     names = OutputNames(base=base, is_exact=is_exact)
     if dry_run:
@@ -195,7 +148,7 @@ def sample_diverse(
         return
     refuse_prior(model)
     bring(model, quiet=quiet)
-    runtime = choose_runtime(device, dtype.value)
+    runtime = machine.runtime()
     load_sampler = partial(load, runtime=runtime, expects=Sampler)
     is_chosen = model == AUTO_MODEL
     models = auto_sampler(scale, load_sampler) if is_chosen else load_sampler(model)
@@ -219,7 +172,7 @@ def sample_diverse(
 
 
 def _plan(
-    picture: str, out: str | None, scale: float, format: Format | None
+    picture: str, out: str | None, scale: float, format: str | None
 ) -> tuple[Source, Path, bool]:
     """The source, the path that names build on, and whether the user gave that path itself."""
     sources = expand_inputs([picture])
@@ -227,12 +180,7 @@ def _plan(
         raise UsageError(
             "sample-diverse takes one picture at a time", hint="vdsr upscale takes folders"
         )
-    naming = plan_naming(
-        out,
-        tag=scale_tag(scale),
-        format=format.value if format else None,
-        is_several=True,
-    )
+    naming = plan_naming(out, tag=scale_tag(scale), format=format, is_several=True)
     base = output_path(sources[0], naming)
     if base is None:
         raise UsageError("several files cannot go to standard output", hint="give -o a folder")

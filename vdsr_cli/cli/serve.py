@@ -16,9 +16,7 @@ from vdsr_cli.cli.console import print_note
 from vdsr_cli.cli.options import (
     INTERRUPTED,
     BatchOption,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
+    MachineOptions,
     complete_model,
     finite,
     parse_batch,
@@ -35,6 +33,7 @@ _MOST_MB = 1e6
 
 
 def serve(
+    *,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,8 +68,7 @@ def serve(
         bool, typer.Option("--open", help="Open the page in this machine's browser.")
     ] = False,
     batch_size: BatchOption = "4",
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = Dtype.auto,
+    machine: MachineOptions,
 ) -> None:
     """Offer sampling in a browser, to this machine alone unless told otherwise.
 
@@ -85,7 +83,6 @@ def serve(
     if not (find_spec("starlette") and find_spec("uvicorn")):
         raise UsageError("vdsr serve needs its extra: pip install 'vdsr-cli[serve]'")
 
-    from vdsr_cli.runtime import choose_runtime
     from vdsr_cli.web.app import create_app
     from vdsr_cli.web.endpoint import Limits
     from vdsr_cli.web.server import address_of, is_loopback, listen, make_server, trusted_hosts
@@ -98,7 +95,7 @@ def serve(
         batch_size=parse_batch(batch_size),
     )
     with listen(host, port) as sock:
-        runtime = choose_runtime(device, dtype.value)
+        runtime = machine.runtime()
         token = "" if is_loopback(sock) else secrets.token_urlsafe(16)
         app = create_app(
             _load(model, runtime),

@@ -76,10 +76,7 @@ class TrainingProgress:
     """Shows a run: a bar at each step on a terminal, a line a row elsewhere.
 
     Attributes:
-        steps: of the whole run.
         deadline: time of the monotonic clock at which the leg ends, or None.
-        is_stopped: whether the leg is to end.
-        step: that is done.
     """
 
     steps: int

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
@@ -23,45 +23,21 @@ from vdsr_cli.cli.console import (
     tile_progress,
 )
 from vdsr_cli.cli.options import (
-    BatchOption,
     ConditionalTemperatureOption,
-    ConsistencyOption,
     DebugOption,
-    DeviceOption,
     DryRunOption,
-    Dtype,
-    DtypeOption,
-    EdgesOption,
-    Engine,
-    EngineOption,
-    FormatOption,
-    JobsOption,
-    ManifestOption,
-    MaxPixelsOption,
+    MachineOptions,
     ModelOption,
-    OverlapOption,
-    OverwriteOption,
-    Pixels,
-    PixelsOption,
-    QualityOption,
+    OutputOptions,
     QuietOption,
-    RayAddressOption,
-    SeedOption,
-    StripOption,
-    TileOption,
-    TruncatedOption,
-    WrapOption,
-    existing_of,
-    parse_batch,
+    ReadingOptions,
+    SamplingOptions,
     refuse_prior,
     temperature_option,
 )
 from vdsr_cli.config import (
     AUTO_MODEL,
-    MAX_PIXELS,
-    Edges,
     TargetSize,
-    Truncated,
     check_scale,
     parse_temperature,
     with_conditional,
@@ -88,11 +64,84 @@ MANIFEST_NAME = "vdsr-manifest.jsonl"
 """Name of the manifest of a run over one folder, in the folder of -o."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SizeOptions:
+    """How large outputs become."""
+
+    scale: Annotated[
+        float | None,
+        typer.Option("--scale", "-s", help="Factor from 1 to 16.", show_default="4"),
+    ] = None
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Of the output, in pixels, in place of --scale.")
+    ] = None
+    height: Annotated[
+        int | None, typer.Option(min=1, help="Likewise; with --width, what fits into both.")
+    ] = None
+    longest: Annotated[
+        int | None, typer.Option(min=1, help="Longer side of the output, in pixels.")
+    ] = None
+    megapixels: Annotated[
+        float | None, typer.Option(min=0.0001, help="Area of the output, in millions of pixels.")
+    ] = None
+
+    def target(self) -> TargetSize | None:
+        """The size that is asked for in place of a scale. Raises UsageError."""
+        sides = {name: value for name, value in asdict(self).items() if name != "scale"}
+        if not any(sides.values()):
+            return None
+        if self.scale is not None:
+            raise UsageError("--scale and a size exclude each other", hint="leave one of them out")
+        return TargetSize(**sides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManyOptions:
+    """Who works on many pictures, and what is recorded of them."""
+
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            help="Worker processes, which share cores and cards; with ray, pictures in work at"
+            " once.",
+            show_default="this process; all of the cluster",
+        ),
+    ] = None
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="This machine, or a running Ray cluster.")
+    ] = "local"
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Head of the cluster.", show_default="RAY_ADDRESS, or that of this machine"
+        ),
+    ] = None
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            help="Record each picture as a JSON line.",
+            show_default="of one folder, OUT/vdsr-manifest.jsonl",
+        ),
+    ] = None
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Only what the manifest says has failed.")
+    ] = False
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether other processes do the work."""
+        return self.jobs is not None or self.engine != "local"
+
+
 def upscale(
     inputs: Annotated[
         list[str],
         typer.Argument(help="Pictures, folders, quoted patterns, or - for standard input."),
     ],
+    *,
     out: Annotated[
         str | None,
         typer.Option(
@@ -103,38 +152,14 @@ def upscale(
         ),
     ] = None,
     model: ModelOption = AUTO_MODEL,
-    scale: Annotated[
-        float | None,
-        typer.Option("--scale", "-s", help="Factor from 1 to 16.", show_default="4"),
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option(min=1, help="Of the output, in pixels, in place of --scale.")
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option(min=1, help="Likewise; with --width, what fits into both.")
-    ] = None,
-    longest: Annotated[
-        int | None, typer.Option(min=1, help="Longer side of the output, in pixels.")
-    ] = None,
-    megapixels: Annotated[
-        float | None, typer.Option(min=0.0001, help="Area of the output, in millions of pixels.")
-    ] = None,
+    size: SizeOptions,
     temperature: Annotated[
         str, temperature_option("0: one smooth answer; 0.8: texture; 1: all of it.")
     ] = "0.8",
     conditional_temperature: ConditionalTemperatureOption = None,
-    seed: SeedOption = 0,
-    tile: TileOption = None,
-    overlap: OverlapOption = None,
-    batch_size: BatchOption = "auto",
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = Dtype.auto,
-    consistency: ConsistencyOption = None,
-    edges: EdgesOption = Edges.repeat,
-    pixels: PixelsOption = Pixels.mean,
-    wrap: WrapOption = None,
-    format: FormatOption = None,
-    quality: QualityOption = 95,
+    sampling: SamplingOptions,
+    machine: MachineOptions,
+    output: OutputOptions,
     depth: Annotated[
         int | None,
         typer.Option(
@@ -152,27 +177,18 @@ def upscale(
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Look below folders too.")
     ] = False,
-    overwrite: OverwriteOption = None,
-    strip_metadata: StripOption = False,
+    reading: ReadingOptions,
     keep_times: Annotated[
         bool,
         typer.Option("--keep-times", help="Outputs get the file times of their inputs."),
     ] = False,
-    truncated: TruncatedOption = Truncated.refuse,
-    max_pixels: MaxPixelsOption = MAX_PIXELS,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a picture on stdout.")
     ] = False,
     dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
-    jobs: JobsOption = None,
-    engine: EngineOption = Engine.local,
-    ray_address: RayAddressOption = None,
-    manifest: ManifestOption = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Only what the manifest says has failed.")
-    ] = False,
+    many: ManyOptions,
 ) -> None:
     """Upscale pictures.
 
@@ -183,12 +199,12 @@ def upscale(
         vdsr upscale -r photos -o large --skip-existing
     """
     store = out.rstrip("/") if out is not None and is_url(out) else None
-    size = _size(scale, width, height, longest, megapixels)
-    scale = 4.0 if scale is None else scale
+    target = size.target()
+    scale = 4.0 if size.scale is None else size.scale
     naming = plan_naming(
         f"{store}/" if store else out,
-        tag=scale_tag(scale) if size is None else size.tag,
-        format=format.value if format else None,
+        tag=scale_tag(scale) if target is None else target.tag,
+        format=output.format,
         is_several=may_be_several(inputs),
         takes_videos=True,
     )
@@ -197,14 +213,13 @@ def upscale(
     works = _plan_works(
         inputs, naming, store, recursive=recursive, quiet=quiet, on_unknown=unknown.add
     )
-    is_elsewhere = jobs is not None or engine is not Engine.local
     if isinstance(works, list):
-        _refuse_streams(works, as_json=as_json, elsewhere=is_elsewhere)
-    elif manifest is None and store is None and naming.folder is not None:
-        manifest = naming.folder / MANIFEST_NAME
+        _refuse_streams(works, as_json=as_json, elsewhere=many.is_elsewhere)
+    elif many.manifest is None and store is None and naming.folder is not None:
+        many = replace(many, manifest=naming.folder / MANIFEST_NAME)
     if keep_times and (store is not None or any(map(is_url, inputs))):
         raise UsageError("--keep-times is for files: stores set times themselves")
-    if retry_failed and manifest is None:
+    if many.retry_failed and many.manifest is None:
         raise UsageError("--retry-failed needs a manifest", hint="give --manifest FILE")
     check_scale(scale)
     tempered = with_conditional(parse_temperature(temperature), conditional_temperature)
@@ -213,115 +228,97 @@ def upscale(
             _show_plan(work, as_json=as_json)
         return
     refuse_prior(model)
-    if engine is Engine.local:
+    if many.engine == "local":
         bring(model, quiet=quiet)
 
-    from vdsr_cli.batch.manifest import Manifest
     from vdsr_cli.batch.processes import Job
-    from vdsr_cli.batch.ray import RayCluster
-    from vdsr_cli.batch.run import only_failed, record_unknown, run_works
-    from vdsr_cli.images import ReadOptions
-    from vdsr_cli.sampling.engine import SamplingSettings
     from vdsr_cli.services.upscale import UpscaleRequest
 
     request = UpscaleRequest(
         scale=scale,
-        size=size,
+        size=target,
         depth=_checked_depth(depth),
-        settings=SamplingSettings(
-            temperature=tempered,
-            seed=seed,
-            tile=tile,
-            overlap=overlap,
-            batch_size=parse_batch(batch_size),
-            output=pixels.value,
-            wrap=None if wrap is None else wrap.value,
-            edges=edges,
-        ),
-        consistency=consistency,
-        existing=existing_of(overwrite),
-        format=format.value if format else None,
-        quality=quality,
-        reading=ReadOptions(
-            max_pixels=max_pixels, truncated=truncated, strip_metadata=strip_metadata
-        ),
+        settings=sampling.settings(tempered),
+        consistency=sampling.consistency,
+        existing=output.existing,
+        format=output.format,
+        quality=output.quality,
+        reading=reading.reading(),
         keeps_times=keep_times,
     )
     job = Job(
         model=model,
         request=request,
-        device=device,
-        dtype=dtype.value,
-        is_hashed=manifest is not None,
+        device=machine.device,
+        dtype=machine.dtype,
+        is_hashed=many.manifest is not None,
     )
+    show = partial(_show_outcome, as_json=as_json, quiet=quiet, debug=debug)
+    worst, summary = _run(works, job, many, unknown, show, quiet=quiet)
+    if not isinstance(works, list):
+        _tell_own_outputs(works.own_outputs, quiet=quiet)
+    if summary is not None and not quiet:
+        print_note(summary)
+    raise typer.Exit(worst)
+
+
+def _run(
+    works: "list[Work] | FolderListing | StoreListing",
+    job: "Job",
+    many: ManyOptions,
+    unknown: set[str],
+    show: "Callable[[UpscaleResult, TextIO], None]",
+    *,
+    quiet: bool,
+) -> tuple[int, str | None]:
+    """Makes the pictures -> the worst exit code, and a tally where there was more than one."""
+    from vdsr_cli.batch.manifest import Manifest
+    from vdsr_cli.batch.ray import RayCluster
+    from vdsr_cli.batch.run import only_failed, record_unknown, run_works
+
     worst = 0
-    total = len(works) if isinstance(works, list) and not retry_failed else None
+    total = len(works) if isinstance(works, list) and not many.retry_failed else None
     with (
-        nullcontext() if manifest is None else Manifest(manifest) as records,
+        nullcontext() if many.manifest is None else Manifest(many.manifest) as records,
         tile_progress(total, quiet=quiet) as bars,
     ):
         results = sys.stdout
         if records is not None:
             for path in sorted(unknown):
                 record_unknown(records, path)
-        if isinstance(works, FolderListing) and not retry_failed:
+        if isinstance(works, FolderListing) and not many.retry_failed:
             bars.expect(works.count())
             if records is not None:
                 works.on_unknown = partial(record_unknown, records)
 
-        def show(outcome: "Outcome") -> None:
+        def end(outcome: "Outcome") -> None:
             nonlocal worst
             worst = max(worst, outcome.result.exit_code)
-            name = PurePath(outcome.work.input).name if is_elsewhere else None
+            name = PurePath(outcome.work.input).name if many.is_elsewhere else None
             bars.finish(outcome.result.status, name)
             with bars.cleared():
-                _show_result(outcome.result, results, as_json=as_json, quiet=quiet)
-                if debug and outcome.result.traceback:
-                    print(outcome.result.traceback, file=sys.stderr, end="")
+                show(outcome.result, results)
 
-        on_ray = engine is Engine.ray
+        on_ray = many.engine == "ray"
         # Ray tells of dead workers on standard output, which is for results.
         with redirect_stdout(sys.stderr) if on_ray else nullcontext():
             run_works(
-                only_failed(works, records) if retry_failed and records is not None else works,
-                RayCluster(job=job, address=ray_address, limit=jobs)
+                only_failed(works, records) if many.retry_failed and records is not None else works,
+                RayCluster(job=job, address=many.ray_address, limit=many.jobs)
                 if on_ray
-                else _local_engine(job, jobs, bars),
-                request,
+                else _local_engine(job, many.jobs, bars),
+                job.request,
                 manifest=records,
-                on_outcome=show,
+                on_outcome=end,
             )
-    if not isinstance(works, list):
-        _tell_own_outputs(works.own_outputs, quiet=quiet)
-    if (bars.ended.total() != 1 or unknown) and not quiet:
-        passed = works.unknown if isinstance(works, FolderListing) else len(unknown)
-        print_note(bars.summary(passed))
-    raise typer.Exit(worst)
-
-
-def _size(
-    scale: float | None,
-    width: int | None,
-    height: int | None,
-    longest: int | None,
-    megapixels: float | None,
-) -> TargetSize | None:
-    """The size that is asked for in place of a scale."""
-    if width is height is longest is megapixels is None:
-        return None
-    if scale is not None:
-        raise UsageError("--scale and a size exclude each other", hint="leave one of them out")
-    return TargetSize(width=width, height=height, longest=longest, megapixels=megapixels)
+    passed = works.unknown if isinstance(works, FolderListing) else len(unknown)
+    return worst, bars.summary(passed) if bars.ended.total() != 1 or unknown else None
 
 
 def _checked_depth(depth: int | None) -> Literal[8, 16] | None:
-    if depth == 8:
-        return 8
-    if depth == 16:
-        return 16
-    if depth is None:
-        return None
-    raise UsageError(f"--depth {depth} is neither 8 nor 16")
+    if depth not in (None, 8, 16):
+        raise UsageError(f"--depth {depth} is neither 8 nor 16")
+    return 8 if depth == 8 else 16 if depth == 16 else None
 
 
 def _checked_suffix(suffix: str | None, naming: Naming) -> str | None:
@@ -409,7 +406,9 @@ def _show_plan(work: Work, *, as_json: bool) -> None:
         print_line(f"{work.input} -> {work.output or 'standard output'}")
 
 
-def _show_result(result: "UpscaleResult", stdout: TextIO, *, as_json: bool, quiet: bool) -> None:
+def _show_outcome(
+    result: "UpscaleResult", stdout: TextIO, *, as_json: bool, quiet: bool, debug: bool
+) -> None:
     """The result on stdout; notes and failures on stderr."""
     if result.error:
         print_error(result.error, result.hint)
@@ -426,3 +425,5 @@ def _show_result(result: "UpscaleResult", stdout: TextIO, *, as_json: bool, quie
     elif result.status == "skipped" and not quiet:
         print_line(f"{result.output} (exists, skipped)", file=stdout)
     stdout.flush()
+    if debug and result.traceback:
+        print(result.traceback, file=sys.stderr, end="")

@@ -289,8 +289,7 @@ def _tell_defect(name: str, header: Header) -> None:
         return
     from vdsr_cli.models.upstream import published_defect
 
-    shapes = {key: facts.shape for key, facts in header.tensors.items()}
-    defect = published_defect(header.architecture, header.config, shapes)
+    defect = published_defect(header.architecture, header.config, header.tensors)
     if defect is not None:
         print(f"vdsr: {name}: {defect}", file=sys.stderr)
 

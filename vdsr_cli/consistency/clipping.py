@@ -43,10 +43,8 @@ def project_within(
     Args:
         sr: (..., H, W).
         lr: (..., H / scale, W / scale).
-        scale: of the degradation.
         low, high: bounds, for all pixels or (broadcast to sr) for each; equal bounds hold a pixel.
         full: the level of the file that stands for 1, which says how near is near enough.
-        edges: of the degradation.
     """
     start = raised = inside = _clipped(sr, low, high)
     multipliers, is_free = torch.zeros_like(lr), torch.empty_like(start)

@@ -48,7 +48,6 @@ def project_rows(
     Args:
         sr: (3, rows, W), the HR rows of :func:`seen_rows`.
         lr: (3, h, w), the whole LR picture.
-        scale: of the degradation.
         top, bottom: LR rows, two neighbours of :func:`projection_tops`.
         bound: the upper bound of each pixel, of the size of sr; None for 1.
         full, edges: as :func:`project_within` takes them.
@@ -83,7 +82,6 @@ class StripDegradation:
 
     Args:
         height: of the degraded picture.
-        scale, edges: of the degradation.
     """
 
     def __init__(self, height: int, scale: int, edges: Edges = Edges.repeat) -> None:

@@ -86,8 +86,6 @@ def read_mask(path: Path, picture: Picture, scale: int) -> Tensor:
 
     Args:
         path: of the size of the input or of the result.
-        picture: the input.
-        scale: of the result.
 
     Raises:
         InputError: it cannot be read, or is of another size.

@@ -85,17 +85,11 @@ class DiverseRequest:
         samples: how many; None for five, or all of ``from_latents``.
         temperatures: one set of samples each.
         settings: how the model samples; its temperature and samples are not used.
-        consistency: whether samples are projected to degrade to the input; None for where the
-            model was trained on that degradation.
         pick: keep only these; None for all, with mean, deviation and contact sheet.
         mask: a picture, white where samples may differ from sample 0.
         save_latents, from_latents: files of ``sampling.latents``.
         walk: pictures between two samples in place of samples.
-        report: HTML page to write.
         metric_weights: folder that may hold ``lpips_alex.safetensors``.
-        existing: what becomes of outputs that are there.
-        quality: of lossy formats, 1 to 100.
-        reading: how the input is read.
     """
 
     samples: int | None = None
@@ -207,7 +201,6 @@ class PictureResult:
     Attributes:
         name: s0, s1, ...; mean; medoid; far1, ...; w0, ...
         sample: its index among the samples, None for a mean.
-        file: where it is.
         lr_psnr: dB of the file, read back and degraded again, against the input; not rounded.
         lr_psnr_float: dB of the same picture before it was rounded to its file's levels.
         lr_same: share of the input's samples that the file gives back to 8 bits.
@@ -226,9 +219,6 @@ class SetResult:
     """The pictures of one temperature.
 
     Attributes:
-        temperature: theirs.
-        samples: how many were drawn.
-        pictures: those that were written.
         apd_mse: average pairwise distance, mean squared, of all samples as 0..1 pictures.
         apd_lpips: the same in LPIPS (AlexNet); None without its weights.
         std_mean: mean over the picture of the samples' standard deviation, in 8-bit levels.

@@ -49,13 +49,6 @@ def sample_diverse(
 ) -> DiverseResult:
     """Reads a picture, draws samples of what it may come from, and writes them.
 
-    Args:
-        source: what to read.
-        names: what to write.
-        models: gives the picture its model.
-        on_start: told how many tiles there will be.
-        on_tiles: told how many have just been finished.
-
     Raises:
         VdsrError: anything that goes wrong.
     """

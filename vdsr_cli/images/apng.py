@@ -24,7 +24,6 @@ class ApngCoder:
     Args:
         shape: (H, W, c); c = 1 grey, 2 with alpha, 3 RGB, 4 with alpha.
         dtype: uint8 or uint16.
-        metadata: as a PNG holds it.
         plays: how often it is played, 0 for ever.
         durations: of the frames, in milliseconds.
     """

@@ -35,7 +35,6 @@ def atomic_write(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
     ordinary file, such as a pipe or ``/dev/null``, is written to directly.
 
     Args:
-        path: the target.
         replace: whether it takes the place of a file that has its name by then.
 
     Raises:

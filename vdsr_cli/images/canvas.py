@@ -19,8 +19,6 @@ class Canvas:
     It holds the integers alone; see :class:`~vdsr_cli.images.output_spec.Frame`.
 
     Args:
-        height: rows.
-        width: columns.
         like: the source's metadata: depth and greyness now, the rest when saved.
         has_alpha: whether every ``put_rows`` brings alpha.
         cell: side of the cells in which rounding errors cancel; ``put_rows`` takes whole ones.

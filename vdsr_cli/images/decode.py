@@ -163,8 +163,6 @@ class Opened:
 
     Attributes:
         stream: it, from its start to its end; of a PNG the pixels alone.
-        kind: of its format.
-        head: its first bytes.
         stored: what a PNG says beside its pixels.
     """
 

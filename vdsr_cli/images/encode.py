@@ -125,10 +125,7 @@ def save_levels(
 
     Args:
         path: the file; missing folders are made.
-        levels: (H, W, c) uint8 or uint16, not premultiplied.
-        like: the metadata to write; None for none.
         format: a key of ``paths.OUTPUT_SUFFIXES``' values; None for the path's extension.
-        quality: as in :func:`encode_levels`.
         replace: whether it takes the place of a file that has its name by then.
 
     Returns:
@@ -160,11 +157,9 @@ def encode_levels(
     format has no room for them.
 
     Args:
-        stream: open for writing.
         levels: (H, W, c) uint8 or uint16, not premultiplied; c = 1 grey, 2 with alpha, 3 RGB,
             4 with alpha.
         format: png, jpg, webp, tiff, avif, bmp, gif, heif or jxl.
-        like: the metadata to write; None for none.
         quality: 1 to 100, for JPEG, WebP and JPEG XL (of which 100 is lossless), AVIF and HEIF.
         name: what errors call the output.
 

@@ -23,9 +23,7 @@ class Turn:
     """One picture, and its place among the others.
 
     Attributes:
-        index: its number, from 0.
         levels: (H, W, c), as its format holds them.
-        metadata: likewise.
         before: the levels of the picture before it; None for the first.
         at: the byte of the file that it begins at.
     """

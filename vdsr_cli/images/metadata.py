@@ -61,13 +61,7 @@ _CONTENT_CREDENTIALS: Final = "its content credentials (C2PA) do not hold for th
 
 
 def stored_in(image: Image.Image, stream: BinaryIO, head: bytes) -> Stored:
-    """The metadata of an opened image of any format but PNG.
-
-    Args:
-        image: as Pillow opened it.
-        stream: its file.
-        head: the first bytes of the file.
-    """
+    """The metadata of an opened image of any format but PNG."""
     info = image.info
     stored = Stored(
         exif=_bytes(info.get("exif")),
@@ -208,7 +202,6 @@ def carried(
     """The metadata that outputs get, and a note on each thing that is not.
 
     Args:
-        stored: what the file says.
         size: width and height of the picture, upright.
         bit_depth, is_grey, source_format: as :class:`~vdsr_cli.images.picture.Metadata` has them.
         is_srgb: whether the pixels were converted to sRGB.

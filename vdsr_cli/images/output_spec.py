@@ -20,9 +20,6 @@ class Frame:
     source; an alpha channel when ``has_alpha``.
 
     Attributes:
-        height: rows.
-        width: columns.
-        like: the source's metadata.
         has_alpha: whether all rows bring alpha.
         cell: side of the cells in which rounding errors cancel, 1 for plain rounding; see
             :func:`~vdsr_cli.images.levels.round_levels`.

@@ -41,11 +41,8 @@ def open_picture_file(
     ``next_row`` and ends with the same bytes; until then nothing is left.
 
     Args:
-        path: the file; missing folders are made.
-        frame: size and samples of the picture.
         format: one that :func:`~vdsr_cli.images.encode.is_segmented`.
         identity: gives a hash of all that the rows depend on.
-        replace: whether it takes the place of a file that has its name by then.
         every_s: seconds between two journals; see :mod:`~vdsr_cli.images.resumable`.
         threads: how many encode; the bytes do not depend on it. One is the caller's, more go ahead.
 
@@ -72,15 +69,12 @@ class PictureFile:
     Rows may be put from another thread than the one that opened it, from one at a time.
 
     Args:
-        draft, frame, format: as :func:`open_picture_file` takes or makes them.
-        encoders: encode segments.
         ahead: how many segments may be with them when :meth:`put_rows` returns: it bounds memory.
             0 encodes where rows are put.
 
     Attributes:
         next_row: the row that :meth:`put_rows` takes next; not 0 where an earlier run is gone on
             with.
-        notes: for the user, one line each.
     """
 
     def __init__(

@@ -53,8 +53,6 @@ def read_planes(
 
     Args:
         image: the file, opened and not loaded.
-        stream: the file.
-        open_file: opens another one.
 
     Raises:
         OSError, ValueError and others of Pillow's: the file is damaged.

@@ -67,8 +67,6 @@ def open_draft(
         path: of the output; where it is a link, of what it points to. Missing folders are made.
         identity: gives a hash of all that the bytes depend on; asked when a journal is read or
             written.
-        replace: whether the output takes the place of a file that has its name by then.
-        every_s: seconds between two journals.
 
     Raises:
         OSError: the disk fails.

@@ -74,7 +74,6 @@ class Series:
         plays: how often an animation is played, 0 for ever; None for pages.
         durations: how long each frame is shown, in milliseconds; none for pages.
         notes: what was not read exactly as stored, of any of them.
-        read: reads one.
         digest: gives the SHA-256 of the file, in hexadecimal.
     """
 
@@ -350,7 +349,6 @@ class _OnePage(io.RawIOBase):
     """A TIFF as a file of one of its pages: the first, and the last, for whoever reads it.
 
     Args:
-        stream: the file.
         place: where the page's directory is.
     """
 

@@ -56,12 +56,8 @@ def open_series_file(
     Args:
         output: the file, or a stream open for writing.
         series: what is enlarged; its timing is kept.
-        frames: size and samples of each picture.
         format: one that :func:`~vdsr_cli.images.encode.refuse_several` lets pass.
-        quality: of lossy formats.
         identity: gives a hash of all that the pictures depend on.
-        replace: whether it takes the place of a file that has its name by then.
-        every_s: seconds between two journals; see :mod:`~vdsr_cli.images.resumable`.
 
     Raises:
         OutputError: the file cannot be written, or another process is writing it.
@@ -99,7 +95,6 @@ class SeriesFile:
     Attributes:
         first: the index of the picture that :meth:`put` takes first: not 0 where an earlier run is
             gone on with.
-        notes: for the user, one line each.
     """
 
     def __init__(

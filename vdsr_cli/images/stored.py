@@ -12,14 +12,11 @@ class Stored:
 
     Attributes:
         exif: an EXIF block, with or without ``Exif\\0\\0``.
-        xmp: an XMP packet.
-        icc_profile: as it stands.
         cicp: primaries, transfer function, matrix and range (ITU-T H.273).
         gamma, primaries: of a PNG's gAMA and cHRM.
         is_srgb: whether a PNG says that it is sRGB.
         dpi: pixels an inch, not yet looked at.
         photoshop: Photoshop's image resources, IPTC among them.
-        comment: a JPEG's or a GIF's.
         png_chunks: type and body of text chunks, and of others that a PNG keeps.
         notes: what was not read, one line each.
     """

@@ -53,7 +53,6 @@ class TiffPages:
     :class:`~vdsr_cli.images.frames.SeriesCoder`.
 
     Args:
-        count: how many there are.
         samples_bytes: of all their samples together, by which it is decided on a BigTIFF.
     """
 

@@ -240,7 +240,6 @@ class VideoFile:
 
     Attributes:
         done: frames that are encoded, by an earlier run too.
-        notes: for the user, one line each.
     """
 
     def __init__(self, draft: Draft, encoder: "_Encoder", notes: tuple[str, ...]) -> None:
@@ -367,16 +366,11 @@ def open_video_file(
     where that ends early, a later run of the same identity goes on behind the last segment.
 
     Args:
-        output: the file.
-        video: what is enlarged.
         size: height and width of the frames.
         format: one of mp4, mov, mkv and webm.
-        quality: 1 to 100.
         is_deep: whether it is written with 10 bits a sample.
         identity: gives a hash of all that the frames depend on.
-        replaces: whether it takes the place of a file that has its name by then.
         keeps_tags: whether titles and the like are kept.
-        every_s: seconds between two journals.
 
     Raises:
         OutputError: the file cannot be written, or its format does not hold the sound.

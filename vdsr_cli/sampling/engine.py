@@ -243,10 +243,7 @@ def sample_strips(
     it are sampled again.
 
     Args:
-        model: placed by the runtime.
         lr: (3, h, w) float32 in [0, 1], on the CPU or the runtime's device.
-        settings: how.
-        runtime: device and dtype.
         plan: of the picture; None for that of the settings.
         noises: one a sample; None for the noise fields of the settings' seed and samples.
         first: the strip to begin with, one of the plan's ``strip_rows`` by its index.

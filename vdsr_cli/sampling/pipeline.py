@@ -69,7 +69,6 @@ class UpscalePlan:
     """Everything that is settled about a picture before anything is sampled.
 
     Attributes:
-        model: placed by the runtime.
         settings: how it samples, with the batch that the device holds.
         stages: the passes of the model.
         is_projected: whether each pass is projected to degrade to what it was made of.
@@ -138,10 +137,6 @@ def plan_upscale(
     """Plans a picture's way to ``scale`` times its size.
 
     Args:
-        picture: the input.
-        loaded: the model, placed by the runtime.
-        settings: how it samples, and which samples.
-        runtime: device and dtype.
         scale: output size over input size.
         size: height and width of the output, of which ``scale`` is then the larger ratio; None
             for what the scale makes.
@@ -219,6 +214,7 @@ def draw_rows(
     noises: Sequence[SampleNoise] | None = None,
     first_row: int = 0,
     on_tiles: Callable[[int], None] = lambda tiles: None,
+    on_raw: Callable[[int, Tensor], None] = lambda top, strip: None,
 ) -> Iterator[Rows]:
     """Draws the larger pictures, row by row: what a later row holds does not depend on where the
     drawing began, bit for bit.
@@ -227,18 +223,19 @@ def draw_rows(
     do, and colours stay within it.
 
     Args:
-        picture: what the plan was made for.
-        plan: of the picture.
-        runtime: device and dtype.
         noises: one a sample; None for the plan's.
         first_row: the first row wanted; what comes may begin above it, with its whole cell.
         on_tiles: told how many tiles have just been finished, or need not be sampled.
+        on_raw: told the first row and the pixels of strips that will be projected to degrade to a
+            picture, which is not periodic.
 
     Raises:
         DeviceError: one tile does not fit into memory, or a tile is not finite.
     """
     noises = plan.noises if noises is None else noises
-    enlarger = _Enlarger(picture=picture, plan=plan, runtime=runtime, on_tiles=on_tiles)
+    enlarger = _Enlarger(
+        picture=picture, plan=plan, runtime=runtime, on_tiles=on_tiles, on_raw=on_raw
+    )
     source = enlarger.source(noises)
     for top, strip in source.rows_from(plan.output.whole_cells(first_row)):
         if picture.alpha is None:
@@ -253,6 +250,7 @@ def draw_canvases(
     runtime: Runtime,
     *,
     on_tiles: Callable[[int], None] = lambda tiles: None,
+    on_raw: Callable[[int, Tensor], None] = lambda top, strip: None,
 ) -> list[Canvas]:
     """The larger pictures, one for each sample; arguments as :func:`draw_rows` takes them."""
     canvases = [plan.canvas() for _ in plan.settings.samples]
@@ -263,7 +261,7 @@ def draw_canvases(
 
     # Rounding keeps one core busy, while the convolutions of the next rows use all.
     with in_background(put) as put_rows:
-        for rows in draw_rows(picture, plan, runtime, on_tiles=on_tiles):
+        for rows in draw_rows(picture, plan, runtime, on_tiles=on_tiles, on_raw=on_raw):
             put_rows(rows)
     return canvases
 
@@ -277,6 +275,7 @@ class _Enlarger:
     plan: UpscalePlan
     runtime: Runtime
     on_tiles: Callable[[int], None]
+    on_raw: Callable[[int, Tensor], None]
 
     def source(self, noises: Sequence[SampleNoise]) -> StripSource:
         """The results, as they are stored; what the second of two passes works on is whole."""
@@ -303,7 +302,7 @@ class _Enlarger:
             return source
         seen = first.around.within(HALO)
         source = projected_strips(
-            source,
+            source.watched(self.on_raw),
             seen.around(lr),
             plan.faithful_scale,
             full=plan.output.full,

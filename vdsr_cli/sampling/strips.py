@@ -94,6 +94,16 @@ class StripSource:
         """Strips that are changed, each by itself, but for their rows."""
         return replace(self, draw=lambda first: map(change, self.draw(first)))
 
+    def watched(self, on_strip: Callable[[int, Tensor], None]) -> "StripSource":
+        """The same pictures, each strip of which is shown, with its first row, when it is drawn."""
+
+        def draw(first: int) -> Iterator[Tensor]:
+            for top, strip in zip(self.tops[first:], self.draw(first), strict=False):
+                on_strip(top, strip)
+                yield strip
+
+        return replace(self, draw=draw)
+
 
 def stacked(sources: Sequence[StripSource]) -> StripSource:
     """All pictures of several sources of one size, in the strips of the first."""

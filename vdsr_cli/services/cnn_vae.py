@@ -33,20 +33,7 @@ _SHOWN_PX = 112
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CNNVAETrainRequest:
-    """A training run of a CNN-VAE: data, network, settings.
-
-    Attributes:
-        data: folder with the idx files.
-        out: run folder; a run in it is taken up.
-        architecture: of a new run.
-        config: hyper-parameters.
-        device, dtype: as :func:`~vdsr_cli.runtime.choose_runtime` takes them.
-        minutes: ends the leg with a checkpoint after so long; None for never.
-        save_every, log_every: steps.
-        on_log: told each row of the log.
-        is_stopped: asked at each step whether to end the leg.
-        on_step: told each step that is done: see :class:`~vdsr_cli.training.config.RunPlan`.
-    """
+    """A training run of a CNN-VAE: data, network, settings."""
 
     data: Path
     out: Path
@@ -113,8 +100,6 @@ def score_cnn_vae(model: CNNVAE, data: Path, *, limit: int | None = None) -> dic
     """Mean PSNR over the test pictures, in dB, of 8-bit grey pictures without a shave.
 
     Args:
-        model: see :func:`load_cnn_vae`.
-        data: folder with the idx files.
         limit: how many pictures, the first ones; None for all.
 
     Returns:

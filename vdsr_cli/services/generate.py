@@ -43,13 +43,8 @@ class GenerateRequest:
     Attributes:
         count: samples 0 to count - 1.
         size: height and width; None for the prior's own, or 256x256.
-        temperature: factor on every latent's standard deviation, or on those of each level.
-        seed: of the noise field.
-        output: the likelihood's mean, or a draw from it.
         batch_size: most pictures at once; None for what the memory is likely to hold.
         columns: of the grid; None for about as many as rows.
-        existing: what becomes of outputs that are there.
-        quality: of lossy formats.
     """
 
     count: int = 16
@@ -97,8 +92,6 @@ def generate(
 
     Args:
         naming: a file or standard output for one grid, a folder for one file each.
-        on_start: told how many pictures will be drawn.
-        on_picture: told that so many more are done.
 
     Raises:
         VdsrError: anything that goes wrong.

@@ -37,13 +37,11 @@ class LayersRequest:
     """The measurements to make.
 
     Attributes:
-        scales: the factors s.
         codes: latent codes, 50 in the paper.
         draws: pictures of each code and k, 5 in the paper.
         every: measure k = 0, every, 2 every, ... and all layers.
         size_px: side of the pictures, or None for the prior's own or ``DEFAULT_SIZE_PX``.
         temperature: factor on every latent's standard deviation, 1 in the paper.
-        seed: of the noise field.
         output: pixels are the likelihood's mean, so that all layers decide everything; or drawn.
     """
 
@@ -62,7 +60,6 @@ class LayerDistances:
     """U_k^s in grey levels.
 
     Attributes:
-        scales: the factors s.
         fixed: the numbers k of fixed layers.
         cells: side in pixels of each layer's cell, coarse to fine.
         mean: U by k, then by s.

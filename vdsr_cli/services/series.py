@@ -36,14 +36,10 @@ def upscale_series(
     A frame that is the one before it is not sampled again.
 
     Args:
-        series: the pictures.
-        output: a file, or a stream open for writing.
         plans: one a picture, but for their metadata.
         plan_of: makes the whole plan of a picture.
-        runtime: device and dtype.
         format, quality, replace, identity: as :func:`~vdsr_cli.images.open_series_file` takes them.
         prepared: is applied to each picture.
-        on_tiles: told how many tiles have just been finished, or need not be sampled.
     """
     with open_series_file(
         output,

@@ -42,10 +42,7 @@ class DrawRequest:
     """The settings that a visitor asks for.
 
     Attributes:
-        title: what the picture is called.
         samples: how many to draw, 1 to ``MOST_SAMPLES``.
-        temperature: factor on every latent's standard deviation, or on those of each level.
-        seed: of the noise field.
         batch_size: most tiles a batch: progress and cancelling wait for one.
     """
 
@@ -101,9 +98,7 @@ def draw(
     """Draws the samples of one picture and encodes what a page shows of them.
 
     Args:
-        models: gives the picture its model.
         address: where the page will find the files: the start of their names.
-        on_start: told how many tiles there will be.
         on_tiles: told how many have just been finished; what it raises ends the work.
 
     Raises:

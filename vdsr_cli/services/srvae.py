@@ -43,8 +43,6 @@ class Drawing:
     """How an operation draws.
 
     Attributes:
-        temperature: factor on the deviation of every latent.
-        seed: of the latents and pixels.
         is_sampled: pixels are drawn from the likelihood instead of its mean.
     """
 
@@ -74,10 +72,7 @@ def take_crops(sources: Sequence[Path], *, count: int | None, size_px: int, seed
     of a set of pictures of that very size, such as CIFAR-10, each whole and once.
 
     Args:
-        sources: pictures and folders.
         count: how many; None for all whole pictures, or :data:`DEFAULT_CROPS`.
-        size_px: side of a crop.
-        seed: of their choice.
 
     Raises:
         InputError: a picture cannot be read, or none is large enough.
@@ -287,8 +282,6 @@ def score_srvae(
     """PSNR of the luma (mean over crops, dB, shaved by 2) and the likelihood of held-out crops.
 
     Args:
-        crops: the pictures.
-        drawing: of the sampled figures.
         weights: importance weights a crop for the likelihood; 0 for the ELBO alone.
         inception: features for the FID of as many pictures out of nothing, at temperature 1 and the
             likelihood's mean, against the crops; None for none.

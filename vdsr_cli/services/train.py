@@ -1,7 +1,7 @@
 """The use case of ``vdsr train``: pictures in, a checkpoint out."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ def _new_model(request: TrainRequest) -> nn.Module:
         prior=request.prior,
         start_from=request.start_from,
         scale=request.scale,
-        is_coupled=request.is_coupled,
+        is_coupled=request.coupled,
         variant=request.variant,
         conditioned_layers=request.conditioned_layers,
     )
@@ -165,12 +165,12 @@ def _open_store(request: TrainRequest, model: nn.Module, world: World) -> Pictur
     return store
 
 
-def _decoded(request: TrainRequest, sources: tuple[Path, ...], model: nn.Module) -> PictureStore:
+def _decoded(request: TrainRequest, sources: Sequence[Path], model: nn.Module) -> PictureStore:
     is_fitted = request.config.fit == "whole"
     return PictureStore(
         find_pictures(sources),
         scale=model.scale,  # type: ignore[arg-type]
-        rescales=request.rescales if sources is request.sources and not is_fitted else (1.0,),
+        rescales=request.rescale if sources is request.sources and not is_fitted else (1.0,),
         is_fitted=is_fitted,
         min_lr_size=request.config.lr_size,
         workers=request.workers,
@@ -254,11 +254,9 @@ def export(
 
     Args:
         checkpoint: a run's ``last.pt``.
-        out: the safetensors file.
         card: facts to add; the run's own come along.
         blend: names, files or runs of the same network, and the share of each in the weights;
             the run's coupling of colours and neighbours stays whole where another has none.
-        existing: what becomes of files that are there.
 
     Raises:
         UsageError: shares that leave nothing of the run, or ``out`` is what is exported.

@@ -64,14 +64,8 @@ class UpscaleRequest:
         scale: output size over input size, 1 to 16.
         size: of the output, in place of a scale.
         depth: bits a sample of the output; None for the input's.
-        settings: how the model samples.
-        consistency: whether the result is projected to degrade to the input; None for where the
-            model was trained on that degradation.
-        existing: what becomes of outputs that are there.
         format: of outputs that go to a stream; None for PNG, or of what holds several pictures its
             own; ``SAME_FORMAT`` for the input's.
-        quality: of lossy formats, 1 to 100.
-        reading: how inputs are read.
         keeps_times: whether outputs have the access and modification times of their inputs.
     """
 
@@ -201,11 +195,7 @@ def upscale_file(
     """Reads, upscales and writes one picture; a failure of it is a result, not an exception.
 
     Args:
-        source: what to read.
         output: where to write; None for ``stdout``.
-        models: gives the picture its model.
-        on_start: told how many tiles there will be.
-        on_tiles: told how many have just been finished.
     """
     named = UpscaleResult(input=str(source.path), output=None if output is None else str(output))
     started = time.perf_counter()

@@ -35,10 +35,6 @@ def upscale_frames(
     sampled again.
 
     Args:
-        video: its frames.
-        file: takes them.
-        plan: of every frame.
-        runtime: device and dtype.
         on_frames: told how many have just been finished, or need not be drawn.
     """
     before: Picture | None = None

@@ -71,8 +71,6 @@ class PictureStore:
     """Pictures of any size in two flat uint8 tensors, HR (N, 3) and LR (n, 3).
 
     Args:
-        paths: picture files.
-        scale: the super-resolution factor of the pairs.
         rescales: each picture is kept once at each of these sizes (1 = as it is); smaller copies
             have sharper pixels and cleaner chroma.
         min_lr_size: pictures with a shorter side of LR are left out.

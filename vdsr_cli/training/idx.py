@@ -71,7 +71,6 @@ class IdxStore(PictureStore):
     """Pairs of an idx file: whole pictures, and their averages over 2x2 blocks as LR.
 
     Args:
-        path: the idx file.
         scale: side of the blocks.
         size_px: the side that pictures must have.
 

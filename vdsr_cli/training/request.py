@@ -1,6 +1,6 @@
 """The request for a training run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,39 +15,28 @@ class TrainRequest:
     """A training run: data, network, settings.
 
     Attributes:
-        sources: picture files and folders.
         out: run folder; a run in it is taken up.
-        config: hyper-parameters.
         objective: "vdvae", "cvdvae", "vdvae-sr" or "srvae".
         preset: architecture of a new run; None for the objective's default.
         prior: name or path of a pretrained prior that a new run is built on.
         start_from: name or path of finished weights that a new run fine-tunes.
         scale: super-resolution factor of a new model on a prior of the published shape.
-        is_coupled: whether colours, and neighbours, of a new compact model's likelihood depend on
+        coupled: whether colours, and neighbours, of a new compact model's likelihood depend on
             each other.
         variant: of a new VDVAE-SR on a prior of the published shape; None for the default.
         conditioned_layers: how many of a new CVDVAE's first layers see the LR picture, or None.
         branch_from: another run's ``last.pt`` to start this run from, its step counted on.
-        rescales: sizes at which each picture is kept.
+        rescale: sizes at which each picture is kept.
         store: file that keeps the decoded pictures from leg to leg; made where it is missing.
         val: pictures to validate on; none for samples only.
         val_every: steps between validations, 0 for none.
-        val_limit: how many pictures are scored.
-        metric_weights: folder with ``lpips_alex.safetensors``, or None.
         perceptual: networks of the adversarial phase's perceptual term: "squeeze", "vgg".
-        device, dtype: as :func:`~vdsr_cli.runtime.choose_runtime` takes them.
-        compiled: whether to use torch.compile.
         graph: whether to record a step as a CUDA graph; None for where that pays: a compact model
             on CUDA, not compiled.
         recompute: whether the backward pass computes inner maps of the blocks again instead of
             keeping them; None for where memory is the processor's. Of published shapes only.
         minutes: ends the leg with a checkpoint after so long, decoding included; None for never.
-        workers: threads that decode pictures; None for one a processor.
-        save_every, log_every: steps.
-        tensorboard: whether to write TensorBoard's event files too.
         on_read: told how many pictures are decoded, and of how many.
-        on_log: told each row of the log.
-        is_stopped: asked at each step whether to end the leg.
         on_step: told each step that is done: see :class:`~vdsr_cli.training.config.RunPlan`.
     """
 
@@ -59,13 +48,13 @@ class TrainRequest:
     prior: str | None = None
     start_from: str | None = None
     scale: int | None = None
-    is_coupled: bool = False
+    coupled: bool = False
     variant: Variant | None = None
     conditioned_layers: int | None = None
     branch_from: Path | None = None
-    rescales: tuple[float, ...] = (1.0, 0.65)
+    rescale: Sequence[float] = (1.0, 0.65)
     store: Path | None = None
-    val: tuple[Path, ...] = ()
+    val: Sequence[Path] = ()
     val_every: int = 0
     val_limit: int = 16
     metric_weights: Path | None = None

@@ -57,8 +57,6 @@ class Validator:
         store: the validation pictures.
         spec: crops for the bits per dimension and for the grid of samples.
         folder: where ``samples/STEP.png`` go; None for none.
-        device, compute: where and in what dtype the model runs.
-        lpips: the metric, or None.
         limit: how many pictures are scored; with 0 it only draws.
         kl: how the objective adds up CVDVAE's layers.
     """

@@ -24,35 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 METADATA_KEY = "vdsr"
-MAX_HEADER_BYTES = 16 << 20
-DTYPE_BYTES = {
-    "F64": 8,
-    "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "I64": 8,
-    "I32": 4,
-    "I16": 2,
-    "I8": 1,
-    "U8": 1,
-    "BOOL": 1,
-}
+DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"}
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _MAX_NAME_LENGTH = 256
 _MAX_DIMENSIONS = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorFacts:
-    """The facts of one tensor in a header."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def elements(self) -> int:
-        """How many numbers it holds."""
-        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,18 +38,18 @@ class Header:
         architecture: the name of the network in the models' registry.
         config: what the registry builds it from.
         metadata: the card: free facts about the training; nothing depends on it.
-        tensors: what the file holds, by name.
+        tensors: the shapes of what the file holds, by name.
     """
 
     architecture: str
     config: dict[str, Any]
     metadata: dict[str, Any]
-    tensors: dict[str, TensorFacts]
+    tensors: dict[str, tuple[int, ...]]
 
     @property
     def parameters(self) -> int:
         """How many numbers the file holds."""
-        return sum(facts.elements for facts in self.tensors.values())
+        return sum(map(math.prod, self.tensors.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +75,8 @@ def read_header(path: Path) -> Header:
 
     Raises WeightsError where the file is not one of ours, is cut short, or is inconsistent.
     """
-    table, data_bytes = _read_table(path)
-    metadata = table.pop("__metadata__", None)
-    tensors = _read_tensors(path, table, data_bytes)
-    if not isinstance(metadata, dict) or not isinstance(metadata.get(METADATA_KEY), str):
+    metadata, tensors = _read_table(path)
+    if METADATA_KEY not in metadata:
         raise WeightsError(
             f"{path} does not say what network it is of",
             hint="convert it: vdsr weights convert FILE -o OUT.safetensors --config NAME",
@@ -194,22 +167,31 @@ def _dense(state: "dict[str, Tensor]") -> "dict[str, Tensor]":
     return dense
 
 
-def _read_table(path: Path) -> tuple[dict[str, Any], int]:
-    """The JSON of a file's header, and how many bytes follow it."""
+def _read_table(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """The free part of a file's header, and the shapes of its tensors, which fill it exactly."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        with path.open("rb") as file:
-            size_bytes = file.seek(0, 2)
-            file.seek(0)
-            length = int.from_bytes(file.read(8), "little")
-            is_possible = 2 <= length <= min(MAX_HEADER_BYTES, size_bytes - 8)
-            _require(path, is_possible, "it has no header, or is cut short")
-            text = file.read(length)
+        path.open("rb").close()  # the system's own words where it cannot be
+        with safe_open(path, framework="np") as file:
+            found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            metadata, dtypes = file.metadata() or {}, {s.get_dtype() for s in found.values()}
+            shapes = {name: tuple(part.get_shape()) for name, part in found.items()}
+    except SafetensorError as error:
+        # It may quote what stands in the file.
+        problem = ascii(str(error))[1:-1].removeprefix("Error while deserializing header: ")
+        raise _damaged(path, problem) from error
     except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
-    return _parse_json(path, text), size_bytes - 8 - length
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    are_names = all(name.isprintable() and 0 < len(name) <= _MAX_NAME_LENGTH for name in shapes)
+    _require(path, are_names, "a tensor in it has an impossible name")
+    _require(path, dtypes <= DTYPES, "a tensor in it has an unknown data type")
+    are_shapes = all(len(shape) <= _MAX_DIMENSIONS for shape in shapes.values())
+    _require(path, are_shapes, "a tensor in it has an impossible shape")
+    return metadata, shapes
 
 
-def _parse_json(path: Path, text: str | bytes) -> dict[str, Any]:
+def _parse_json(path: Path, text: str) -> dict[str, Any]:
     """Parse one JSON object, refusing what parsers disagree about."""
     try:
         parsed = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
@@ -228,47 +210,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
-
-
-def _read_tensors(path: Path, table: dict[str, Any], data_bytes: int) -> dict[str, TensorFacts]:
-    """Judge the header's entries: sound each by itself, and together filling the file exactly."""
-    tensors: dict[str, TensorFacts] = {}
-    spans: list[tuple[int, int]] = []
-    for name, entry in table.items():
-        is_name = name.isprintable() and 0 < len(name) <= _MAX_NAME_LENGTH
-        _require(path, is_name, "a tensor in it has an impossible name")
-        tensors[name], span = _read_entry(path, name, entry)
-        spans.append(span)
-    end = 0
-    for start, stop in sorted(spans):
-        _require(path, start == end, "its tensors overlap or leave gaps")
-        end = stop
-    _require(path, end == data_bytes, "its length is not what its header says")
-    return tensors
-
-
-def _read_entry(path: Path, name: str, entry: Any) -> tuple[TensorFacts, tuple[int, int]]:
-    """One tensor's facts, and where its bytes start and stop."""
-    keys = {"dtype", "shape", "data_offsets"}
-    is_entry = isinstance(entry, dict) and set(entry) == keys
-    _require(path, is_entry, f"the entry of {name!r} is malformed")
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    is_known = isinstance(dtype, str) and dtype in DTYPE_BYTES
-    _require(path, is_known, f"{name!r} has an unknown data type")
-    is_shape = _are_sizes(shape) and len(shape) <= _MAX_DIMENSIONS
-    _require(path, is_shape, f"{name!r} has an impossible shape")
-    is_span = _are_sizes(offsets) and len(offsets) == 2
-    _require(path, is_span, f"{name!r} has impossible offsets")
-    facts = TensorFacts(dtype=dtype, shape=tuple(shape))
-    start, stop = offsets
-    is_filled = stop - start == facts.elements * DTYPE_BYTES[dtype]
-    _require(path, is_filled, f"{name!r} is not as long as its shape says")
-    return facts, (start, stop)
-
-
-def _are_sizes(values: Any) -> bool:
-    is_list = isinstance(values, list)
-    return is_list and all(type(value) is int and 0 <= value < 1 << 48 for value in values)
 
 
 def _require(path: Path, condition: bool, problem: str) -> None:

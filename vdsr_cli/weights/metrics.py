@@ -8,7 +8,6 @@
 A file that the table has no source for is looked for under its own name, in DIR alone.
 """
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -24,7 +23,7 @@ from vdsr_cli.weights.cache import CacheEntry, cache_errors, cache_home, hash_fi
 from vdsr_cli.weights.fetch import Download, Progress, fetch
 from vdsr_cli.weights.partial import discard
 from vdsr_cli.weights.pickles import read_pickle
-from vdsr_cli.weights.records import registry_path
+from vdsr_cli.weights.records import read_table, registry_path
 from vdsr_cli.weights.sources import Web, is_pickle
 from vdsr_cli.weights.store import offline_by_environment
 
@@ -51,8 +50,8 @@ class MetricWeights:
 @cache
 def load_metric_weights() -> dict[str, MetricWeights]:
     """Every row, by name."""
-    table = tomllib.loads(registry_path().read_text(encoding="utf-8"))["metrics"]
-    return {name: MetricWeights(name=name, **row) for name, row in table.items()}
+    rows = read_table(registry_path())["metrics"]
+    return {name: MetricWeights(name=name, **row) for name, row in rows.items()}
 
 
 def find_file(row: MetricWeights, folder: Path | None) -> Path | None:

@@ -3,8 +3,11 @@
 import difflib
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vdsr_cli.errors import WeightsError
@@ -93,24 +96,30 @@ def registry_path() -> Path:
     return installed if installed.is_file() else package.parent / "weights.toml"
 
 
-def load_records(path: Path | None = None) -> dict[str, WeightsRecord]:
-    """Read every row of ``weights.toml`` (or of ``path``), in the file's order.
-
-    Raises WeightsError where the file is missing or a row breaks a rule.
-    """
-    path = registry_path() if path is None else path
+@cache
+def read_table(path: Path) -> dict[str, Any]:
+    """The entries of ``weights.toml``, read once. Raises WeightsError."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise WeightsError(
             f"cannot read the table of models {path}: {error.strerror}", hint="reinstall vdsr-cli"
         ) from error
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from error
-    return {name: _parse_row(name, row) for name, row in table.get("models", {}).items()}
 
 
-def find_record(name: str, records: dict[str, WeightsRecord] | None = None) -> WeightsRecord:
+@cache
+def load_records(path: Path | None = None) -> Mapping[str, WeightsRecord]:
+    """Every row of ``weights.toml`` (or of ``path``), in the file's order.
+
+    Raises WeightsError where the file is missing or a row breaks a rule.
+    """
+    models = read_table(path or registry_path()).get("models", {})
+    return MappingProxyType({name: _parse_row(name, row) for name, row in models.items()})
+
+
+def find_record(name: str, records: Mapping[str, WeightsRecord] | None = None) -> WeightsRecord:
     """Look a model up by its name. Raises WeightsError with the nearest name as the hint."""
     records = load_records() if records is None else records
     if name in records:
@@ -118,7 +127,7 @@ def find_record(name: str, records: dict[str, WeightsRecord] | None = None) -> W
     raise WeightsError(f"there is no model named {name!r}", hint=did_you_mean(name, records))
 
 
-def did_you_mean(name: str, records: dict[str, WeightsRecord]) -> str:
+def did_you_mean(name: str, records: Mapping[str, WeightsRecord]) -> str:
     """A hint with the nearest name, and where all names are listed."""
     short = {known.rpartition("/")[2]: known for known in records}
     spellings = short | {known: known for known in records}

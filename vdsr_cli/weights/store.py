@@ -1,6 +1,7 @@
 """From a model's name, a path or an address to a verified file on this disk."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -134,7 +135,7 @@ def is_in_own_cache(source: Hub | Web) -> bool:
     return isinstance(source, Web) or is_pickle(source.filename)
 
 
-def _local(text: str, records: dict[str, WeightsRecord]) -> Path:
+def _local(text: str, records: Mapping[str, WeightsRecord]) -> Path:
     path = Path(text).expanduser()
     if not path.is_file():
         raise WeightsError(
