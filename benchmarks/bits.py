@@ -2,7 +2,8 @@
 
     python benchmarks/bits.py Set5 Set14 PHOTOGRAPHS [--write]
 
-Prints one table, the means over the pictures of each set; with --write it replaces the one in
+Prints one table, the means over the pictures of each set and over those of more than 256 colours,
+which have no palette that a codec could code; with --write it replaces the one in
 docs/results.md. The conditional models are given the LR picture, x4; the prior and the codecs are
 not. A model's figure is the negative ELBO at one draw of the posterior, seed 0, in float32. JPEG XL
 needs the extra jxl.
@@ -12,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+import torch
 from common import argument_parser
 from results import stop, write_section
+from torch import Tensor
 
-from vdsr_cli.bench.data import Dataset, Protocol, discover, load_scenes
+from vdsr_cli.bench.data import Dataset, Protocol, Scene, discover, load_scenes
 from vdsr_cli.bench.likelihood import bound_bits, lossless_bits
-from vdsr_cli.bench.priors import PriorBenchRequest, run_prior_bench
-from vdsr_cli.bench.run import Events
+from vdsr_cli.bench.priors import score_batch
 from vdsr_cli.loading import LoadedModel, LoadedPrior, load
 from vdsr_cli.models.protocol import LikelihoodModel, Prior, Sampler
 from vdsr_cli.runtime import choose_runtime
@@ -26,26 +28,46 @@ from vdsr_cli.runtime import choose_runtime
 SCALE = 4
 MODELS = ("vdvae-sr-x4", "vdvae-sr-x4-tiny")
 PRIOR = "vdvae-x4-prior"
+PALETTE = 256
 CODECS = {"webp_bits": "lossless WebP", "jxl_bits": "lossless JPEG XL"}
 RUNTIME = choose_runtime("cpu", "float32")
 
 
-def bits_of(
+def bits_of(scene: Scene, models: Sequence[LoadedModel], prior: LoadedPrior) -> dict[str, float]:
+    """Bits per dimension of a picture, by what codes it."""
+    bits = {}
+    for loaded in models:
+        assert isinstance(loaded.model, LikelihoodModel)
+        scores = bound_bits(loaded.model, scene, seed=0, runtime=RUNTIME)
+        bits[f"{loaded.name}, given LR"] = scores["bits_per_dim"]
+    codecs = lossless_bits(scene.hr)
+    bits |= {CODECS[key]: value for key, value in codecs.items()}
+    height, width = (side - side % prior.model.cell_px for side in scene.hr.shape[1:])
+    (tally,) = score_batch(prior.model, scene.hr[None, :, :height, :width], 0, RUNTIME)
+    return bits | {prior.name: tally.scores(prior.model.latent_shapes)["bits_per_dim"]}
+
+
+def columns(
     dataset: Dataset, models: Sequence[LoadedModel], prior: LoadedPrior
-) -> dict[str, float]:
-    """Mean bits per dimension over a set, by what codes it."""
-    bits: dict[str, list[float]] = {}
-    for scene in load_scenes(dataset, Protocol.standard, SCALE, stop):
-        for loaded in models:
-            assert isinstance(loaded.model, LikelihoodModel)
-            scores = bound_bits(loaded.model, scene, seed=0, runtime=RUNTIME)
-            bits.setdefault(f"{loaded.name}, given LR", []).append(scores["bits_per_dim"])
-        for key, value in lossless_bits(scene.hr).items():
-            bits.setdefault(CODECS[key], []).append(value)
-    request = PriorBenchRequest(datasets=[dataset])
-    report = run_prior_bench(request, [prior], RUNTIME, Events(on_failure=stop))
-    means = {name: fmean(values) for name, values in bits.items()}
-    return means | {prior.name: report.rows()[0].scores["bits_per_dim"].mean}
+) -> dict[str, dict[str, float]]:
+    """The means over a set, and over its pictures of more than 256 colours where there are others:
+    a codec codes a palette, which no model of photographs knows of."""
+    scenes = list(load_scenes(dataset, Protocol.standard, SCALE, stop))
+    found = [bits_of(scene, models, prior) for scene in scenes]
+    whole = [bits for bits, scene in zip(found, scenes, strict=True) if colours(scene.hr) > PALETTE]
+    groups = {f"{dataset.name} ({len(found)})": found}
+    if whole and len(whole) < len(found):
+        groups[f"{dataset.name}, over {PALETTE} colours ({len(whole)})"] = whole
+    return {
+        name: {key: fmean(bits[key] for bits in group) for key in group[0]}
+        for name, group in groups.items()
+    }
+
+
+def colours(picture: Tensor) -> int:
+    """How many there are in (3, H, W) uint8."""
+    red, green, blue = picture.int()
+    return len(torch.unique(red << 16 | green << 8 | blue))
 
 
 def table(sets: Mapping[str, Mapping[str, float]]) -> str:
@@ -66,11 +88,13 @@ def main() -> None:
     models = [load(name, RUNTIME, expects=Sampler) for name in MODELS]
     prior = load(PRIOR, RUNTIME, expects=Prior)
     datasets = discover(options.paths, SCALE)
-    found = table({d.name: bits_of(d, models, prior) for d in datasets})
+    found: dict[str, dict[str, float]] = {}
+    for dataset in datasets:
+        found |= columns(dataset, models, prior)
     if options.write:
-        write_section("bits", found)
+        write_section("bits", table(found))
     else:
-        print(found, end="")
+        print(table(found), end="")
 
 
 if __name__ == "__main__":
