@@ -191,6 +191,26 @@ def test_diversity_is_taken_off_the_distances(phase, tiny_model):
     assert alike.figures["diversity"] == pytest.approx(0, abs=1e-6)
 
 
+def test_the_coarse_term_is_the_error_of_means_of_squares(phase, tiny_model):
+    plain, coarse = (terms_of(phase(coarse_weight=w), tiny_model) for w in (0.0, 3.0))
+    error = (coarse.figures["coarse_l1"]).item()
+    assert 0 < error < coarse.figures["sample_l1"].item()
+    torch.testing.assert_close(coarse.loss, plain.loss + 3 * error)
+
+    class Lighter:
+        scale = 4
+
+        def means(self, lr, noise, temperature, *, repeats):
+            stripes = torch.tensor([0.5, -0.5]).repeat(16)
+            return (0.25 + stripes).expand(len(lr) * repeats, 3, 32, 32)
+
+    grey = torch.zeros(1, 3, 32, 32)
+    one = phase()
+    look = Look(one.perceptual[0])
+    terms = one.sample_terms(Lighter(), grey, grey[..., :8, :8] + 0.5, None, 0.8, 1.0, look)
+    assert terms.figures["coarse_l1"].item() == pytest.approx(0.25, abs=1e-6)
+
+
 def test_no_gradient_of_the_samples_reaches_the_discriminator(phase, make_tiny):
     one, model = phase(), make_tiny().requires_grad_(True)
     terms = terms_of(one, model)

@@ -304,6 +304,15 @@ class AdversarialOptions:
     adversarial_weight: Annotated[
         float | None, _adversarial("Weight of the discriminator's verdict.", "0.1", min=0.0)
     ] = None
+    coarse_weight: Annotated[
+        float | None,
+        _adversarial(
+            "Weight of a sample's L1 in the means of 16x16 squares; for --degradation real, whose"
+            " results no projection holds.",
+            "0",
+            min=0.0,
+        ),
+    ] = None
     elbo_weight: Annotated[
         float | None, _adversarial("Weight of ELBO and mean path together.", "0.05", min=0.0)
     ] = None

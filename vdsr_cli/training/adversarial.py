@@ -4,6 +4,7 @@
                                                         │
     minimised by the model, beside elbo_weight * its own objective:
         l1 * |sr - hr|  +  perceptual * LPIPS(sr, hr)  +  adversarial * softplus(-D(sr, lr))
+        + coarse * |sr - hr| of the means of 16x16 squares
         - diversity / 2 * (l1 * |sr - sr'|  +  perceptual * LPIPS(sr, sr'))
     by D:   softplus(-D(hr, lr)) + softplus(D(sr, lr))
 
@@ -53,6 +54,8 @@ SIDE_MULTIPLE = 8
 """HR sides of crops must be multiples of it: the discriminator's coarsest cell."""
 LEAST_SIDE = 32
 """HR side of the smallest crops that LPIPS takes."""
+COARSE = 16
+"""Side of the squares, HR pixels, whose means are compared."""
 VIEW_SHIFTS = 8
 """Shifts of a view along each axis, HR pixels: from 0 up to this, exclusive."""
 _SHARPENING_SIGMA = 4.0
@@ -246,14 +249,17 @@ class AdversarialPhase:
             true_maps = look.network.maps(look.view(target))
         maps = look.network.maps(look.view(samples))
         distance = look.network.distances(maps, [_doubly(m) for m in true_maps]).mean()
+        error = samples - _doubly(target)
         figures = {
-            "sample_l1": (samples - _doubly(target)).abs().mean(),
+            "sample_l1": error.abs().mean(),
+            "coarse_l1": F.avg_pool2d(error, COARSE).abs().mean(),
             "perceptual": distance,
             "generator": F.softplus(-logits).mean(),
             "diversity": self._distance(samples, maps, look.network),
         }
         loss = (
             config.l1_weight * figures["sample_l1"]
+            + config.coarse_weight * figures["coarse_l1"]
             + config.perceptual_weight * figures["perceptual"]
             + config.adversarial_weight * ramp * figures["generator"]
             - config.diversity / 2 * figures["diversity"]
