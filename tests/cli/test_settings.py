@@ -59,9 +59,29 @@ def test_config_shows_what_holds_and_why(vdsr, folders):
         ("[upscale]\nseed = 1979-05-27", "1979-05-27 is the value of no option"),
         ("[bench]\nmetrics = [[07:32:00]]", "07:32:00 is the value of no option"),
         ('[upscale]\nout = "a\\u0000b"', "is the value of no option"),
+        ("overwrite = true", "overwrite is not taken from the working folder"),
+        ("[compare]\noverwrite = true", "compare.overwrite is not taken from the working folder"),
+        ('[serve]\nhost = "0.0.0.0"', "serve.host is not taken"),
+        ('[upscale]\nengine = "ray"', "upscale.engine is not taken"),
+        ('[upscale]\nout = "s3://bucket/x"', "upscale.out is not taken"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(vdsr, folders, text, told):
     folders[0].write_text(text)
     ended = vdsr("upscale", "--dry-run", "lr.png")
     assert ended.code == 2 and told in ended.err
+
+
+def test_the_users_own_file_may_replace_files_also_when_one_stands_beside_it(
+    vdsr, folders, save_picture, tiny_path, monkeypatch
+):
+    here, user = folders
+    save_picture(Path("lr.png"))
+    here.write_text("overwrite = false\n")
+    user.write_text(f'overwrite = true\n[upscale]\nmodel = "{tiny_path}"\nout = "x.png"\n')
+    monkeypatch.chdir(user.parent)
+    save_picture(Path("lr.png"))
+    for _ in range(2):
+        assert vdsr("upscale", "lr.png").code == 0
+    ended = vdsr("upscale", "lr.png", "--skip-existing")
+    assert ended.code == 0 and "exists, skipped" in ended.out.decode()

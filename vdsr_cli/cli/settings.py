@@ -9,7 +9,8 @@
     batch = 8
 
 The file of the working folder goes before that of the user's configuration folder; the command
-line goes before both.
+line goes before both. What replaces files or reaches other machines is not taken from a working
+folder, which may be anybody's: a folder unpacked or cloned.
 """
 
 import json
@@ -26,6 +27,8 @@ from vdsr_cli.config import read_toml
 from vdsr_cli.errors import UsageError
 
 NAME: Final = "vdsr.toml"
+_OF_THE_USER: Final = frozenset({"host", "engine", "ray-address"})
+"""Options that reach other machines, beside an ``out`` that is a URL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +57,12 @@ def settings_of(context: Any) -> dict[str, Setting]:
     root = context.find_root()
     words = context.command_path.removeprefix(root.command_path).split()
     found: dict[str, Setting] = {}
+    _, own = setting_files()
     for path in reversed(setting_files()):
         if path.is_file():
             tables = read_toml(path)
-            _check(path, tables, root.command)
+            is_users = own.is_file() and path.samefile(own)
+            _check(path, tables, root.command, is_users=is_users)
             found |= _entries(path, tables, words, context.command)
     return found
 
@@ -80,15 +85,30 @@ def _entries(
     return found
 
 
-def _check(path: Path, tables: Mapping[str, Any], command: Any, name: str = "") -> None:
-    """Refuses entries that no command below this one has, and tables of no command."""
+def _check(
+    path: Path, tables: Mapping[str, Any], command: Any, name: str = "", *, is_users: bool
+) -> None:
+    """Refuses entries that no command below this one has, tables of no command, and what may stand
+    in the user's own file alone."""
     below = getattr(command, "commands", {})
     known = {option for one in _all_below(command) for option in _options(one)}
     for key, value in tables.items():
         if isinstance(value, dict) and key in below:
-            _check(path, value, below[key], f"{name}{key}.")
+            _check(path, value, below[key], f"{name}{key}.", is_users=is_users)
         elif isinstance(value, dict) or _spelled(key) not in known:
             raise UsageError(f"{path}: {name}{key} is no command or option", hint="vdsr config -h")
+        elif not is_users and _is_for_the_user(_spelled(key), value):
+            raise UsageError(
+                f"{path}: {name}{key} is not taken from the working folder",
+                hint=f"give it on the command line, or in {setting_files()[1]}",
+            )
+
+
+def _is_for_the_user(option: str, value: Any) -> bool:
+    """Whether an entry replaces files or reaches other machines."""
+    if option == "overwrite":
+        return bool(value)
+    return option in _OF_THE_USER or (option == "out" and "://" in str(value))
 
 
 def _all_below(command: Any) -> Iterator[Any]:
@@ -119,7 +139,9 @@ def config(
     """Show which options hold without being typed, and which file says so.
 
     The files are vdsr.toml in the working folder and in the user's configuration folder, the
-    former first; the command line goes before both. An entry at the top is of every command that
+    former first; the command line goes before both. What replaces files (overwrite) or reaches
+    other machines (host, engine, ray-address, an out that is a URL) holds in the latter alone. An
+    entry at the top is of every command that
     has the option, one in a table such as \\[upscale] or \\[train.vdvae-sr] of that command.
 
     Examples:
