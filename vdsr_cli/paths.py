@@ -57,17 +57,7 @@ VIDEO_SUFFIXES: Final = {
 """Likewise, of a video."""
 
 INPUT_SUFFIXES: Final = frozenset(
-    (
-        *OUTPUT_SUFFIXES,
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".dib",
-        ".pbm",
-        ".pgm",
-        ".ppm",
-        ".pnm",
-    )
+    {*OUTPUT_SUFFIXES, ".jpe", ".jfif", ".mpo", ".dib", ".pbm", ".pgm", ".ppm", ".pnm"}
 )
 """Extensions (lower case) of the files that a folder or a pattern contributes."""
 

@@ -31,10 +31,10 @@ class KnownSet:
     name: str
     title: str
     pictures: int
-    sizes: tuple[tuple[int, int], ...]
     url: str
     terms: str
-    bicubic: tuple[BicubicFigure, ...]
+    sizes: Sequence[tuple[int, int]] = ()
+    bicubic: tuple[BicubicFigure, ...] = ()
 
     def is_made_of(self, sizes: Sequence[tuple[int, int]], scale: int) -> bool:
         """Whether pictures of these sizes, cropped to a multiple of the scale, are this set."""
@@ -52,14 +52,14 @@ class PublishedRow:
 
     dataset: str
     method: str
-    temperature: float | None
     protocol: str
     scale: int
-    parameters: str | None
     source: str
-    is_primary: bool
-    note: str | None
     scores: Mapping[str, float]
+    temperature: float | None = None
+    parameters: str | None = None
+    is_primary: bool = True
+    note: str | None = None
 
     @property
     def label(self) -> str:
@@ -79,19 +79,10 @@ def _document() -> Mapping[str, Any]:
 
 def load_known_sets() -> list[KnownSet]:
     """The sets, in the file's order."""
-    return [_known_set(name, row) for name, row in _document()["sets"].items()]
-
-
-def _known_set(name: str, row: Mapping[str, Any]) -> KnownSet:
-    return KnownSet(
-        name=name,
-        title=row["title"],
-        pictures=row["pictures"],
-        sizes=tuple((width, height) for width, height in row.get("sizes", [])),
-        url=row["url"],
-        terms=row["terms"],
-        bicubic=tuple(_figure(figure) for figure in row.get("bicubic", [])),
-    )
+    return [
+        KnownSet(**{**row, "name": name, "bicubic": tuple(map(_figure, row.get("bicubic", ())))})
+        for name, row in _document()["sets"].items()
+    ]
 
 
 def _figure(row: Mapping[str, Any]) -> BicubicFigure:
@@ -103,22 +94,7 @@ def _figure(row: Mapping[str, Any]) -> BicubicFigure:
 def published_rows(dataset: str, protocol: str, scale: int) -> list[PublishedRow]:
     """The published rows that may stand beside ours: same set, protocol and scale."""
     return [
-        _published_row(row, dataset)
+        PublishedRow(**{**row, "dataset": dataset, "scores": row["scores"][dataset]})
         for row in _document()["published"]
         if dataset in row["scores"] and (row["protocol"], row["scale"]) == (protocol, scale)
     ]
-
-
-def _published_row(row: Mapping[str, Any], dataset: str) -> PublishedRow:
-    return PublishedRow(
-        dataset=dataset,
-        method=row["method"],
-        temperature=row.get("temperature"),
-        protocol=row["protocol"],
-        scale=row["scale"],
-        parameters=row.get("parameters"),
-        source=row["source"],
-        is_primary=row.get("primary", True),
-        note=row.get("note"),
-        scores=row["scores"][dataset],
-    )

@@ -251,12 +251,7 @@ class Report:
             "pictures": [score.as_json() for score in self.pictures],
             "unscored": self.unscored,
             "failures": [
-                {
-                    "dataset": failure.dataset,
-                    "picture": failure.picture,
-                    "method": failure.method,
-                    "error": failure.error,
-                }
+                {key: getattr(failure, key) for key in ("dataset", "picture", "method", "error")}
                 for failure in self.failures
             ],
             "notes": self.notes,

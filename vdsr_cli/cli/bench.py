@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,13 +22,78 @@ from vdsr_cli.cli.options import (
 )
 from vdsr_cli.config import BICUBIC, DEFAULT_MODEL, temperatures_of
 from vdsr_cli.errors import UsageError
-from vdsr_cli.outputs import check_outputs
+from vdsr_cli.outputs import Existing, check_outputs
 
 if TYPE_CHECKING:
     from vdsr_cli.bench.report import Report
     from vdsr_cli.bench.run import BenchRequest
     from vdsr_cli.loading import LoadedModel
     from vdsr_cli.runtime import Runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """The scores beside PSNR and SSIM, and what bicubic must have."""
+
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Learned metrics with commas: lpips, lpips-squeeze, lpips-vgg, dists, brisque, "
+            "niqe, fid; or all, or none. Their weights are downloaded on first use.",
+            show_default="those whose weights are on this disk",
+        ),
+    ] = None
+    metric_weights: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="VDSR_METRIC_WEIGHTS",
+            help="Folder with weights of learned metrics, such as lpips_alex.safetensors.",
+        ),
+    ] = None
+    elbo: Annotated[
+        bool | None,
+        typer.Option(
+            "--elbo/--no-elbo",
+            help="Bits per dimension.",
+            show_default="under --protocol standard",
+        ),
+    ] = None
+    weights: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Importance weights of a tighter bound on the bits, e.g. 16; 0 for none."
+        ),
+    ] = 0
+    verify: Annotated[
+        bool, typer.Option(help="Insist on the known figures of bicubic on the known sets.")
+    ] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """How the scores are shown, and where they are written."""
+
+    published: Annotated[
+        bool, typer.Option("--published", help="Show published rows of the same protocol too.")
+    ] = False
+    worst: Annotated[int, typer.Option(min=0, help="Show so many of the worst pictures.")] = 0
+    crops: Annotated[
+        Path | None, typer.Option(help="Folder for side-by-side crops of the worst pictures.")
+    ] = None
+    plot: Annotated[
+        Path | None, typer.Option(help="Curves against temperature, as .svg or .png.")
+    ] = None
+    csv: Annotated[
+        Path | None, typer.Option(help="File for one line a picture, method and seed.")
+    ] = None
+    overwrite: ReplaceOption = False
+    as_json: JsonOption = False
+    markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")] = False
+
+    @property
+    def existing(self) -> Existing:
+        """The rule for files that exist."""
+        return existing_of(self.overwrite or None)
 
 
 def bench(
@@ -73,35 +139,7 @@ def bench(
         int | None,
         typer.Option(min=2, max=16, help="Factor.", show_default="the model's, or 4"),
     ] = None,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            help="Learned metrics with commas: lpips, lpips-squeeze, lpips-vgg, dists, brisque, "
-            "niqe, fid; or all, or none. Their weights are downloaded on first use.",
-            show_default="those whose weights are on this disk",
-        ),
-    ] = None,
-    metric_weights: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="VDSR_METRIC_WEIGHTS",
-            help="Folder with weights of learned metrics, such as lpips_alex.safetensors.",
-        ),
-    ] = None,
-    elbo: Annotated[
-        bool | None,
-        typer.Option(
-            "--elbo/--no-elbo",
-            help="Bits per dimension.",
-            show_default="under --protocol standard",
-        ),
-    ] = None,
-    weights: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Importance weights of a tighter bound on the bits, e.g. 16; 0 for none."
-        ),
-    ] = 0,
+    scores: ScoreOptions,
     against: Annotated[
         list[Path] | None,
         typer.Option(
@@ -109,30 +147,12 @@ def bench(
             "(NAME_s0.png, NAME_s1.png); may be repeated."
         ),
     ] = None,
-    published: Annotated[
-        bool, typer.Option("--published", help="Show published rows of the same protocol too.")
-    ] = False,
-    worst: Annotated[int, typer.Option(min=0, help="Show so many of the worst pictures.")] = 0,
-    crops: Annotated[
-        Path | None, typer.Option(help="Folder for side-by-side crops of the worst pictures.")
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Curves against temperature, as .svg or .png.")
-    ] = None,
-    csv: Annotated[
-        Path | None, typer.Option(help="File for one line a picture, method and seed.")
-    ] = None,
-    overwrite: ReplaceOption = False,
-    as_json: JsonOption = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")] = False,
+    shown: ReportOptions,
     list_sets: Annotated[
         bool, typer.Option("--list", help="Name the usual sets, their sources and terms.")
     ] = False,
     tiles: TileOptions,
     machine: MachineOptions,
-    verify: Annotated[
-        bool, typer.Option(help="Insist on the known figures of bicubic on the known sets.")
-    ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -149,27 +169,23 @@ def bench(
     from vdsr_cli.cli.bench_render import print_known_sets
 
     if list_sets:
-        print_known_sets(as_json=as_json)
+        print_known_sets(as_json=shown.as_json)
         return
-    _check_usage(paths, plot, as_json=as_json, markdown=markdown)
-    existing = existing_of(overwrite or None)
-    check_outputs([csv, plot], existing, inputs=paths or ())
-
+    _check_usage(paths, shown)
     names = _names(model)
+    numbers = tuple(range(seed, seed + seeds))
     if _are_priors(names):
         _refuse_with_priors(
             protocol=protocol != "standard",
             temperatures=temperatures,
             conditional_temperature=conditional_temperature is not None,
-            metrics=metrics,
+            metrics=scores.metrics,
             against=against,
-            crops=crops,
-            plot=plot,
+            crops=shown.crops,
+            plot=shown.plot,
         )
-        numbers = tuple(range(seed, seed + seeds))
-        report = _score_priors(names, paths or [], numbers, weights, machine, quiet=quiet)
-        _show(report, worst=worst, as_json=as_json, markdown=markdown, debug=debug)
-        _save(report, csv=csv, plot=None, replace=overwrite)
+        report = _score_priors(names, paths or [], numbers, scores.weights, machine, quiet=quiet)
+        _show(report, shown, debug=debug)
         raise typer.Exit(report.exit_code)
     tempered = temperatures_of(temperatures, temperature, conditional_temperature)
 
@@ -183,41 +199,32 @@ def bench(
     runtime = machine.runtime()
     loaded = _load(names, runtime)
     settings = SamplingSettings(tile=tiles.tile, overlap=tiles.overlap, edges=tiles.edges)
+    if shown.crops and not shown.worst:
+        shown = replace(shown, worst=5)
     request = BenchRequest(
         paths=tuple(paths or ()),
         protocol=Protocol(protocol),
         scale=scale or (loaded[0].model.scale if loaded else 4),
         temperatures=tuple(dict.fromkeys(tempered)),
-        seeds=tuple(range(seed, seed + seeds)),
+        seeds=numbers,
         samples=samples,
         upscale=UpscaleRequest(settings=settings, consistency=tiles.consistency),
-        metrics=None if metrics is None else choose_metrics(metrics),
-        metric_weights=metric_weights,
+        metrics=None if scores.metrics is None else choose_metrics(scores.metrics),
+        metric_weights=scores.metric_weights,
         against=tuple(against or ()),
-        likelihood=protocol == "standard" if elbo is None else elbo,
-        weights=weights,
-        verify=verify,
-        crops=crops,
-        existing=existing,
-        worst=worst or (5 if crops else 0),
+        likelihood=protocol == "standard" if scores.elbo is None else scores.elbo,
+        weights=scores.weights,
+        verify=scores.verify,
+        crops=shown.crops,
+        existing=shown.existing,
+        worst=shown.worst,
     )
     report = _run(request, loaded, runtime, quiet=quiet)
-    # Shown first: a file that cannot be written does not take the result with it.
-    _show(
-        report,
-        worst=request.worst,
-        as_json=as_json,
-        markdown=markdown,
-        published=published,
-        debug=debug,
-    )
-    _save(report, csv=csv, plot=plot, replace=overwrite)
+    _show(report, shown, debug=debug)
     raise typer.Exit(report.exit_code)
 
 
-def _check_usage(
-    paths: list[Path] | None, plot: Path | None, *, as_json: bool, markdown: bool
-) -> None:
+def _check_usage(paths: list[Path] | None, shown: ReportOptions) -> None:
     """Refuses what would fail after minutes of work."""
     from vdsr_cli.figures.plot import check_plot_path
 
@@ -225,10 +232,11 @@ def _check_usage(
         raise UsageError(
             "give a folder of pictures to score", hint="vdsr bench --list names the usual sets"
         )
-    if as_json and markdown:
+    if shown.as_json and shown.markdown:
         raise UsageError("--json and --markdown exclude each other")
-    if plot is not None:
-        check_plot_path(plot)
+    if shown.plot is not None:
+        check_plot_path(shown.plot)
+    check_outputs([shown.csv, shown.plot], shown.existing, inputs=paths)
 
 
 def _names(text: str) -> list[str]:
@@ -301,34 +309,19 @@ def _run(
         return run_bench(request, loaded, runtime, events)
 
 
-def _save(report: "Report", *, csv: Path | None, plot: Path | None, replace: bool) -> None:
+def _show(report: "Report", shown: ReportOptions, *, debug: bool) -> None:
+    """The result on stdout, failures and notes on stderr; then the files, so that one that cannot
+    be written does not take the result with it."""
     from vdsr_cli.bench.plot import temperature_figure
     from vdsr_cli.bench.report import write_csv
+    from vdsr_cli.cli.bench_render import print_grids, report_grids, to_markdown
     from vdsr_cli.figures.plot import save_figure
 
-    if csv is not None:
-        write_csv(report, csv, replace=replace)
-    if plot is not None:
-        save_figure(plot, temperature_figure(report), replace=replace)
-
-
-def _show(
-    report: "Report",
-    *,
-    worst: int,
-    as_json: bool,
-    markdown: bool,
-    published: bool = False,
-    debug: bool,
-) -> None:
-    """The result on stdout; failures and notes on stderr."""
-    from vdsr_cli.cli.bench_render import print_grids, report_grids, to_markdown
-
-    if as_json:
+    if shown.as_json:
         print(json.dumps(report.as_json(), indent=2, allow_nan=False))
     else:
-        grids = report_grids(report, published=published, worst=worst)
-        if markdown:
+        grids = report_grids(report, published=shown.published, worst=shown.worst)
+        if shown.markdown:
             print(to_markdown(grids), end="")
         else:
             print_grids(grids)
@@ -338,3 +331,7 @@ def _show(
             print(failure.traceback, file=sys.stderr, end="")
     for note in report.notes:
         print(f"vdsr: {note}", file=sys.stderr)
+    if shown.csv is not None:
+        write_csv(report, shown.csv, replace=shown.overwrite)
+    if shown.plot is not None:
+        save_figure(shown.plot, temperature_figure(report), replace=shown.overwrite)

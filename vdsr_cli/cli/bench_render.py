@@ -10,7 +10,6 @@ from typing import Self
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -25,7 +24,7 @@ from vdsr_cli.bench.report import (
     Row,
     worst_pictures,
 )
-from vdsr_cli.cli.console import TimeLeft, make_progress, name_column, print_line
+from vdsr_cli.cli.console import counting_progress, print_line
 from vdsr_cli.config import BICUBIC, Edges
 from vdsr_cli.metrics import mean_psnr
 
@@ -34,14 +33,7 @@ class BenchProgress:
     """A bar over the scores of a dataset; silent when quiet or off a terminal."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._progress = make_progress(
-            name_column(),
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TextColumn("scores"),
-            TimeLeft(),
-            quiet=quiet,
-        )
+        self._progress = counting_progress("scores", quiet=quiet)
         self._task = self._progress.add_task("", total=None)
         self._scores = 0
         self._method = ""
@@ -359,21 +351,16 @@ def to_markdown(grids: Sequence[Grid]) -> str:
     """The tables as Markdown: best in bold, second in italics."""
     parts = []
     for grid in grids:
-        lines = [_markdown_row(grid.header), _markdown_row(["---", *["---:"] * (_width(grid) - 1)])]
+        lines = [
+            _markdown_row(grid.header),
+            _markdown_row(["---", *["---:"] * (len(grid.header) - 1)]),
+        ]
         for section in grid.sections:
             for row in section:
-                lines.append(_markdown_row([f"{m}{c.text}{m}" for c, m in _marked(row)]))
+                lines.append(_markdown_row([_MARKS[c.rank] + c.text + _MARKS[c.rank] for c in row]))
         notes = [f"- {note}" for note in grid.footnotes]
         parts.append("\n".join([f"**{grid.title}**", "", *lines, "", *notes]).rstrip())
     return "\n\n".join(parts) + "\n"
-
-
-def _width(grid: Grid) -> int:
-    return len(grid.header)
-
-
-def _marked(row: Sequence[Cell]) -> list[tuple[Cell, str]]:
-    return [(c, _MARKS[c.rank]) for c in row]
 
 
 def _markdown_row(texts: Sequence[str]) -> str:
@@ -384,16 +371,8 @@ def print_known_sets(*, as_json: bool) -> None:
     """The usual sets: where to get them and on what terms."""
     sets = load_known_sets()
     if as_json:
-        facts = [
-            {
-                "name": s.name,
-                "title": s.title,
-                "pictures": s.pictures,
-                "url": s.url,
-                "terms": s.terms,
-            }
-            for s in sets
-        ]
+        keys = ("name", "title", "pictures", "url", "terms")
+        facts = [{key: getattr(known, key) for key in keys} for known in sets]
         print(json.dumps(facts, indent=2))
         return
     for known in sets:

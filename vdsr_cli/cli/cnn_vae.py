@@ -10,15 +10,12 @@ import typer
 from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import (
-    DeviceOption,
     JsonOption,
     LearnedModelOption,
-    LogEveryOption,
-    MinutesOption,
     NoProgressOption,
     ReplaceOption,
+    RunningOptions,
     RunOption,
-    SaveEveryOption,
     check_figure,
     given,
 )
@@ -180,11 +177,7 @@ def train(
     ] = None,
     layers: Annotated[int, typer.Option(min=1, help="The corrected decoder's convolutions.")] = 3,
     hyper: HyperParameters,
-    minutes: MinutesOption = None,
-    device: DeviceOption = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    save_every: SaveEveryOption = 500,
-    log_every: LogEveryOption = 50,
+    leg: RunningOptions,
     quiet: NoProgressOption = False,
 ) -> None:
     """Train CNN-VAE on Fashion-MNIST: 14x14 to 28x28.
@@ -207,7 +200,7 @@ def train(
         decoder_layers=layers,
     )
     with training_run(
-        out, config.steps, quiet=quiet, minutes=minutes, describe=_describe
+        out, config.steps, quiet=quiet, minutes=leg.minutes, describe=_describe
     ) as progress:
         train_cnn_vae(
             CNNVAETrainRequest(
@@ -215,14 +208,10 @@ def train(
                 out=out,
                 architecture=architecture,
                 config=config,
-                device=device,
-                dtype=dtype,
-                minutes=minutes,
-                save_every=save_every,
-                log_every=log_every,
                 on_log=progress.on_log,
                 on_step=progress.on_step,
                 is_stopped=progress.is_stopped,
+                **given(leg),
             )
         )
 

@@ -80,6 +80,18 @@ def make_progress(*columns: ProgressColumn, quiet: bool, transient: bool = True)
     )
 
 
+def counting_progress(unit: str, *, quiet: bool) -> Progress:
+    """A bar a task, with its name, how many are done of how many, and the time left."""
+    return make_progress(
+        name_column(),
+        BarColumn(bar_width=12),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeLeft(),
+        quiet=quiet,
+    )
+
+
 class TimeLeft(TimeRemainingColumn):
     """How long the rest of a task takes, never what was true of the one before it."""
 
@@ -169,15 +181,7 @@ def tile_progress(
 
     Silent when quiet or off a terminal; ``unit`` is what each of them is counted in.
     """
-    progress = make_progress(
-        name_column(),
-        BarColumn(bar_width=12),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
-        TimeLeft(),
-        quiet=quiet,
-    )
-    with progress:
+    with counting_progress("{task.fields[unit]}", quiet=quiet) as progress:
         overall = progress.add_task(
             "pictures", total=pictures, visible=pictures != 1, unit="pictures"
         )

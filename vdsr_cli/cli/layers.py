@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-from vdsr_cli.cli.console import TimeLeft, bring, make_progress, name_column
+from vdsr_cli.cli.console import bring, counting_progress
 from vdsr_cli.cli.options import (
     JsonOption,
     LearnedModelOption,
@@ -84,15 +83,7 @@ def layers(
     bring(model, quiet=quiet)
     runtime = machine.runtime()
     prior = load(model, runtime, expects=Prior, has_encoder=False).model
-    progress = make_progress(
-        name_column(),
-        BarColumn(bar_width=12),
-        MofNCompleteColumn(),
-        TextColumn("codes"),
-        TimeLeft(),
-        quiet=quiet,
-    )
-    with progress:
+    with counting_progress("codes", quiet=quiet) as progress:
         codes_measured = measure_codes(prior, request)
         measured = list(progress.track(codes_measured, total=codes, description=model))
     distances = summarise(prior, request, measured)

@@ -258,17 +258,27 @@ LearnedModelOption = Annotated[
         "--model", "-m", help="A model's name, a file or a run.", autocompletion=complete_model
     ),
 ]
-MinutesOption = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        help="End this leg, saved, after so many minutes; run it again.",
-        show_default="none",
-    ),
-]
-SaveEveryOption = Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")]
-LogEveryOption = Annotated[int, typer.Option(min=1, help="Steps between rows of the log.")]
 NoProgressOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningOptions:
+    """Where a leg of a training runs, how long, and how often it is saved."""
+
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="End this leg, saved, after so many minutes; run it again.",
+            show_default="none",
+        ),
+    ] = None
+    device: DeviceOption = "auto"
+    dtype: Annotated[str, typer.Option(help="Of the convolutions: auto, float32 or bfloat16.")] = (
+        "auto"
+    )
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500
+    log_every: Annotated[int, typer.Option(min=1, help="Steps between rows of the log.")] = 50
 
 
 def given(options: Any) -> dict[str, Any]:

@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vdsr_cli.cli.options import (
-    DeviceOption,
-    LogEveryOption,
-    MinutesOption,
-    SaveEveryOption,
-    complete_model,
-    given,
-)
+from vdsr_cli.cli.options import RunningOptions, complete_model, given
 from vdsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -389,14 +382,9 @@ class DataOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LegOptions:
-    """How a leg of a run goes: the same options may differ from leg to leg."""
+class LegOptions(RunningOptions):
+    """How a leg of a run goes: it may differ from leg to leg."""
 
-    minutes: MinutesOption = None
-    device: DeviceOption = "auto"
-    dtype: Annotated[str, typer.Option(help="Of the convolutions: auto, float32 or bfloat16.")] = (
-        "auto"
-    )
     compiled: Annotated[
         bool, typer.Option("--compile", help="Use torch.compile: slow to start, then faster.")
     ] = False
@@ -416,8 +404,6 @@ class LegOptions:
             show_default="on the CPU",
         ),
     ] = None
-    save_every: SaveEveryOption = 500
-    log_every: LogEveryOption = 50
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard's files too.")
     ] = False

@@ -110,7 +110,7 @@ class EncoderConfig:
 
     def width_at(self, resolution: int) -> int:
         """Channels of the maps at a resolution."""
-        return _width_at(self, resolution)
+        return parse_widths(self.custom_width_str).get(resolution, self.width)
 
     def normalise(self, image: Tensor) -> Tensor:
         """[0, 1] -> about zero mean and unit variance, float32 or wider."""
@@ -119,8 +119,8 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VDVAEConfig:
-    """A whole VDVAE; names of fields are the published code's. See :class:`EncoderConfig`.
+class VDVAEConfig(EncoderConfig):
+    """A whole VDVAE, its encoder's configuration first; names of fields are the published code's.
 
     Attributes:
         dec_blocks: layer string from the top down to ``image_size``.
@@ -130,26 +130,19 @@ class VDVAEConfig:
         low_bit: whether the likelihood is over 32 grey levels (ffhq256) instead of 256.
     """
 
-    image_size: int
-    enc_blocks: str
     dec_blocks: str
-    width: int
-    custom_width_str: str = ""
     zdim: int = 16
-    bottleneck_multiple: float = 0.25
     num_mixtures: int = 10
     no_bias_above: int = 64
     low_bit: bool = False
-    input_shift: float
-    input_scale: float
-    input_white: float = 255.0
 
     def __post_init__(self) -> None:
-        encoder, seen = self.encoder, set[int]()
+        EncoderConfig.__post_init__(self)
+        seen = set[int]()
         for layer in self.decoder_layers:
             _require(layer.down_rate is None, "a decoder string has no d")
             _require(
-                layer.resolution in encoder.resolutions,
+                layer.resolution in self.resolutions,
                 f"the encoder has no activation at resolution {layer.resolution}",
             )
             if layer.mixin is not None:
@@ -188,14 +181,6 @@ class VDVAEConfig:
             )
             for index, layer in enumerate(self.decoder_layers)
         ]
-
-    def width_at(self, resolution: int) -> int:
-        """Channels of the maps at a resolution."""
-        return _width_at(self, resolution)
-
-
-def _width_at(config: EncoderConfig | VDVAEConfig, resolution: int) -> int:
-    return parse_widths(config.custom_width_str).get(resolution, config.width)
 
 
 def _require(condition: bool, message: str) -> None:

@@ -1,8 +1,6 @@
 """The use cases of CNN-VAE: train it, score it on the test set, draw the paper's figures."""
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,10 @@ from vdsr_cli.models.cnn_vae import CNNVAE, HR_SIZE, SCALE, CNNVAEConfig
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.training.cards import command_line, hardware_of
 from vdsr_cli.training.cnn_vae import CNNVAETrainConfig, CNNVAETrainer
-from vdsr_cli.training.config import Row, RunPlan
+from vdsr_cli.training.config import RunPlan
 from vdsr_cli.training.idx import TEST_IMAGES, TRAIN_IMAGES, IdxStore, find_idx
 from vdsr_cli.training.objectives import to_unit_range
+from vdsr_cli.training.request import LegRequest
 from vdsr_cli.training.run_folder import alone_in
 from vdsr_cli.training.start import model_of_run
 from vdsr_cli.weights.runs import find_checkpoint
@@ -32,21 +31,12 @@ _SHOWN_PX = 112
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CNNVAETrainRequest:
-    """A training run of a CNN-VAE: data, network, settings."""
+class CNNVAETrainRequest(LegRequest):
+    """A training run of a CNN-VAE: data, network of a new run, settings."""
 
     data: Path
-    out: Path
     architecture: CNNVAEConfig
     config: CNNVAETrainConfig
-    device: str = "auto"
-    dtype: str = "auto"
-    minutes: float | None = None
-    save_every: int = 500
-    log_every: int = 50
-    on_log: Callable[[Row], None] = field(default=lambda row: None)
-    is_stopped: Callable[[], bool] = field(default=lambda: False)
-    on_step: Callable[[int, Mapping[str, Tensor]], None] = field(default=lambda step, figures: None)
 
 
 def train_cnn_vae(request: CNNVAETrainRequest) -> CNNVAETrainer:
@@ -61,7 +51,7 @@ def train_cnn_vae(request: CNNVAETrainRequest) -> CNNVAETrainer:
 
 
 def _train(request: CNNVAETrainRequest) -> CNNVAETrainer:
-    deadline = None if request.minutes is None else time.monotonic() + 60 * request.minutes
+    deadline = request.deadline()
     runtime = choose_runtime(request.device, request.dtype)
     store = _store(request.data, TRAIN_IMAGES)
     start = find_checkpoint(request.out)

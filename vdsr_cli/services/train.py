@@ -1,6 +1,5 @@
 """The use case of ``vdsr train``: pictures in, a checkpoint out."""
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -50,7 +49,7 @@ def train(request: TrainRequest) -> Trainer:
         raise UsageError(
             "--schedule plateau goes by validations", hint="give --val and --val-every"
         )
-    deadline = None if request.minutes is None else time.monotonic() + 60 * request.minutes
+    deadline = request.deadline()
     world, device = join_world(request.device)
     try:
         with alone_in(request.out) if world.is_first else nullcontext():

@@ -1,5 +1,6 @@
 """The request for a training run."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,36 @@ from vdsr_cli.training.config import Row, TrainConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainRequest:
-    """A training run: data, network, settings.
+class LegRequest:
+    """A leg of a run: where it is, how long it goes, who is told.
 
     Attributes:
         out: run folder; a run in it is taken up.
+        minutes: ends the leg with a checkpoint after so long, decoding included; None for never.
+        is_stopped: asked at each step whether to end the leg.
+        on_step: told each step that is done: see :class:`~vdsr_cli.training.config.RunPlan`.
+    """
+
+    out: Path
+    device: str = "cpu"
+    dtype: str = "auto"
+    minutes: float | None = None
+    save_every: int = 500
+    log_every: int = 50
+    on_log: Callable[[Row], None] = field(default=lambda row: None)
+    is_stopped: Callable[[], bool] = field(default=lambda: False)
+    on_step: Callable[[int, Mapping[str, Tensor]], None] = field(default=lambda step, figures: None)
+
+    def deadline(self) -> float | None:
+        """The time of the monotonic clock at which a leg that begins now ends."""
+        return None if self.minutes is None else time.monotonic() + 60 * self.minutes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest(LegRequest):
+    """A training run: data, network, settings.
+
+    Attributes:
         objective: "vdvae", "cvdvae", "vdvae-sr" or "srvae".
         preset: architecture of a new run; None for the objective's default.
         prior: name or path of a pretrained prior that a new run is built on.
@@ -35,13 +61,10 @@ class TrainRequest:
             on CUDA, not compiled.
         recompute: whether the backward pass computes inner maps of the blocks again instead of
             keeping them; None for where memory is the processor's. Of published shapes only.
-        minutes: ends the leg with a checkpoint after so long, decoding included; None for never.
         on_read: told how many pictures are decoded, and of how many.
-        on_step: told each step that is done: see :class:`~vdsr_cli.training.config.RunPlan`.
     """
 
     sources: tuple[Path, ...]
-    out: Path
     config: TrainConfig
     objective: str = "vdvae-sr"
     preset: str | None = None
@@ -59,17 +82,9 @@ class TrainRequest:
     val_limit: int = 16
     metric_weights: Path | None = None
     perceptual: tuple[str, ...] = ("squeeze",)
-    device: str = "cpu"
-    dtype: str = "auto"
     compiled: bool = False
     graph: bool | None = None
     recompute: bool | None = None
-    minutes: float | None = None
     workers: int | None = None
-    save_every: int = 500
-    log_every: int = 50
     tensorboard: bool = False
     on_read: Callable[[int, int], None] = field(default=lambda done, pictures: None)
-    on_log: Callable[[Row], None] = field(default=lambda row: None)
-    is_stopped: Callable[[], bool] = field(default=lambda: False)
-    on_step: Callable[[int, Mapping[str, Tensor]], None] = field(default=lambda step, figures: None)
