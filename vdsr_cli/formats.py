@@ -32,7 +32,6 @@ class Kind:
         extra: of this package, which reads it in Pillow's place.
         format: the name of the format where it is written too, as ``paths.OUTPUT_SUFFIXES`` has it,
             or of a video ``paths.VIDEO_SUFFIXES``.
-        is_video: whether it is one.
     """
 
     name: str
@@ -119,7 +118,6 @@ class Content:
     Attributes:
         format: as ``paths.OUTPUT_SUFFIXES`` has it; None where it is of none that is written.
         is_several: whether it is an animation, or has pages.
-        is_video: whether it is a video.
     """
 
     format: str | None = None

@@ -40,7 +40,6 @@ def check_outputs(
 
     Args:
         outputs: of a run; None is none.
-        inputs: files that the run reads.
 
     Raises:
         UsageError: an output is an input, or given twice.

@@ -47,7 +47,6 @@ class PublishedRow:
 
     Attributes:
         is_primary: whether the table is the method's own, not a quotation.
-        scores: by column key.
     """
 
     dataset: str

@@ -83,7 +83,6 @@ class DiverseRequest:
 
     Attributes:
         samples: how many; None for five, or all of ``from_latents``.
-        temperatures: one set of samples each.
         settings: how the model samples; its temperature and samples are not used.
         pick: keep only these; None for all, with mean, deviation and contact sheet.
         mask: a picture, white where samples may differ from sample 0.

@@ -61,12 +61,9 @@ class Report:
     """The contents of a page.
 
     Attributes:
-        title: the input's name.
-        facts: names and values of the run.
         input: as it is, small; None where there are results alone.
         results: pictures of one size.
         deviations: maps of that size in viridis colours; the label says what they reach.
-        figures: tables.
     """
 
     title: str
@@ -90,8 +87,6 @@ class View:
     """Contents of the viewer; its fields are the keys of its JSON.
 
     Attributes:
-        title, facts, figures: as in :class:`Report`.
-        width, height: of the results.
         input, results, deviations: where the pictures of a :class:`Report` are.
         reduced: whether results are shown smaller than they are.
     """

@@ -60,7 +60,6 @@ class Panel:
     """One pair of axes.
 
     Attributes:
-        title, x_title: what the axes are.
         curves: points of each curve, by its name in the legend.
         is_log: whether the vertical axis is logarithmic; points at or below zero are left out.
         marks: vertical lines, the text above each by its place on the x axis.

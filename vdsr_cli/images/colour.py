@@ -121,7 +121,6 @@ def profile_of_figures(
     Args:
         gamma: the exponent from light to the signal, such as 0.45455; None for sRGB's curve.
         primaries: None for sRGB's.
-        is_grey: whether the profile is for one channel.
 
     Returns:
         None where that is sRGB, near enough, or where no profile can say it.

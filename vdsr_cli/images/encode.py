@@ -126,7 +126,6 @@ def save_levels(
     Args:
         path: the file; missing folders are made.
         format: a key of ``paths.OUTPUT_SUFFIXES``' values; None for the path's extension.
-        replace: whether it takes the place of a file that has its name by then.
 
     Returns:
         Notes on what the format could not hold, one line each.

@@ -30,7 +30,6 @@ class Decoded:
 
     Attributes:
         image: carries its format, EXIF, profile and the like; its own pixels are not looked at.
-        samples: the pixels.
         is_upright: whether they are turned already, whatever EXIF says.
         notes: what was not read exactly as stored, one line each.
     """

@@ -32,7 +32,6 @@ class JxlHeader:
     Attributes:
         width, height: pixels, as stored.
         bits: bits a sample; 16 and more may be floating point.
-        is_animated: whether it has frames.
     """
 
     width: int

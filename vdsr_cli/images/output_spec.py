@@ -61,7 +61,6 @@ class Frame:
         over the channels for a grey picture and rounded once, in whole cells.
 
         Args:
-            top: the first row.
             rgb: (3, rows, W) floating point in any range, premultiplied by alpha.
             alpha: (1, rows, W), given exactly when the frame has alpha.
 

@@ -21,8 +21,6 @@ class Segment:
     """Some rows of a picture, encoded.
 
     Attributes:
-        data: the bytes in the file.
-        rows: how many rows they are.
         checksum: of what was compressed, where the format sums that up.
     """
 

@@ -46,7 +46,6 @@ class Coding:
     """How a video is encoded.
 
     Attributes:
-        yuv: its colours.
         is_grey: whether it has no chroma.
         primaries, transfer: codes of H.273.
         time_base: seconds in a unit of time.
@@ -91,8 +90,6 @@ class Video:
 
     Attributes:
         frames: how many there are, by its packets.
-        coding: how it is encoded.
-        first: its first frame.
         notes: what is left out or guessed, one line each.
     """
 

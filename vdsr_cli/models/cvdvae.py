@@ -186,19 +186,11 @@ class CVDVAE(FixedSizeSampling, nn.Module):
         *,
         repeats: int = 1,
     ) -> Tensor:
-        """Draws z_<k from q(z | lr), the rest from the prior; returns the likelihood's parameters.
+        """Draws z_<k from q(z | lr), the rest from the prior; returns the likelihood's parameters
+        (B * repeats, 10 K, S, S), as :meth:`~vdsr_cli.models.protocol.Sampler.sample` says.
 
-        Args:
-            lr: (B, 3, S / scale, S / scale) in [0, 1].
-            noise: standard normals of each layer for B * repeats pictures; None for the mean path.
-            temperature: of all blocks or of each level; at 0 no noise is asked for.
-                q(z | lr) is tempered like the rest, as the paper's text has it. The released code
-                never tempers it: ``Temperatures("0.8,lr:1")``.
-            repeats: samples drawn of each picture; the LR encoder runs once for all of them.
-
-        Returns:
-            (B * repeats, 10 K, S, S) float32, the samples of one picture side by side; see
-            :meth:`pixels`.
+        q(z | lr) is tempered like the rest, as the paper's text has it. The released code never
+        tempers it: ``Temperatures("0.8,lr:1")``.
         """
         lr_activations = self.encoder_y(lr)
 

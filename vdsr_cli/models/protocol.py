@@ -106,7 +106,14 @@ class Sampler(Protocol):
     def sample(
         self, lr: Tensor, noise: NoiseSource | None, temperature: Temperature, *, repeats: int = 1
     ) -> Tensor:
-        """(B, 3, h, w) in [0, 1] -> (B * repeats, C, H, W), the parameters of the likelihood."""
+        """(B, 3, h, w) in [0, 1] -> (B * repeats, C, H, W) float32, the parameters of the
+        likelihood of each sample, those of one picture side by side.
+
+        Args:
+            noise: standard normals of each layer for B * repeats pictures; None for the mean path.
+            temperature: of all layers or of each level; where it is 0 no noise is asked for.
+            repeats: samples drawn of each picture, for which the LR encoder runs once.
+        """
 
     @property
     def margin(self) -> int:

@@ -58,7 +58,6 @@ class MixtureOfGaussians(nn.Module):
     """Equally likely diagonal Gaussians over a latent of fixed size.
 
     Args:
-        components: how many.
         dimensions: numbers of a latent.
     """
 
@@ -247,7 +246,6 @@ class RealNVP(nn.Module):
     """The flow as a prior; sides of u are even.
 
     Args:
-        channels: of u.
         spec: of each coupling's network.
     """
 

@@ -95,8 +95,6 @@ def check_state(
 
     Args:
         name: what the message calls the weights.
-        model: what they are for.
-        state: all of them.
         published: the configuration's name, if it has one.
 
     Raises:

@@ -125,7 +125,6 @@ class Decoder(nn.Module):
     """The top-down path: learned initial states, the stochastic blocks, the likelihood.
 
     Args:
-        config: of the whole model.
         gated: resolutions whose blocks take LR activations through a gate (VDVAE-SR).
         lr_posteriors: how many of the first blocks have the head ``enc_y`` (CVDVAE).
     """
@@ -310,7 +309,6 @@ class VDVAE(MixturePixels, nn.Module):
         """Draws ``batch`` pictures' latents from the prior; returns the likelihood's parameters.
 
         Args:
-            batch: how many.
             size: their height and width, which can only be those it knows.
             noise: standard normals of each layer; None for the mean path.
             temperature: of all blocks or of each level; at 0 no noise is asked for.

@@ -309,18 +309,10 @@ class VDVAESR(FixedSizeSampling, nn.Module):
         *,
         repeats: int = 1,
     ) -> Tensor:
-        """Draws latents from the conditional prior; returns the likelihood's parameters.
+        """Draws latents from the conditional prior; returns the likelihood's parameters
+        (B * repeats, 10 K, S, S), as :meth:`~vdsr_cli.models.protocol.Sampler.sample` says.
 
-        Args:
-            lr: (B, 3, S / scale, S / scale) in [0, 1].
-            noise: standard normals of each layer for B * repeats pictures; None for the mean path.
-            temperature: of all blocks or of each level; at 0 no noise is asked for. (The released
-                code has no temperature, though its papers' tables vary it.)
-            repeats: samples drawn of each picture; the LR encoder runs once for all of them.
-
-        Returns:
-            (B * repeats, 10 K, S, S) float32, the samples of one picture side by side; see
-            :meth:`pixels`.
+        The released code has no temperature, though its papers' tables vary it.
         """
         lr_activations = self.lr_encoder(lr)
 

@@ -190,7 +190,6 @@ def save_latents(
 
     Args:
         facts: of the run, for people: model, temperature and the like.
-        replace: whether it takes the place of a file that has its name by then.
 
     Raises:
         OutputError: the file cannot be written, or not replaced.

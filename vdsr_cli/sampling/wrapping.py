@@ -97,7 +97,6 @@ def surroundings(
     periodic.
 
     Args:
-        model, settings: what samples, and how.
         height, width: of the picture, LR pixels.
         seen: LR pixels beyond an edge that are made use of.
 

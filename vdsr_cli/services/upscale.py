@@ -40,7 +40,7 @@ from vdsr_cli.images import (
     refuse_several,
     writing_to,
 )
-from vdsr_cli.images.video import Video, open_video, open_video_file
+from vdsr_cli.images.video import open_video, open_video_file
 from vdsr_cli.loading import Choice, LoadedModel, ModelSource
 from vdsr_cli.models.protocol import refuse_unknown_levels
 from vdsr_cli.outputs import Existing, is_taken, refuse_inputs, refuse_taken
@@ -143,14 +143,6 @@ def _scale_of(picture: Picture, request: UpscaleRequest) -> float:
     return request.size.scale_of(picture.height, picture.width)
 
 
-def _refuse_size(picture: Picture, request: UpscaleRequest, name: str) -> None:
-    """Raises InputError, which names the picture, where it cannot get the size asked for."""
-    try:
-        _scale_of(picture, request)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-
-
 def _of_depth(picture: Picture, depth: Literal[8, 16] | None) -> Picture:
     """The picture as one of so many bits: what comes out of it is rounded to them once."""
     if depth is None:
@@ -198,6 +190,14 @@ def upscale_file(
         output: where to write; None for ``stdout``.
     """
     named = UpscaleResult(input=str(source.path), output=None if output is None else str(output))
+    run = _Upscaling(
+        named=named,
+        models=models,
+        request=request,
+        runtime=runtime,
+        on_start=on_start,
+        on_tiles=on_tiles,
+    )
     started = time.perf_counter()
     try:
         if output is not None:
@@ -208,15 +208,10 @@ def upscale_file(
             refuse_taken([output], request.existing)
         times = _times_of(source) if request.keeps_times else None
         if not source.is_stdin and is_video(source.path):
-            result = _upscale_video(
-                named, output, models, request, runtime, on_start=on_start, on_frames=on_tiles
-            )
+            result = run.of_video(output)
         else:
             with request.reading.open(stdin if source.is_stdin else source.path) as opened:
-                target = stdout if output is None else output
-                result = _upscale_opened(
-                    opened, named, target, models, request, runtime, on_start, on_tiles
-                )
+                result = run.of_pictures(opened, stdout if output is None else output)
         if times is not None and output is not None and not is_special(output):
             with writing_to(str(output)):
                 os.utime(output, ns=times)
@@ -233,131 +228,166 @@ def upscale_file(
     return replace(result, seconds=round(time.perf_counter() - started, 3))
 
 
-def _upscale_opened(
-    opened: Picture | Series,
-    named: UpscaleResult,
-    target: Path | BinaryIO,
-    models: ModelSource,
-    request: UpscaleRequest,
-    runtime: Runtime,
-    on_start: Callable[[int], None],
-    on_tiles: Callable[[int], None],
-) -> UpscaleResult:
-    """Upscales the picture or pictures of a file into another, or into a stream."""
-    series = opened if isinstance(opened, Series) else None
-    picture = _of_depth(opened[0] if isinstance(opened, Series) else opened, request.depth)
-    shapes = [picture]
-    if series is not None:
-        shapes = [shape.stand_in(picture) for shape in series.shapes]
-    for shape in shapes:
-        _refuse_size(shape, request, named.input)
-    choice = models.choose(picture)
-    loaded = choice.loaded
-    plan_of = partial(plan_picture, loaded=loaded, request=request, runtime=runtime)
-    plans = [plan_of(shape) for shape in shapes]
-    plan, output = plans[0], target if isinstance(target, Path) else None
-    format, told = _format_of(picture, series, output, plans, request)
-    tiles = sum(each.tiles for each in plans)
-    on_start(tiles)
-    notes = plan.notes + told
-    if series is None:
-        notes += picture.notes + _upscale_into(
-            target, format, picture, loaded, plan, request, runtime, on_tiles
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Upscaling:
+    """The work on one file, whatever it holds; ``named`` is the beginning of its result."""
+
+    named: UpscaleResult
+    models: ModelSource
+    request: UpscaleRequest
+    runtime: Runtime
+    on_start: Callable[[int], None]
+    on_tiles: Callable[[int], None]
+
+    def of_pictures(self, opened: Picture | Series, target: Path | BinaryIO) -> UpscaleResult:
+        """Upscales the picture or pictures of a file into another, or into a stream."""
+        request, series = self.request, opened if isinstance(opened, Series) else None
+        picture = _of_depth(opened[0] if isinstance(opened, Series) else opened, request.depth)
+        shapes = [picture]
+        if series is not None:
+            shapes = [shape.stand_in(picture) for shape in series.shapes]
+        choice, plan_of = self._chosen(picture, shapes)
+        plans = [plan_of(shape) for shape in shapes]
+        plan, output = plans[0], target if isinstance(target, Path) else None
+        format, told = _format_of(picture, series, output, plans, request)
+        tiles = sum(each.tiles for each in plans)
+        self.on_start(tiles)
+        notes = plan.notes + told
+        digest = series.digest if series else lambda: ""
+        identity = partial(_identify, picture, choice.loaded, plan, self.runtime, digest)
+        if series is None:
+            notes += picture.notes + self._picture_into(target, format, picture, plan, identity)
+        else:
+            notes += series.notes + upscale_series(
+                series,
+                target,
+                plans,
+                plan_of,
+                self.runtime,
+                format=format,
+                quality=request.quality,
+                replace=request.existing.is_replaced,
+                identity=identity,
+                prepared=partial(_of_depth, depth=request.depth),
+                on_tiles=self.on_tiles,
+            )
+        frames = None if series is None else len(series)
+        return self._done(choice, picture, plan, frames=frames, tiles=tiles, notes=notes)
+
+    def of_video(self, output: Path | None) -> UpscaleResult:
+        """Upscales a video, which progress counts in frames."""
+        if output is None or is_special(output):
+            raise OutputError("a video needs a file of its own", hint="give -o a file")
+        request, format = self.request, video_format(output)
+        with open_video(Path(self.named.input), request.reading.max_pixels) as video:
+            first = video.first
+            choice, plan_of = self._chosen(first, [first])
+            plan = plan_of(first)
+            size = frame_size(video, plan.output.height, plan.output.width)
+            if size != (plan.output.height, plan.output.width):
+                plan = plan_of(first, size=size)
+            bits = first.metadata.bit_depth if request.depth is None else request.depth
+            self.on_start(video.frames)
+
+            def digest() -> str:
+                return f"{video.digest()} {request.quality} {request.depth}"
+
+            with open_video_file(
+                output,
+                video,
+                size,
+                format=format,
+                quality=request.quality,
+                is_deep=bits == 16,
+                identity=partial(_identify, first, choice.loaded, plan, self.runtime, digest),
+                replaces=request.existing.is_replaced,
+                keeps_tags=not request.reading.strip_metadata,
+            ) as file:
+                upscale_frames(video, file, plan, self.runtime, self.on_tiles)
+        notes = (*video.notes, *plan.notes, *file.notes)
+        tiles = plan.tiles * file.done
+        return self._done(choice, first, plan, frames=file.done, tiles=tiles, notes=notes)
+
+    def _chosen(
+        self, picture: Picture, shapes: Sequence[Picture]
+    ) -> tuple[Choice, Callable[..., UpscalePlan]]:
+        """The model for a picture, and what makes a plan for it.
+
+        Raises:
+            InputError: one of the shapes cannot get the size asked for.
+        """
+        for shape in shapes:
+            try:
+                _scale_of(shape, self.request)
+            except InputError as error:
+                raise InputError(f"{self.named.input}: {error}") from error
+        choice = self.models.choose(picture)
+        plan_of = partial(
+            plan_picture, loaded=choice.loaded, request=self.request, runtime=self.runtime
         )
-    else:
-        notes += series.notes + upscale_series(
-            series,
-            target,
-            plans,
-            plan_of,
-            runtime,
-            format=format,
-            quality=request.quality,
-            replace=request.existing.is_replaced,
-            identity=partial(_identify, picture, loaded, plan, runtime, series.digest),
-            prepared=partial(_of_depth, depth=request.depth),
-            on_tiles=on_tiles,
+        return choice, plan_of
+
+    def _picture_into(
+        self,
+        output: Path | BinaryIO,
+        format: str,
+        picture: Picture,
+        plan: UpscalePlan,
+        identity: Callable[[], str],
+    ) -> tuple[str, ...]:
+        """Upscales a picture into a file, which pipes and devices get at once, or a stream; returns
+        notes for the user."""
+        quality, replaces = self.request.quality, self.request.existing.is_replaced
+        if not isinstance(output, Path) or not is_segmented(format) or is_special(output):
+            [canvas] = draw_canvases(picture, plan, self.runtime, on_tiles=self.on_tiles)
+            if isinstance(output, Path):
+                return canvas.save(output, quality=quality, replace=replaces)
+            return canvas.save_to(output, format, quality=quality)
+        threads = _encoders_beside(self.runtime)
+        with (
+            open_picture_file(
+                output,
+                plan.output,
+                format=format,
+                identity=identity,
+                replace=replaces,
+                threads=threads,
+            ) as file,
+            in_background(file.put_rows) as put_rows,
+        ):
+            first = file.next_row
+            for rows in draw_rows(
+                picture, plan, self.runtime, first_row=first, on_tiles=self.on_tiles
+            ):
+                put_rows(rows.top, rows.rgb[0], rows.alpha)
+        return file.notes
+
+    def _done(
+        self,
+        choice: Choice,
+        picture: Picture,
+        plan: UpscalePlan,
+        *,
+        frames: int | None,
+        tiles: int,
+        notes: tuple[str, ...],
+    ) -> UpscaleResult:
+        """The result of what has been written by a plan, of several pictures that of the first."""
+        return replace(
+            self.named,
+            model=choice.loaded.name,
+            model_reason=choice.reason,
+            scale=_scale_of(picture, self.request),
+            temperature=self.request.settings.temperature,
+            seed=self.request.settings.seed,
+            width=plan.output.width,
+            height=plan.output.height,
+            frames=frames,
+            tiles=tiles,
+            consistency=plan.faithful_scale is not None,
+            edges=str(plan.settings.edges) if plan.is_projected else None,
+            notes=notes,
         )
-    frames = None if series is None else len(series)
-    return _done(named, choice, picture, plan, request, frames=frames, tiles=tiles, notes=notes)
-
-
-def _done(
-    named: UpscaleResult,
-    choice: Choice,
-    picture: Picture,
-    plan: UpscalePlan,
-    request: UpscaleRequest,
-    *,
-    frames: int | None,
-    tiles: int,
-    notes: tuple[str, ...],
-) -> UpscaleResult:
-    """The result of what has been written by a plan, of several pictures that of the first."""
-    return replace(
-        named,
-        model=choice.loaded.name,
-        model_reason=choice.reason,
-        scale=_scale_of(picture, request),
-        temperature=request.settings.temperature,
-        seed=request.settings.seed,
-        width=plan.output.width,
-        height=plan.output.height,
-        frames=frames,
-        tiles=tiles,
-        consistency=plan.faithful_scale is not None,
-        edges=str(plan.settings.edges) if plan.is_projected else None,
-        notes=notes,
-    )
-
-
-def _upscale_video(
-    named: UpscaleResult,
-    output: Path | None,
-    models: ModelSource,
-    request: UpscaleRequest,
-    runtime: Runtime,
-    *,
-    on_start: Callable[[int], None],
-    on_frames: Callable[[int], None],
-) -> UpscaleResult:
-    """Upscales a video, which progress counts in frames."""
-    if output is None or is_special(output):
-        raise OutputError("a video needs a file of its own", hint="give -o a file")
-    format = video_format(output)
-    with open_video(Path(named.input), request.reading.max_pixels) as video:
-        first = video.first
-        _refuse_size(first, request, named.input)
-        choice = models.choose(first)
-        loaded = choice.loaded
-        plan = plan_picture(first, loaded, request, runtime)
-        size = frame_size(video, plan.output.height, plan.output.width)
-        if size != (plan.output.height, plan.output.width):
-            plan = plan_picture(first, loaded, request, runtime, size=size)
-        bits = first.metadata.bit_depth if request.depth is None else request.depth
-        on_start(video.frames)
-        with open_video_file(
-            output,
-            video,
-            size,
-            format=format,
-            quality=request.quality,
-            is_deep=bits == 16,
-            identity=partial(_identify_video, video, loaded, plan, request, runtime),
-            replaces=request.existing.is_replaced,
-            keeps_tags=not request.reading.strip_metadata,
-        ) as file:
-            upscale_frames(video, file, plan, runtime, on_frames)
-    notes = (*video.notes, *plan.notes, *file.notes)
-    tiles = plan.tiles * file.done
-    return _done(named, choice, first, plan, request, frames=file.done, tiles=tiles, notes=notes)
-
-
-def _identify_video(
-    video: Video, loaded: LoadedModel, plan: UpscalePlan, request: UpscaleRequest, runtime: Runtime
-) -> str:
-    facts = f"{video.digest()} {request.quality} {request.depth}"
-    return _identify(video.first, loaded, plan, runtime, lambda: facts)
 
 
 def _format_of(
@@ -411,41 +441,6 @@ def failed_result(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
         exit_code=error.exit_code,
         traceback=error.details,
     )
-
-
-def _upscale_into(
-    output: Path | BinaryIO,
-    format: str,
-    picture: Picture,
-    loaded: LoadedModel,
-    plan: UpscalePlan,
-    request: UpscaleRequest,
-    runtime: Runtime,
-    on_tiles: Callable[[int], None],
-) -> tuple[str, ...]:
-    """Upscales a picture into a file, which pipes and devices get at once, or a stream; returns
-    notes for the user."""
-    if not isinstance(output, Path) or not is_segmented(format) or is_special(output):
-        [canvas] = draw_canvases(picture, plan, runtime, on_tiles=on_tiles)
-        if isinstance(output, Path):
-            return canvas.save(
-                output, quality=request.quality, replace=request.existing.is_replaced
-            )
-        return canvas.save_to(output, format, quality=request.quality)
-    with (
-        open_picture_file(
-            output,
-            plan.output,
-            format=format,
-            identity=partial(_identify, picture, loaded, plan, runtime, lambda: ""),
-            replace=request.existing.is_replaced,
-            threads=_encoders_beside(runtime),
-        ) as file,
-        in_background(file.put_rows) as put_rows,
-    ):
-        for rows in draw_rows(picture, plan, runtime, first_row=file.next_row, on_tiles=on_tiles):
-            put_rows(rows.top, rows.rgb[0], rows.alpha)
-    return file.notes
 
 
 def _encoders_beside(runtime: Runtime) -> int:

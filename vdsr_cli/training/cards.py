@@ -47,7 +47,6 @@ def card_facts(
 
     Args:
         run: what :func:`~vdsr_cli.weights.runs.read_checkpoint` gave.
-        rows: the run's log.
         blend: what else is in the weights, and its share.
     """
     config = {key: _plain(value) for key, value in run["config"].items()}

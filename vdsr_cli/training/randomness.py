@@ -13,7 +13,6 @@ class StepRandom:
     """The generators of one step.
 
     Args:
-        seed: of the run.
         step: number of the step, from 0.
         device: where large draws are made.
 

@@ -54,7 +54,6 @@ class Validator:
     """Scores and draws a model; called with it (averaged weights inside) and the step.
 
     Args:
-        store: the validation pictures.
         spec: crops for the bits per dimension and for the grid of samples.
         folder: where ``samples/STEP.png`` go; None for none.
         limit: how many pictures are scored; with 0 it only draws.
