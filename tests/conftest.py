@@ -79,6 +79,13 @@ def randomise(model: CompactHierarchy, *, seed: int) -> None:
             parameter.copy_(value.abs() + 0.5 if name.endswith("gate_param") else value)
 
 
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    """No weights but the bundled ones, whatever whoever runs the tests has, and no network."""
+    monkeypatch.setenv("VDSR_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
 @pytest.fixture(scope="session")
 def make_tiny() -> Callable[..., CompactVDVAESR]:
     """:func:`build_tiny`, for tests that want a model of their own."""

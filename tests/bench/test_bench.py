@@ -66,11 +66,7 @@ from vdsr_cli.services.upscale import UpscaleRequest, upscale_file
 BENCH = Path(__file__).parents[3] / "shared" / "data" / "bench"
 
 
-@pytest.fixture(autouse=True)
-def no_cached_weights(tmp_path, monkeypatch):
-    """The cache of whoever runs the tests does not matter."""
-    monkeypatch.setenv("VDSR_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 @pytest.fixture

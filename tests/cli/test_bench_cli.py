@@ -29,11 +29,7 @@ def run(*arguments: object, code: int = 0):
     return result
 
 
-@pytest.fixture(autouse=True)
-def no_cached_weights(tmp_path, monkeypatch):
-    """The cache of whoever runs the tests does not matter."""
-    monkeypatch.setenv("VDSR_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 @pytest.fixture

@@ -1,27 +1,25 @@
 """Models on a prior of the published shape, tiny: trained, resumed, exported, sampled with."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from PIL import Image
+from published_vdvae import SMALLEST
 
-from vdsr_cli.models.vdvae import VDVAE, VDVAEConfig
+from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.training.shape import published_shape
 from vdsr_cli.weights import Checkpoint, read_header, read_safetensors, write_safetensors
 
-PRIOR = VDVAEConfig(
+PRIOR = replace(
+    SMALLEST,
     image_size=32,
     enc_blocks="32x1,32d2,16x1,16d2,8x1,8d2,4x1,4d4,1x1",
     dec_blocks="1x1,4m1,8m4,16m8,32m16",
     width=8,
-    zdim=2,
-    num_mixtures=2,
     no_bias_above=16,
     low_bit=True,
-    input_shift=-112.9,
-    input_scale=1 / 69.8,
 )
 RUN = ["--batch", 1, "--val-every", 2, "--log-every", 1, "--device", "cpu", "--dtype", "float32"]
 

@@ -23,11 +23,7 @@ def run(*arguments: str) -> str:
     return result.stdout
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """An empty cache."""
-    monkeypatch.setenv("VDSR_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 @pytest.fixture

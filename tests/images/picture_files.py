@@ -12,7 +12,7 @@ from PIL import Image, ImageCms, features
 from vdsr_cli.images import Canvas, encode_levels, read_picture
 
 DATA = Path(__file__).parent.parent / "data"
-ORIENTATION, MAKE, MODEL, SOFTWARE = 0x0112, 0x010F, 0x0110, 0x0131
+ORIENTATION, MAKE, MODEL = 0x0112, 0x010F, 0x0110
 EXIF_IFD, GPS_IFD, PIXEL_WIDTH, PIXEL_HEIGHT, LENS = 0x8769, 0x8825, 0xA002, 0xA003, 0xA434
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")

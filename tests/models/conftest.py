@@ -4,11 +4,12 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from published_vdvae import EIGHT_BIT
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -73,17 +74,7 @@ def golden() -> Callable[[str], Golden]:
 @pytest.fixture
 def small() -> VDVAEConfig:
     """A VDVAE of 16x16 pictures that runs in milliseconds."""
-    return VDVAEConfig(
-        image_size=16,
-        enc_blocks="16x2,16d2,8x2,8d2,4x1,4d4,1x1",
-        dec_blocks="1x1,4m1,4x1,8m4,8x2,16m8,16x1",
-        width=16,
-        zdim=4,
-        num_mixtures=2,
-        no_bias_above=8,
-        input_shift=-120.0,
-        input_scale=1 / 64,
-    )
+    return replace(EIGHT_BIT, enc_blocks="16x2,16d2,8x2,8d2,4x1,4d4,1x1")
 
 
 @pytest.fixture

@@ -14,11 +14,7 @@ from vdsr_cli.sampling.noise import NoiseField, noise_of
 from vdsr_cli.training.run_folder import write_checkpoint
 from vdsr_cli.training.start import new_model
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("VDSR_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 import itertools
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from xml.etree import ElementTree
 
 import pytest
 import torch
+from published_vdvae import SMALLEST
 
 from vdsr_cli.consistency import degrade
 from vdsr_cli.errors import UsageError
@@ -17,7 +18,6 @@ from vdsr_cli.models.compact_prior import CompactVDVAE
 from vdsr_cli.models.dmol import dmol_mean
 from vdsr_cli.models.registry import architecture_of
 from vdsr_cli.models.vdvae import VDVAE
-from vdsr_cli.models.vdvae_config import VDVAEConfig
 from vdsr_cli.sampling.noise import NoiseField
 from vdsr_cli.services.layers import (
     LayerDistances,
@@ -59,18 +59,8 @@ def prior():
 @pytest.fixture(scope="module")
 def published():
     """A model of OpenAI's shape with pictures of 8x8."""
-    config = VDVAEConfig(
-        image_size=8,
-        enc_blocks="8x1,8d2,4x1,4d4,1x1",
-        dec_blocks="1x1,4m1,8m4,8x1",
-        width=8,
-        zdim=2,
-        num_mixtures=2,
-        no_bias_above=8,
-        input_shift=-120.0,
-        input_scale=1 / 64,
-    )
-    return randomised(VDVAE(config))
+    layers = {"enc_blocks": "8x1,8d2,4x1,4d4,1x1", "dec_blocks": "1x1,4m1,8m4,8x1"}
+    return randomised(VDVAE(replace(SMALLEST, image_size=8, width=8, **layers)))
 
 
 def measured(prior, request) -> LayerDistances:
