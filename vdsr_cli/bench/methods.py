@@ -156,7 +156,8 @@ class ModelMethod:
         """One as ``vdsr upscale`` makes it, several as ``vdsr sample-diverse`` draws them: the LR
         encoder sees each tile once. uint8 (samples, 3, H, W), and the first before it is projected,
         (3, H, W), where it is."""
-        picture = Picture(rgb=_unit(scene), metadata=Metadata(is_grey=scene.is_grey))
+        rgb = scene.lr.unsqueeze(0).float() / 255
+        picture = Picture(rgb=rgb, metadata=Metadata(is_grey=scene.is_grey))
         settings = self.request.settings
         if self.samples > 1:
             settings = replace(settings, samples=tuple(range(self.samples)))
@@ -175,11 +176,6 @@ class ModelMethod:
         lr = torch.zeros(3, side, side, dtype=torch.uint8)
         scale = self.loaded.model.scale
         self._drawn(Scene(name="", hr=lr, lr=lr, scale=scale, source_size=(side, side)))
-
-
-def _unit(scene: Scene) -> Tensor:
-    """The input as models take it: float32 (1, 3, h, w) in [0, 1]."""
-    return scene.lr.unsqueeze(0).float() / 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

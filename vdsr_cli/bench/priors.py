@@ -181,12 +181,11 @@ def score_batch(
     def score(chosen: range) -> list[Tally]:
         return _tallies(prior, pictures[chosen.start : chosen.stop], field, runtime)
 
-    batches = Batches(len(pictures)).run(range(len(pictures)), score, _too_large)
+    def too_large() -> DeviceError:
+        return DeviceError("a picture does not fit into memory", hint="try --device cpu")
+
+    batches = Batches(len(pictures)).run(range(len(pictures)), score, too_large)
     return [tally for batch in batches for tally in batch]
-
-
-def _too_large() -> DeviceError:
-    return DeviceError("a picture does not fit into memory", hint="try --device cpu")
 
 
 def _scores(tally: Tally, shapes: Sequence[LatentShape]) -> dict[str, float]:

@@ -265,7 +265,7 @@ def _row_of(score: PictureScore | SetScore) -> tuple[str, str, Temperature | Non
 
 def mean_row(scores: Sequence[PictureScore], sets: Sequence[SetScore] = ()) -> Row:
     """The row of one method's scores on one dataset, all seeds."""
-    ordered = sorted(scores, key=lambda score: _seed_order(score.seed))
+    ordered = sorted(scores, key=lambda score: (score.seed is None, score.seed or 0))
     by_seed = {
         seed: _pooled(list(group)) for seed, group in groupby(ordered, lambda score: score.seed)
     }
@@ -315,10 +315,6 @@ def write_csv(report: Report, path: Path, *, replace: bool = True) -> None:
     writer.writerows(rows)
     with atomic_write(path, replace=replace) as stream:
         stream.write(text.getvalue().encode())
-
-
-def _seed_order(seed: int | None) -> tuple[bool, int]:
-    return (seed is None, seed or 0)
 
 
 def _pooled(scores: Sequence[PictureScore]) -> dict[str, float]:

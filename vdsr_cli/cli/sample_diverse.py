@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,12 +24,76 @@ from vdsr_cli.cli.options import (
     refuse_prior,
     temperature_option,
 )
-from vdsr_cli.config import AUTO_MODEL, temperatures_of
+from vdsr_cli.config import AUTO_MODEL, Temperature, temperatures_of
 from vdsr_cli.errors import UsageError
 from vdsr_cli.paths import Source, expand_inputs, output_path, plan_naming, scale_tag
 
 if TYPE_CHECKING:
-    from vdsr_cli.diverse.records import DiverseResult
+    from vdsr_cli.diverse.records import DiverseRequest, DiverseResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetOptions:
+    """How samples differ, and what is kept of them."""
+
+    pick: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep only: medoid (the most typical), mean, or farthest-3 (the most different)."
+        ),
+    ] = None
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="Picture, white where samples may differ; elsewhere all are sample 0 to the bit."
+        ),
+    ] = None
+    save_latents: Annotated[
+        Path | None, typer.Option(help="Keep the samples' noise in this safetensors file.")
+    ] = None
+    from_latents: Annotated[
+        Path | None, typer.Option(help="Take it from such a file in place of the seed.")
+    ] = None
+    interpolate: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Walk from one sample to another, by their numbers: 0 3."),
+    ] = None
+    walk_steps: Annotated[int, typer.Option("--steps", min=2, help="Pictures on that walk.")] = 8
+    report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page too.")] = (
+        None
+    )
+    metric_weights: Annotated[
+        Path | None, typer.Option(help="Folder with lpips_alex.safetensors, for APD-LPIPS.")
+    ] = None
+
+    def request(
+        self,
+        samples: int | None,
+        temperatures: tuple[Temperature, ...],
+        sampling: SamplingOptions,
+        output: OutputOptions,
+        reading: ReadingOptions,
+    ) -> "DiverseRequest":
+        """The same for what draws them. Raises UsageError."""
+        from vdsr_cli.diverse.records import DiverseRequest, Walk, parse_pick
+
+        start, end = self.interpolate or (0, 0)
+        return DiverseRequest(
+            samples=samples,
+            temperatures=temperatures,
+            settings=sampling.settings(),
+            consistency=sampling.consistency,
+            pick=parse_pick(self.pick) if self.pick else None,
+            mask=self.mask,
+            save_latents=self.save_latents,
+            from_latents=self.from_latents,
+            walk=Walk(start=start, end=end, steps=self.walk_steps) if self.interpolate else None,
+            report=self.report,
+            metric_weights=self.metric_weights,
+            existing=output.existing,
+            quality=output.quality,
+            reading=reading.reading(),
+        )
 
 
 def sample_diverse(
@@ -65,35 +130,7 @@ def sample_diverse(
         ),
     ] = None,
     conditional_temperature: ConditionalTemperatureOption = None,
-    pick: Annotated[
-        str | None,
-        typer.Option(
-            help="Keep only: medoid (the most typical), mean, or farthest-3 (the most different)."
-        ),
-    ] = None,
-    mask: Annotated[
-        Path | None,
-        typer.Option(
-            help="Picture, white where samples may differ; elsewhere all are sample 0 to the bit."
-        ),
-    ] = None,
-    save_latents: Annotated[
-        Path | None, typer.Option(help="Keep the samples' noise in this safetensors file.")
-    ] = None,
-    from_latents: Annotated[
-        Path | None, typer.Option(help="Take it from such a file in place of the seed.")
-    ] = None,
-    interpolate: Annotated[
-        tuple[int, int] | None,
-        typer.Option(help="Walk from one sample to another, by their numbers: 0 3."),
-    ] = None,
-    walk_steps: Annotated[int, typer.Option("--steps", min=2, help="Pictures on that walk.")] = 8,
-    report: Annotated[
-        Path | None, typer.Option(help="Write one self-contained HTML page too.")
-    ] = None,
-    metric_weights: Annotated[
-        Path | None, typer.Option(help="Folder with lpips_alex.safetensors, for APD-LPIPS.")
-    ] = None,
+    drawn: SetOptions,
     sampling: SamplingOptions,
     machine: MachineOptions,
     output: OutputOptions,
@@ -118,30 +155,13 @@ def sample_diverse(
     tempered = temperatures_of(temperatures, temperature, conditional_temperature)
 
     from vdsr_cli.diverse.inputs import count_samples
-    from vdsr_cli.diverse.records import DiverseRequest, OutputNames, Walk, parse_pick
+    from vdsr_cli.diverse.records import OutputNames
     from vdsr_cli.diverse.run import sample_diverse as run
     from vdsr_cli.loading import load
     from vdsr_cli.models.protocol import Sampler
     from vdsr_cli.services.auto import auto_sampler
 
-    request = DiverseRequest(
-        samples=samples,
-        temperatures=tempered,
-        settings=sampling.settings(),
-        consistency=sampling.consistency,
-        pick=parse_pick(pick) if pick else None,
-        mask=mask,
-        save_latents=save_latents,
-        from_latents=from_latents,
-        walk=Walk(start=interpolate[0], end=interpolate[1], steps=walk_steps)
-        if interpolate
-        else None,
-        report=report,
-        metric_weights=metric_weights,
-        existing=output.existing,
-        quality=output.quality,
-        reading=reading.reading(),
-    )
+    request = drawn.request(samples, tempered, sampling, output, reading)
     names = OutputNames(base=base, is_exact=is_exact)
     if dry_run:
         _show_plan(source, names.all_of(request, count_samples(request)), as_json=as_json)

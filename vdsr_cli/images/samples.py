@@ -72,7 +72,7 @@ def read_samples(image: ImageFile.ImageFile, reopen: Reopen) -> Samples:
     if image.mode == "CMYK":
         return _read_cmyk(image, is_wide=";16" in rawmode)
     if image.mode == "LAB":
-        return _read_lab(image)
+        return Samples(levels=_to_srgb(image, ImageCms.createProfile("LAB")), is_srgb=True)
     if rawmode == "LA;16B":
         return _read_wide_grey_alpha(image)
     packing, mark, order = rawmode.partition(";16")
@@ -225,10 +225,6 @@ def _read_cmyk(image: ImageFile.ImageFile, *, is_wide: bool) -> Samples:
     image.load()
     notes = (*notes, "CMYK without a usable profile: the colours are approximate")
     return Samples(levels=np.asarray(image.convert("RGB")), is_srgb=True, notes=notes)
-
-
-def _read_lab(image: ImageFile.ImageFile) -> Samples:
-    return Samples(levels=_to_srgb(image, ImageCms.createProfile("LAB")), is_srgb=True)
 
 
 def _to_srgb(image: Image.Image, profile: Any) -> NDArray[np.uint8]:

@@ -403,9 +403,10 @@ def _mux(
     """Brings the encoded frames together with all that is copied."""
     import av
 
+    options = {"movflags": "faststart"} if format in ("mp4", "mov") else {}
     with (
         _opened(video.path) as source,
-        av.open(str(path), "w", format=_MUXERS[format], options=_muxer_options(format)) as made,
+        av.open(str(path), "w", format=_MUXERS[format], options=options) as made,
     ):
         stream = made.add_stream(encoder.codec, rate=encoder.coding.rate, options=encoder.options)
         encoder.settle(stream.codec_context)
@@ -468,7 +469,3 @@ def _refuse_streams(video: Video, output: Path, format: str) -> None:
         av.open(BytesIO(), "w", format=_MUXERS[format]) as made,
     ):
         _copied(source, made, output)
-
-
-def _muxer_options(format: str) -> dict[str, str]:
-    return {"movflags": "faststart"} if format in ("mp4", "mov") else {}

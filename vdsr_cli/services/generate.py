@@ -119,7 +119,8 @@ def generate(
     indices = range(request.count) if is_grid else todo
     shape = grid_size(request, size) if is_grid else size
     for index in todo:
-        _refuse_format(outputs[index], naming, shape)
+        path = outputs[index]
+        refuse_impossible(_format(path, naming), *shape, name=str(path or "standard output"))
     on_start(len(indices))
     pictures = _told(draw_pictures(loaded.model, indices, size, request, runtime), on_picture)
     if is_grid:
@@ -163,11 +164,6 @@ def _todo(outputs: Sequence[Path | None], request: GenerateRequest) -> list[int]
         for index, path in enumerate(outputs)
         if path is None or not (is_kept and is_taken(path))
     ]
-
-
-def _refuse_format(path: Path | None, naming: Naming, size: tuple[int, int]) -> None:
-    """Refuses what the format cannot hold before any work is done."""
-    refuse_impossible(_format(path, naming), *size, name=str(path or "standard output"))
 
 
 def _format(path: Path | None, naming: Naming) -> str:

@@ -81,18 +81,15 @@ def resolve(
     if record is None and not is_address(name_or_path):
         return ResolvedWeights(path=_local(name_or_path, records), record=None)
     source = record.location if record else parse_source(name_or_path)
+    of_address = source.sha256 if isinstance(source, Web) else None
     request = _Request(
         source=source,
         record=record,
-        sha256=record.sha256 if record else _sha256_of_address(source),
+        sha256=record.sha256 if record else of_address,
         is_offline=is_offline,
         progress=progress,
     )
     return ResolvedWeights(path=_obtain(request), record=record)
-
-
-def _sha256_of_address(source: Source) -> str | None:
-    return source.sha256 if isinstance(source, Web) else None
 
 
 def offline_by_environment() -> bool:
