@@ -123,6 +123,18 @@ def test_a_draw_is_its_noise_away_from_where_the_pixels_before_put_it(grainy):
     assert torch.equal(logistic_pixels(grainy, None), grainy[:, :3])
 
 
+def test_what_a_pixel_takes_over_dies_away(grainy):
+    """The widest weights there are: far from the one that is off by 0.5 others are hardly so."""
+    grainy[:, :3], grainy[:, 3:6], grainy[:, 6:9], grainy[:, 9:] = 0, -7, 0, 1e3
+    noise = torch.zeros(1, 3, 16, 16).double()
+    noise[..., 8, 8] = 0.5 * math.exp(7)
+    off = logistic_pixels(grainy, noise).abs()
+    assert off[..., 8, 8].min().item() == pytest.approx(0.5)
+    assert off[..., 8:, 8:].max() <= 0.5 and 0 < off[..., 15, 15].max() < 0.1
+    off[..., 8:, 8:] = 0
+    assert not off.any()
+
+
 def test_without_neighbours_weights_it_is_the_coupled_one(grainy):
     grainy[:, 9:] = 0
     hr = (torch.randint(0, 256, (1, 3, 16, 16)) / 127.5 - 1).double()

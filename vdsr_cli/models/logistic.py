@@ -12,12 +12,13 @@ The linear coefficients c are those of PixelCNN++ (Salimans et al. 2017), here o
 differs from what is expected of it: so the means stay the expected picture, whatever the
 coefficients are, and with all of them zero the colours are independent. The a, one a colour, tell
 what a pixel takes over from its neighbours that come before it in its block of 8x8, so that what
-the latents leave open may be grain of any direction and size. Blocks are independent given the
+the latents leave open may be grain of any direction and size; their magnitudes sum to less than 1,
+so that no draw runs away. Blocks are independent given the
 latents: they are drawn side by side, and tiles that start on them agree. Means beyond white or
 black count as white or black in the differences.
 
 The parameters are one tensor, means and log scales (B, 6, H, W), behind them the c (B, 9, H, W)
-and the a (B, 21, H, W), both before :func:`bounded`. Pixels are in [-1, 1], on the 256 levels
+and the a (B, 21, H, W), both before they are bounded. Pixels are in [-1, 1], on the 256 levels
 ``2 k / 255 - 1``.
 """
 
@@ -95,7 +96,10 @@ def logistic_pixels(parameters: Tensor, noise: Tensor | None) -> Tensor:
 
 def _neighbour_weights(parameters: Tensor) -> tuple[Tensor, ...]:
     """The a of each neighbour, (B, 3, H, W)."""
-    return bounded(parameters[:, _COLOURS.stop :]).chunk(len(NEIGHBOURS), dim=1)
+    raw = parameters[:, _COLOURS.stop :].chunk(len(NEIGHBOURS), dim=1)
+    total = torch.stack([one.abs() for one in raw]).sum(0)
+    within = (1 + total.square()).rsqrt()
+    return tuple(one * within for one in raw)
 
 
 def _from_neighbour(pixels: Tensor, up: int, left: int) -> Tensor:
