@@ -212,8 +212,6 @@ class _Frames:
 
     def series(self, truncated: Truncated, called: str) -> Series:
         """Looks at all of them."""
-        durations: list[Fraction] = []
-        has_alpha, is_grey = False, True
         notes = depth_notes(self._file.head, self._file.kind)
         if self._file.kind.name == "PNG" and self._file.head[24] > 8:
             notes.append("an animated PNG of 16 bits was read at 8 bits")
@@ -223,6 +221,37 @@ class _Frames:
             if truncated is Truncated.refuse:
                 raise damaged(self._file.kind, EOFError())
             notes.append("the file is truncated: frames may be missing")
+        durations, shape, is_grey = self._seen(truncated, notes)
+        metadata, more = carried(
+            self._stored,
+            size=(shape.width, shape.height),
+            bit_depth=8,
+            is_grey=is_grey,
+            is_srgb=False,
+            source_format=(self._image.format or "").lower() or None,
+        )
+
+        def read(index: int) -> Picture:
+            with reading(called):
+                rgb, alpha = to_tensors(self._samples(index), self._orientation)
+                if alpha is None and shape.has_alpha:
+                    alpha = torch.ones_like(rgb[:, :1])
+                return Picture(rgb=rgb, alpha=alpha, metadata=metadata)
+
+        return Series(
+            format=self._file.kind.format,
+            shapes=(shape,) * len(durations),
+            plays=self._plays(),
+            durations=tuple(durations),
+            notes=(*notes, *more),
+            read=read,
+            digest=partial(_digest, self._file),
+        )
+
+    def _seen(self, truncated: Truncated, notes: list[str]) -> tuple[list[Fraction], Shape, bool]:
+        """The durations of the frames, their shape, and whether they are grey."""
+        durations: list[Fraction] = []
+        has_alpha, is_grey = False, True
         for index in range(len(self._places)):
             try:
                 samples = self._samples(index)
@@ -237,31 +266,7 @@ class _Frames:
         height, width = samples.levels.shape[:2]
         if self._orientation > 4:
             height, width = width, height
-        metadata, more = carried(
-            self._stored,
-            size=(width, height),
-            bit_depth=8,
-            is_grey=is_grey,
-            is_srgb=False,
-            source_format=(self._image.format or "").lower() or None,
-        )
-
-        def read(index: int) -> Picture:
-            with reading(called):
-                rgb, alpha = to_tensors(self._samples(index), self._orientation)
-                if alpha is None and has_alpha:
-                    alpha = torch.ones_like(rgb[:, :1])
-                return Picture(rgb=rgb, alpha=alpha, metadata=metadata)
-
-        return Series(
-            format=self._file.kind.format,
-            shapes=(Shape(height, width, has_alpha),) * len(durations),
-            plays=self._plays(),
-            durations=tuple(durations),
-            notes=(*notes, *more),
-            read=read,
-            digest=partial(_digest, self._file),
-        )
+        return durations, Shape(height, width, has_alpha), is_grey
 
     def _is_whole(self) -> bool:
         if self._file.kind.name != "GIF":
