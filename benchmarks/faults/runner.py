@@ -111,8 +111,10 @@ class Trial:
             self.expect(_content(path) == content, f"{path.name} was lost or changed", kind="lost")
 
     def start(self, *words: object, **options: Any) -> "subprocess.Popen[bytes]":
-        """The command as a child that is still running; end it with :meth:`end`."""
-        command = [sys.executable, "-m", "vdsr_cli", *map(str, words)]
+        """The command, with words ``before`` it, as a child that is still running; end it with
+        :meth:`end`."""
+        before = options.pop("before", [])
+        command = [*before, sys.executable, "-m", "vdsr_cli", *map(str, words)]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **options.pop("env", {})}
         return subprocess.Popen(
