@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -97,10 +98,14 @@ def test_path(bundled):
         run("path", "ffhq256")
 
 
+def with_hash(sha256):
+    """The table, but for the hash of the default model's file."""
+    record = replace(load_records()["vdvae-sr-x4"], sha256=sha256)
+    return {**load_records(), record.name: record}
+
+
 def test_download_prints_paths_alone(bundled, monkeypatch):
-    records = load_records()
-    monkeypatch.setattr("vdsr_cli.weights.store.load_records", lambda: records)
-    object.__setattr__(records["vdvae-sr-x4"], "sha256", None)
+    monkeypatch.setattr("vdsr_cli.weights.store.load_records", lambda: with_hash(None))
     assert run("download", str(bundled), "vdvae-sr-x4") == f"{bundled}\n{bundled}\n"
     rows = json.loads(run("download", str(bundled), "--json"))
     assert rows == [{"model": str(bundled), "path": str(bundled)}]
@@ -110,12 +115,10 @@ def test_download_prints_paths_alone(bundled, monkeypatch):
 
 
 def test_verify(bundled, monkeypatch):
-    records = load_records()
-    monkeypatch.setattr("vdsr_cli.cli.weights.load_records", lambda: records)
-    object.__setattr__(records["vdvae-sr-x4"], "sha256", None)
+    monkeypatch.setattr("vdsr_cli.cli.weights.load_records", lambda: with_hash(None))
     assert run("verify") == "ok       vdvae-sr-x4\n"
     assert json.loads(run("verify", "--json")) == [{"name": "vdvae-sr-x4", "state": "ok"}]
-    object.__setattr__(records["vdvae-sr-x4"], "sha256", "0" * 64)
+    monkeypatch.setattr("vdsr_cli.cli.weights.load_records", lambda: with_hash("0" * 64))
     for arguments in ([], ["vdvae-sr-x4"], ["openai/ffhq256"]):
         with pytest.raises(WeightsError, match="not verified"):
             run("verify", *arguments)
