@@ -81,21 +81,27 @@ def label_of(method: str, temperature: Temperature | None) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureScore:
-    """Scores of one method on one picture with one seed; ``scores`` by column key."""
+class Scored:
+    """A method at a temperature, on a dataset."""
 
     dataset: str
-    picture: str
     method: str
     temperature: Temperature | None
-    seed: int | None
-    megapixels: float
-    scores: Mapping[str, float]
 
     @property
     def label(self) -> str:
         """The method and its temperature."""
         return label_of(self.method, self.temperature)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureScore(Scored):
+    """Scores of one method on one picture with one seed; ``scores`` by column key."""
+
+    picture: str
+    seed: int | None
+    megapixels: float
+    scores: Mapping[str, float]
 
     def as_json(self) -> dict[str, Any]:
         """Flat, one key a score."""
@@ -110,12 +116,9 @@ class PictureScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetScore:
+class SetScore(Scored):
     """Scores of one method on a dataset as a whole, with one seed."""
 
-    dataset: str
-    method: str
-    temperature: Temperature | None
     seed: int | None
     scores: Mapping[str, float]
 
@@ -129,20 +132,12 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A method at a temperature on a dataset: means over its pictures, then over its seeds."""
+class Row(Scored):
+    """Means over the pictures of a dataset, then over the seeds."""
 
-    dataset: str
-    method: str
-    temperature: Temperature | None
     pictures: int
     seeds: tuple[int, ...]
     scores: Mapping[str, Estimate]
-
-    @property
-    def label(self) -> str:
-        """The method and its temperature."""
-        return label_of(self.method, self.temperature)
 
     def as_json(self) -> dict[str, Any]:
         """One key a score, and one with ``_std`` where there are several seeds."""
@@ -259,7 +254,7 @@ class Report:
         }
 
 
-def _row_of(score: PictureScore | SetScore) -> tuple[str, str, Temperature | None]:
+def _row_of(score: Scored) -> tuple[str, str, Temperature | None]:
     return (score.dataset, score.method, score.temperature)
 
 

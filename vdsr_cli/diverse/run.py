@@ -47,11 +47,7 @@ def sample_diverse(
     on_start: Callable[[int], None] = lambda tiles: None,
     on_tiles: Callable[[int], None] = lambda tiles: None,
 ) -> DiverseResult:
-    """Reads a picture, draws samples of what it may come from, and writes them.
-
-    Raises:
-        VdsrError: anything that goes wrong.
-    """
+    """Reads a picture, draws samples of what it may come from, writes them. Raises VdsrError."""
     started = time.perf_counter()
     drawn = count_samples(request)
     picture = request.reading.read(stdin if source.is_stdin else source.path)

@@ -92,9 +92,6 @@ def generate(
 
     Args:
         naming: a file or standard output for one grid, a folder for one file each.
-
-    Raises:
-        VdsrError: anything that goes wrong.
     """
     started = time.perf_counter()
     refuse_unknown_levels(request.temperature, loaded.model)

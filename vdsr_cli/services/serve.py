@@ -100,9 +100,6 @@ def draw(
     Args:
         address: where the page will find the files: the start of their names.
         on_tiles: told how many have just been finished; what it raises ends the work.
-
-    Raises:
-        VdsrError: anything that goes wrong.
     """
     started = time.perf_counter()
     settings = SamplingSettings(
