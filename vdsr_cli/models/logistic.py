@@ -13,9 +13,9 @@ differs from what is expected of it: so the means stay the expected picture, wha
 coefficients are, and with all of them zero the colours are independent. The a, one a colour, tell
 what a pixel takes over from its neighbours that come before it in its block of 8x8, so that what
 the latents leave open may be grain of any direction and size; their magnitudes sum to less than 1,
-so that no draw runs away. Blocks are independent given the
-latents: they are drawn side by side, and tiles that start on them agree. Means beyond white or
-black count as white or black in the differences.
+so that no draw runs away. Blocks are independent given the latents: they are drawn side by side,
+and tiles that start on them agree. Means beyond white or black count as white or black in the
+differences.
 
 The parameters are one tensor, means and log scales (B, 6, H, W), behind them the c (B, 9, H, W)
 and the a (B, 21, H, W), both before they are bounded. Pixels are in [-1, 1], on the 256 levels
