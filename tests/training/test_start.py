@@ -37,6 +37,14 @@ def test_nothing_in_common_is_refused():
         transferred(torch.nn.Linear(2, 2), model_of_preset("vdvae-sr", "vdvae-sr-x4"))
 
 
+@torch.no_grad()
+def of_one_picture(*models):
+    """ELBO and mean path of each model, for the same random picture and noise."""
+    hr, lr = torch.rand(1, 3, 32, 32) * 2 - 1, torch.rand(1, 3, 8, 8)
+    noise = fixed_noise(1, (32, 32), torch.device("cpu"))
+    return [model.elbo_and_mean(hr, lr, noise) for model in models]
+
+
 @pytest.mark.parametrize("factor", [(3, 2), (2, 1)])
 def test_a_wider_network_begins_as_the_narrower_one(make_tiny, factor):
     narrow = make_tiny(config=PRESETS["vdvae-sr-x4-tiny"])
@@ -45,12 +53,7 @@ def test_a_wider_network_begins_as_the_narrower_one(make_tiny, factor):
     )
     wide = CompactVDVAESR(replace(narrow.config, levels=tuple(levels)))
     transferred(narrow, wide)
-    hr, lr = torch.rand(1, 3, 32, 32) * 2 - 1, torch.rand(1, 3, 8, 8)
-    noise = fixed_noise(1, (32, 32), torch.device("cpu"))
-    with torch.no_grad():
-        (elbo, mean), (wide_elbo, wide_mean) = (
-            model.elbo_and_mean(hr, lr, noise) for model in (narrow, wide)
-        )
+    (elbo, mean), (wide_elbo, wide_mean) = of_one_picture(narrow, wide)
     torch.testing.assert_close(wide_mean, mean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(wide_elbo.rate, elbo.rate, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(wide_elbo.distortion, elbo.distortion, rtol=1e-5, atol=1e-2)
@@ -64,12 +67,7 @@ def test_deeper_encoders_begin_as_the_shallower_ones(make_tiny):
     )
     deep = CompactVDVAESR(replace(shallow.config, levels=tuple(levels)))
     transferred(shallow, deep)
-    hr, lr = torch.rand(1, 3, 32, 32) * 2 - 1, torch.rand(1, 3, 8, 8)
-    noise = fixed_noise(1, (32, 32), torch.device("cpu"))
-    with torch.no_grad():
-        (elbo, mean), (deep_elbo, deep_mean) = (
-            model.elbo_and_mean(hr, lr, noise) for model in (shallow, deep)
-        )
+    (elbo, mean), (deep_elbo, deep_mean) = of_one_picture(shallow, deep)
     torch.testing.assert_close(deep_mean, mean)
     torch.testing.assert_close(deep_elbo.rate, elbo.rate)
     torch.testing.assert_close(deep_elbo.distortion, elbo.distortion)

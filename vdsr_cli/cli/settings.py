@@ -57,8 +57,9 @@ def settings_of(context: Any) -> dict[str, Setting]:
     root = context.find_root()
     words = context.command_path.removeprefix(root.command_path).split()
     found: dict[str, Setting] = {}
-    _, own = setting_files()
-    for path in reversed(setting_files()):
+    files = setting_files()
+    own = files[-1]
+    for path in reversed(files):
         if path.is_file():
             tables = read_toml(path)
             is_users = own.is_file() and path.samefile(own)
@@ -141,8 +142,8 @@ def config(
     The files are vdsr.toml in the working folder and in the user's configuration folder, the
     former first; the command line goes before both. What replaces files (overwrite) or reaches
     other machines (host, engine, ray-address, an out that is a URL) holds in the latter alone. An
-    entry at the top is of every command that
-    has the option, one in a table such as \\[upscale] or \\[train.vdvae-sr] of that command.
+    entry at the top is of every command that has the option, one in a table such as \\[upscale] or
+    \\[train.vdvae-sr] of that command.
 
     Examples:
 

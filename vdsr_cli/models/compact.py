@@ -48,6 +48,7 @@ from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.models.vdvae import set_trainable
 
 __all__ = [
+    "COEFFICIENTS",
     "RESIDUAL_SCALE",
     "CompactConfig",
     "CompactHierarchy",
@@ -57,6 +58,8 @@ __all__ = [
     "Level",
 ]
 
+COEFFICIENTS = ("coupling.", "neighbours.")
+"""Where the names of the heads begin that only some likelihoods have."""
 RESIDUAL_SCALE = 0.1
 """The head predicts the difference from the bicubic picture in tenths of the [-1, 1] range."""
 
@@ -184,10 +187,9 @@ class CompactHierarchy(nn.Module):
     def _last_layer(self, channels: int | None) -> tuple[Tensor, Tensor]:
         """Weight and bias of the convolution that gives the likelihood's parameters, or of the
         first ``channels`` of the head."""
-        heads = [head for head in (self.head, self.coupling, self.neighbours) if head is not None]
-        weight, bias = self.head.weight, cast(Tensor, self.head.bias)
         if channels is not None:
-            return weight[:channels], bias[:channels]
+            return self.head.weight[:channels], cast(Tensor, self.head.bias)[:channels]
+        heads = [head for head in (self.head, self.coupling, self.neighbours) if head is not None]
         biases = [cast(Tensor, head.bias) for head in heads]
         return torch.cat([head.weight for head in heads]), torch.cat(biases)
 
@@ -201,8 +203,8 @@ class CompactHierarchy(nn.Module):
 
         for parameter in self.head.parameters():
             parameter.register_hook(without_means)  # type: ignore[no-untyped-call]
-        heads = ("hr_encoder.", "head.", "coupling.", "neighbours.")
-        return set_trainable(self, lambda name: name.startswith(heads) or ".enc." in name)
+        likelihood = ("hr_encoder.", "head.", *COEFFICIENTS)
+        return set_trainable(self, lambda name: name.startswith(likelihood) or ".enc." in name)
 
 
 class CompactVDVAESR(AnySizeSampling, CompactHierarchy):

@@ -13,7 +13,7 @@ from vdsr_cli.errors import OutputError, UsageError, WeightsError
 from vdsr_cli.files import write_text_atomic
 from vdsr_cli.loading import read_weights
 from vdsr_cli.metrics import LPIPS
-from vdsr_cli.models.compact import CompactHierarchy
+from vdsr_cli.models.compact import COEFFICIENTS, CompactHierarchy
 from vdsr_cli.models.cvdvae import CVDVAE
 from vdsr_cli.models.flow_vae import FlowVAE
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
@@ -292,9 +292,7 @@ def _blended(state: Mapping[str, Tensor], blend: Mapping[str, float]) -> dict[st
         raise UsageError("the shares of --blend must be above 0 and leave some for the run itself")
     mixed = {name: rest * value.float() for name, value in state.items()}
     for other, share in blend.items():
-        coefficients = {
-            n: v for n, v in state.items() if n.startswith(("coupling.", "neighbours."))
-        }
+        coefficients = {n: v for n, v in state.items() if n.startswith(COEFFICIENTS)}
         found = coefficients | dict(read_weights(other).state)
         if {n: v.shape for n, v in found.items()} != {n: v.shape for n, v in mixed.items()}:
             raise WeightsError(f"{other} is of another network than the run")
