@@ -9,7 +9,7 @@
 
     hr ~ discretised logistic(bicubic(lr) + 0.1 * mean, log scale)
     where ``coupled``, green given red and blue given both, and with ``neighbours`` pixels given
-    those before them: see :mod:`~vdsr_cli.models.logistic`
+    those before them: see :mod:`~vdsr_cli.models.colours` and :mod:`~vdsr_cli.models.causal`
 
 A level is named by its *cell*: the side, in HR pixels, of the square that one latent of it covers.
 Conditioning follows VDVAE-SR (Chira et al. 2022, equations 9-11) with the LR activations at every
@@ -28,6 +28,8 @@ from torch import Tensor, nn
 
 from vdsr_cli.config import Temperature
 from vdsr_cli.models.blocks import Plain, TopDownBlock, repeated
+from vdsr_cli.models.causal import NEIGHBOUR_CHANNELS, PixelsBefore
+from vdsr_cli.models.colours import COLOUR_CHANNELS
 from vdsr_cli.models.compact_parts import (
     STYLE,
     CompactConfig,
@@ -37,11 +39,6 @@ from vdsr_cli.models.compact_parts import (
     Step,
     Upsample,
     enlarged,
-)
-from vdsr_cli.models.logistic import (
-    COLOUR_CHANNELS,
-    NEIGHBOUR_CHANNELS,
-    negative_log_likelihood,
 )
 from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource, temperature_at
 from vdsr_cli.models.sampling import AnySizeSampling
@@ -58,8 +55,8 @@ __all__ = [
     "Level",
 ]
 
-COEFFICIENTS = ("coupling.", "neighbours.")
-"""Where the names of the heads begin that only some likelihoods have."""
+COEFFICIENTS = ("coupling.", "neighbours.", "before.")
+"""Where the names of the tensors begin that only some likelihoods have."""
 RESIDUAL_SCALE = 0.1
 """The head predicts the difference from the bicubic picture in tenths of the [-1, 1] range."""
 
@@ -114,6 +111,7 @@ class CompactHierarchy(nn.Module):
         self.head = head(6)
         self.coupling = head(COLOUR_CHANNELS) if config.coupled else None
         self.neighbours = head(NEIGHBOUR_CHANNELS) if config.neighbours else None
+        self.before = PixelsBefore(config.block, config.context) if config.neighbours else None
         self._initialise()
 
     def _initialise(self) -> None:
@@ -261,13 +259,16 @@ class CompactVDVAESR(AnySizeSampling, CompactHierarchy):
         base, activations = self.base(lr), self.lr_encoder(lr)
         return self._generate(base, activations, noise, temperature, repeats, means_only=True)
 
-    def elbo_and_mean(self, hr: Tensor, lr: Tensor, noise: NoiseSource) -> tuple[Elbo, Tensor]:
+    def elbo_and_mean(
+        self, hr: Tensor, lr: Tensor, noise: NoiseSource, *, palette: Tensor | None = None
+    ) -> tuple[Elbo, Tensor]:
         """One training pass: the ELBO of hr given lr, and the mean path's pixels.
 
         Args:
             hr: (B, 3, H, W) in [-1, 1] on the 256 grey levels.
             lr: (B, 3, h, w) in [0, 1].
             noise: standard normals of each layer, for the posterior.
+            palette: see :func:`~vdsr_cli.models.logistic.negative_log_likelihood`.
         """
         base, lr_activations = self.base(lr), self.lr_encoder(lr)
         hr_activations = self.hr_encoder(self._seen_by_posterior(hr, base))
@@ -281,7 +282,8 @@ class CompactVDVAESR(AnySizeSampling, CompactHierarchy):
 
         parameters = self._parameters_of(self._run(self._top(lr_activations), infer), base)
         mean_path = self._generate(base, lr_activations, None, 0.0, means_only=True)
-        return Elbo(negative_log_likelihood(hr, parameters), torch.stack(rates)), mean_path
+        distortion = self.negative_log_likelihood(hr, parameters, palette)
+        return Elbo(distortion, torch.stack(rates)), mean_path
 
     def mean_path(self, lr: Tensor) -> Tensor:
         """The picture at the prior's means: (B, 3, H, W) float32 in [-1, 1], not clamped."""

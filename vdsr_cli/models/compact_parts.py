@@ -5,17 +5,20 @@ A level is named by its *cell*: the side, in HR pixels, of the square that one l
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdsr_cli.models.blocks import BlockStyle, TopDownBlock
-from vdsr_cli.models.logistic import BLOCK
+from vdsr_cli.models.causal import LARGEST_BLOCK
 from vdsr_cli.models.protocol import LatentShape
 
 STYLE = BlockStyle(kind="plain", log_std_range=(-8.0, 4.0))
 MAX_LEVELS = 16
+CONTEXT = 48
+"""Width of the network that looks at the pixels before, where a likelihood is made coupled."""
+MAX_CONTEXT = 4096
 MAX_BLOCKS = 1000
 """The most of a level: configurations come from files, and a list of so many is made at once."""
 
@@ -57,14 +60,17 @@ class CompactConfig:
         scale: super-resolution factor.
         levels: coarse to fine.
         coupled: whether green depends on red, and blue on both, in the likelihood; see
-            :mod:`~vdsr_cli.models.logistic`. Files written before there was a choice do not say.
-        neighbours: whether pixels, coupled ones, depend on those before them, too.
+            :mod:`~vdsr_cli.models.colours`. Files written before there was a choice do not say.
+        neighbours: whether pixels, coupled ones, depend on those before them, too; see
+            :mod:`~vdsr_cli.models.causal`.
+        context: width of the network that looks at the pixels before; 0 for none.
     """
 
     scale: int
     levels: tuple[Level, ...]
     coupled: bool = False
     neighbours: bool = False
+    context: int = 0
 
     def __post_init__(self) -> None:
         cells = [level.cell for level in self.levels]
@@ -78,13 +84,24 @@ class CompactConfig:
             raise ValueError("all levels up to the LR resolution share one width")
         if any(level.lr_blocks for level in self.levels if level.cell < self.scale):
             raise ValueError("the LR encoder has no level finer than the LR picture")
-        if self.neighbours and (not self.coupled or cells[0] % BLOCK):
-            raise ValueError(f"neighbours need coupled colours and a coarsest cell of {BLOCK}")
+        if self.neighbours > self.coupled or (self.context and not self.neighbours):
+            raise ValueError("neighbours need coupled colours, and a context needs neighbours")
+        if not 0 <= self.context <= MAX_CONTEXT:
+            raise ValueError(f"a context is 0 to {MAX_CONTEXT} channels wide, got {self.context}")
 
     @property
     def lr_multiple(self) -> int:
         """The coarsest cell in LR pixels."""
         return self.levels[0].cell // self.scale
+
+    def with_coupling(self) -> "CompactConfig":
+        """The same with coupled colours, neighbours and, unless there is one, a context."""
+        return replace(self, coupled=True, neighbours=True, context=self.context or CONTEXT)
+
+    @property
+    def block(self) -> int:
+        """Side of the blocks of HR pixels that depend on each other in the likelihood."""
+        return min(LARGEST_BLOCK, self.levels[0].cell)
 
     @property
     def lr_layers(self) -> int:

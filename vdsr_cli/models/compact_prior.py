@@ -28,7 +28,6 @@ from vdsr_cli.models.compact import (
     LREncoder,
 )
 from vdsr_cli.models.cvdvae import LatentKL
-from vdsr_cli.models.logistic import negative_log_likelihood
 from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource, temperature_at
 from vdsr_cli.models.sampling import AnySizeSampling, LogisticPixels
 from vdsr_cli.models.vdvae import set_trainable
@@ -67,9 +66,12 @@ class CompactVDVAE(LogisticPixels, CompactHierarchy):
         parameters, rate = self.posterior(image, noise)
         return Elbo(self.distortion(image, parameters), rate)
 
-    def distortion(self, image: Tensor, parameters: Tensor) -> Tensor:
-        """-log p(image | latents), (B,) nats per picture of 256 grey levels."""
-        return negative_log_likelihood(2 * image.float() - 1, parameters)
+    def distortion(
+        self, image: Tensor, parameters: Tensor, *, palette: Tensor | None = None
+    ) -> Tensor:
+        """-log p(image | latents), (B,) nats per picture of 256 grey levels; for the palette see
+        :func:`~vdsr_cli.models.logistic.negative_log_likelihood`."""
+        return self.negative_log_likelihood(2 * image.float() - 1, parameters, palette)
 
     def elbo_and_mean(self, image: Tensor, noise: NoiseSource) -> tuple[Elbo, Tensor]:
         """One training pass: :meth:`forward`, and the pixels (B, 3, H, W) in [-1, 1], not clamped,
@@ -85,7 +87,7 @@ class CompactVDVAE(LogisticPixels, CompactHierarchy):
         activations = self.hr_encoder(target)
         lr_state, coarse = self._infer(self._top(activations), activations, noise, stop=split)
         state, fine = self._infer(lr_state, activations, noise, start=split)
-        likelihood = negative_log_likelihood(target, self._parameters_of(state))
+        likelihood = self.negative_log_likelihood(target, self._parameters_of(state))
 
         def generate(block: TopDownBlock, shape: LatentShape, x: Tensor) -> Tensor:
             return block.generate(x, None, 0.0)
@@ -334,6 +336,7 @@ def compact_config_from(values: Mapping[str, Any]) -> CompactConfig:
         levels=levels,
         coupled=values.get("coupled", False),
         neighbours=values.get("neighbours", False),
+        context=values.get("context", 0),
     )
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from vdsr_cli.config import Temperature
 from vdsr_cli.models.dmol import dmol_pixels
-from vdsr_cli.models.logistic import logistic_pixels
+from vdsr_cli.models.causal import PixelsBefore
+from vdsr_cli.models.logistic import logistic_pixels, negative_log_likelihood
 from vdsr_cli.models.protocol import LatentShape, NoiseSource
 from vdsr_cli.models.vdvae_config import VDVAEConfig
 
@@ -47,10 +48,18 @@ class LogisticPixels:
 
     pixel_noise_channels = 3
     """Channels of logistic noise that a draw of the pixels takes."""
+    before: PixelsBefore | None
+    """What looks at the pixels before; None where pixels are independent given the latents."""
 
     def pixels(self, parameters: Tensor, noise: Tensor | None) -> Tensor:
         """:func:`~vdsr_cli.models.logistic.logistic_pixels`."""
-        return logistic_pixels(parameters, noise)
+        return logistic_pixels(parameters, noise, self.before)
+
+    def negative_log_likelihood(
+        self, hr: Tensor, parameters: Tensor, palette: Tensor | None = None
+    ) -> Tensor:
+        """:func:`~vdsr_cli.models.logistic.negative_log_likelihood`."""
+        return negative_log_likelihood(hr, parameters, self.before, palette)
 
 
 class MixturePixels:

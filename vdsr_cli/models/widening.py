@@ -23,9 +23,16 @@ def can_widen(source: CompactConfig, wide: CompactConfig) -> bool:
         return False
     if source.coupled > wide.coupled or source.neighbours > wide.neighbours:
         return False
+    if source.context not in (0, wide.context):
+        return False
     pairs = list(zip(source.levels, wide.levels, strict=True))
-    as_source = tuple(replace(level, width=narrow.width) for narrow, level in pairs)
-    narrowed = replace(wide, levels=as_source, coupled=source.coupled, neighbours=source.neighbours)
+    narrowed = replace(
+        wide,
+        levels=tuple(replace(level, width=narrow.width) for narrow, level in pairs),
+        coupled=source.coupled,
+        neighbours=source.neighbours,
+        context=source.context,
+    )
     return narrowed == source and all(a.width <= b.width for a, b in pairs)
 
 
@@ -45,7 +52,7 @@ def widen_into(model: CompactVDVAESR, source: CompactVDVAESR) -> None:
 def coupled(model: _Compact) -> _Compact:
     """The same model with a likelihood that couples colours and neighbours: the same function, its
     new coefficients zero; itself where it has them already."""
-    config = replace(model.config, coupled=True, neighbours=True)
+    config = model.config.with_coupling()
     if model.config == config:
         return model
     grown = type(model)(config)

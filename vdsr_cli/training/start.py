@@ -126,7 +126,7 @@ def model_of_preset(objective: str, preset: str | None, *, is_coupled: bool = Fa
     if is_coupled:
         if not isinstance(config, CompactConfig):
             raise UsageError(f"--coupled does not go with a {kind.name}")
-        config = replace(config, coupled=True, neighbours=True)
+        config = config.with_coupling()
     return kind.network(config)
 
 
