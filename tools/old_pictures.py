@@ -2,9 +2,9 @@
 
     python tools/old_pictures.py PHOTOGRAPHS OUT --count 150
 
-A sixth each: grey; of 256 dithered colours, as a GIF; as video, with colour at half of the
-brightness's resolution; as broadcast, at a quarter of it across; of muted colours, with grain that
-all share; with grain of each colour's own. A likelihood that has only seen photographs of today
+As many of each kind: grey; of 256 dithered colours, as a GIF; video, with colour at half of the
+brightness's resolution; broadcast, at a quarter of it across; of muted colours, with grain that all
+share; grainy, each colour by itself. A likelihood that has only seen photographs of today
 takes the first for something that cannot be and does not expect colours to move together as in the
 others; the usual benchmarks have such pictures among them.
 """
@@ -59,14 +59,14 @@ def _noisy(levels: np.ndarray, noise: np.ndarray, generator: np.random.Generator
     return Image.fromarray((levels + sigma * noise).round().clip(0, 255).astype(np.uint8))
 
 
-CHANGES: tuple[Change, ...] = (
-    _grey,
-    _dithered,
-    _subsampled(2, 2),
-    _subsampled(4, 1),
-    _muted,
-    _grainy,
-)
+CHANGES: dict[str, Change] = {
+    "grey": _grey,
+    "dithered": _dithered,
+    "video": _subsampled(2, 2),
+    "broadcast": _subsampled(4, 1),
+    "muted": _muted,
+    "grainy": _grainy,
+}
 
 
 def main() -> None:
@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("photographs", type=Path, help="folder of pictures")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--count", type=int, default=150, help="how many; default 150")
+    parser.add_argument("--kinds", nargs="+", choices=CHANGES, default=list(CHANGES))
     options = parser.parse_args()
     options.out.mkdir(parents=True)
     paths = sorted(path for path in options.photographs.rglob("*") if path.is_file())
@@ -82,7 +83,7 @@ def main() -> None:
     for index, path in enumerate(paths[:: max(1, len(paths) // options.count)][: options.count]):
         with Image.open(path) as photograph:
             picture = photograph.convert("RGB")
-        changed = CHANGES[index % len(CHANGES)](picture, generator)
+        changed = CHANGES[options.kinds[index % len(options.kinds)]](picture, generator)
         changed.convert("RGB").save(options.out / f"{index:03}.png")
 
 
