@@ -2,25 +2,24 @@
 
     python benchmarks/bits.py Set5 Set14 PHOTOGRAPHS [--write]
 
-Prints one table, the means over the pictures of each set and over those of more than 256 colours,
-which have no palette that a codec could code; with --write it replaces the one in
-docs/results.md. The conditional models are given the LR picture, x4; the prior and the codecs are
-not. A model's figure is the negative ELBO at one draw of the posterior, seed 0, in float32. JPEG XL
-needs the extra jxl.
+Prints one table, the means over the pictures of each set and over those of more than 256 colours;
+with --write it replaces the one in docs/results.md. The conditional models are given the LR
+picture, x4; the prior and the codecs are not. A model's figure is the negative ELBO at one draw of
+the posterior, seed 0, in float32; of a picture of at most 256 colours, whose palette the codecs
+send first, likelihoods are normalised over the palette, which is counted. JPEG XL needs the extra
+jxl.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-import torch
 from common import argument_parser
 from results import stop, write_section
-from torch import Tensor
 
 from vdsr_cli.bench.data import Dataset, Protocol, Scene, discover, load_scenes
-from vdsr_cli.bench.likelihood import bound_bits, lossless_bits
-from vdsr_cli.bench.priors import score_batch
+from vdsr_cli.bench.likelihood import PALETTE, bound_bits, lossless_bits, palette_of
+from vdsr_cli.bench.priors import bits_in_palette, score_batch
 from vdsr_cli.loading import LoadedModel, LoadedPrior, load
 from vdsr_cli.models.protocol import LikelihoodModel, Prior, Sampler
 from vdsr_cli.runtime import choose_runtime
@@ -28,7 +27,6 @@ from vdsr_cli.runtime import choose_runtime
 SCALE = 4
 MODELS = ("vdvae-sr-x4", "vdvae-sr-x4-tiny")
 PRIOR = "vdvae-x4-prior"
-PALETTE = 256
 CODECS = {"webp_bits": "lossless WebP", "jxl_bits": "lossless JPEG XL"}
 RUNTIME = choose_runtime("cpu", "float32")
 
@@ -39,22 +37,22 @@ def bits_of(scene: Scene, models: Sequence[LoadedModel], prior: LoadedPrior) -> 
     for loaded in models:
         assert isinstance(loaded.model, LikelihoodModel)
         scores = bound_bits(loaded.model, scene, seed=0, runtime=RUNTIME)
-        bits[f"{loaded.name}, given LR"] = scores["bits_per_dim"]
+        bits[f"{loaded.name}, given LR"] = scores["palette_bits"]
     codecs = lossless_bits(scene.hr)
     bits |= {CODECS[key]: value for key, value in codecs.items()}
     height, width = (side - side % prior.model.cell_px for side in scene.hr.shape[1:])
-    (tally,) = score_batch(prior.model, scene.hr[None, :, :height, :width], 0, RUNTIME)
-    return bits | {prior.name: tally.scores(prior.model.latent_shapes)["bits_per_dim"]}
+    hr = scene.hr[:, :height, :width]
+    (tally,) = score_batch(prior.model, hr[None], 0, RUNTIME)
+    return bits | {prior.name: bits_in_palette(prior.model, hr, tally, 0, RUNTIME)}
 
 
 def columns(
     dataset: Dataset, models: Sequence[LoadedModel], prior: LoadedPrior
 ) -> dict[str, dict[str, float]]:
-    """The means over a set, and over its pictures of more than 256 colours where there are others:
-    a codec codes a palette, which no model of photographs knows of."""
+    """The means over a set, and over its pictures without a palette where there are others."""
     scenes = list(load_scenes(dataset, Protocol.standard, SCALE, stop))
     found = [bits_of(scene, models, prior) for scene in scenes]
-    whole = [bits for bits, scene in zip(found, scenes, strict=True) if colours(scene.hr) > PALETTE]
+    whole = [b for b, scene in zip(found, scenes, strict=True) if palette_of(scene.hr) is None]
     groups = {f"{dataset.name} ({len(found)})": found}
     if whole and len(whole) < len(found):
         groups[f"{dataset.name}, over {PALETTE} colours ({len(whole)})"] = whole
@@ -62,12 +60,6 @@ def columns(
         name: {key: fmean(bits[key] for bits in group) for key in group[0]}
         for name, group in groups.items()
     }
-
-
-def colours(picture: Tensor) -> int:
-    """How many there are in (3, H, W) uint8."""
-    red, green, blue = picture.int()
-    return len(torch.unique(red << 16 | green << 8 | blue))
 
 
 def table(sets: Mapping[str, Mapping[str, float]]) -> str:

@@ -7,12 +7,18 @@ from itertools import product
 import pytest
 import torch
 
+from vdsr_cli.models.causal import PixelsBefore
 from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.compact_prior import CompactVDVAE, CompactVDVAESROnPrior
-from vdsr_cli.models.logistic import locations, logistic_log_prob, logistic_pixels
+from vdsr_cli.models.logistic import (
+    logistic_log_prob,
+    logistic_pixels,
+    negative_log_likelihood,
+)
 from vdsr_cli.models.registry import build_model, config_of
 from vdsr_cli.models.widening import coupled
 
+COUPLED = {"coupled": True, "neighbours": True}
 LEVELS = 2 * torch.arange(256, dtype=torch.float64) / 255 - 1
 
 
@@ -97,30 +103,47 @@ def grainy():
     return drawn * scale - torch.tensor([0.0] * 3 + [3.5] * 3 + [0.0] * 15).view(1, 21, 1, 1)
 
 
+@pytest.fixture(params=[0, 5], ids=["weights alone", "network"])
+def before(request):
+    """What looks at the pixels before, with a network of any weights or without one."""
+    found = PixelsBefore(8, request.param).double().requires_grad_(False)
+    generator = torch.Generator().manual_seed(4)
+    for value in found.parameters():
+        value.copy_(0.2 * torch.randn(value.shape, generator=generator))
+    return found
+
+
+def random_levels(*shape):
+    return (torch.randint(0, 256, shape) / 127.5 - 1).double()
+
+
 @pytest.mark.parametrize(("y", "x"), [(0, 0), (3, 4), (7, 7), (8, 7), (9, 8), (15, 12)])
 @pytest.mark.parametrize("colour", [0, 1, 2])
-def test_each_pixel_sums_to_one_given_those_before_in_its_block(grainy, y, x, colour):
-    hr = (
-        (torch.randint(0, 256, (1, 3, 16, 16)) / 127.5 - 1).double().expand(256, -1, -1, -1).clone()
-    )
+def test_each_pixel_sums_to_one_given_those_before_in_its_block(grainy, before, y, x, colour):
+    hr = random_levels(1, 3, 16, 16).expand(256, -1, -1, -1).clone()
     hr[:, colour, y, x] = LEVELS
-    log_prob = logistic_log_prob(hr, grainy)
+    log_prob = logistic_log_prob(hr, grainy.expand(256, -1, -1, -1), before)
     assert log_prob[:, colour, y, x].exp().sum().item() == pytest.approx(1, abs=1e-12)
     depends = (log_prob != log_prob[:1]).any(dim=0).any(dim=0)
     rows, columns = depends.nonzero().unbind(1)
     assert ((rows // 8 == y // 8) & (columns // 8 == x // 8)).all()
     assert ((rows > y) | ((rows == y) & (columns >= x))).all()
-    assert len(rows) == 1 + (x % 8 < 7) + (y % 8 < 7) * (1 + (x % 8 < 7) + (x % 8 > 0))
+    if before.network is None:
+        assert len(rows) == 1 + (x % 8 < 7) + (y % 8 < 7) * (1 + (x % 8 < 7) + (x % 8 > 0))
+    else:
+        assert len(rows) > 1 or (y % 8, x % 8) == (7, 7)
 
 
-def test_a_draw_is_its_noise_away_from_where_the_pixels_before_put_it(grainy):
+def test_a_draw_is_its_noise_away_from_where_the_pixels_before_put_it(grainy, before):
     grainy[:, :3] *= 0.2  # no draw is beyond white or black
     uniform = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)).double()
     noise = (0.9 * uniform + 0.05).logit()
-    drawn = logistic_pixels(grainy, noise)
-    again = (drawn - locations(drawn, grainy)) / grainy[:, 3:6].exp()
-    torch.testing.assert_close(again, noise, rtol=0, atol=1e-10)
-    assert torch.equal(logistic_pixels(grainy, None), grainy[:, :3])
+    drawn = logistic_pixels(grainy, noise, before)
+    assert drawn.shape == (1, 3, 16, 16) and drawn.abs().max() < 1
+    colours, pixels = before.colours(drawn, grainy), drawn.movedim(1, -1)
+    again = (pixels - colours.located(pixels)) / colours.log_scale.exp()
+    torch.testing.assert_close(again.movedim(-1, 1), noise, rtol=0, atol=1e-10)
+    assert torch.equal(logistic_pixels(grainy, None, before), grainy[:, :3])
 
 
 def test_what_a_pixel_takes_over_dies_away(grainy):
@@ -128,7 +151,7 @@ def test_what_a_pixel_takes_over_dies_away(grainy):
     grainy[:, :3], grainy[:, 3:6], grainy[:, 6:9], grainy[:, 9:] = 0, -7, 0, 1e3
     noise = torch.zeros(1, 3, 16, 16).double()
     noise[..., 8, 8] = 0.5 * math.exp(7)
-    off = logistic_pixels(grainy, noise).abs()
+    off = logistic_pixels(grainy, noise, PixelsBefore(8, 0)).abs()
     assert off[..., 8, 8].min().item() == pytest.approx(0.5)
     assert off[..., 8:, 8:].max() <= 0.5 and 0 < off[..., 15, 15].max() < 0.1
     off[..., 8:, 8:] = 0
@@ -137,21 +160,60 @@ def test_what_a_pixel_takes_over_dies_away(grainy):
 
 def test_without_neighbours_weights_it_is_the_coupled_one(grainy):
     grainy[:, 9:] = 0
-    hr = (torch.randint(0, 256, (1, 3, 16, 16)) / 127.5 - 1).double()
-    noise = torch.randn(1, 3, 16, 16).double()
-    assert torch.equal(logistic_log_prob(hr, grainy), logistic_log_prob(hr, grainy[:, :9]))
-    assert torch.equal(logistic_pixels(grainy, noise), logistic_pixels(grainy[:, :9], noise))
+    hr, noise = random_levels(1, 3, 16, 16), torch.randn(1, 3, 16, 16).double()
+    for fresh in (PixelsBefore(8, 0), PixelsBefore(8, 5).double()):
+        alone = logistic_log_prob(hr, grainy[:, :9])
+        assert torch.equal(logistic_log_prob(hr, grainy, fresh), alone)
+        drawn = logistic_pixels(grainy, noise, fresh)
+        assert torch.equal(drawn, logistic_pixels(grainy[:, :9], noise))
 
 
-def test_neighbours_take_coupled_colours_and_whole_blocks(tiny_model):
-    fine = tiny_model.config.levels[2:]
-    for values in ({}, {"coupled": True, "levels": fine}):
+def test_the_network_learns_how_much_grain_there_is(grainy):
+    """Of two pictures, one with a tenth of the other's grain, whose parameters are the same."""
+    torch.manual_seed(0)
+    parameters = grainy.new_zeros(2, 21, 16, 16)
+    parameters[:, 3:6] = -3
+    grain = torch.tensor([0.1, 1.0]).view(2, 1, 1, 1)
+    found = PixelsBefore(16, 16)
+    optimizer = torch.optim.Adam(found.parameters(), 0.01)
+    for step in range(200):
+        noise = torch.rand(2, 3, 16, 16).clamp(1e-4, 1 - 1e-4).logit()
+        hr = ((grain * math.exp(-3) * noise * 127.5).round() / 127.5).clamp(-1, 1)
+        loss = negative_log_likelihood(hr, parameters.float(), found).sum() / hr.numel()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        first = loss.item() if not step else first
+    assert loss.item() < first - 0.4
+
+
+def test_over_a_palette_each_pixel_sums_to_one(grainy, before):
+    palette = random_levels(7, 3)
+    hr = palette[torch.randint(0, 7, (16, 16))].permute(2, 0, 1)[None]
+    whole = logistic_log_prob(hr, grainy, before).sum().item()
+    nats = negative_log_likelihood(hr, grainy, before, palette).item()
+    sums = torch.stack(
+        [
+            before.colours(hr, grainy).log_prob(colour.expand(1, 16, 16, 3)).sum(-1)
+            for colour in palette
+        ]
+    ).logsumexp(0)
+    assert nats == pytest.approx(sums.sum().item() - whole, rel=1e-12)
+    assert 0 < nats < -whole
+    alone = negative_log_likelihood(hr[..., :1, :1], grainy[:, :9, :1, :1], None, hr[..., 0, 0])
+    assert alone.item() == pytest.approx(0, abs=1e-12)
+
+
+def test_neighbours_take_coupled_colours_and_a_context_neighbours(tiny_model):
+    for values in ({"neighbours": True}, {"coupled": True, "context": 8}):
         with pytest.raises(ValueError, match="neighbours"):
-            replace(tiny_model.config, neighbours=True, **values)
+            replace(tiny_model.config, **values)
+    with pytest.raises(ValueError, match="wide"):
+        replace(tiny_model.config, coupled=True, neighbours=True, context=10**6)
 
 
 def test_a_model_of_either_kind_round_trips_by_its_header(tiny_model):
-    for coupling in ({}, {"coupled": True}, {"coupled": True, "neighbours": True}):
+    for coupling in ({}, {"coupled": True}, COUPLED, COUPLED | {"context": 8}):
         model = CompactVDVAESR(replace(tiny_model.config, **coupling))
         again = build_model("compact-vdvae-sr", config_of(model))
         again.load_state_dict(model.state_dict(), strict=True)
@@ -160,7 +222,8 @@ def test_a_model_of_either_kind_round_trips_by_its_header(tiny_model):
 
 def test_a_header_of_before_has_independent_colours(tiny_model):
     header = config_of(tiny_model)
-    del header["coupled"]
+    for name in ("coupled", "neighbours", "context"):
+        del header[name]
     model = build_model("compact-vdvae-sr", header)
     assert not model.config.coupled
     model.load_state_dict(tiny_model.state_dict(), strict=True)
@@ -198,5 +261,5 @@ def test_the_coefficients_train(tiny_model):
     }
     elbo, _ = model.elbo_and_mean(hr, torch.rand(1, 3, 8, 8), lambda shape: noise[shape.layer])
     elbo.distortion.sum().backward()
-    for head in (model.coupling, model.neighbours):
+    for head in (model.coupling, model.neighbours, model.before.network[-1]):
         assert head.weight.grad.any() and head.bias.grad.any()

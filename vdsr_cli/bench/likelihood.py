@@ -6,10 +6,14 @@
 The posterior is drawn once, or K times, its noise read from the noise field, so that a seed gives a
 figure. Beside them stands what lossless WebP, and JPEG XL where its extra is installed, make of the
 same pixels: bounds that know nothing of the LR picture.
+
+Codecs send a picture of at most 256 colours, one in grey or of a GIF, as its palette and the index
+of each pixel. ``palette_bits`` is what a model makes of it in the same way: the colours, and each
+pixel with its likelihood divided by its sum over them. Of other pictures it is the bound itself.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from io import BytesIO
@@ -31,6 +35,9 @@ from vdsr_cli.sampling.noise import NoiseField, noise_of
 PIECE_PX = 512
 """HR side of the pieces that are scored by themselves, to bound the memory."""
 
+PALETTE = 256
+"""The most colours of a palette."""
+_BITS_A_COLOUR, _BITS_OF_THEIR_NUMBER = 24, 8
 _WEBP_LONGEST_PX = 16_383
 
 
@@ -86,6 +93,23 @@ def weighted_bits(drawn: Sequence[Tally]) -> dict[str, float]:
     return {"bits_iw": nats / (drawn[0].dimensions * math.log(2))}
 
 
+def palette_of(picture: Tensor) -> Tensor | None:
+    """The colours of (3, H, W) uint8, (K, 3) in [-1, 1]; None of more than 256."""
+    red, green, blue = picture.int()
+    packed = torch.unique(red << 16 | green << 8 | blue)
+    if len(packed) > PALETTE:
+        return None
+    colours = torch.stack([packed >> 16, packed >> 8 & 255, packed & 255], 1)
+    return colours.float() / 127.5 - 1
+
+
+def palette_bits(tally: Tally, palette: Tensor) -> float:
+    """Bits per dimension of a picture whose likelihood is normalised over a palette (K, 3), the
+    palette included."""
+    sent = _BITS_A_COLOUR * len(palette) + _BITS_OF_THEIR_NUMBER
+    return (tally.nats / math.log(2) + sent) / tally.dimensions
+
+
 def pieces(pictures: Tensor, step: int) -> Iterator[tuple[tuple[int, int], Tensor]]:
     """The squares that tile (..., H, W), smaller at its ends: first row and column, and pixels."""
     for top in range(0, pictures.shape[-2], step):
@@ -112,19 +136,29 @@ def bound_bits(
         weights: importance weights of ``bits_iw``; 0 for none.
 
     Returns:
-        Those of :meth:`Tally.scores`, and ``bits_iw``. Nothing of a picture that is too small.
+        Those of :meth:`Tally.scores`, ``palette_bits`` of models that take a palette, and
+        ``bits_iw``. Nothing of a picture that is too small.
     """
     height, width = _whole_cells(model, scene)
     if height * width == 0:
         return {}
     hr, (_, step) = scene.hr[:, :height, :width], _grid(model, scene.scale)
 
-    def drawn(sample: int) -> Tally:
+    def drawn(sample: int, **options: Tensor) -> Tally:
         field = NoiseField(seed=seed, sample=sample)
-        parts = (_tally(model, scene, *piece, field, runtime) for piece in pieces(hr, step))
+        parts = (
+            _tally(model, scene, *piece, field, runtime, options) for piece in pieces(hr, step)
+        )
         return reduce(add, parts)
 
     scores = drawn(0).scores(model.latent_shapes)
+    if takes_palette(model):
+        palette = palette_of(hr)
+        scores["palette_bits"] = (
+            scores["bits_per_dim"]
+            if palette is None
+            else palette_bits(drawn(0, palette=palette.to(runtime.device)), palette)
+        )
     if weights:
         with drawn_rates(cast(nn.Module, model)):
             scores |= weighted_bits([drawn(sample) for sample in range(weights)])
@@ -158,6 +192,11 @@ def _file_bits(picture: Tensor, format: str) -> float:
     return 8 * len(file.getvalue()) / picture.numel()
 
 
+def takes_palette(model: object) -> bool:
+    """Whether a model's likelihood can be normalised over a palette."""
+    return getattr(model, "takes_palette", False)
+
+
 def _whole_cells(model: LikelihoodModel, scene: Scene) -> tuple[int, int]:
     """Height and width that a scene's HR picture is cropped to."""
     cell, _ = _grid(model, scene.scale)
@@ -179,8 +218,9 @@ def _tally(
     hr: Tensor,
     field: NoiseField,
     runtime: Runtime,
+    options: Mapping[str, Tensor],
 ) -> Tally:
-    """The sums of one piece, uint8 (3, H, W), of a scene."""
+    """The sums of one piece, uint8 (3, H, W), of a scene; ``options`` of the model's likelihood."""
     top, left = (first // scene.scale for first in origin)
     high, wide = (side // scene.scale for side in hr.shape[1:])
     lr = scene.lr[:, top : top + high, left : left + wide]
@@ -189,7 +229,7 @@ def _tally(
     noise = noise_of([field], (hr.shape[1], hr.shape[2]), runtime.device, origin=origin)
     is_low = runtime.dtype != torch.float32
     with torch.autocast(runtime.device.type, dtype=runtime.dtype, enabled=is_low):
-        elbo = model.elbo_and_mean(target, unit, noise)[0]
+        elbo = model.elbo_and_mean(target, unit, noise, **options)[0]
     return Tally(
         dimensions=hr.numel(),
         distortion=elbo.distortion.double().sum().item(),

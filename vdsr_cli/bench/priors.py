@@ -15,10 +15,11 @@ picture's figure does not depend on the set and the batch that it stands in.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from operator import add
+from operator import add, or_
 from pathlib import Path
 from typing import cast
 
@@ -26,7 +27,16 @@ import torch
 from torch import Tensor, nn
 
 from vdsr_cli.bench.data import Dataset, Failure, Pair, discover, read_pixels
-from vdsr_cli.bench.likelihood import PIECE_PX, Tally, lossless_bits, pieces, weighted_bits
+from vdsr_cli.bench.likelihood import (
+    PIECE_PX,
+    Tally,
+    lossless_bits,
+    palette_bits,
+    palette_of,
+    pieces,
+    takes_palette,
+    weighted_bits,
+)
 from vdsr_cli.bench.methods import row_names
 from vdsr_cli.bench.report import DatasetFacts, PictureScore, Report
 from vdsr_cli.bench.run import Events, peak_memory_mib
@@ -117,7 +127,8 @@ def _run_prior(
         for seed in request.seeds:
             tallies = score_batch(loaded.model, pictures, seed, runtime)
             tighter = _weighted(loaded.model, pictures, seed, request.weights, runtime)
-            for name, tally, iw, coded in zip(names, tallies, tighter, codecs, strict=True):
+            inside = _in_palettes(loaded.model, pictures, tallies, seed, runtime)
+            for name, tally, *more in zip(names, tallies, inside, tighter, codecs, strict=True):
                 score = PictureScore(
                     dataset=dataset.name,
                     picture=name,
@@ -125,7 +136,7 @@ def _run_prior(
                     temperature=None,
                     seed=seed,
                     megapixels=tally.dimensions / 3e6,
-                    scores=_scores(tally, shapes) | iw | coded,
+                    scores=reduce(or_, more, _scores(tally, shapes)),
                 )
                 report.pictures.append(score)
                 events.on_score(score)
@@ -172,14 +183,21 @@ def _batches(
 
 
 def score_batch(
-    prior: Prior, pictures: Tensor, seed: int, runtime: Runtime, *, sample: int = 0
+    prior: Prior,
+    pictures: Tensor,
+    seed: int,
+    runtime: Runtime,
+    *,
+    sample: int = 0,
+    **options: Tensor,
 ) -> list[Tally]:
-    """The sums of each picture of (B, 3, H, W) uint8, at one of the draws of the posterior; raises
-    DeviceError where one does not fit into memory."""
+    """The sums of each picture of (B, 3, H, W) uint8, at one of the draws of the posterior;
+    ``options`` of the prior's distortion. Raises DeviceError where one does not fit into memory."""
     field = NoiseField(seed=seed, sample=sample)
 
     def score(chosen: range) -> list[Tally]:
-        return _tallies(prior, pictures[chosen.start : chosen.stop], field, runtime)
+        chosen_pictures = pictures[chosen.start : chosen.stop]
+        return _tallies(prior, chosen_pictures, field, runtime, **options)
 
     def too_large() -> DeviceError:
         return DeviceError("a picture does not fit into memory", hint="try --device cpu")
@@ -196,6 +214,30 @@ def _scores(tally: Tally, shapes: Sequence[LatentShape]) -> dict[str, float]:
     }
 
 
+def _in_palettes(
+    prior: Prior, pictures: Tensor, tallies: Sequence[Tally], seed: int, runtime: Runtime
+) -> list[dict[str, float]]:
+    """``palette_bits`` of each picture, of a prior that takes palettes."""
+    if not takes_palette(prior):
+        return [{} for _ in pictures]
+    return [
+        {"palette_bits": bits_in_palette(prior, picture, tally, seed, runtime)}
+        for picture, tally in zip(pictures, tallies, strict=True)
+    ]
+
+
+def bits_in_palette(
+    prior: Prior, picture: Tensor, tally: Tally, seed: int, runtime: Runtime
+) -> float:
+    """Bits per dimension of (3, H, W) uint8 over its palette, where it has one, and otherwise those
+    of its tally."""
+    palette = palette_of(picture)
+    if palette is None:
+        return tally.nats / math.log(2) / tally.dimensions
+    (inside,) = score_batch(prior, picture[None], seed, runtime, palette=palette.to(runtime.device))
+    return palette_bits(inside, palette)
+
+
 def _weighted(
     prior: Prior, pictures: Tensor, seed: int, weights: int, runtime: Runtime
 ) -> list[dict[str, float]]:
@@ -208,17 +250,24 @@ def _weighted(
 
 
 @torch.inference_mode()
-def _tallies(prior: Prior, pictures: Tensor, field: NoiseField, runtime: Runtime) -> list[Tally]:
+def _tallies(
+    prior: Prior, pictures: Tensor, field: NoiseField, runtime: Runtime, **options: Tensor
+) -> list[Tally]:
     step = max(prior.cell_px, PIECE_PX // prior.cell_px * prior.cell_px)
     parts = (
-        _tallies_of_piece(prior, piece, origin, field, runtime)
+        _tallies_of_piece(prior, piece, origin, field, runtime, **options)
         for origin, piece in pieces(pictures, step)
     )
     return [reduce(add, each) for each in zip(*parts, strict=True)]
 
 
 def _tallies_of_piece(
-    prior: Prior, piece: Tensor, origin: tuple[int, int], field: NoiseField, runtime: Runtime
+    prior: Prior,
+    piece: Tensor,
+    origin: tuple[int, int],
+    field: NoiseField,
+    runtime: Runtime,
+    **options: Tensor,
 ) -> list[Tally]:
     height, width = piece.shape[2:]
     noise = noise_of([field], (height, width), runtime.device, origin=origin)
@@ -233,7 +282,7 @@ def _tallies_of_piece(
     return [
         Tally(dimensions=3 * height * width, distortion=d, rates=rates, squared_error=e)
         for d, rates, e in zip(
-            prior.distortion(unit, parameters).double().tolist(),
+            prior.distortion(unit, parameters, **options).double().tolist(),
             rate.double().cpu().unbind(1),
             error.tolist(),
             strict=True,

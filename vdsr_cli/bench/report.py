@@ -63,6 +63,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(key="nats_per_dim", title="nats/dim", digits=4, better="lower"),
     Column(key="bits_per_dim", title="bits/dim", digits=4, better="lower"),
     Column(key="bits_iw", title="IW bits", digits=4, better="lower"),
+    Column(key="palette_bits", title="palette bits", digits=4, better="lower"),
     Column(key="webp_bits", title="WebP bits", digits=4),
     Column(key="jxl_bits", title="JXL bits", digits=4),
     Column(key=SPEED, title="s/MP", digits=2),

@@ -80,12 +80,7 @@ class PixelsBefore(nn.Module):
         told = None
         if self.network is not None:
             told = _gathered(_told(pixels, off, rows, near).detach(), places)
-        return Colours(
-            *(
-                None if part is None else self._unfolded(part, hr.shape)
-                for part in self._given(rows, near, told)
-            )
-        )
+        return self._given(rows, near, told).mapped(lambda part: self._unfolded(part, hr.shape))
 
     def draw(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) on [-1, 1] of parameters (B, 21, H, W) by standard logistic noise
@@ -112,7 +107,8 @@ class PixelsBefore(nn.Module):
         described = torch.cat(
             [told.flatten(-2), rows[..., 3:6] - _USUAL_LOG_SCALE, rows[..., _FIRST_RAW:]], -1
         )
-        more = self.network(described.to(self.network[0].weight.dtype)).to(rows.dtype)
+        (weight, *_) = self.network.parameters()
+        more = self.network(described.to(weight.dtype)).to(rows.dtype)
         scale, more_scale = rows[..., 3:6], 2 * torch.tanh(more[..., 3:6] / 2)
         log_scale = (scale + more_scale).clamp(*_LOG_SCALES)
         raw = rows[..., _FIRST_RAW:] + more[..., 6:]
@@ -136,9 +132,11 @@ class PixelsBefore(nn.Module):
 
 def _expected(rows: Tensor, near: Tensor) -> Tensor:
     """What neighbours that are off by (P, N, 4, 3) add to the means, by the a."""
-    raw = rows[..., _FIRST_RAW + COLOUR_CHANNELS :].unflatten(-1, (_NEIGHBOURS, 3))
+    raw = rows[..., _FIRST_RAW + COLOUR_CHANNELS :]
+    raw = raw.view(*raw.shape[:-1], _NEIGHBOURS, 3)
     within = (1 + raw.abs().sum(-2).square()).rsqrt()
-    return (raw * near).sum(-2) * within
+    expected: Tensor = (raw * near).sum(-2) * within
+    return expected
 
 
 def _told(pixels: Tensor, off: Tensor, rows: Tensor, near: Tensor) -> Tensor:
@@ -178,4 +176,4 @@ def _gathered(values: Tensor, places: Tensor) -> Tensor:
 def _at(padded: Tensor, places: Tensor) -> Tensor:
     """(P + 1, N, C) at places (Q, K): (Q, N, K, C)."""
     flat = padded.index_select(0, places.flatten())
-    return flat.unflatten(0, places.shape).transpose(1, 2)
+    return flat.view(*places.shape, *flat.shape[1:]).transpose(1, 2)

@@ -10,6 +10,7 @@ coefficients are, and with all of them zero the colours are independent. Centres
 whose means beyond white or black count as white or black.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -52,6 +53,11 @@ class Colours(NamedTuple):
             log_scale=parameters[..., 3:6],
             coupling=bounded(coupling) if coupling.shape[-1] else None,
         )
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Colours":
+        """The same of every part changed, such as into another layout."""
+        coupling = None if self.coupling is None else change(self.coupling)
+        return Colours(change(self.location), change(self.centre), change(self.log_scale), coupling)
 
     def located(self, pixels: Tensor) -> Tensor:
         """The location of each colour given those before it in ``pixels``."""

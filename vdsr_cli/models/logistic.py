@@ -16,9 +16,7 @@ from vdsr_cli.models.causal import PixelsBefore
 from vdsr_cli.models.colours import Colours
 
 
-def logistic_log_prob(
-    hr: Tensor, parameters: Tensor, before: PixelsBefore | None = None
-) -> Tensor:
+def logistic_log_prob(hr: Tensor, parameters: Tensor, before: PixelsBefore | None = None) -> Tensor:
     """Log-probability of each colour given those before it, (B, 3, H, W) nats.
 
     Args:

@@ -141,9 +141,12 @@ class LikelihoodModel(Protocol):
     def latent_shapes(self) -> list[LatentShape]:
         """Every stochastic layer, coarse to fine."""
 
-    def elbo_and_mean(self, hr: Tensor, lr: Tensor, noise: NoiseSource) -> tuple[Elbo, Tensor]:
+    def elbo_and_mean(
+        self, hr: Tensor, lr: Tensor, noise: NoiseSource, **options: Tensor
+    ) -> tuple[Elbo, Tensor]:
         """hr (B, 3, H, W) in [-1, 1], lr (B, 3, h, w) in [0, 1] -> the parts of the ELBO, and the
-        mean path's pixels (B, 3, H, W) in [-1, 1]."""
+        mean path's pixels (B, 3, H, W) in [-1, 1]. One whose ``takes_palette`` is set has the
+        option ``palette``, colours (K, 3) in [-1, 1] over which its likelihood is normalised."""
 
 
 @runtime_checkable
@@ -186,8 +189,9 @@ class Prior(Protocol):
         """Draws latents from q(z | image), image (B, 3, H, W) in [0, 1]: the likelihood's
         parameters, and the rate (layers, B) in nats per picture."""
 
-    def distortion(self, image: Tensor, parameters: Tensor) -> Tensor:
-        """-log p(image | latents), (B,) nats per picture, image (B, 3, H, W) in [0, 1]."""
+    def distortion(self, image: Tensor, parameters: Tensor, **options: Tensor) -> Tensor:
+        """-log p(image | latents), (B,) nats per picture, image (B, 3, H, W) in [0, 1]; options as
+        of :meth:`LikelihoodModel.elbo_and_mean`."""
 
 
 @runtime_checkable

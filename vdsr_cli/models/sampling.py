@@ -13,8 +13,8 @@ from typing import Protocol
 from torch import Tensor
 
 from vdsr_cli.config import Temperature
-from vdsr_cli.models.dmol import dmol_pixels
 from vdsr_cli.models.causal import PixelsBefore
+from vdsr_cli.models.dmol import dmol_pixels
 from vdsr_cli.models.logistic import logistic_pixels, negative_log_likelihood
 from vdsr_cli.models.protocol import LatentShape, NoiseSource
 from vdsr_cli.models.vdvae_config import VDVAEConfig
@@ -48,6 +48,8 @@ class LogisticPixels:
 
     pixel_noise_channels = 3
     """Channels of logistic noise that a draw of the pixels takes."""
+    takes_palette = True
+    """Whether its likelihood can be normalised over a palette."""
     before: PixelsBefore | None
     """What looks at the pixels before; None where pixels are independent given the latents."""
 
