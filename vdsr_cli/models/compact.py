@@ -40,6 +40,7 @@ from vdsr_cli.models.compact_parts import (
     Upsample,
     enlarged,
 )
+from vdsr_cli.models.logistic import logistic_pixels, negative_log_likelihood
 from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource, temperature_at
 from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.models.vdvae import set_trainable
@@ -75,6 +76,8 @@ class CompactHierarchy(nn.Module):
     """The value of the head's 1.0 on the [-1, 1] range."""
     first_log_scale = -2.0
     """Log scale of the likelihood where the head says 0."""
+    takes_palette = True
+    """Whether the likelihood can be normalised over a palette."""
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
@@ -191,6 +194,16 @@ class CompactHierarchy(nn.Module):
         biases = [cast(Tensor, head.bias) for head in heads]
         return torch.cat([head.weight for head in heads]), torch.cat(biases)
 
+    def pixels(self, parameters: Tensor, noise: Tensor | None) -> Tensor:
+        """:func:`~vdsr_cli.models.logistic.logistic_pixels`."""
+        return logistic_pixels(parameters, noise, self.before)
+
+    def negative_log_likelihood(
+        self, hr: Tensor, parameters: Tensor, palette: Tensor | None = None
+    ) -> Tensor:
+        """:func:`~vdsr_cli.models.logistic.negative_log_likelihood`."""
+        return negative_log_likelihood(hr, parameters, self.before, palette)
+
     def select_likelihood(self) -> int:
         """Freezes what means of samples depend on; the posterior, the log scales and the
         coefficients train. Returns how many values do, the frozen rows of the head among them."""
@@ -205,7 +218,7 @@ class CompactHierarchy(nn.Module):
         return set_trainable(self, lambda name: name.startswith(likelihood) or ".enc." in name)
 
 
-class CompactVDVAESR(AnySizeSampling, CompactHierarchy):
+class CompactVDVAESR(CompactHierarchy, AnySizeSampling):
     """p(hr | lr) with its posterior; see the module's diagram."""
 
     output_scale = RESIDUAL_SCALE

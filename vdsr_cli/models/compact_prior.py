@@ -36,7 +36,7 @@ _COARSE_GRADIENT = 0.1
 """Share of the mean path's gradient that reaches the layers down to the LR resolution."""
 
 
-class CompactVDVAE(LogisticPixels, CompactHierarchy):
+class CompactVDVAE(CompactHierarchy, LogisticPixels):
     """p(hr): no LR encoder, no gates, no bicubic base."""
 
     def __init__(self, config: CompactConfig) -> None:
@@ -233,7 +233,7 @@ class CompactCVDVAEConfig:
         return self.hierarchy.scale
 
 
-class CompactCVDVAE(AnySizeSampling, CompactHierarchy):
+class CompactCVDVAE(CompactHierarchy, AnySizeSampling):
     """q(z_<k | lr) on a frozen prior; only ``lr_encoder`` and the heads ``enc_y`` train."""
 
     def __init__(self, config: CompactCVDVAEConfig) -> None:

@@ -1,6 +1,6 @@
 """The parts that models of a kind share: which pixels a likelihood makes, and which tiles it takes.
 
-    LogisticPixels     one logistic a colour    (B, 6, 9 or 21, H, W)
+    LogisticPixels     one logistic a colour    (B, 6 or more, H, W)
     MixturePixels      DMOL                     (B, 10 K, H, W)
     AnySizeSampling    tiles of any size        LogisticPixels
     FixedSizeSampling  one size, a 1x1 top      MixturePixels
@@ -13,9 +13,8 @@ from typing import Protocol
 from torch import Tensor
 
 from vdsr_cli.config import Temperature
-from vdsr_cli.models.causal import PixelsBefore
 from vdsr_cli.models.dmol import dmol_pixels
-from vdsr_cli.models.logistic import logistic_pixels, negative_log_likelihood
+from vdsr_cli.models.logistic import logistic_pixels
 from vdsr_cli.models.protocol import LatentShape, NoiseSource
 from vdsr_cli.models.vdvae_config import VDVAEConfig
 
@@ -44,24 +43,14 @@ class _Means:
 
 
 class LogisticPixels:
-    """Pixels of a likelihood of one logistic a colour: (B, 6, 9 or 21, H, W)."""
+    """Pixels of a likelihood of one logistic a colour: (B, 6 or more, H, W)."""
 
     pixel_noise_channels = 3
     """Channels of logistic noise that a draw of the pixels takes."""
-    takes_palette = True
-    """Whether its likelihood can be normalised over a palette."""
-    before: PixelsBefore | None
-    """What looks at the pixels before; None where pixels are independent given the latents."""
 
     def pixels(self, parameters: Tensor, noise: Tensor | None) -> Tensor:
         """:func:`~vdsr_cli.models.logistic.logistic_pixels`."""
-        return logistic_pixels(parameters, noise, self.before)
-
-    def negative_log_likelihood(
-        self, hr: Tensor, parameters: Tensor, palette: Tensor | None = None
-    ) -> Tensor:
-        """:func:`~vdsr_cli.models.logistic.negative_log_likelihood`."""
-        return negative_log_likelihood(hr, parameters, self.before, palette)
+        return logistic_pixels(parameters, noise)
 
 
 class MixturePixels:
