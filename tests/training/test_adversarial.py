@@ -14,9 +14,11 @@ from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.vdvae import VDVAE
 from vdsr_cli.models.vdvae_config import PUBLISHED
 from vdsr_cli.training.adversarial import (
+    PLAIN_SIGMA,
     AdversarialPhase,
     Discriminator,
     Look,
+    plainness,
     random_view,
     sharpened,
 )
@@ -209,6 +211,18 @@ def test_the_coarse_term_is_the_error_of_means_of_squares(phase, tiny_model):
     look = Look(one.perceptual[0])
     terms = one.sample_terms(Lighter(), grey, grey[..., :8, :8] + 0.5, None, 0.8, 1.0, look)
     assert terms.figures["coarse_l1"].item() == pytest.approx(0.25, abs=1e-6)
+
+
+def test_the_plain_term_is_the_error_where_nothing_is_to_be_seen(phase, tiny_model):
+    without, with_it = (terms_of(phase(plain_weight=w), tiny_model) for w in (0.0, 3.0))
+    torch.testing.assert_close(with_it.loss, without.loss + 3 * without.figures["plain_l1"])
+    half_noisy = torch.full((1, 3, 16, 32), 0.3)
+    half_noisy[..., 16:] += 0.2 * torch.randn(1, 3, 16, 16)
+    found = plainness(half_noisy)
+    assert found.shape == (1, 1, 16, 32)
+    assert found[..., :14].min() > 0.999 and found[..., 18:].max() < 1e-3
+    grain = plainness(0.3 + PLAIN_SIGMA * torch.randn(1, 3, 64, 64)).mean().item()
+    assert 0.3 < grain < 0.5  # of the deviation that it is measured by
 
 
 def test_no_gradient_of_the_samples_reaches_the_discriminator(phase, make_tiny):

@@ -306,6 +306,10 @@ class AdversarialOptions:
             min=0.0,
         ),
     ] = None
+    plain_weight: Annotated[
+        float | None,
+        _adversarial("Weight of a sample's L1 where the HR picture is plain.", "0", min=0.0),
+    ] = None
     elbo_weight: Annotated[
         float | None, _adversarial("Weight of ELBO and mean path together.", "0.05", min=0.0)
     ] = None

@@ -5,6 +5,7 @@
     minimised by the model, beside elbo_weight * its own objective:
         l1 * |sr - hr|  +  perceptual * LPIPS(sr, hr)  +  adversarial * softplus(-D(sr, lr))
         + coarse * |sr - hr| of the means of 16x16 squares
+        + plain * |sr - hr| * exp(-variance of hr in 5x5 / sigma^2)
         - diversity / 2 * (l1 * |sr - sr'|  +  perceptual * LPIPS(sr, sr'))
     by D:   softplus(-D(hr, lr)) + softplus(D(sr, lr))
 
@@ -54,6 +55,10 @@ SIDE_MULTIPLE = 8
 """HR sides of crops must be multiples of it: the discriminator's coarsest cell."""
 LEAST_SIDE = 32
 """HR side of the smallest crops that LPIPS takes."""
+PLAIN_WINDOW = 5
+"""Side of the squares, HR pixels, whose variance tells what is plain."""
+PLAIN_SIGMA = 2 / 127.5
+"""A deviation of two grey levels, on [-1, 1]."""
 COARSE = 16
 """Side of the squares, HR pixels, whose means are compared."""
 VIEW_SHIFTS = 8
@@ -117,6 +122,14 @@ def sharpened(hr: Tensor, amount: float) -> Tensor:
         blurred = F.conv2d(F.conv2d(planes, taps), taps.transpose(2, 3)).view_as(hr)
     detail = hr - blurred
     return (hr + amount * detail * (detail.abs() > _SHARPENING_THRESHOLD)).clamp(-1, 1)
+
+
+def plainness(hr: Tensor) -> Tensor:
+    """1 where a picture (B, 3, H, W) is of one colour, 0 where it has detail: (B, 1, H, W)."""
+    reach = PLAIN_WINDOW // 2
+    around = F.pad(hr, (reach,) * 4, mode="reflect")
+    mean, square = (F.avg_pool2d(each, PLAIN_WINDOW, 1) for each in (around, around.square()))
+    return torch.exp((mean.square() - square).mean(1, keepdim=True) / PLAIN_SIGMA**2)
 
 
 def _as_it_is(pictures: Tensor) -> Tensor:
@@ -253,6 +266,7 @@ class AdversarialPhase:
         figures = {
             "sample_l1": error.abs().mean(),
             "coarse_l1": F.avg_pool2d(error, COARSE).abs().mean(),
+            "plain_l1": (error.abs() * _doubly(plainness(target))).mean(),
             "perceptual": distance,
             "generator": F.softplus(-logits).mean(),
             "diversity": self._distance(samples, maps, look.network),
@@ -260,6 +274,7 @@ class AdversarialPhase:
         loss = (
             config.l1_weight * figures["sample_l1"]
             + config.coarse_weight * figures["coarse_l1"]
+            + config.plain_weight * figures["plain_l1"]
             + config.perceptual_weight * figures["perceptual"]
             + config.adversarial_weight * ramp * figures["generator"]
             - config.diversity / 2 * figures["diversity"]

@@ -22,6 +22,7 @@ class AdversarialConfig:
         l1_weight, perceptual_weight, adversarial_weight: of the terms of a sample.
         coarse_weight: of a sample's L1 in the means of 16x16 squares, for models whose results are
             not projected onto the LR picture.
+        plain_weight: of a sample's L1 where the HR picture is plain, against grain there.
         elbo_weight: of the model's own objective, the mean path's L1 included.
         diversity: share of the distances between samples that is taken off those to the HR
             picture, 0 to 1.
@@ -38,6 +39,7 @@ class AdversarialConfig:
     perceptual_weight: float = 1.0
     adversarial_weight: float = 0.1
     coarse_weight: float = 0.0
+    plain_weight: float = 0.0
     elbo_weight: float = 0.05
     diversity: float = 0.3
     sharpen: float = 0.0
