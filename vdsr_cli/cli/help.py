@@ -18,8 +18,8 @@ GROUPS: Final[Mapping[str, str]] = {
         temperatures seed seeds samples count size consistency edges pixels sample_pixels wrap pick
         mask from_latents interpolate walk_steps truncated""",
     "Server": "host port open_page max_upload queue keep",
-    "Run": """config preset start_from prior branch_from coupled likelihood_only steps minutes
-        save_every log_every tensorboard reading layers""",
+    "Run": """config preset start_from prior branch_from coupled likelihood_only fine_layers
+        steps minutes save_every log_every tensorboard reading layers""",
     "Data": "data batch lr_size degradation fit symmetries rescale store",
     "Loss": "elbo_from rate_warmup mean_weight alpha late_alpha late_steps sr_weight",
     "Optimiser": """learning_rate warmup cooldown schedule grad_clip skip_above give_up_after

@@ -174,6 +174,14 @@ class HyperParameters:
             " the coefficients of --coupled. Bits fall, pictures stay.",
         ),
     ] = False
+    fine_layers: Annotated[
+        bool,
+        typer.Option(
+            "--fine-layers",
+            help="With --adversarial on a compact CVDVAE: its prior's layers finer than the LR"
+            " picture train as well, by the samples.",
+        ),
+    ] = False
     steps: Annotated[
         int | None,
         _option(

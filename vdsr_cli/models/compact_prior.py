@@ -234,7 +234,8 @@ class CompactCVDVAEConfig:
 
 
 class CompactCVDVAE(CompactHierarchy, AnySizeSampling):
-    """q(z_<k | lr) on a frozen prior; only ``lr_encoder`` and the heads ``enc_y`` train."""
+    """q(z_<k | lr) on a frozen prior; only ``lr_encoder`` and the heads ``enc_y`` train, or, where
+    samples train them, the prior's finest layers."""
 
     def __init__(self, config: CompactCVDVAEConfig) -> None:
         super().__init__(config.hierarchy)
@@ -256,6 +257,15 @@ class CompactCVDVAE(CompactHierarchy, AnySizeSampling):
     def select_trainable(self) -> int:
         """Freezes the prior; returns how many values train."""
         return set_trainable(self, lambda name: name.startswith("lr_encoder.") or ".enc_y." in name)
+
+    def select_fine_layers(self) -> None:
+        """Trains, beside those of :meth:`select_trainable`, what the prior does below the LR
+        resolution: its layers there, the upsampling into them, and the head. Its posterior does
+        not, which is to learn them anew by the prior's own training."""
+        kept = sum(level.cell >= self.scale for level in self.config.levels)
+        for part in (*self.levels[kept:], *self.upsamples[kept - 1 :], self.head):
+            for name, parameter in part.named_parameters():
+                parameter.requires_grad_(".enc." not in name)
 
     @property
     def conditioned_layers(self) -> int:

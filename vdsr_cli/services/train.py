@@ -31,7 +31,13 @@ from vdsr_cli.training.loop import Trainer
 from vdsr_cli.training.request import TrainRequest
 from vdsr_cli.training.run_folder import CURVES, alone_in, read_log, run_files
 from vdsr_cli.training.srvae import initialise_from_data
-from vdsr_cli.training.start import check_scale_of, model_of_run, new_model, select_likelihood
+from vdsr_cli.training.start import (
+    check_scale_of,
+    model_of_run,
+    new_model,
+    select_fine_layers,
+    select_likelihood,
+)
 from vdsr_cli.training.validation import Validator
 from vdsr_cli.training.world import World, join_world, leave_world
 from vdsr_cli.weights import Checkpoint, write_safetensors
@@ -81,6 +87,8 @@ def _trainer(request: TrainRequest, world: World, runtime: Runtime) -> Trainer:
     model = model_of_run(request.objective, start) if start else _new_model(request)
     if request.config.likelihood_only:
         select_likelihood(model, request.config)
+    if request.config.fine_layers:
+        select_fine_layers(model, request.config)
     check_scale_of(model, request.scale)
     fixed = getattr(model, "fixed_tile", None)
     check_crop(request.config.lr_size, model.latent_shapes, model.scale, fixed)  # type: ignore[arg-type]

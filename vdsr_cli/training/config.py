@@ -84,6 +84,7 @@ class TrainConfig:
         symmetries: what crops undergo: "all" flips and transposes, "mirror" or "none".
         kl: how CVDVAE's layers are added up: "sum", or "mean" over a layer's dimensions.
         likelihood_only: whether a compact model trains what none of its pictures depends on.
+        fine_layers: whether a compact CVDVAE trains what its prior does below the LR resolution.
         seed: of crops and posterior noise.
         adversarial: the phase in which samples are trained too, or None for none.
     """
@@ -109,6 +110,7 @@ class TrainConfig:
     symmetries: str = "all"
     kl: str = "sum"
     likelihood_only: bool = False
+    fine_layers: bool = False
     seed: int = 0
     adversarial: AdversarialConfig | None = None
 

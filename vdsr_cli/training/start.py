@@ -314,6 +314,20 @@ def select_likelihood(model: nn.Module, config: TrainConfig) -> None:
     model.select_likelihood()
 
 
+def select_fine_layers(model: nn.Module, config: TrainConfig) -> None:
+    """Lets what the prior of a compact CVDVAE does below the LR resolution train, too.
+
+    Raises:
+        UsageError: another model, or a run without samples to train it by.
+    """
+    if not isinstance(model, CompactCVDVAE) or not config.is_ever_adversarial:
+        raise UsageError(
+            "--fine-layers is of a compact CVDVAE's samples",
+            hint="vdsr train cvdvae --prior vdvae-x4-prior --adversarial 0 --fine-layers",
+        )
+    model.select_fine_layers()
+
+
 def prepared(model: nn.Module) -> nn.Module:
     """The model with its frozen parts frozen and the rest trainable."""
     model.requires_grad_(True)
