@@ -91,7 +91,7 @@ def test_defaults_of_training_are_those_of_its_objectives():
     variants += [config_for("vdvae-sr", {}, fine_tuning=True)]
     variants += [config_for("vdvae-sr", {}, adversarial=AdversarialConfig(start=0))]
     variants += [config_for("vdvae-sr", {"likelihood_only": True})]
-    others = {"adversarial", "kl", "fit", "likelihood_only"}
+    others = {"adversarial", "kl", "fit", "likelihood_only", "fine_layers"}
     for name in {field.name for field in fields(TrainConfig)} - others:
         values = {getattr(variant, name) for variant in variants}
         told = {f"{v:g}" if isinstance(v, float | int) else v for v in values}

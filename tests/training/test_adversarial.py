@@ -313,6 +313,25 @@ def test_the_prior_of_a_cvdvae_stays_frozen(trainer, tiny_prior):
     assert moved and all(n.startswith("lr_encoder.") or ".enc_y." in n for n in moved)
 
 
+def test_samples_may_train_the_prior_s_finest_layers(trainer, tiny_prior):
+    model = model_on_prior("cvdvae", tiny_prior)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    model.select_fine_layers()
+    run(trainer("cvdvae", model))
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    fine = {n for n in moved if not n.startswith("lr_encoder.") and ".enc_y." not in n}
+    kept = sum(level.cell >= 4 for level in model.config.levels)
+    assert {"head.weight", f"levels.{kept}.0.prior.c1.weight"} <= fine
+    assert not any(".enc." in n or n.startswith("hr_encoder.") for n in fine)
+    assert not any(n.startswith(f"levels.{i}.") for n in fine for i in range(kept))
+
+
+def test_fine_layers_are_of_a_cvdvae_s_samples(pictures, tiny_path, tmp_path, vdsr):
+    out = tmp_path / "run"
+    ended = vdsr("train", "vdvae-sr", pictures, "--from", tiny_path, "--fine-layers", "-o", out)
+    assert ended.code == 2 and "--fine-layers" in ended.err and not out.exists()
+
+
 @pytest.mark.parametrize("objective", ["vdvae-sr", "cvdvae"])
 def test_samples_on_a_prior_of_the_published_shape_are_trained(phase, objective):
     layers = {"enc_blocks": "32x1,32d4,8x1,8d8,1x1", "dec_blocks": "1x1,8m1,8x1,32m8,32x1"}
