@@ -64,5 +64,7 @@ def project_within(
 
 
 def _clipped(pixels: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    if isinstance(low, float) and isinstance(high, float):
+        return pixels.clamp(low, high)
     above: Tensor = pixels.clamp(min=low)
     return above.clamp_(max=high)

@@ -121,6 +121,25 @@ def _matrix(
     return band.matrix(length, scale, edges).to(device, dtype).contiguous()
 
 
+@lru_cache(maxsize=64)
+def _blocks(
+    band: _Band, length: int, scale: int, edges: Edges, dtype: torch.dtype, device: torch.device
+) -> list[tuple[slice, slice, Tensor]]:
+    """An operator along an axis of so many LR samples, block by block: what it takes, what it
+    gives, and the matrix from one to the other."""
+    step_in, step_out = (scale if is_hr else 1 for is_hr in (band.takes_hr, band.gives_hr))
+    blocks = []
+    for top in range(0, length, band.block):
+        bottom = min(top + band.block, length)
+        low, high = max(0, top - band.reach), min(length, bottom + band.reach)
+        # The window's matrix is a whole picture's: rows that its false borders touch are not used.
+        matrix = _matrix(band, high - low, scale, edges, dtype, device)
+        block = matrix[(top - low) * step_out : (bottom - low) * step_out]
+        here, there = slice(low * step_in, high * step_in), slice(top * step_out, bottom * step_out)
+        blocks.append((here, there, block))
+    return blocks
+
+
 def _apply(band: _Band, pixels: Tensor, scale: int, edges: Edges, *, vertical: bool) -> Tensor:
     """One axis of an operator on (..., H, W)."""
     step_in, step_out = (scale if is_hr else 1 for is_hr in (band.takes_hr, band.gives_hr))
@@ -128,13 +147,7 @@ def _apply(band: _Band, pixels: Tensor, scale: int, edges: Edges, *, vertical: b
     length = (height if vertical else width) // step_in
     size = (length * step_out, width) if vertical else (height, length * step_out)
     out = pixels.new_empty(*pixels.shape[:-2], *size)
-    for top in range(0, length, band.block):
-        bottom = min(top + band.block, length)
-        low, high = max(0, top - band.reach), min(length, bottom + band.reach)
-        # The window's matrix is a whole picture's: rows that its false borders touch are not used.
-        matrix = _matrix(band, high - low, scale, edges, pixels.dtype, pixels.device)
-        block = matrix[(top - low) * step_out : (bottom - low) * step_out]
-        here, there = slice(low * step_in, high * step_in), slice(top * step_out, bottom * step_out)
+    for here, there, block in _blocks(band, length, scale, edges, pixels.dtype, pixels.device):
         if vertical:
             torch.matmul(block, pixels[..., here, :], out=out[..., there, :])
         else:

@@ -9,6 +9,7 @@ block.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from types import MappingProxyType
 
 import torch
@@ -35,6 +36,7 @@ class Layer:
     down_rate: int | None = None
 
 
+@lru_cache(maxsize=64)
 def parse_layers(text: str) -> tuple[Layer, ...]:
     """The blocks of a layer string in order; raises ValueError where it is malformed."""
     layers: list[Layer] = []
@@ -138,11 +140,11 @@ class VDVAEConfig(EncoderConfig):
 
     def __post_init__(self) -> None:
         EncoderConfig.__post_init__(self)
-        seen = set[int]()
+        seen, encoded = set[int](), self.resolutions
         for layer in self.decoder_layers:
             _require(layer.down_rate is None, "a decoder string has no d")
             _require(
-                layer.resolution in self.resolutions,
+                layer.resolution in encoded,
                 f"the encoder has no activation at resolution {layer.resolution}",
             )
             if layer.mixin is not None:

@@ -275,9 +275,10 @@ class _Band:
         self.plan, self.scale = plan, scale
         self.row_windows = plan.rows.windows(scale).to(device)
         self.column_windows = plan.columns.windows(scale).to(device)
-        self.sum = torch.zeros(
+        self.sum = torch.empty(
             samples, 3, plan.rows.tile * scale, plan.columns.length * scale, device=device
         )
+        self.is_blank = True
 
     def add(self, row: int, columns: range, pixels: Tensor) -> None:
         """Adds a batch of neighbouring tiles: pixels (samples, 3, T, width of the batch)."""
@@ -288,7 +289,12 @@ class _Band:
             offset = starts[column] * self.scale - left
             horizontal[offset : offset + tile] += self.column_windows[column]
         window = self.row_windows[row].unsqueeze(1) * horizontal
-        self.sum[..., left : left + pixels.shape[-1]].addcmul_(pixels, window)
+        if self.is_blank and len(columns) == len(starts):
+            torch.mul(pixels, window, out=self.sum)
+        else:
+            total = self.sum.zero_() if self.is_blank else self.sum
+            total[..., left : left + pixels.shape[-1]].addcmul_(pixels, window)
+        self.is_blank = False
 
     def finish(self, row: int) -> Strip | None:
         """The rows that no later tile reaches, and moves the rest of the band up."""
@@ -311,7 +317,10 @@ class _Band:
         left = padding.left * scale
         width = self.plan.width * scale
         pixels = self.sum[:, :, top : top + len(rows) * scale, left : left + width]
-        return Strip(rows.start * scale, pixels.add(1).mul_(0.5))
+        # Behind the last row of tiles the band has done its work.
+        is_last = row == len(self.plan.rows.starts) - 1
+        pixels = pixels.add_(1) if is_last else pixels.add(1)
+        return Strip(rows.start * scale, pixels.mul_(0.5))
 
 
 class _TileDrawer:
