@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from statistics import fmean
@@ -150,9 +149,7 @@ class Result:
         return np.array(self.levels, dtype=dtype)
 
     def _repr_png_(self) -> bytes:
-        stream = BytesIO()
-        self._canvas.save_to(stream, "png")
-        return stream.getvalue()
+        return self._canvas.png()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

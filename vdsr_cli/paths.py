@@ -127,12 +127,9 @@ class Naming:
 def printable(text: str) -> str:
     """A text with file names in it as one line that no terminal obeys: line breaks and control
     characters are escapes, bytes that are no UTF-8 stay as they are."""
-    return "".join(c if c.isprintable() or _is_byte(c) else repr(c)[1:-1] for c in text)
-
-
-def _is_byte(character: str) -> bool:
-    """Whether it stands for a byte that is no UTF-8."""
-    return "\udc80" <= character <= "\udcff"
+    return "".join(
+        c if c.isprintable() or "\udc80" <= c <= "\udcff" else repr(c)[1:-1] for c in text
+    )
 
 
 def files_below(folder: Path, *, hidden: bool = False) -> Iterator[Path]:
@@ -466,7 +463,9 @@ def drop_own_outputs(
     - what lies in the folder of -o, when that is a folder inside the source's own root.
     """
     listed = list(sources)
-    stems = {_stem_key(s.path.parent, stem) for s in listed for stem in _stems(s.path)}
+    stems = {
+        _stem_key(s.path.parent, _long_stem(s.path, depth)) for s in listed for depth in (0, 1)
+    }
     kept: list[Source] = []
     dropped: list[Source] = []
     for source in listed:
@@ -475,10 +474,6 @@ def drop_own_outputs(
         )
         (dropped if is_ours else kept).append(source)
     return kept, dropped
-
-
-def _stems(path: Path) -> tuple[str, str]:
-    return _long_stem(path, 0), _long_stem(path, 1)
 
 
 def _stem_key(folder: Path, stem: str) -> str:

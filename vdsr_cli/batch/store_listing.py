@@ -75,7 +75,8 @@ class StoreListing:
                 return full in siblings
             return exists(joined(self.folder, full))
 
-        path = _as_path(name)
+        # What is empty between the slashes of a key has no name of its own.
+        path = Path(*(part or "%" for part in name.split("/")))
         own = path.suffix if path.suffix.lower() in OUTPUT_SUFFIXES else None
         source = Source(path=path, root=Path(), own_suffix=own)
         output = planned_output(source, self.naming, has)
@@ -95,11 +96,6 @@ class StoreListing:
                 is_hidden = any(part.startswith(".") for part in name.split("/"))
                 if is_picture_name(posixpath.basename(name)) and not is_hidden:
                     yield name
-
-
-def _as_path(name: str) -> Path:
-    """Where a key's picture goes: as the key says, "%" for what is empty between its slashes."""
-    return Path(*(part or "%" for part in name.split("/")))
 
 
 def _s3_keys(files: Any, start: str, *, recursive: bool) -> Iterator[str]:

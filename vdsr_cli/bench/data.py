@@ -17,7 +17,7 @@ A protocol turns a pair of files into a scene:
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -115,9 +115,7 @@ def discover(paths: Sequence[Path], scale: int) -> list[Dataset]:
     datasets = [dataset for path in paths for dataset in _discover_one(path, scale)]
     names = [dataset.name for dataset in datasets]
     return [
-        dataset
-        if names.count(dataset.name) == 1
-        else Dataset(name=str(dataset.path), path=dataset.path, pairs=dataset.pairs)
+        dataset if names.count(dataset.name) == 1 else replace(dataset, name=str(dataset.path))
         for dataset in datasets
     ]
 
@@ -155,13 +153,14 @@ def _name_of(folder: Path) -> str:
 
 
 def _folders(path: Path) -> list[Path]:
+    """The folders in one, Set5 before Set14."""
+
+    def numbered(folder: Path) -> list[tuple[str, int]]:
+        parts = re.findall(r"(\D*)(\d*)", folder.name)
+        return [(text, int(digits or 0)) for text, digits in parts]
+
     folders = (p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return sorted(folders, key=lambda folder: _natural(folder.name))
-
-
-def _natural(name: str) -> list[tuple[str, int]]:
-    """A key that puts Set5 before Set14."""
-    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
+    return sorted(folders, key=numbered)
 
 
 def _pairs_of(folder: Path, scale: int) -> tuple[Pair, ...]:

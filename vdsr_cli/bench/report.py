@@ -90,6 +90,11 @@ class Scored:
     temperature: Temperature | None
 
     @property
+    def key(self) -> tuple[str, str, Temperature | None]:
+        """Tells it from the others."""
+        return self.dataset, self.method, self.temperature
+
+    @property
     def label(self) -> str:
         """The method and its temperature."""
         return label_of(self.method, self.temperature)
@@ -212,13 +217,9 @@ class Report:
     def rows(self, dataset: str | None = None) -> list[Row]:
         """The means of one dataset or of all, in the order of scoring."""
         scores = [s for s in self.pictures if dataset in (None, s.dataset)]
-        keys = dict.fromkeys(_row_of(s) for s in scores)
         return [
-            mean_row(
-                [s for s in scores if _row_of(s) == key],
-                [s for s in self.sets if _row_of(s) == key],
-            )
-            for key in keys
+            mean_row([s for s in scores if s.key == key], [s for s in self.sets if s.key == key])
+            for key in dict.fromkeys(s.key for s in scores)
         ]
 
     def columns(self) -> list[Column]:
@@ -253,10 +254,6 @@ class Report:
             "notes": self.notes,
             "peak_memory_mib": self.peak_memory_mib and round(self.peak_memory_mib, 1),
         }
-
-
-def _row_of(score: Scored) -> tuple[str, str, Temperature | None]:
-    return (score.dataset, score.method, score.temperature)
 
 
 def mean_row(scores: Sequence[PictureScore], sets: Sequence[SetScore] = ()) -> Row:

@@ -304,8 +304,8 @@ def save_crops(
     be written, or whose name has been taken meanwhile, is a failure and keeps no score back."""
     first = methods[0]
     column = next(column for column in report.columns() if column.key.startswith("psnr"))
-    mine = [s for s in report.pictures if (s.dataset, s.method) == (dataset.name, first.name)]
-    mine = [s for s in mine if s.temperature == first.temperature]
+    key = (dataset.name, first.name, first.temperature)
+    mine = [s for s in report.pictures if s.key == key]
     worst = {name for name, _ in worst_pictures(mine, column, request.worst)}
     shown = [
         replace(method, is_scored=False) if isinstance(method, ModelMethod) else method

@@ -22,7 +22,7 @@ from vdsr_cli.cli import (
     weights,
 )
 from vdsr_cli.cli.command import App
-from vdsr_cli.cli.console import print_vdsr_error
+from vdsr_cli.cli.console import print_error
 from vdsr_cli.cli.options import Debugging
 from vdsr_cli.cli.signals import let_signals_come
 from vdsr_cli.cli.streams import open_streams
@@ -107,5 +107,5 @@ def _is_somewhere() -> bool:
 
 
 def _end_with(error: VdsrError) -> NoReturn:
-    print_vdsr_error(error)
+    print_error(str(error), error.hint)
     sys.exit(error.exit_code)

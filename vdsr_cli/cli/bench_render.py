@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -203,15 +203,13 @@ def _published_cells(
     return tuple(
         (
             Cell(text=f"{row.label} [{sources.index(row.source) + 1}]"),
-            *(Cell(text=_published_text(row.scores, column)) for column in columns),
+            *(
+                Cell(text=f"{row.scores[c.key]:.{c.digits}f}" if c.key in row.scores else "")
+                for c in columns
+            ),
         )
         for row in rows
     )
-
-
-def _published_text(scores: Mapping[str, float], column: Column) -> str:
-    value = scores.get(column.key)
-    return "" if value is None else f"{value:.{column.digits}f}"
 
 
 def _sources(rows: Sequence[PublishedRow]) -> list[str]:
@@ -244,9 +242,7 @@ def _worst_grid(report: Report, facts: DatasetFacts, count: int) -> Grid:
     column = next(c for c in columns if c.key.startswith("psnr"))
     lines = []
     for row in report.rows(facts.name):
-        key = (row.method, row.temperature)
-        mine = [s for s in report.pictures if s.dataset == facts.name]
-        mine = [s for s in mine if (s.method, s.temperature) == key]
+        mine = [s for s in report.pictures if s.key == row.key]
         lines.append(
             tuple(
                 (Cell(text=f"{name}  {row.label}"), *_cells(scored, columns))

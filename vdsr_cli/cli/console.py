@@ -27,7 +27,6 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from vdsr_cli.errors import VdsrError
 from vdsr_cli.paths import printable
 
 
@@ -41,11 +40,6 @@ def print_error(message: str, hint: str | None = None) -> None:
     print_note(message)
     if hint:
         print(f"  hint: {_one_line(hint)}", file=sys.stderr)
-
-
-def print_vdsr_error(error: VdsrError) -> None:
-    """An error of the tree, as the boundary shows it."""
-    print_error(str(error), error.hint)
 
 
 def print_choice(input: str, model: str | None, reason: str | None) -> None:

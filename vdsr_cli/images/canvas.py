@@ -1,7 +1,8 @@
 """The output picture: integers, filled row by row in any order."""
 
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from vdsr_cli.images.encode import encode_levels, flattened, save_levels, to_8_bits
 from vdsr_cli.images.output_spec import Frame
-from vdsr_cli.images.picture import Metadata
+from vdsr_cli.images.picture import Metadata, Picture
+
+_ROWS: Final = 256
 
 
 class Canvas:
@@ -30,6 +33,17 @@ class Canvas:
         self.frame = Frame(height=height, width=width, like=like, has_alpha=has_alpha, cell=cell)
         self._levels: NDArray[Any] = np.zeros(self.frame.shape, self.frame.dtype)
         self._is_put = np.zeros(height, bool)
+
+    @classmethod
+    def of(cls, picture: Picture) -> "Canvas":
+        """A picture as its file would hold it."""
+        has_alpha = picture.alpha is not None
+        canvas = cls(picture.height, picture.width, like=picture.metadata, has_alpha=has_alpha)
+        for top in range(0, picture.height, _ROWS):
+            rows = slice(top, top + _ROWS)
+            alpha = None if picture.alpha is None else picture.alpha[0, :, rows]
+            canvas.put_rows(top, picture.rgb[0, :, rows], alpha)
+        return canvas
 
     @property
     def height(self) -> int:
@@ -91,6 +105,12 @@ class Canvas:
             quality=quality,
             replace=replace,
         )
+
+    def png(self) -> bytes:
+        """The file as PNG."""
+        stream = BytesIO()
+        self.save_to(stream)
+        return stream.getvalue()
 
     def save_to(
         self, stream: BinaryIO, format: str = "png", *, quality: int = 95

@@ -340,40 +340,35 @@ def _with_room(like: Metadata, spec: _Format, notes: list[str]) -> Metadata:
     if texts and not spec.has_chunks:
         names = ", ".join(dict.fromkeys(map(text_keyword, texts)))
         notes.append(f"{spec.name} holds no PNG text: {names} was left out")
-    if like.comment is not None and not spec.has_comment:
-        notes.append(f"{spec.name} holds no comment: it was left out")
-    if like.exif is not None and not spec.has_exif:
-        notes.append(f"{spec.name} holds no EXIF: it was left out")
-    if like.photoshop is not None and not spec.has_iptc:
-        notes.append(f"{spec.name} holds no IPTC: it was left out")
+    lost: dict[str, Any] = {}
+    for block, name, is_held in (
+        ("comment", "comment", spec.has_comment),
+        ("exif", "EXIF", spec.has_exif),
+        ("photoshop", "IPTC", spec.has_iptc),
+    ):
+        if getattr(like, block) is not None and not is_held:
+            notes.append(f"{spec.name} holds no {name}: it was left out")
+            lost[block] = None
     if like.cicp is not None and not like.cicp[3] and not spec.has_chunks:
         notes.append(f"{spec.name} holds no narrow-range RGB: the colours will look different")
-    return replace(
-        like,
-        png_chunks=like.png_chunks if spec.has_chunks else (),
-        comment=like.comment if spec.has_comment else None,
-        exif=like.exif if spec.has_exif else None,
-        photoshop=like.photoshop if spec.has_iptc else None,
-        cicp=like.cicp if spec.has_chunks else None,
-    )
+    if not spec.has_chunks:
+        lost |= {"png_chunks": (), "cicp": None}
+    return replace(like, **lost)
 
 
 def _shortened(like: Metadata, notes: list[str]) -> Metadata:
     """The metadata without what a segment of a JPEG has no room for."""
-    return replace(
-        like,
-        exif=_short(like.exif, "EXIF block", notes),
-        xmp=_short(like.xmp, "XMP packet", notes),
-        photoshop=_short(like.photoshop, "IPTC block", notes),
-        comment=_short(like.comment, "comment", notes),
-    )
-
-
-def _short(block: bytes | None, what: str, notes: list[str]) -> bytes | None:
-    if block is None or len(block) <= _JPEG_SEGMENT_BYTES:
-        return block
-    notes.append(f"the {what} is too long for JPEG and was left out")
-    return None
+    lost: dict[str, Any] = {}
+    for block, name in (
+        ("exif", "EXIF block"),
+        ("xmp", "XMP packet"),
+        ("photoshop", "IPTC block"),
+        ("comment", "comment"),
+    ):
+        if len(getattr(like, block) or b"") > _JPEG_SEGMENT_BYTES:
+            notes.append(f"the {name} is too long for JPEG and was left out")
+            lost[block] = None
+    return replace(like, **lost)
 
 
 def _encoded(

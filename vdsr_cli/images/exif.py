@@ -74,10 +74,8 @@ class ExifBlock:
     @property
     def dpi(self) -> tuple[float, float] | None:
         """The resolution in pixels an inch, or None where it names none."""
-        fields = [self._find(self._first, tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
-        found = [f for f in fields if f is not None and f.kind == _RATIONAL and f.count == 1]
         unit = self._number(self._find(self._first, _RESOLUTION_UNIT)) or _INCH
-        pairs = [self._unpack("II", field.start) for field in found]
+        pairs = self._resolution
         if len(pairs) < 2 or unit not in _UNITS_AN_INCH or not all(pair[1] for pair in pairs):
             return None
         across, down = (_UNITS_AN_INCH[unit] * pair[0] / pair[1] for pair in pairs)
@@ -91,13 +89,14 @@ class ExifBlock:
     @property
     def has_absurd_resolution(self) -> bool:
         """Whether its resolution is a fraction of more than 65535 or of nothing."""
-        for tag in (X_RESOLUTION, Y_RESOLUTION):
-            field = self._find(self._first, tag)
-            if field is not None and field.kind == _RATIONAL and field.count == 1:
-                numerator, denominator = self._unpack("II", field.start)
-                if numerator > 65535 * denominator:
-                    return True
-        return False
+        return any(pair[0] > 65535 * pair[1] for pair in self._resolution)
+
+    @property
+    def _resolution(self) -> list[tuple[int, ...]]:
+        """Numerator and denominator of the resolution across and down, as far as they are told."""
+        fields = [self._find(self._first, tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
+        found = [f for f in fields if f is not None and f.kind == _RATIONAL and f.count == 1]
+        return [self._unpack("II", field.start) for field in found]
 
     def set_upright(self) -> None:
         """Sets the orientation to 1; a resolution that was turned with the pixels too."""

@@ -21,7 +21,7 @@ from vdsr_cli.images.directories import (
     pack_directory,
     read_directory,
 )
-from vdsr_cli.images.samples import Samples, read_samples
+from vdsr_cli.images.samples import Samples, colour_channels, read_samples
 
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = 258, 262, 277, 284, 338, 339
 _PER_PLANE: Final = (273, 279, 324, 325)
@@ -29,7 +29,7 @@ _PER_PLANE: Final = (273, 279, 324, 325)
 _PER_SAMPLE: Final = (_BITS, _FORMAT)
 _COLOURS: Final = {0: 1, 1: 1, 2: 3}
 """Channels by photometric interpretation: white is zero, black is zero, RGB."""
-_APART, _PREMULTIPLIED, _STRAIGHT = 2, 1, 2
+_APART = 2
 _SHORT: Final = 3
 _LAYOUT: Final = frozenset({*range(254, 340), 512, 513, 514, 530, 531, 532, 347})
 
@@ -59,15 +59,11 @@ def read_planes(
     """
     tags: Any = getattr(image, "tag_v2", {})
     colours = _COLOURS[tags[_PHOTOMETRIC]]
-    extras = tuple(tags.get(_EXTRA, ()))
-    alpha = next((e for e in extras if e in (_PREMULTIPLIED, _STRAIGHT)), None)
-    channels = list(range(colours))
-    if alpha is not None:
-        channels.append(colours + extras.index(alpha))
+    count = tags.get(_SAMPLES, 1)
+    channels, is_premultiplied, notes = colour_channels(count, colours, tags.get(_EXTRA, ()))
     stream.seek(0)
     data = stream.read()
     order, directory = read_directory(BytesIO(data))
-    count = tags.get(_SAMPLES, 1)
     planes = []
     for index in channels:
         # Alpha is never stored with white as zero.
@@ -75,9 +71,7 @@ def read_planes(
         file = BytesIO(_alone(data, order, directory, index, count, min(whites, 1)))
         planes.append(read_samples(open_file(file), lambda file=file: open_file(file)))  # type: ignore[misc]
     levels = np.concatenate([plane.levels[:, :, :1] for plane in planes], axis=2)
-    left_out = count - len(channels)
-    notes = (f"{left_out} channels that are no colour were left out",) if left_out else ()
-    return replace(planes[0], levels=levels, is_premultiplied=alpha == _PREMULTIPLIED, notes=notes)
+    return replace(planes[0], levels=levels, is_premultiplied=is_premultiplied, notes=notes)
 
 
 def _alone(
@@ -87,10 +81,10 @@ def _alone(
     kept: Directory = {tag: value for tag, value in directory.items() if tag in _LAYOUT}
     for tag in (_EXTRA, _PLANAR):
         kept.pop(tag, None)
-    for tag, parts in (*((t, count) for t in _PER_SAMPLE), *((t, count) for t in _PER_PLANE)):
+    for tag in (*_PER_SAMPLE, *_PER_PLANE):
         value = kept.get(tag)
-        if isinstance(value, Value) and value.count >= parts:
-            share = value.count // parts
+        if isinstance(value, Value) and value.count >= count:
+            share = value.count // count
             size = len(value.data) // value.count
             start = index * share * size
             kept[tag] = Value(value.kind, share, value.data[start : start + share * size])

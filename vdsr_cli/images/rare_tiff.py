@@ -8,17 +8,15 @@ from itertools import islice
 from typing import Any, BinaryIO, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ImageFile
 
 from vdsr_cli.errors import InputError
 from vdsr_cli.images.extras import SPLIT_PAGES, Decoded, bare_image, camera_raw, check_size
-from vdsr_cli.images.samples import Samples, long_samples, unit_samples
+from vdsr_cli.images.samples import Samples, colour_channels, long_samples, unit_samples
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
 _JPEG, _WEBP, _JPEG_XL = 7, 50001, 50002
 _CODED_AS_RGB: Final = (_JPEG, _WEBP, _JPEG_XL)
-_PREMULTIPLIED, _STRAIGHT = 1, 2
 _BITS, _COMPRESSION, _PLANAR = 258, 259, 284
 _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 282, 283, 296
 _DNG_VERSION = 50706
@@ -93,7 +91,12 @@ def _samples(page: Any) -> Samples:
     planes = page.shaped[0]
     stored = page.asarray(squeeze=False)[:, 0]
     levels = np.moveaxis(stored[..., 0], 0, -1) if planes > 1 else stored[0]
-    levels, alpha, notes = _without_extras(levels, page)
+    is_grey = int(page.photometric) in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
+    extras = [int(kind) for kind in page.extrasamples]
+    channels, is_premultiplied, notes = colour_channels(
+        levels.shape[2], 1 if is_grey else 3, extras
+    )
+    levels = levels[..., channels]
     if levels.dtype.kind == "f":
         samples = unit_samples(levels.astype(np.float32, copy=False))
     elif levels.dtype.itemsize > 2:
@@ -102,22 +105,7 @@ def _samples(page: Any) -> Samples:
         samples = Samples(levels=levels, full=2**page.bitspersample - 1)
     if int(page.photometric) == _WHITE_IS_ZERO:
         samples.levels[..., :1] = samples.full - samples.levels[..., :1]
-    return replace(samples, is_premultiplied=alpha == _PREMULTIPLIED, notes=samples.notes + notes)
-
-
-def _without_extras(
-    levels: NDArray[Any], page: Any
-) -> tuple[NDArray[Any], int | None, tuple[str, ...]]:
-    """Colours and, behind them, alpha if there is one; of what kind it is."""
-    colours = 1 if int(page.photometric) in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) else 3
-    kinds = [int(kind) for kind in page.extrasamples]
-    alpha = next((kind for kind in kinds if kind in (_PREMULTIPLIED, _STRAIGHT)), None)
-    channels = list(range(colours))
-    if alpha is not None:
-        channels.append(colours + kinds.index(alpha))
-    left_out = levels.shape[2] - len(channels)
-    notes = (f"{left_out} channels that are no colour were left out",) if left_out > 0 else ()
-    return levels[..., channels], alpha, notes
+    return replace(samples, is_premultiplied=is_premultiplied, notes=samples.notes + notes)
 
 
 def _dpi_of(page: Any) -> tuple[float, float] | None:

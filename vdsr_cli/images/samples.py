@@ -8,7 +8,7 @@ raw mode of the other byte order, which keeps the low bytes.
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ _UNSEEN: Final = 0.5 / 255
 _TIFF_BITS: Final = 258
 _TIFF_PHOTOMETRIC: Final = 262
 _TIFF_SAMPLE_FORMAT: Final = 339
+_PREMULTIPLIED, _STRAIGHT = 1, 2
 
 Reopen = Callable[[], ImageFile.ImageFile]
 
@@ -79,6 +80,20 @@ def read_samples(image: ImageFile.ImageFile, reopen: Reopen) -> Samples:
     if mark and packing in _WIDE_CHANNELS and order in _OTHER_ORDER:
         return _read_wide(image, reopen, rawmode)
     return _read_bytes(image, rawmode)
+
+
+def colour_channels(
+    count: int, colours: int, extras: Sequence[int]
+) -> tuple[list[int], bool, tuple[str, ...]]:
+    """Which of so many channels of a TIFF are colours or, behind them, alpha (TIFF 6.0,
+    ExtraSamples); whether that is premultiplied; and a note on those that are neither."""
+    alpha = next((kind for kind in extras if kind in (_PREMULTIPLIED, _STRAIGHT)), None)
+    channels = list(range(colours))
+    if alpha is not None:
+        channels.append(colours + extras.index(alpha))
+    left_out = count - len(channels)
+    notes = (f"{left_out} channels that are no colour were left out",) if left_out > 0 else ()
+    return channels, alpha == _PREMULTIPLIED, notes
 
 
 def read_frame(image: ImageFile.ImageFile) -> Samples:

@@ -42,7 +42,6 @@ from vdsr_cli.images.picture import Picture
 from vdsr_cli.images.samples import Samples, read_frame
 
 _MOST_PAGES: Final = 10_000
-_PIECE_BYTES: Final = 1 << 20
 _FINEST_SECOND: Final = 65_535
 """The finest part of a second that an APNG tells, which Pillow reads as a float."""
 
@@ -188,10 +187,7 @@ def _series_of(
 
 def _digest(file: Opened) -> str:
     file.stream.seek(0)
-    digest = hashlib.sha256()
-    while piece := file.stream.read(_PIECE_BYTES):
-        digest.update(piece)
-    return digest.hexdigest()
+    return hashlib.file_digest(file.stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 # Animations.

@@ -18,7 +18,6 @@ from vdsr_cli.models.cnn_vae import CNNVAE, HR_SIZE, SCALE, CNNVAEConfig
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.training.cards import command_line, hardware_of
 from vdsr_cli.training.cnn_vae import CNNVAETrainConfig, CNNVAETrainer
-from vdsr_cli.training.config import RunPlan
 from vdsr_cli.training.idx import TEST_IMAGES, TRAIN_IMAGES, IdxStore, find_idx
 from vdsr_cli.training.objectives import to_unit_range
 from vdsr_cli.training.request import LegRequest
@@ -51,7 +50,7 @@ def train_cnn_vae(request: CNNVAETrainRequest) -> CNNVAETrainer:
 
 
 def _train(request: CNNVAETrainRequest) -> CNNVAETrainer:
-    deadline = request.deadline()
+    plan = request.plan()
     runtime = choose_runtime(request.device, request.dtype)
     store = _store(request.data, TRAIN_IMAGES)
     start = find_checkpoint(request.out)
@@ -72,16 +71,7 @@ def _train(request: CNNVAETrainRequest) -> CNNVAETrainer:
     )
     if start:
         trainer.resume(start)
-    trainer.run(
-        RunPlan(
-            save_every=request.save_every,
-            log_every=request.log_every,
-            on_log=request.on_log,
-            deadline=deadline,
-            is_stopped=request.is_stopped,
-            on_step=request.on_step,
-        )
-    )
+    trainer.run(plan)
     return trainer
 
 

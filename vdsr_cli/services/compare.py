@@ -24,8 +24,9 @@ def compare_pictures(
         InputError: a picture cannot be read, or their sizes differ.
         OutputError: the page cannot be written.
     """
-    layers = [_layer(path, max_pixels) for path in (left, right)]
-    first, second = (layer.rgb for layer in layers)
+    first, second = (
+        Canvas.of(read_picture(path, max_pixels=max_pixels)).rgb8() for path in (left, right)
+    )
     (height, width), (other_height, other_width) = first.shape[:2], second.shape[:2]
     if first.shape != second.shape:
         raise InputError(
@@ -36,7 +37,7 @@ def compare_pictures(
         title=f"{left.name}, {right.name}",
         facts=(("size", f"{width} x {height}"), ("PSNR", f"{_psnr(first, second):.2f} dB")),
         input=None,
-        results=tuple(layers),
+        results=(Layer(label=left.name, rgb=first), Layer(label=right.name, rgb=second)),
         deviations=(),
         figures=(),
     )
@@ -50,15 +51,3 @@ def _psnr(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
         rows = slice(top, top + _BLOCK_ROWS)
         squares += int(np.square(np.subtract(first[rows], second[rows], dtype=np.int64)).sum())
     return psnr_of(squares / first.size)
-
-
-def _layer(path: Path, max_pixels: int) -> Layer:
-    picture = read_picture(path, max_pixels=max_pixels)
-    canvas = Canvas(
-        picture.height, picture.width, like=picture.metadata, has_alpha=picture.alpha is not None
-    )
-    for top in range(0, picture.height, _BLOCK_ROWS):
-        rows = slice(top, top + _BLOCK_ROWS)
-        alpha = None if picture.alpha is None else picture.alpha[0, :, rows]
-        canvas.put_rows(top, picture.rgb[0, :, rows], alpha)
-    return Layer(label=path.name, rgb=canvas.rgb8())

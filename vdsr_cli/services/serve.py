@@ -34,8 +34,6 @@ ARCHIVE = "all.zip"
 MOST_SAMPLES = 16
 """Samples of one request: each is held in memory until the result is dropped."""
 
-_ROWS = 256
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawRequest:
@@ -143,13 +141,8 @@ def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
 def _bicubic(picture: Picture, scale: int) -> Canvas:
     """The input as a viewer without a model would enlarge it, in its own depth and colours."""
     size = (picture.height * scale, picture.width * scale)
-    alpha = None if picture.alpha is None else _resized(picture.alpha[0], size)
-    canvas = Canvas(*size, like=picture.metadata, has_alpha=alpha is not None)
-    rgb = _resized(picture.rgb[0], size)
-    for top in range(0, canvas.height, _ROWS):
-        rows = slice(top, top + _ROWS)
-        canvas.put_rows(top, rgb[:, rows], None if alpha is None else alpha[:, rows])
-    return canvas
+    alpha = None if picture.alpha is None else _resized(picture.alpha[0], size)[None]
+    return Canvas.of(replace(picture, rgb=_resized(picture.rgb[0], size)[None], alpha=alpha))
 
 
 def _encode(drawn: SampleSet, enlarged: Canvas) -> dict[str, bytes]:
@@ -160,19 +153,13 @@ def _encode(drawn: SampleSet, enlarged: Canvas) -> dict[str, bytes]:
         canvases["mean"] = drawn.mean
     canvases["input"] = enlarged
     with ThreadPoolExecutor() as pool:
-        files = dict(zip(canvases, pool.map(_png, canvases.values()), strict=True))
+        files = dict(zip(canvases, pool.map(Canvas.png, canvases.values()), strict=True))
     if is_several:
         stream = BytesIO()
         colours = viridis(drawn.std.numpy(), largest=colour_full(drawn.std))
         encode_levels(stream, colours, format="png")
         files["std"] = stream.getvalue()
     return {f"{name}.png": data for name, data in files.items()}
-
-
-def _png(canvas: Canvas) -> bytes:
-    stream = BytesIO()
-    canvas.save_to(stream)
-    return stream.getvalue()
 
 
 def _view(

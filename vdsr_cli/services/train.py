@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,14 @@ def train(request: TrainRequest) -> Trainer:
         raise UsageError(
             "--schedule plateau goes by validations", hint="give --val and --val-every"
         )
-    deadline = request.deadline()
+    plan = request.plan()
     world, device = join_world(request.device)
     try:
         with alone_in(request.out) if world.is_first else nullcontext():
             runtime = _runtime(device, request.dtype)
             trainer = _trainer(request, world, runtime)
             validate = _validator(request, trainer, runtime) if request.val_every else None
-            trainer.run(_plan(request, validate, deadline))
+            trainer.run(_with_validation(plan, request, validate))
             if world.is_first:
                 save_curves(read_log(request.out), request.out / CURVES)
             world.wait()  # a process that leaves while others still talk can bring them down
@@ -213,7 +214,7 @@ def _validator(request: TrainRequest, trainer: Trainer, runtime: Runtime) -> Val
     )
 
 
-def _plan(request: TrainRequest, validator: Validator | None, deadline: float | None) -> RunPlan:
+def _with_validation(plan: RunPlan, request: TrainRequest, validator: Validator | None) -> RunPlan:
     writer = _tensorboard(request.out) if request.tensorboard else None
 
     def on_log(row: Row) -> None:
@@ -226,16 +227,12 @@ def _plan(request: TrainRequest, validator: Validator | None, deadline: float | 
         save_curves(read_log(request.out), request.out / CURVES)
         return validator(model, step) if validator else {}
 
-    return RunPlan(
-        save_every=request.save_every,
-        log_every=request.log_every,
+    return replace(
+        plan,
         on_log=on_log,
         validate_every=request.val_every,
         validate=validate,
         validates_start=bool(request.val and request.val_every) and not read_log(request.out),
-        deadline=deadline,
-        is_stopped=request.is_stopped,
-        on_step=request.on_step,
     )
 
 

@@ -6,7 +6,8 @@ stopped and resumed is the run that was not.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -365,9 +366,20 @@ class Trainer:
             append_log(self.folder, row)
             plan.on_log(row)
 
-    def averaged(self) -> "_Averaged":
-        """``with trainer.averaged() as model``: the model with the averaged weights in it."""
-        return _Averaged(self.model, self.ema)
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """``with trainer.averaged() as model``: the model with the averaged weights in it, which
+        are not to be trained."""
+        own = {name: parameter.data for name, parameter in self.model.named_parameters()}
+        self._put(self.ema)
+        try:
+            yield self.model
+        finally:
+            self._put(own)
+
+    def _put(self, values: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.model.named_parameters():
+            parameter.data = values[name]
 
     def save(self) -> None:
         """Writes ``last.pt`` atomically: weights, average, optimiser, step, configs, legs.
@@ -428,25 +440,6 @@ class Trainer:
         self._skips[0] = state["skipped"]
         self.val_losses = list(state.get("val_losses", []))
         self.legs = [*state.get("legs", []), {**self.legs[-1], "from_step": self.step}]
-
-
-class _Averaged:
-    """Swaps the averaged weights in and out; the values in between are not to be trained."""
-
-    def __init__(self, model: nn.Module, ema: dict[str, Tensor]) -> None:
-        self.model, self.ema = model, ema
-
-    def __enter__(self) -> nn.Module:
-        self.own = {name: p.data for name, p in self.model.named_parameters()}
-        self._put(self.ema)
-        return self.model
-
-    def __exit__(self, *details: object) -> None:
-        self._put(self.own)
-
-    def _put(self, values: dict[str, Tensor]) -> None:
-        for name, parameter in self.model.named_parameters():
-            parameter.data = values[name]
 
 
 class _Means:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from vdsr_cli.models.vdvae_sr import Variant
-from vdsr_cli.training.config import Row, TrainConfig
+from vdsr_cli.training.config import Row, RunPlan, TrainConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,16 @@ class LegRequest:
     is_stopped: Callable[[], bool] = field(default=lambda: False)
     on_step: Callable[[int, Mapping[str, Tensor]], None] = field(default=lambda step, figures: None)
 
-    def deadline(self) -> float | None:
-        """The time of the monotonic clock at which a leg that begins now ends."""
-        return None if self.minutes is None else time.monotonic() + 60 * self.minutes
+    def plan(self) -> RunPlan:
+        """What happens beside the steps of a leg that begins now."""
+        return RunPlan(
+            save_every=self.save_every,
+            log_every=self.log_every,
+            on_log=self.on_log,
+            deadline=None if self.minutes is None else time.monotonic() + 60 * self.minutes,
+            is_stopped=self.is_stopped,
+            on_step=self.on_step,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

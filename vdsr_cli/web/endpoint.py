@@ -110,7 +110,16 @@ class Draw:
             body = await _receive(request, self.limits.upload_bytes)
             with self.queue.place(client) as job:
                 picture = await self._decode(body, wanted.title)
-                work = self._work(job, picture, models, wanted)
+                work = partial(
+                    draw,
+                    picture,
+                    models,
+                    wanted,
+                    self.runtime,
+                    address=f"results/{job.id}/",
+                    on_start=job.start,
+                    on_tiles=job.advance,
+                )
                 answer = StreamingResponse(
                     self._lines(job, work), media_type="application/x-ndjson"
                 )
@@ -144,20 +153,6 @@ class Draw:
 
         async with self._decoding:
             return await asyncio.to_thread(decode)
-
-    def _work(
-        self, job: Job, picture: Picture, models: ModelSource, wanted: DrawRequest
-    ) -> Callable[[], Drawn]:
-        return partial(
-            draw,
-            picture,
-            models,
-            wanted,
-            self.runtime,
-            address=f"results/{job.id}/",
-            on_start=job.start,
-            on_tiles=job.advance,
-        )
 
     async def _lines(self, job: Job, work: Callable[[], Drawn]) -> AsyncIterator[bytes]:
         """Progress until the work is done, then what came of it; closing it cancels the work."""
