@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from calibration import area, gradient_magnitude, sparsification, spearman
 from common import argument_parser
 from torch import Tensor
 
 from vdsr_cli.images import read_picture
 from vdsr_cli.loading import LoadedModel, load
-from vdsr_cli.metrics.calibration import area, gradient_magnitude, sparsification, spearman
 from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.sampling.engine import SamplingSettings

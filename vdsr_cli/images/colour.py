@@ -7,8 +7,7 @@ profile (ICC.1:2022), so that is what is carried.
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +30,7 @@ _TOLERANCE: Final = 0.01
 Point = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Primaries:
+class Primaries(NamedTuple):
     """Chromaticities (x, y) of white and of the three colours."""
 
     white: Point
@@ -138,12 +136,8 @@ def profile_of_figures(
 
 
 def _are_close(one: Primaries, other: Primaries) -> bool:
-    pairs = zip(_points(one), _points(other), strict=True)
+    pairs = zip(one, other, strict=True)
     return all(abs(a - b) < _TOLERANCE for p, q in pairs for a, b in zip(p, q, strict=True))
-
-
-def _points(primaries: Primaries) -> tuple[Point, ...]:
-    return primaries.white, primaries.red, primaries.green, primaries.blue
 
 
 def _profile(
@@ -155,7 +149,7 @@ def _profile(
     extra: dict[bytes, bytes] | None = None,
 ) -> bytes | None:
     """A display profile, version 4 (ICC.1:2022, 8.3); None where the figures are no colours."""
-    if min(y for _, y in _points(primaries)) <= 0:
+    if min(y for _, y in primaries) <= 0:
         return None
     adaptation = _adaptation(_xyz(primaries.white))
     tags = {
@@ -167,7 +161,7 @@ def _profile(
     if is_grey:
         tags[b"kTRC"] = curve
     else:
-        colours = np.stack([_xyz(p) for p in _points(primaries)[1:]], axis=1)
+        colours = np.stack([_xyz(p) for p in primaries[1:]], axis=1)
         try:
             weights = np.linalg.solve(colours, _xyz(primaries.white))
         except np.linalg.LinAlgError:

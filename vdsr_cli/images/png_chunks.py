@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from vdsr_cli.images.colour import Primaries
+from vdsr_cli.images.png import chunk as packed
 from vdsr_cli.images.stored import Stored
 
 _PIXELS: Final = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT")
@@ -34,10 +35,10 @@ def split_png(data: bytes) -> tuple[bytes, Stored]:
     for kind, body, chunk in _chunks(data):
         if kind in _PIXELS or not kind[0] & 0x20:
             pixels.append(chunk)
-        elif len(chunk) != len(body) + 12 or _checksum(kind, body) != chunk[-4:]:
-            stored.notes.append(f"its {kind.decode('latin-1')} chunk is damaged and was left out")
         else:
             try:
+                if chunk != packed(kind, bytes(body)):
+                    raise ValueError("cut off, or of another checksum")
                 _take(kind, bytes(body), stored)
             except (IndexError, ValueError, struct.error, zlib.error):
                 name = kind.decode("latin-1")
@@ -61,10 +62,6 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
         if kind == b"IEND":
             return
     yield b"IEND", view[:0], view[at:]
-
-
-def _checksum(kind: bytes, body: memoryview) -> bytes:
-    return struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
 
 
 def _take(kind: bytes, body: bytes, stored: Stored) -> None:

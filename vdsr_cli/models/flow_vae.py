@@ -14,9 +14,9 @@ from vdsr_cli.config import Temperature
 from vdsr_cli.models.dmol import CHANNELS_PER_COMPONENT, dmol_nll, dmol_pixels
 from vdsr_cli.models.protocol import Elbo, LatentShape, NoiseSource, temperature_at
 from vdsr_cli.models.realnvp import RealNVP
-from vdsr_cli.models.srvae import SCALE, Bound, Conditional, Gaussian, PixelDraw, to_dmol
+from vdsr_cli.models.srvae import SCALE, Bound, Gaussian, PixelDraw, to_dmol
 from vdsr_cli.models.srvae_config import LATENT_CELL, FlowVAEConfig
-from vdsr_cli.models.srvae_layers import NormedConv, dense_decoder, dense_encoder
+from vdsr_cli.models.srvae_layers import Core, NormedConv, dense_decoder, dense_encoder
 
 
 class FlowVAE(nn.Module):
@@ -33,8 +33,8 @@ class FlowVAE(nn.Module):
         channels = config.latent_channels
         outputs = CHANNELS_PER_COMPONENT * config.components
         self.p_z = RealNVP(channels, config.flow)
-        self.q_z = Conditional(dense_encoder(3, 2 * channels, config.q_z))
-        self.p_x = Conditional(dense_decoder(channels, outputs, config.p_x))
+        self.q_z = Core(dense_encoder(3, 2 * channels, config.q_z))
+        self.p_x = Core(dense_decoder(channels, outputs, config.p_x))
 
     @property
     def side_px(self) -> int:

@@ -42,7 +42,7 @@ from vdsr_cli.models.realnvp import (
 )
 from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.models.srvae_config import LATENT_CELL, FlowVAEConfig, SRVAEConfig
-from vdsr_cli.models.srvae_layers import dense_decoder, dense_encoder, dense_network
+from vdsr_cli.models.srvae_layers import Core, dense_decoder, dense_encoder, dense_network
 
 SCALE = 2
 MIN_LOG_SCALE = -7.0
@@ -122,18 +122,6 @@ class Autoencoder(Protocol):
         """Codes -> parameters of hr's likelihood (B, 10 K, H, W)."""
 
 
-class Conditional(nn.Module):
-    """One network, under the published names."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.core_nn = nn.Sequential(network)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.core_nn(x)
-        return y
-
-
 class _PriorOfZ(nn.Module):
     """p(z | lr, u)."""
 
@@ -176,10 +164,10 @@ class SRVAE(AnySizeSampling, nn.Module):
         channels, moments = config.latent_channels, 2 * config.latent_channels
         outputs = CHANNELS_PER_COMPONENT * config.components
         self.p_u = _prior_of_u(config)
-        self.q_u = Conditional(dense_encoder(3, moments, config.q_u))
+        self.q_u = Core(dense_encoder(3, moments, config.q_u))
         self.p_z = _PriorOfZ(config)
-        self.q_z = Conditional(dense_encoder(3, moments, config.q_z))
-        self.p_y = Conditional(dense_decoder(channels, outputs, config.p_y))
+        self.q_z = Core(dense_encoder(3, moments, config.q_z))
+        self.p_y = Core(dense_decoder(channels, outputs, config.p_y))
         self.p_x = _LikelihoodOfX(config)
 
     def select_trainable(self) -> None:

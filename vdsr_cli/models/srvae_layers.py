@@ -130,42 +130,10 @@ class ChannelAttention(nn.Module):
         return x * torch.sigmoid(self.ca_block(x.mean(dim=(2, 3), keepdim=True)))
 
 
-class DenseLayer(nn.Module):
-    """C channels -> C + steps * growth: blocks, an ELU after each, and channel attention."""
+class Core(nn.Module):
+    """A network under its published name."""
 
-    def __init__(self, channels: int, growth: int, steps: int) -> None:
-        super().__init__()
-        parts: list[nn.Module] = []
-        for step in range(steps):
-            parts += [DenseBlock(channels + step * growth, growth), nn.ELU()]
-        self.outputs = channels + steps * growth
-        self.core_nn = nn.Sequential(*parts, ChannelAttention(self.outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.core_nn(x)
-        return y
-
-
-class Resample(nn.Module):
-    """Half the size and twice the channels, or the reverse."""
-
-    def __init__(self, channels: int, *, up: bool) -> None:
-        super().__init__()
-        self.outputs = channels // 2 if up else 2 * channels
-        stride = 1 if up else 2
-        self.core_nn = nn.Sequential(
-            NormedConv(channels, self.outputs, 3, stride=stride, transposed=up)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.core_nn(x)
-        return y
-
-
-class DenseStack(nn.Module):
-    """Dense layers with resampling between them and one convolution at the end."""
-
-    def __init__(self, parts: list[nn.Module]) -> None:
+    def __init__(self, *parts: nn.Module) -> None:
         super().__init__()
         self.core_nn = nn.Sequential(*parts)
 
@@ -174,7 +142,28 @@ class DenseStack(nn.Module):
         return y
 
 
-def dense_encoder(inputs: int, outputs: int, spec: DenseSpec) -> DenseStack:
+class DenseLayer(Core):
+    """C channels -> C + steps * growth: blocks, an ELU after each, and channel attention."""
+
+    def __init__(self, channels: int, growth: int, steps: int) -> None:
+        parts: list[nn.Module] = []
+        for step in range(steps):
+            parts += [DenseBlock(channels + step * growth, growth), nn.ELU()]
+        outputs = channels + steps * growth
+        super().__init__(*parts, ChannelAttention(outputs))
+        self.outputs = outputs
+
+
+class Resample(Core):
+    """Half the size and twice the channels, or the reverse."""
+
+    def __init__(self, channels: int, *, up: bool) -> None:
+        outputs, stride = (channels // 2, 1) if up else (2 * channels, 2)
+        super().__init__(NormedConv(channels, outputs, 3, stride=stride, transposed=up))
+        self.outputs = outputs
+
+
+def dense_encoder(inputs: int, outputs: int, spec: DenseSpec) -> Core:
     """(B, inputs, H, W) -> (B, outputs, H / 2^depth, W / 2^depth); the growth doubles."""
     parts: list[nn.Module] = []
     channels, growth = inputs, spec.growth
@@ -184,10 +173,10 @@ def dense_encoder(inputs: int, outputs: int, spec: DenseSpec) -> DenseStack:
         parts += [layer, down]
         channels, growth = down.outputs, 2 * growth
     last = DenseLayer(channels, growth, spec.steps)
-    return DenseStack([*parts, last, NormedConv(last.outputs, outputs, 1)])
+    return Core(*parts, last, NormedConv(last.outputs, outputs, 1))
 
 
-def dense_decoder(inputs: int, outputs: int, spec: DenseSpec) -> DenseStack:
+def dense_decoder(inputs: int, outputs: int, spec: DenseSpec) -> Core:
     """(B, inputs, h, w) -> (B, outputs, h 2^depth, w 2^depth); the growth halves."""
     parts: list[nn.Module] = []
     channels, growth = inputs, spec.growth
@@ -196,10 +185,10 @@ def dense_decoder(inputs: int, outputs: int, spec: DenseSpec) -> DenseStack:
         up = Resample(layer.outputs, up=True)
         parts += [layer, up]
         channels, growth = up.outputs, growth // 2
-    return DenseStack([*parts, NormedConv(channels, outputs, 3)])
+    return Core(*parts, NormedConv(channels, outputs, 3))
 
 
-def dense_network(inputs: int, outputs: int, spec: DenseSpec) -> DenseStack:
+def dense_network(inputs: int, outputs: int, spec: DenseSpec) -> Core:
     """(B, inputs, H, W) -> (B, outputs, H, W)."""
     parts: list[nn.Module] = []
     channels = inputs
@@ -207,4 +196,4 @@ def dense_network(inputs: int, outputs: int, spec: DenseSpec) -> DenseStack:
         layer = DenseLayer(channels, spec.growth, spec.steps)
         parts.append(layer)
         channels = layer.outputs
-    return DenseStack([*parts, NormedConv(channels, outputs, 1)])
+    return Core(*parts, NormedConv(channels, outputs, 1))

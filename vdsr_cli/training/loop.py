@@ -165,7 +165,8 @@ class Trainer:
         noise = self._draw_noise(random) if self.step >= config.elbo_from else None
         weight = rise(self.step - config.elbo_from, steps=config.rate_warmup)
         inputs = (hr, lr, torch.full((), weight, device=self.device), *(noise or ()))
-        if (phase := self._adversarial_now()) is not None:
+        phase = self.adversarial
+        if phase is not None and self.step >= phase.config.start:
             losses, norm = self._adversarial_step(phase, inputs, random, factor)
         else:
             losses = self._replay_passes(inputs) if self._is_replayed else self._passes(*inputs)
@@ -196,11 +197,6 @@ class Trainer:
     def _is_good(self, norm: Tensor, loss: Tensor) -> Tensor:
         """Whether a step may be taken: gradient and loss are finite, the former not too large."""
         return torch.isfinite(norm + self.world.mean(loss)) & (norm < self.config.skip_above)
-
-    def _adversarial_now(self) -> AdversarialPhase | None:
-        """The adversarial phase, from its first step on."""
-        phase = self.adversarial
-        return phase if phase is not None and self.step >= phase.config.start else None
 
     def _adversarial_step(
         self, phase: AdversarialPhase, inputs: Sequence[Tensor], random: StepRandom, factor: float

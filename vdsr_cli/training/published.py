@@ -71,7 +71,9 @@ def published_defaults(objective: str, shape: PublishedShape) -> Values:
     if objective == "cvdvae":
         own: Values = {"batch": 4, "learning_rate": 1e-4, "beta2": 0.999, "ema_decay": 0.9999}
         return common | own | {"grad_clip": math.inf, "symmetries": "mirror"}
-    prior = _training_of(shape.prior)
+    # The released code's defaults for a prior that none of the published ones is.
+    named = (PRIOR_TRAININGS[name] for name, own in PUBLISHED.items() if own == shape.prior)
+    prior = next(named, PriorTraining())
     common |= {
         "beta2": 0.9,
         "grad_clip": prior.clip / math.log(2),
@@ -82,9 +84,3 @@ def published_defaults(objective: str, shape: PublishedShape) -> Values:
         return common | own | {"ema_decay": prior.ema_decay, "symmetries": "none"}
     own = {"batch": 1, "learning_rate": 1.5e-4, "ema_decay": 0.999, "symmetries": "mirror"}
     return common | own
-
-
-def _training_of(prior: VDVAEConfig) -> PriorTraining:
-    """The published prior's, or the released code's defaults for one that none of them is."""
-    named = (PRIOR_TRAININGS[name] for name, config in PUBLISHED.items() if config == prior)
-    return next(named, PriorTraining())

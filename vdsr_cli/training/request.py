@@ -33,7 +33,7 @@ class LegRequest:
     on_step: Callable[[int, Mapping[str, Tensor]], None] = field(default=lambda step, figures: None)
 
     def plan(self) -> RunPlan:
-        """What happens beside the steps of a leg that begins now."""
+        """The actions beside the steps of a leg that begins now."""
         return RunPlan(
             save_every=self.save_every,
             log_every=self.log_every,

@@ -90,14 +90,16 @@ class Validator:
             row = self._losses(model) if self.pairs else {}
             if self.pairs and model_upscales(model):
                 row |= self._scores(model)
-            if self.folder is not None and model_draws(model):
+            is_drawn = model_upscales(model) or isinstance(model, Prior)
+            if self.folder is not None and is_drawn:
                 save_grid(self.grid(model), self.folder / "samples" / f"{step:07d}.png")
         model.train(was_training)
         return row
 
     def _losses(self, model: nn.Module) -> Row:
         objective = objective_of(model, kl=self.kl)
-        losses = objective(model, self.hr, self.lr, self._noise(len(self.hr)), 0.0)
+        batch, _, *sides = self.hr.shape
+        losses = objective(model, self.hr, self.lr, fixed_noise(batch, sides, self.device), 0.0)
         bits = float(losses.distortion + losses.rate)
         return {"val_bits": bits, "val_loss": float(losses.loss)}
 
@@ -148,14 +150,6 @@ class Validator:
             columns += [_rounded(model.pixels(p, None)) for p in drawn_parameters]
         return [list(row) for row in zip(*columns, hr, strict=True)]
 
-    def _noise(self, batch: int) -> Callable[[LatentShape], Tensor]:
-        return fixed_noise(batch, (self.hr.shape[2], self.hr.shape[3]), self.device)
-
-
-def model_draws(model: nn.Module) -> bool:
-    """Whether there is something to draw: the model upscales, or is a prior."""
-    return model_upscales(model) or isinstance(model, Prior)
-
 
 def model_upscales(model: nn.Module) -> bool:
     """Whether a model draws HR pictures of an LR one."""
@@ -163,7 +157,7 @@ def model_upscales(model: nn.Module) -> bool:
 
 
 def fixed_noise(
-    batch: int, size: tuple[int, int], device: torch.device
+    batch: int, size: Sequence[int], device: torch.device
 ) -> Callable[[LatentShape], Tensor]:
     """Standard normals of each layer for pictures of ``size``, the same at every call."""
 
