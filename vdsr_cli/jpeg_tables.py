@@ -1,9 +1,12 @@
-"""The quantisation tables of JPEG files (ITU T.81, annex K), and the quality of a table."""
+"""JPEG (ITU T.81): its transform, its quantisation tables (annex K), and the quality of a table."""
 
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
+
+import torch
+from torch import Tensor
 
 LUMA: Final = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -42,3 +45,11 @@ def quality_of(table: Sequence[int]) -> int:
 
 def _fineness(table: Sequence[int]) -> float:
     return -math.fsum(math.log(max(step, 1)) for step in table)
+
+
+def dct_matrix() -> Tensor:
+    """The orthonormal DCT-II of 8 points, (frequency, position)."""
+    frequency, position = torch.arange(8.0).view(-1, 1), torch.arange(8.0)
+    matrix = torch.cos(math.pi * (2 * position + 1) * frequency / 16) / 2
+    matrix[0] /= math.sqrt(2)
+    return matrix

@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from vdsr_cli.figures.html_report import PAGE_BYTES, Figures, Layer, Report, render, write_report
+from vdsr_cli.figures.contact_sheet import Entry
+from vdsr_cli.figures.html_report import PAGE_BYTES, Figures, Report, render, write_report
 
 
 def noisy(height, width, seed=0):
@@ -22,9 +23,9 @@ def report_of(height=96, width=128, results=3, title="face.png"):
     return Report(
         title=title,
         facts=(("model", "vdvae-sr-x4"), ("seed", "0")),
-        input=Layer(label="input", rgb=noisy(height // 4, width // 4)),
-        results=tuple(Layer(label=f"s{i}", rgb=noisy(height, width, i)) for i in range(results)),
-        deviations=(Layer(label="up to 9.0 of 255", rgb=noisy(height, width, 9)),),
+        input=Entry(label="input", rgb=noisy(height // 4, width // 4)),
+        results=tuple(Entry(label=f"s{i}", rgb=noisy(height, width, i)) for i in range(results)),
+        deviations=(Entry(label="up to 9.0 of 255", rgb=noisy(height, width, 9)),),
         figures=(
             Figures(
                 title="Temperature 0.8",

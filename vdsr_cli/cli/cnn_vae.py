@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vdsr_cli.cli.command import App
-from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import (
     JsonOption,
     LearnedModelOption,
@@ -18,6 +17,7 @@ from vdsr_cli.cli.options import (
     RunOption,
     check_figure,
     given,
+    write_figure,
 )
 
 if TYPE_CHECKING:
@@ -94,13 +94,11 @@ def figure(
         vdsr cnn-vae figure -n 12 --seed 1 -o twelve.png
         vdsr cnn-vae figure --model runs/cnn-vae -o mine.png
     """
-    from vdsr_cli.images import save_levels
     from vdsr_cli.services.cnn_vae import draw_figure
 
     check_figure(out, overwrite=overwrite)
     sheet = draw_figure(_load(model), data, count=count, seed=seed)
-    save_levels(out, sheet, replace=overwrite)
-    print_line(out)
+    write_figure(out, sheet, overwrite=overwrite)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vdsr_cli.cli.console import print_line
 from vdsr_cli.config import DEFAULT_TEMPERATURE, MAX_PIXELS, Edges, Temperature, Truncated
 from vdsr_cli.errors import UsageError
 from vdsr_cli.outputs import Existing, check_outputs
 from vdsr_cli.paths import output_format
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from vdsr_cli.images import ReadOptions
     from vdsr_cli.runtime import Runtime
     from vdsr_cli.sampling.engine import SamplingSettings
@@ -322,6 +326,14 @@ def check_figure(output: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) 
     """
     output_format(output)
     check_outputs([output], existing_of(overwrite or None), inputs=inputs)
+
+
+def write_figure(output: Path, sheet: "NDArray[np.uint8]", *, overwrite: bool) -> None:
+    """Writes a picture that :func:`check_figure` let pass, and prints its name."""
+    from vdsr_cli.images import save_levels
+
+    save_levels(output, sheet, replace=overwrite)
+    print_line(output)
 
 
 def parse_batch(text: str) -> int | None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vdsr_cli.cli.command import App
-from vdsr_cli.cli.console import print_line
 from vdsr_cli.cli.options import (
     DeviceOption,
     JsonOption,
     LearnedModelOption,
     ReplaceOption,
     check_figure,
+    write_figure,
 )
 
 if TYPE_CHECKING:
@@ -114,14 +114,12 @@ def generate(
         vdsr srvae generate -n 64 -t 1 -o varied.png
         vdsr srvae generate --model runs/srvae -o mine.png
     """
-    from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import Drawing, draw_generated
 
     check_figure(out, overwrite=overwrite)
     drawing = Drawing(temperature=temperature, seed=seed, is_sampled=sample_pixels)
     sheet = draw_generated(_load(model, device), drawing, count=count)
-    save_levels(out, sheet, replace=overwrite)
-    print_line(out)
+    write_figure(out, sheet, overwrite=overwrite)
 
 
 def _operate(
@@ -137,7 +135,6 @@ def _operate(
     device: DeviceOption = "auto",
     overwrite: ReplaceOption = False,
 ) -> None:
-    from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import Drawing, draw_operation, take_crops
 
     check_figure(out, overwrite=overwrite, inputs=pictures)
@@ -146,8 +143,7 @@ def _operate(
     crops = take_crops(pictures, count=count, size_px=network.config.hr_size, seed=seed)
     drawing = Drawing(temperature=temperature, seed=seed, is_sampled=sample_pixels)
     sheet = draw_operation(network, crops, name, drawing, samples=samples)
-    save_levels(out, sheet, replace=overwrite)
-    print_line(out)
+    write_figure(out, sheet, overwrite=overwrite)
 
 
 for _command, (_, _help) in OPERATIONS.items():
@@ -175,14 +171,13 @@ def interpolate(
         vdsr srvae interpolate photos/ --steps 16 -o finer.png
         vdsr srvae interpolate photos/ --model runs/srvae -o mine.png
     """
-    from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import draw_interpolation, take_crops
 
     check_figure(out, overwrite=overwrite, inputs=pictures)
     network = _load_either(model, device)
     crops = take_crops(pictures, count=2 * count, size_px=network.config.hr_size, seed=seed)
-    save_levels(out, draw_interpolation(network, crops, steps=walk_steps), replace=overwrite)
-    print_line(out)
+    sheet = draw_interpolation(network, crops, steps=walk_steps)
+    write_figure(out, sheet, overwrite=overwrite)
 
 
 @app.command()
@@ -204,15 +199,13 @@ def figure(
         vdsr srvae figure photo.png -n 1 -o one.png
         vdsr srvae figure photos/ --model runs/srvae -o mine.png
     """
-    from vdsr_cli.images import save_levels
     from vdsr_cli.services.srvae import Drawing, draw_figure, take_crops
 
     check_figure(out, overwrite=overwrite, inputs=pictures)
     network = _load(model, device)
     crops = take_crops(pictures, count=count, size_px=network.config.hr_size, seed=seed)
     sheet = draw_figure(network, crops, Drawing(temperature=temperature, seed=seed))
-    save_levels(out, sheet, replace=overwrite)
-    print_line(out)
+    write_figure(out, sheet, overwrite=overwrite)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from vdsr_cli.diverse.records import (
     SetResult,
 )
 from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
-from vdsr_cli.figures.html_report import Figures, Layer, Report
+from vdsr_cli.figures.html_report import Figures, Report
 from vdsr_cli.figures.viridis import viridis
 from vdsr_cli.images import read_picture, save_levels
 from vdsr_cli.images.levels import to_levels
@@ -198,18 +198,18 @@ def make_report(result: DiverseResult, sets: Sequence[DoneSet], lr: Tensor) -> R
         prefix = f"{done.label}, " if several else ""
         drawn = done.drawn
         layers += [
-            Layer(label=f"{prefix}{name}", rgb=canvas.rgb8())
+            Entry(label=f"{prefix}{name}", rgb=canvas.rgb8())
             for name, canvas in zip(done.names, drawn.canvases, strict=True)
         ]
         if len(drawn.canvases) > 1:
-            layers.append(Layer(label=f"{prefix}mean", rgb=drawn.mean.rgb8()))
+            layers.append(Entry(label=f"{prefix}mean", rgb=drawn.mean.rgb8()))
             full = colour_full(drawn.std)
             label = f"{prefix}up to {255 * full:.1f} of 255"
-            maps.append(Layer(label=label, rgb=viridis(drawn.std.numpy(), largest=full)))
+            maps.append(Entry(label=label, rgb=viridis(drawn.std.numpy(), largest=full)))
     return Report(
         title=Path(result.input).name,
         facts=_facts(result),
-        input=Layer(label="input", rgb=input_rgb8(lr)),
+        input=Entry(label="input", rgb=input_rgb8(lr)),
         results=tuple(layers),
         deviations=tuple(maps),
         figures=_figures(sets),

@@ -19,7 +19,7 @@ _PAPER, _INK = (250, 250, 250), (40, 40, 40)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Entry:
-    """One picture of a sheet: (H, W, 3) uint8 and what stands below it."""
+    """A picture of a sheet or a page, (H, W, 3) uint8, and its label."""
 
     label: str
     rgb: NDArray[np.uint8]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vdsr_cli.errors import OutputError
+from vdsr_cli.figures.contact_sheet import Entry
 from vdsr_cli.images import atomic_write
 
 PAGE_BYTES: Final = 4_900_000
@@ -36,14 +37,6 @@ _LADDER: Final = (
     (40_000, 40),
 )
 """Most pixels a picture and WebP quality, tried in turn until the page is small enough."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Layer:
-    """A labelled picture: (H, W, 3) uint8."""
-
-    label: str
-    rgb: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +61,9 @@ class Report:
 
     title: str
     facts: tuple[tuple[str, str], ...]
-    input: Layer | None
-    results: tuple[Layer, ...]
-    deviations: tuple[Layer, ...]
+    input: Entry | None
+    results: tuple[Entry, ...]
+    deviations: tuple[Entry, ...]
     figures: tuple[Figures, ...]
 
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vdsr_cli.inspection.windows import windows_of
+from vdsr_cli.jpeg_tables import dct_matrix
 
 LEAST_SIDE: Final = 32
 """The smallest side that is estimated, in pixels."""
@@ -188,7 +189,9 @@ def _zero_shares(luma: Tensor) -> tuple[float, float]:
     rows, columns = (side // _BLOCK for side in luma.shape[1:])
     cut = luma[:, : rows * _BLOCK, : columns * _BLOCK]
     cells = cut.reshape(-1, rows, _BLOCK, columns, _BLOCK).transpose(2, 3)
-    sizes = (cells.reshape(-1, _BLOCK * _BLOCK) @ _dct().T).abs()
+    # Of blocks of 8x8 pixels, read row by row.
+    transform = torch.kron(dct_matrix(), dct_matrix())
+    sizes = (cells.reshape(-1, _BLOCK * _BLOCK) @ transform.T).abs()
     active = sizes[sizes[:, 1:].amax(1) > 4]
     if len(active) < _FEWEST_BLOCKS // 2:
         return 1.0, 1.0
@@ -196,11 +199,3 @@ def _zero_shares(luma: Tensor) -> tuple[float, float]:
     is_zero = (active < 0.7).float().mean(0).view(_BLOCK, _BLOCK)
     is_middle, is_high = (order >= 2) & (order < 5), order >= 5
     return float(is_zero[is_middle].mean()), float(is_zero[is_high].mean())
-
-
-def _dct() -> Tensor:
-    """(64, 64): the orthonormal DCT-II of a block of 8x8 pixels, read row by row."""
-    frequency, position = torch.arange(8.0).view(-1, 1), torch.arange(8.0)
-    matrix = torch.cos(math.pi * (2 * position + 1) * frequency / 16) / 2
-    matrix[0] /= math.sqrt(2)
-    return torch.kron(matrix, matrix)

@@ -165,35 +165,36 @@ class Resample(Core):
 
 def dense_encoder(inputs: int, outputs: int, spec: DenseSpec) -> Core:
     """(B, inputs, H, W) -> (B, outputs, H / 2^depth, W / 2^depth); the growth doubles."""
-    parts: list[nn.Module] = []
-    channels, growth = inputs, spec.growth
-    for _ in range(spec.depth):
-        layer = DenseLayer(channels, growth, spec.steps)
-        down = Resample(layer.outputs, up=False)
-        parts += [layer, down]
-        channels, growth = down.outputs, 2 * growth
+    parts, channels, growth = _dense_layers(inputs, spec, up=False)
     last = DenseLayer(channels, growth, spec.steps)
     return Core(*parts, last, NormedConv(last.outputs, outputs, 1))
 
 
 def dense_decoder(inputs: int, outputs: int, spec: DenseSpec) -> Core:
     """(B, inputs, h, w) -> (B, outputs, h 2^depth, w 2^depth); the growth halves."""
-    parts: list[nn.Module] = []
-    channels, growth = inputs, spec.growth
-    for _ in range(spec.depth):
-        layer = DenseLayer(channels, growth, spec.steps)
-        up = Resample(layer.outputs, up=True)
-        parts += [layer, up]
-        channels, growth = up.outputs, growth // 2
+    parts, channels, _ = _dense_layers(inputs, spec, up=True)
     return Core(*parts, NormedConv(channels, outputs, 3))
 
 
 def dense_network(inputs: int, outputs: int, spec: DenseSpec) -> Core:
     """(B, inputs, H, W) -> (B, outputs, H, W)."""
-    parts: list[nn.Module] = []
-    channels = inputs
-    for _ in range(spec.depth):
-        layer = DenseLayer(channels, spec.growth, spec.steps)
-        parts.append(layer)
-        channels = layer.outputs
+    parts, channels, _ = _dense_layers(inputs, spec)
     return Core(*parts, NormedConv(channels, outputs, 1))
+
+
+def _dense_layers(
+    channels: int, spec: DenseSpec, *, up: bool | None = None
+) -> tuple[list[nn.Module], int, int]:
+    """Dense layers, with resampling behind each unless ``up`` is None; their output channels, and
+    the growth of the layer that would follow."""
+    parts: list[nn.Module] = []
+    growth = spec.growth
+    for _ in range(spec.depth):
+        layer: DenseLayer | Resample = DenseLayer(channels, growth, spec.steps)
+        parts.append(layer)
+        if up is not None:
+            layer = Resample(layer.outputs, up=up)
+            parts.append(layer)
+            growth = growth // 2 if up else 2 * growth
+        channels = layer.outputs
+    return parts, channels, growth

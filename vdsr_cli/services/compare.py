@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from vdsr_cli.config import MAX_PIXELS
 from vdsr_cli.errors import InputError
-from vdsr_cli.figures.html_report import Layer, Report, write_report
+from vdsr_cli.figures.contact_sheet import Entry
+from vdsr_cli.figures.html_report import Report, write_report
 from vdsr_cli.images import Canvas, read_picture
 from vdsr_cli.metrics.fidelity import psnr_of
 
@@ -37,7 +38,7 @@ def compare_pictures(
         title=f"{left.name}, {right.name}",
         facts=(("size", f"{width} x {height}"), ("PSNR", f"{_psnr(first, second):.2f} dB")),
         input=None,
-        results=(Layer(label=left.name, rgb=first), Layer(label=right.name, rgb=second)),
+        results=(Entry(label=left.name, rgb=first), Entry(label=right.name, rgb=second)),
         deviations=(),
         figures=(),
     )

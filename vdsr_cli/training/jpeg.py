@@ -6,13 +6,11 @@ ITU T.81, with the quantisation tables of its annex K scaled by quality as the I
 and 4:2:0 chroma. Entropy coding loses nothing and is left out.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vdsr_cli.jpeg_tables import CHROMA, LUMA
+from vdsr_cli.jpeg_tables import CHROMA, LUMA, dct_matrix
 
 BLOCK = 16
 """Side of what is coded together: four 8x8 blocks of luma and one of each chroma."""
@@ -55,18 +53,10 @@ def quantisation_table(base: tuple[tuple[int, ...], ...], quality: Tensor) -> Te
 
 def _through_blocks(planes: Tensor, table: Tensor) -> Tensor:
     """Quantises the DCT coefficients of (B, C, H, W), sides multiples of 8."""
-    transform = _dct_matrix().to(planes)
+    transform = dct_matrix().to(planes)
     batch, channels, height, width = planes.shape
     blocks = planes.view(batch, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
     coefficients = transform @ blocks @ transform.T
     steps = table.view(batch, 1, 1, 1, 8, 8)
     restored = transform.T @ ((coefficients / steps).round() * steps) @ transform
     return restored.transpose(3, 4).reshape(batch, channels, height, width)
-
-
-def _dct_matrix() -> Tensor:
-    """The orthonormal DCT-II of 8 points, (frequency, position)."""
-    frequency, position = torch.arange(8.0).view(-1, 1), torch.arange(8.0)
-    matrix = torch.cos(math.pi * (2 * position + 1) * frequency / 16) / 2
-    matrix[0] /= math.sqrt(2)
-    return matrix
