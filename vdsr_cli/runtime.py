@@ -107,7 +107,8 @@ class Batches:
             try:
                 result = work(batch)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                is_told = "can't allocate memory" in str(error)  # by a CPU's allocator
+                if not (is_told or isinstance(error, torch.OutOfMemoryError)):
                     raise
                 if len(batch) == 1:
                     raise refusal() from error
@@ -115,12 +116,6 @@ class Batches:
             else:
                 yield result
                 items = items[len(batch) :]
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch raised it for want of memory, on whatever device."""
-    is_told = "can't allocate memory" in str(error)
-    return isinstance(error, torch.OutOfMemoryError) or is_told
 
 
 def _best_device() -> str:

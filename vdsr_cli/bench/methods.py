@@ -32,7 +32,6 @@ from vdsr_cli.services.upscale import UpscaleRequest, plan_picture
 
 _SAMPLE = re.compile(r".*_s(\d+)")
 """The name of a sample: ``001_s3`` of ``vdsr sample-diverse`` and others."""
-_PAD_LR = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -25,7 +25,7 @@ KIND_BYTES: Final = {
 _POINTERS: Final = (0x8769, 0x8825, 0xA005)
 """Tags of directories: Exif, GPS, and interoperability below Exif."""
 _RATIONALS: Final = (5, 10)
-_LONG, _LONG8, _IFD, _SLONG8, _IFD8 = 4, 16, 13, 17, 18
+_LONG, _LONG8, _SLONG8, _IFD8 = 4, 16, 17, 18
 _MOST_BYTES: Final = 1 << 26
 
 

@@ -256,7 +256,8 @@ class _Frames:
                     raise
                 notes.append(f"the file is truncated: {index} of {len(self._places)} frames")
                 break
-            durations.append(_exact(self._image.info.get("duration") or 0))
+            seconds = (self._image.info.get("duration") or 0) / 1000
+            durations.append(1000 * Fraction(seconds).limit_denominator(_FINEST_SECOND))
             is_grey &= samples.levels.shape[2] < 3
             has_alpha |= samples.has_alpha and bool((samples.levels[..., -1] < 255).any())
         height, width = samples.levels.shape[:2]
@@ -294,10 +295,6 @@ class _Frames:
         if self._file.kind.name != "GIF":
             return int(loop or 0)
         return 1 if loop is None else int(loop) + 1 if loop else 0
-
-
-def _exact(duration_ms: float) -> Fraction:
-    return 1000 * Fraction(duration_ms / 1000).limit_denominator(_FINEST_SECOND)
 
 
 # Pages.

@@ -355,7 +355,6 @@ def open_video_file(
     identity: Callable[[], str],
     replaces: bool,
     keeps_tags: bool = True,
-    every_s: float | None = None,
 ) -> Iterator[VideoFile]:
     """Opens a file for the enlarged frames of a video.
 
@@ -384,7 +383,7 @@ def open_video_file(
     _refuse_streams(video, output, format)
     with (
         writing_to(str(output)),
-        open_draft(output, identity, replace=replaces, every_s=every_s) as draft,
+        open_draft(output, identity, replace=replaces) as draft,
     ):
         file = VideoFile(draft, encoder, notes)
         yield file

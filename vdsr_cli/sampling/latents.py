@@ -256,14 +256,10 @@ def _stored(path: Path, tensors: Mapping[str, Tensor], index: int, grid: LatentG
                 f" here layer {shape.layer} must be {'x'.join(map(str, grid.size(shape)))}",
             )
         layers[shape.layer] = stored.float()
-    if len(tensors) % len(grid.shapes) or _has_more_layers(tensors, grid):
+    has_more = {name.rpartition(".")[2] for name in tensors} - {str(layer) for layer in layers}
+    if len(tensors) % len(grid.shapes) or has_more:
         raise InputError(f"{path}: its latents are of another model")
     return StoredNoise(layers)
-
-
-def _has_more_layers(tensors: Mapping[str, Tensor], grid: LatentGrid) -> bool:
-    layers = {str(shape.layer) for shape in grid.shapes}
-    return any(name.rpartition(".")[2] not in layers for name in tensors)
 
 
 def _name(index: int, shape: LatentShape) -> str:

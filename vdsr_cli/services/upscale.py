@@ -343,7 +343,9 @@ class _Upscaling:
             if isinstance(output, Path):
                 return canvas.save(output, quality=quality, replace=replaces)
             return canvas.save_to(output, format, quality=quality)
-        threads = _encoders_beside(self.runtime)
+        # One where the convolutions use the cores, else enough not to be waited for.
+        is_cpu = self.runtime.device.type == "cpu"
+        threads = 1 if is_cpu else min(_MOST_ENCODERS, os.cpu_count() or 1)
         with (
             open_picture_file(
                 output,
@@ -441,12 +443,6 @@ def failed_result(named: UpscaleResult, error: VdsrError) -> UpscaleResult:
         exit_code=error.exit_code,
         traceback=error.details,
     )
-
-
-def _encoders_beside(runtime: Runtime) -> int:
-    """How many threads encode the output: one where the convolutions use the cores, else enough
-    not to be waited for."""
-    return 1 if runtime.device.type == "cpu" else min(_MOST_ENCODERS, os.cpu_count() or 1)
 
 
 def _identify(

@@ -232,7 +232,11 @@ def _usable(path: Path, sha256: str, source: Hub, request: _Request) -> Path:
 
 def _obtain_from_web(source: Web, request: _Request) -> Path:
     entry = entry_for(source)
-    _require_a_hash(source, request)
+    if request.sha256 is None and not (request.record and request.record.trust_on_first_use):
+        raise WeightsError(
+            f"{source} comes without a hash to verify it by",
+            hint=f"give it: {source}#sha256=<64 hexadecimal digits>",
+        )
     with cache_errors(entry.folder):
         if (cached := _intact(entry, request.sha256)) is not None:
             return cached
@@ -244,14 +248,6 @@ def _obtain_from_web(source: Web, request: _Request) -> Path:
         with entry.locked():
             cached = _intact(entry, request.sha256)
             return cached or _download_into(entry, source, request)
-
-
-def _require_a_hash(source: Web, request: _Request) -> None:
-    if request.sha256 is None and not (request.record and request.record.trust_on_first_use):
-        raise WeightsError(
-            f"{source} comes without a hash to verify it by",
-            hint=f"give it: {source}#sha256=<64 hexadecimal digits>",
-        )
 
 
 def _intact(entry: CacheEntry, sha256: str | None) -> Path | None:
