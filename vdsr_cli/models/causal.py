@@ -1,4 +1,4 @@
-"""What a pixel of the compact models' likelihood takes over from those before it.
+"""The pixels before a pixel, in the compact models' likelihood.
 
     n = sum over k of a_k (pixel_k - mean_k)       k: left, above, above left, above right
     told = what the 12 pixels before differ by  ─► network ─► more of n, of a, c and log scale
