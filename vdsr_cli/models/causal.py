@@ -1,6 +1,7 @@
 """The pixels before a pixel, in the compact models' likelihood.
 
-    n = sum over k of a_k (pixel_k - mean_k)       k: left, above, above left, above right
+    n of r = sum over k of a_k (r_k - mean_k)      k: left, above, above left, above right
+    n of g = the same of (g_k - mean_k) - c_gr (r_k - mean_k), n of b likewise: see colours
     told = what the 12 pixels before differ by  ─► network ─► more of n, of a, c and log scale
 
     x x x x x
@@ -25,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vdsr_cli.models.colours import COLOUR_CHANNELS, Colours
+from vdsr_cli.models.colours import COLOUR_CHANNELS, Colours, from_colours
 
 LARGEST_BLOCK = 16
 """Side of the largest blocks of pixels that depend on each other."""
@@ -103,7 +104,7 @@ class PixelsBefore(nn.Module):
         """Logistics of parameters (P, N, 21) given what the pixels before are off by (P, N, 4, 3)
         and what the network is told of them (P, N, 12, 6)."""
         if self.network is None or told is None:
-            return Colours.of(rows, _expected(rows, near))
+            return _moved(rows, near)
         described = torch.cat(
             [told.flatten(-2), rows[..., 3:6] - _USUAL_LOG_SCALE, rows[..., _FIRST_RAW:]], -1
         )
@@ -113,7 +114,7 @@ class PixelsBefore(nn.Module):
         log_scale = (scale + more_scale).clamp(*_LOG_SCALES)
         raw = rows[..., _FIRST_RAW:] + more[..., 6:]
         refined = torch.cat([rows[..., :3], log_scale, raw], -1)
-        return Colours.of(refined, _expected(refined, near) + more[..., :3] * scale.exp())
+        return _moved(refined, near, more[..., :3] * scale.exp())
 
     def _folded(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (P, N, C): the P pixels of each of N blocks, in the raster order."""
@@ -130,19 +131,22 @@ class PixelsBefore(nn.Module):
         return cells.permute(2, 3, 0, 4, 1, 5).reshape(batch, height, width, -1)
 
 
-def _expected(rows: Tensor, near: Tensor) -> Tensor:
-    """What neighbours that are off by (P, N, 4, 3) add to the means, by the a."""
+def _moved(rows: Tensor, near: Tensor, more: Tensor | float = 0.0) -> Colours:
+    """Logistics whose means neighbours that are off by (P, N, 4, 3) move by the a, each colour by
+    what those before it leave of the neighbours' own; ``more`` is added."""
+    colours = Colours.of(rows)
+    assert colours.coupling is not None
+    own = near - from_colours(near, colours.coupling.unsqueeze(-2))
     raw = rows[..., _FIRST_RAW + COLOUR_CHANNELS :]
     raw = raw.view(*raw.shape[:-1], _NEIGHBOURS, 3)
     within = (1 + raw.abs().sum(-2).square()).rsqrt()
-    expected: Tensor = (raw * near).sum(-2) * within
-    return expected
+    return colours._replace(location=colours.location + (raw * own).sum(-2) * within + more)
 
 
 def _told(pixels: Tensor, off: Tensor, rows: Tensor, near: Tensor) -> Tensor:
     """What the network is told of a pixel (P, N, 3): in scales, by how much each colour differs
     from what the a and c expected, and from its mean."""
-    surprise = pixels - Colours.of(rows, _expected(rows, near)).located(pixels)
+    surprise = pixels - _moved(rows, near).located(pixels)
     units = torch.cat([surprise, off], -1) * (-rows[..., 3:6]).exp().repeat(1, 1, 2)
     return units.sign() * units.abs().log1p()
 

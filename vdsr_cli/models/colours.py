@@ -5,9 +5,9 @@
     location of b = location_b + c_br (r - centre_r) + c_bg (g - centre_g)
 
 The linear coefficients c are those of PixelCNN++ (Salimans et al. 2017), here on what a colour
-differs from what is expected of it: so the means stay the expected picture, whatever the
-coefficients are, and with all of them zero the colours are independent. Centres are locations
-whose means beyond white or black count as white or black.
+differs from its mean: so the means stay the expected picture, whatever the coefficients are, and
+with all of them zero the colours are independent. Centres are the means, those beyond white or
+black counted as white or black.
 """
 
 from collections.abc import Callable
@@ -27,12 +27,21 @@ def bounded(raw: Tensor) -> Tensor:
     return 2 * torch.tanh(raw / 2)
 
 
+def from_colours(off: Tensor, coupling: Tensor) -> Tensor:
+    """By how much each colour is moved by those before it, which are ``off`` from their centres
+    (..., 3), by the c (..., 3)."""
+    red, green, _ = off.unbind(-1)
+    green_on_red, blue_on_red, blue_on_green = coupling.unbind(-1)
+    blue = blue_on_red * red + blue_on_green * green
+    return torch.stack([torch.zeros_like(red), green_on_red * red, blue], -1)
+
+
 class Colours(NamedTuple):
     """Logistics of pixels whose colours are the last dimension, (..., 3) each.
 
     Attributes:
-        location: of each colour whose predecessors are as expected.
-        centre: what a colour is expected to be, for those after it.
+        location: of each colour whose predecessors are at their centres.
+        centre: what a colour is compared with, for those after it.
         log_scale: of each colour.
         coupling: the c, (..., 3); None for independent colours.
     """
@@ -43,13 +52,12 @@ class Colours(NamedTuple):
     coupling: Tensor | None
 
     @classmethod
-    def of(cls, parameters: Tensor, expected: Tensor | float = 0.0) -> "Colours":
-        """Those of a likelihood's parameters (..., 6 or more) where the pixels before add
-        ``expected`` to the means."""
+    def of(cls, parameters: Tensor) -> "Colours":
+        """Those of a likelihood's parameters (..., 6 or more)."""
         mean, coupling = parameters[..., :3], parameters[..., 6 : 6 + COLOUR_CHANNELS]
         return cls(
-            location=mean + expected,
-            centre=mean.clamp(-1, 1) + expected,
+            location=mean,
+            centre=mean.clamp(-1, 1),
             log_scale=parameters[..., 3:6],
             coupling=bounded(coupling) if coupling.shape[-1] else None,
         )
@@ -63,10 +71,7 @@ class Colours(NamedTuple):
         """The location of each colour given those before it in ``pixels``."""
         if self.coupling is None:
             return self.location
-        red, green, _ = (pixels - self.centre).unbind(-1)
-        green_on_red, blue_on_red, blue_on_green = self.coupling.unbind(-1)
-        blue = blue_on_red * red + blue_on_green * green
-        return self.location + torch.stack([torch.zeros_like(red), green_on_red * red, blue], -1)
+        return self.location + from_colours(pixels - self.centre, self.coupling)
 
     def log_prob(self, pixels: Tensor) -> Tensor:
         """Log-probability of each colour given those before it, nats."""
