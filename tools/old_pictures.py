@@ -4,9 +4,10 @@
 
 As many of each kind: grey; of 256 dithered colours, as a GIF; video, with colour at half of the
 brightness's resolution; broadcast, at a quarter of it across; of muted colours, with grain that all
-share; grainy, each colour by itself. A likelihood that has only seen photographs of today
-takes the first for something that cannot be and does not expect colours to move together as in the
-others; the usual benchmarks have such pictures among them.
+share; grainy, each colour by itself; of colours that pixels have in pairs, or in squares of 2x2. A
+likelihood that has only seen photographs of today takes the first two for something that cannot be
+and does not expect colours to move together as in the others; the usual benchmarks have such
+pictures among them.
 """
 
 import argparse
@@ -43,6 +44,17 @@ def _subsampled(across: int, down: int) -> Change:
     return changed
 
 
+def _repeated(picture: Image.Image, generator: np.random.Generator) -> Image.Image:
+    brightness, *colour = np.moveaxis(np.array(picture.convert("YCbCr")), 2, 0)
+    height, width = brightness.shape
+    down = int(generator.integers(1, 3))
+    for one in colour:
+        first = one[::down, ::2].repeat(down, 0).repeat(2, 1)
+        one[...] = first[:height, :width]
+    levels = np.stack([brightness, *colour], axis=2)
+    return Image.fromarray(levels, mode="YCbCr")
+
+
 def _muted(picture: Image.Image, generator: np.random.Generator) -> Image.Image:
     grey = picture.convert("L").convert("RGB")
     levels = np.asarray(Image.blend(grey, picture, generator.uniform(0.1, 0.6)), dtype=np.float32)
@@ -66,6 +78,7 @@ CHANGES: dict[str, Change] = {
     "broadcast": _subsampled(4, 1),
     "muted": _muted,
     "grainy": _grainy,
+    "repeated": _repeated,
 }
 
 
