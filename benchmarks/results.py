@@ -37,7 +37,9 @@ SHOWN = {
         "lr_psnr",
         "lr_psnr_raw",
         "bits_per_dim",
+        "palette_bits",
         "webp_bits",
+        "jxl_bits",
     ),
     Protocol.paper: ("psnr_y", "ssim_rgb", "lpips_alex", "dists", "lr_psnr", "lr_psnr_raw"),
     Protocol.diverse: (
