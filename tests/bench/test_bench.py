@@ -29,7 +29,7 @@ from vdsr_cli.bench.data import (
     read_pixels,
 )
 from vdsr_cli.bench.fid import SetFeatures
-from vdsr_cli.bench.likelihood import elbo_bits, lossless_bits
+from vdsr_cli.bench.likelihood import elbo_bits, lossless_bits, palette_of
 from vdsr_cli.bench.methods import FolderMethod, ModelMethod, row_names
 from vdsr_cli.bench.plot import temperature_figure
 from vdsr_cli.bench.published import (
@@ -557,6 +557,23 @@ def test_elbo_bits(tiny_model, save_picture, tmp_path):
     assert sum(rates.values()) == pytest.approx(bits["rate_bits"])
     assert list(rates) == [f"rate_bits_cell_{cell}" for cell in (16, 8, 4, 2)]
     assert all(rate > 0 for rate in rates.values())
+
+
+def test_a_picture_of_few_colours_is_sent_by_its_palette(tiny_model, tmp_path):
+    """At most an index of its four colours a pixel, and the palette; others by the bound."""
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (4, 3), np.uint8)
+    Image.fromarray(colours[rng.integers(0, 4, (32, 48))]).save(tmp_path / "few.png")
+    Image.fromarray(rng.integers(0, 256, (32, 48, 3), np.uint8)).save(tmp_path / "many.png")
+    bits = {}
+    for name in ("few", "many"):
+        scene = load_scene(Pair(name=name, hr=tmp_path / f"{name}.png"), Protocol.standard, 4)
+        bits[name] = elbo_bits(tiny_model, scene, seed=0, runtime=CPU)
+    assert bits["many"]["palette_bits"] == bits["many"]["bits_per_dim"]
+    palette = (4 * 24 + 8) / (3 * 32 * 48)
+    inside = bits["few"]["palette_bits"] - bits["few"]["rate_bits"] - palette
+    assert 0 < inside < bits["few"]["distortion_bits"]
+    assert palette_of(torch.zeros(3, 8, 8, dtype=torch.uint8)).tolist() == [[-1, -1, -1]]
 
 
 def test_lossless_bits_are_those_of_the_files(tiny_model, save_picture, tmp_path, monkeypatch):

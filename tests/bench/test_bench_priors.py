@@ -127,6 +127,14 @@ def test_a_compact_prior_scores_whole_cells_at_the_pictures_own_size(compact, tm
     elbo = compact.model(pixels(tmp_path / "a.png")[None, :, :32, :48] / 255, noise)
     nats = (elbo.distortion.sum() + elbo.rate.sum()).item() / (3 * 32 * 48)
     assert scored.scores["nats_per_dim"] == pytest.approx(nats, rel=1e-6)
+    assert scored.scores["palette_bits"] == pytest.approx(scored.scores["bits_per_dim"])
+
+
+def test_a_prior_takes_palettes(compact, tmp_path):
+    Image.new("RGB", (48, 32), (10, 200, 30)).save(tmp_path / "plain.png")
+    scores = run([compact], tmp_path / "plain.png").pictures[0].scores
+    palette = (24 + 8) / (3 * 32 * 48)  # of one colour nothing is left to be said
+    assert scores["palette_bits"] == pytest.approx(scores["rate_bits"] + palette, abs=1e-6)
 
 
 @torch.inference_mode()

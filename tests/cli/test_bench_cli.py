@@ -190,7 +190,7 @@ def test_a_prior_is_scored_on_likelihood(photos, tiny_prior_path, tmp_path):
     result = run(*asked)
     lines = result.stdout.splitlines()
     assert lines[0] == "photos, protocol likelihood"
-    titles = "method PSNR recon. nats/dim bits/dim WebP bits JXL bits"
+    titles = "method PSNR recon. nats/dim bits/dim palette bits WebP bits JXL bits"
     assert lines[2].split() == titles.split()
     assert "2 pictures\n" in result.stdout and "bicubic" not in result.stdout
     assert "worst pictures in PSNR recon." in result.stdout

@@ -144,8 +144,8 @@ def _moved(rows: Tensor, near: Tensor, more: Tensor | float = 0.0) -> Colours:
 
 
 def _told(pixels: Tensor, off: Tensor, rows: Tensor, near: Tensor) -> Tensor:
-    """What the network is told of a pixel (P, N, 3): in scales, by how much each colour differs
-    from what the a and c expected, and from its mean."""
+    """The numbers (P, N, 6) that the network is told of a pixel (P, N, 3): in scales, by how much
+    each colour differs from what the a and c expected, and from its mean."""
     surprise = pixels - _moved(rows, near).located(pixels)
     units = torch.cat([surprise, off], -1) * (-rows[..., 3:6]).exp().repeat(1, 1, 2)
     return units.sign() * units.abs().log1p()
