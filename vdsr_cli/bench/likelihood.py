@@ -13,7 +13,7 @@ pixel with its likelihood divided by its sum over them. Of other pictures it is 
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from io import BytesIO
@@ -70,12 +70,17 @@ class Tally:
         """The negative ELBO."""
         return self.distortion + self.rates.sum().item()
 
+    @property
+    def bits_per_dim(self) -> float:
+        """The negative ELBO in bits per dimension."""
+        return self.nats / (self.dimensions * math.log(2))
+
     def scores(self, shapes: Sequence[LatentShape]) -> dict[str, float]:
         """``bits_per_dim``, the negative ELBO; its parts ``distortion_bits`` and ``rate_bits``; the
         rate of each level as ``rate_bits_cell_16``, by the cell's side in HR pixels."""
         bits = 1 / (self.dimensions * math.log(2))
         scores = {
-            "bits_per_dim": self.nats * bits,
+            "bits_per_dim": self.bits_per_dim,
             "distortion_bits": self.distortion * bits,
             "rate_bits": self.rates.sum().item() * bits,
         }
@@ -103,11 +108,14 @@ def palette_of(picture: Tensor) -> Tensor | None:
     return colours.float() / 127.5 - 1
 
 
-def palette_bits(tally: Tally, palette: Tensor) -> float:
-    """Bits per dimension of a picture whose likelihood is normalised over a palette (K, 3), the
-    palette included."""
-    sent = _BITS_A_COLOUR * len(palette) + _BITS_OF_THEIR_NUMBER
-    return (tally.nats / math.log(2) + sent) / tally.dimensions
+def palette_bits(picture: Tensor, tally: Tally, inside: Callable[[Tensor], Tally]) -> float:
+    """Bits per dimension of (3, H, W) uint8 over its palette, which is included; of one without,
+    those of its tally. ``inside`` draws the tally over a palette (K, 3)."""
+    palette, sent = palette_of(picture), 0
+    if palette is not None:
+        tally = inside(palette)
+        sent = _BITS_A_COLOUR * len(palette) + _BITS_OF_THEIR_NUMBER
+    return tally.bits_per_dim + sent / tally.dimensions
 
 
 def pieces(pictures: Tensor, step: int) -> Iterator[tuple[tuple[int, int], Tensor]]:
@@ -151,13 +159,11 @@ def bound_bits(
         )
         return reduce(add, parts)
 
-    scores = drawn(0).scores(model.latent_shapes)
+    tally = drawn(0)
+    scores = tally.scores(model.latent_shapes)
     if takes_palette(model):
-        palette = palette_of(hr)
-        scores["palette_bits"] = (
-            scores["bits_per_dim"]
-            if palette is None
-            else palette_bits(drawn(0, palette=palette.to(runtime.device)), palette)
+        scores["palette_bits"] = palette_bits(
+            hr, tally, lambda palette: drawn(0, palette=palette.to(runtime.device))
         )
     if weights:
         with drawn_rates(cast(nn.Module, model)):

@@ -15,7 +15,6 @@ picture's figure does not depend on the set and the batch that it stands in.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -32,7 +31,6 @@ from vdsr_cli.bench.likelihood import (
     Tally,
     lossless_bits,
     palette_bits,
-    palette_of,
     pieces,
     takes_palette,
     weighted_bits,
@@ -229,13 +227,13 @@ def _in_palettes(
 def bits_in_palette(
     prior: Prior, picture: Tensor, tally: Tally, seed: int, runtime: Runtime
 ) -> float:
-    """Bits per dimension of (3, H, W) uint8 over its palette, where it has one, and otherwise those
-    of its tally."""
-    palette = palette_of(picture)
-    if palette is None:
-        return tally.nats / math.log(2) / tally.dimensions
-    (inside,) = score_batch(prior, picture[None], seed, runtime, palette=palette.to(runtime.device))
-    return palette_bits(inside, palette)
+    """:func:`~vdsr_cli.bench.likelihood.palette_bits` under a prior that takes palettes."""
+
+    def inside(palette: Tensor) -> Tally:
+        on_device = palette.to(runtime.device)
+        return score_batch(prior, picture[None], seed, runtime, palette=on_device)[0]
+
+    return palette_bits(picture, tally, inside)
 
 
 def _weighted(

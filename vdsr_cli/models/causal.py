@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vdsr_cli.models.colours import COLOUR_CHANNELS, Colours, from_colours
+from vdsr_cli.models.colours import COLOUR_CHANNELS, LOG_SCALES, Colours, bounded, from_colours
 
 LARGEST_BLOCK = 16
 """Side of the largest blocks of pixels that depend on each other."""
@@ -43,7 +43,6 @@ _RAW = COLOUR_CHANNELS + NEIGHBOUR_CHANNELS
 _FIRST_RAW = 6
 _ORDER = 3
 """Columns that a row's pixels are drawn after those of the row above."""
-_LOG_SCALES = (-7.0, 2.0)
 _USUAL_LOG_SCALE = -4.0
 
 
@@ -97,7 +96,8 @@ class PixelsBefore(nn.Module):
             context = None if self.network is None else _at(told, places[here])
             pixels = self._given(rows[here], near, context).drawn(deviations[here])
             drawn[here], off[here] = pixels, pixels - rows[here][..., :3].clamp(-1, 1)
-            told[here] = _told(pixels, off[here], rows[here], near)
+            if self.network is not None:
+                told[here] = _told(pixels, off[here], rows[here], near)
         return self._unfolded(drawn, noise.shape).movedim(-1, 1)
 
     def _given(self, rows: Tensor, near: Tensor, told: Tensor | None) -> Colours:
@@ -110,8 +110,8 @@ class PixelsBefore(nn.Module):
         )
         (weight, *_) = self.network.parameters()
         more = self.network(described.to(weight.dtype)).to(rows.dtype)
-        scale, more_scale = rows[..., 3:6], 2 * torch.tanh(more[..., 3:6] / 2)
-        log_scale = (scale + more_scale).clamp(*_LOG_SCALES)
+        scale = rows[..., 3:6]
+        log_scale = (scale + bounded(more[..., 3:6])).clamp(*LOG_SCALES)
         raw = rows[..., _FIRST_RAW:] + more[..., 6:]
         refined = torch.cat([rows[..., :3], log_scale, raw], -1)
         return _moved(refined, near, more[..., :3] * scale.exp())

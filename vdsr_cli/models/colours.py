@@ -20,6 +20,8 @@ from vdsr_cli.models.distributions import discretized_logistic_log_prob
 
 COLOUR_CHANNELS = 3
 """Coefficients of a pixel's colours: green on red, blue on red, blue on green."""
+LOG_SCALES = (-7.0, 2.0)
+"""The least and the largest log scale of a colour."""
 
 
 def bounded(raw: Tensor) -> Tensor:

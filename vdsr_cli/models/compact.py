@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from vdsr_cli.config import Temperature
 from vdsr_cli.models.blocks import Plain, TopDownBlock, repeated
 from vdsr_cli.models.causal import NEIGHBOUR_CHANNELS, PixelsBefore
-from vdsr_cli.models.colours import COLOUR_CHANNELS
+from vdsr_cli.models.colours import COLOUR_CHANNELS, LOG_SCALES
 from vdsr_cli.models.compact_parts import (
     STYLE,
     CompactConfig,
@@ -182,7 +182,7 @@ class CompactHierarchy(nn.Module):
         mean.mul_(self.output_scale)
         if base is not None:
             mean.view(len(base), -1, *base.shape[1:]).add_(base.unsqueeze(1))
-        log_scale.add_(self.first_log_scale).clamp_(-7.0, 2.0)
+        log_scale.add_(self.first_log_scale).clamp_(*LOG_SCALES)
         return parameters
 
     def _last_layer(self, channels: int | None) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 HALF_BIN_8BIT = 1.0 / 255.0
 """Half the width of one of 256 grey levels on [-1, 1]."""
+OUTERMOST = 0.999
+"""Levels beyond are black or white, whose bins have no end."""
 
 
 def gaussian_kl(mean_q: Tensor, log_std_q: Tensor, mean_p: Tensor, log_std_p: Tensor) -> Tensor:
@@ -67,7 +69,7 @@ def discretized_logistic_log_prob(target: Tensor, mean: Tensor, log_scale: Tenso
     # sigmoid(u) - sigmoid(l) = sigmoid(u) * sigmoid(-l) * (1 - exp(l - u)).
     width = 2 * HALF_BIN_8BIT * inverse_scale
     inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
-    first, last = target < -0.999, target > 0.999
+    first, last = target < -OUTERMOST, target > OUTERMOST
     return torch.where(first, F.logsigmoid(upper), torch.where(last, F.logsigmoid(-lower), inside))
 
 

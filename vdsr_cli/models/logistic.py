@@ -14,10 +14,7 @@ from torch import Tensor
 
 from vdsr_cli.models.causal import PixelsBefore
 from vdsr_cli.models.colours import Colours
-from vdsr_cli.models.distributions import HALF_BIN_8BIT
-
-_OUTERMOST = 0.999
-"""Levels beyond are black or white, whose bins have no end."""
+from vdsr_cli.models.distributions import HALF_BIN_8BIT, OUTERMOST
 
 
 def logistic_log_prob(hr: Tensor, parameters: Tensor, before: PixelsBefore | None = None) -> Tensor:
@@ -89,7 +86,7 @@ def _log_sum(colours: Colours, palette: Tensor) -> Tensor:
     total = torch.full_like(log_sinh, -torch.inf)
     for colour in palette:
         pixels = colour.expand_as(colours.location)
-        if colour.abs().max() > _OUTERMOST:
+        if colour.abs().max() > OUTERMOST:
             log_prob = colours.log_prob(pixels).sum(-1)
         else:
             distance = ((pixels - colours.located(pixels)) * inverse_scale).abs()
