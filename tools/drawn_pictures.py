@@ -1,11 +1,12 @@
 """Pictures that photographs lack, to train beside them: plain colours, gradients, drawings, print.
 
-    python tools/drawn_pictures.py drawn [--count 60] [--font FILE ...]
+    python tools/drawn_pictures.py drawn [--count 60] [--kinds KIND ...] [--font FILE ...]
     vdsr train vdvae-sr photographs drawn --from vdvae-sr-x4-real --degradation real --out runs/mine
 
-Writes PNGs of 768x768 pixels, in turn: a colour or a gradient and nothing else, every third of them
-white or black; lines, polygons and ellipses over one; lines of made-up words. A model that never
-sees plain areas adds grain to them, and one that never sees print bends it.
+Writes PNGs of 768x768 pixels, of these kinds in turn: plain, a colour or a gradient and nothing
+else, every third of them white or black; drawing, lines, polygons and ellipses over one; page,
+lines of made-up words. A model that never sees plain areas adds grain to them, and one that never
+sees print bends it.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from text_pages import word
 SIDE = 768
 DRAWN = 2 * SIDE
 """Side at which lines and print are drawn, before they are reduced."""
+KINDS = ("plain", "drawing", "page")
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 Colour = tuple[int, int, int]
 
@@ -89,13 +91,19 @@ def main() -> None:
     )
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--font", type=Path, nargs="*", default=[], help="beside Pillow's own")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
-    makers = (lambda: plain(rng, SIDE), lambda: drawing(rng), lambda: page(rng, options.font))
+    makers = {
+        "plain": lambda: plain(rng, SIDE),
+        "drawing": lambda: drawing(rng),
+        "page": lambda: page(rng, options.font),
+    }
     for index in range(options.count):
-        makers[index % len(makers)]().save(options.out / f"drawn{index:03}.png")
+        picture = makers[options.kinds[index % len(options.kinds)]]()
+        picture.save(options.out / f"drawn{index:03}.png")
 
 
 if __name__ == "__main__":

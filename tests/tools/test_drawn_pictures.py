@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pytest
+from PIL import Image
 
 
 @pytest.fixture
@@ -30,3 +31,12 @@ def test_drawings_and_pages_have_edges_and_are_the_same_again(script):
         assert first.shape == (script.SIDE, script.SIDE, 3)
         assert np.array_equal(first, again)
         assert np.abs(np.diff(first.astype(int), axis=1)).max() > 60
+
+
+def test_only_the_kinds_that_are_asked_for_are_drawn(script, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["_", str(tmp_path), "--count", "3", "--kinds", "plain"])
+    script.main()
+    rng = random.Random(0)
+    for index in range(3):
+        with Image.open(tmp_path / f"drawn{index:03}.png") as picture:
+            assert picture.tobytes() == script.plain(rng, script.SIDE).tobytes()

@@ -80,6 +80,14 @@ def test_every_other_batch_is_degraded_once_only():
     assert 10 < sum(bool(spread > 5) for spread in spreads) < 30
 
 
+def test_one_picture_in_eight_is_reduced_and_nothing_else():
+    hr = torch.full((200, 3, 32, 32), 128, dtype=torch.uint8)
+    loud = Pass(blur_probability=0.0, sigma=(1.0, 1.0), size=(0.5, 0.5), noise=200.0)
+    lr = RealDegradation(4, first=loud, second=loud)(hr, StepRandom(0, 1, CPU))
+    clean = (lr == 128).flatten(1).all(1)
+    assert 12 < int(clean.sum()) < 42
+
+
 def test_kernels_keep_the_light():
     for kernels in (gaussian_kernels(FIRST, draw()), sinc_kernels(draw(), probability=0.8)):
         assert kernels.shape == (64, 21, 21)

@@ -6,9 +6,10 @@
 The second-order recipe of Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833), in batches on tensors.
 Its ranges are milder where a picture would be past saving; the JPEG comes last more often, as it
 does on the web; and half of the batches are degraded once only: a network that has seen nothing
-mild smears what is (Zhang et al. 2022, arXiv 2205.04910). Every picture of a batch has its own
-kernel, noise and quality; the intermediate size and where the blocks of a JPEG begin are drawn
-once a batch.
+mild smears what is (Zhang et al. 2022, arXiv 2205.04910). One picture in eight is reduced and
+nothing else, or grain would be added to the plain colours of a picture that is clean. Every picture
+of a batch has its own kernel, noise and quality; the intermediate size and where the blocks of a
+JPEG begin are drawn once a batch.
 """
 
 import math
@@ -47,6 +48,8 @@ class Pass:
 
 FIRST = Pass(blur_probability=0.9, sigma=(0.2, 3.0), size=(0.3, 1.2), noise=20.0)
 SECOND = Pass(blur_probability=0.4, sigma=(0.2, 1.5), size=(0.2, 0.6), noise=12.0)
+CLEAN = 1 / 8
+"""Share of the pictures that are reduced and nothing else."""
 KERNEL = 21
 """Side of the blur kernels."""
 
@@ -54,8 +57,10 @@ KERNEL = 21
 class RealDegradation:
     """hr uint8 (B, 3, H, W) -> lr uint8 (B, 3, H / scale, W / scale), another one each step."""
 
-    def __init__(self, scale: int, first: Pass = FIRST, second: Pass = SECOND) -> None:
-        self.scale, self.first, self.second = scale, first, second
+    def __init__(
+        self, scale: int, first: Pass = FIRST, second: Pass = SECOND, clean: float = CLEAN
+    ) -> None:
+        self.scale, self.first, self.second, self.clean = scale, first, second, clean
 
     def __call__(self, hr: Tensor, random: StepRandom, world: World | None = None) -> Tensor:
         """Degrades a process's share of a batch; ``random`` decides everything."""
@@ -72,7 +77,9 @@ class RealDegradation:
         else:
             x = compress(x, self.second.quality, draw)
             x = self._shrink(x, side, draw)
-        return to_levels(x)
+        is_clean = (draw.uniform(0, 1) < self.clean).view(-1, 1, 1, 1)
+        reduced = resize(hr.float() / 255, side // self.scale, draw)
+        return to_levels(torch.where(is_clean, reduced, x))
 
     def _pass(self, x: Tensor, settings: Pass, side: int, draw: "_Draw") -> Tensor:
         """Blur, resize, noise."""
