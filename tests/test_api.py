@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageSequence
 
 import vdsr_cli as vdsr
+from vdsr_cli.consistency import degrade_adjoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -167,9 +168,100 @@ def test_frames_come_one_by_one_and_are_those_of_the_command(model, request, tmp
 def test_what_is_there_is_kept_where_that_is_asked(model, save_picture, tmp_path):
     path = save_picture(tmp_path / "a.png", 8, 8)
     before = path.read_bytes()
-    with pytest.raises(vdsr.VdsrError):
+    with pytest.raises(vdsr.VdsrError, match="exists already"):
         model.upscale(path).save(path, overwrite=False)
     assert path.read_bytes() == before
+
+
+def test_numbers_are_those_of_any_library(model, save_picture, tmp_path):
+    path = save_picture(tmp_path / "a.png", 8, 8)
+    made = model.upscale(path, scale=np.float32(2), temperature=np.float32(0.5), seed=np.int64(3))
+    found = model.upscale(path, scale=2, temperature=0.5, seed=3)
+    np.testing.assert_array_equal(made, found)
+    hr, lr = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 16, 16)
+    assert model.elbo(hr, lr, seed=np.uint8(1)) == model.elbo(hr, lr, seed=1)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"seed": "3"}, {"seed": 1.5}, {"seed": None}, {"scale": "4"}, {"temperature": None}],
+    ids=str,
+)
+def test_what_is_no_number_is_refused_in_one_line(model, save_picture, tmp_path, option):
+    path = save_picture(tmp_path / "a.png", 8, 8)
+    with pytest.raises(vdsr.VdsrError, match=f"{next(iter(option))} must be a"):
+        model.upscale(path, **option)
+
+
+def test_no_other_files_and_no_other_quality(model, save_picture, tmp_path):
+    with pytest.raises(vdsr.VdsrError, match="no binary file"):
+        vdsr.read(io.StringIO("text"))
+    with pytest.raises(vdsr.VdsrError, match="no binary file"):
+        list(vdsr.frames(None))
+    made = model.upscale(save_picture(tmp_path / "a.png", 8, 8))
+    for quality in (0, 101):
+        with pytest.raises(vdsr.VdsrError, match="1 to 100"):
+            made.save(tmp_path / "b.jpg", quality=quality)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_an_image_whose_white_nobody_knows_is_refused(mode):
+    with pytest.raises(vdsr.VdsrError, match=f"mode {mode} has no white"):
+        vdsr.read(Image.new(mode, (8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda x: x * torch.nan, "from nan to nan"),
+        (lambda x: x.index_fill(-1, torch.tensor([3]), torch.inf), "to inf"),
+        (lambda x: x * 255, "to 255"),
+        (lambda x: 2 * x - 1, "from -1 "),
+        (lambda x: (255 * x).int(), "not torch.int32"),
+    ],
+)
+def test_tensors_that_are_no_pictures_get_no_score(model, change, problem):
+    hr, lr = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 16, 16)
+    for each in (hr, lr):
+        each[..., :2] = torch.tensor([0.0, 1.0])
+    for score in (
+        lambda x: vdsr.psnr_y(x, hr, shave=4),
+        lambda x: vdsr.ssim_y(hr, x, shave=4),
+        lambda x: vdsr.lr_psnr(x, lr, scale=4),
+        lambda x: model.elbo(x, lr),
+    ):
+        with pytest.raises(vdsr.VdsrError, match=problem):
+            score(change(hr))
+    if change(lr).is_floating_point():
+        with pytest.raises(vdsr.VdsrError, match=problem):
+            model(change(lr))
+
+
+def test_degrade_has_the_gradient_of_its_adjoint():
+    generator = torch.Generator().manual_seed(0)
+    hr, weights = (
+        torch.rand(1, 3, side, side, dtype=torch.float64, generator=generator) for side in (32, 8)
+    )
+    leaf = hr.clone().requires_grad_()
+    reduced = vdsr.degrade(leaf, 4)
+    assert torch.equal(reduced, vdsr.degrade(hr, 4))
+    (gradient,) = torch.autograd.grad((reduced * weights).sum(), leaf)
+    torch.testing.assert_close(gradient, degrade_adjoint(weights, 4))
+
+
+@pytest.mark.parametrize(
+    ("hr", "scale"),
+    [
+        (torch.full((3, 16, 16), 200, dtype=torch.uint8), 4),
+        (torch.rand(3, 16, 16), 0),
+        (torch.rand(3, 16, 16), 2.5),
+        (torch.rand(3, 15, 16), 4),
+        (torch.rand(3, 0, 16), 4),
+    ],
+)
+def test_what_cannot_be_reduced_is_refused(hr, scale):
+    with pytest.raises(vdsr.VdsrError):
+        vdsr.degrade(hr, scale)
 
 
 def test_progress_is_a_bar_on_stderr(model, save_picture, tmp_path, capfd):

@@ -17,6 +17,7 @@ if typing.TYPE_CHECKING:
         Model,
         Result,
         Samples,
+        degrade,
         frames,
         load,
         lr_psnr,
@@ -24,7 +25,6 @@ if typing.TYPE_CHECKING:
         read,
         ssim_y,
     )
-    from vdsr_cli.consistency import degrade
     from vdsr_cli.errors import VdsrError
     from vdsr_cli.images import Picture
 
@@ -47,7 +47,7 @@ __all__ = [
     "ssim_y",
 ]
 
-_ELSEWHERE = {"Picture": "images", "VdsrError": "errors", "degrade": "consistency"}
+_ELSEWHERE = {"Picture": "images", "VdsrError": "errors"}
 
 
 def __getattr__(name: str) -> object:

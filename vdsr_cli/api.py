@@ -9,10 +9,12 @@ The command line draws its pictures by the same functions: the same model, pictu
 seed give the same bytes.
 """
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from statistics import fmean
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from vdsr_cli import loading, metrics
+from vdsr_cli import consistency, loading, metrics
 from vdsr_cli.bench.data import Scene
 from vdsr_cli.bench.likelihood import bound_bits
 from vdsr_cli.config import (
@@ -32,10 +34,12 @@ from vdsr_cli.config import (
     DEFAULT_MODEL,
     DEFAULT_TEMPERATURE,
     Edges,
+    Temperature,
     check_scale,
     parse_temperature,
 )
-from vdsr_cli.errors import UsageError
+from vdsr_cli.errors import InputError, UsageError
+from vdsr_cli.files import exists_error
 from vdsr_cli.images import (
     Canvas,
     Picture,
@@ -53,6 +57,9 @@ from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.sampling.pipeline import UpscalePlan, draw_canvases, draw_rows, plan_upscale
 from vdsr_cli.sampling.sample_set import draw_set
 from vdsr_cli.services.auto import auto_upscaler
+
+_OVERSHOOT = 0.5
+"""By how much values of float pictures may lie outside of [0, 1], which clips them."""
 
 PictureLike = Picture | PictureInMemory | str | PathLike[str]
 """Everything that is taken as a picture; see :func:`read`."""
@@ -73,7 +80,7 @@ def read(source: PictureLike | BinaryIO) -> Picture:
     if isinstance(source, str | PathLike):
         return read_picture(Path(source))
     if hasattr(source, "read"):
-        return read_picture(cast(BinaryIO, source))
+        return read_picture(_binary(source))
     return to_picture(source)
 
 
@@ -84,7 +91,7 @@ def frames(source: str | PathLike[str] | BinaryIO) -> Iterator[Picture]:
     Raises:
         VdsrError: it cannot be read.
     """
-    opened = open_pictures(Path(source) if isinstance(source, str | PathLike) else source)
+    opened = open_pictures(Path(source) if isinstance(source, str | PathLike) else _binary(source))
     with opened as pictures:
         yield from [pictures] if isinstance(pictures, Picture) else pictures
 
@@ -140,9 +147,18 @@ class Result:
     def save(self, path: str | PathLike[str], *, quality: int = 95, overwrite: bool = True) -> None:
         """Writes the file, whole or not at all, in the format of its extension.
 
+        Args:
+            path: of the file, in a folder that is there.
+            quality: of JPEG, WebP and AVIF, 1 to 100.
+            overwrite: whether a file of that name is replaced.
+
         Raises:
             VdsrError: it cannot be written, or is there and not to be replaced.
         """
+        if not 1 <= quality <= 100:
+            raise UsageError(f"quality is 1 to 100, not {quality}")
+        if not overwrite and Path(path).exists():
+            raise exists_error(Path(path))
         self._canvas.save(Path(path), quality=quality, replace=overwrite)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -251,11 +267,11 @@ class Model:
         Raises:
             VdsrError: the picture cannot be read or made.
         """
-        check_scale(scale)
+        check_scale(_number("scale", scale))
         settings = SamplingSettings(
-            temperature=parse_temperature(temperature),
+            temperature=_temperature(temperature),
             edges=_edges(edges),
-            seed=seed,
+            seed=_whole("seed", seed),
             output=pixels,
             tile=tile,
             overlap=overlap,
@@ -285,14 +301,14 @@ class Model:
         Raises:
             VdsrError: the picture cannot be read or made.
         """
-        if n < 1:
+        if (n := _whole("n", n)) < 1:
             raise UsageError(f"n must be 1 or more, not {n}")
         source = read(picture)
         loaded = self._source(4).choose(source).loaded
         settings = SamplingSettings(
-            temperature=parse_temperature(temperature),
+            temperature=_temperature(temperature),
             edges=_edges(edges),
-            seed=seed,
+            seed=_whole("seed", seed),
             samples=tuple(range(n)),
         )
         plan = self._plan(source, loaded, settings, loaded.scale, consistency)
@@ -315,7 +331,10 @@ class Model:
         """
         if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point() or not lr.numel():
             raise UsageError(f"lr must be float (B, 3, h, w), not {lr.dtype} {tuple(lr.shape)}")
-        settings = SamplingSettings(temperature=parse_temperature(temperature), seed=seed)
+        _check_range(lr)
+        settings = SamplingSettings(
+            temperature=_temperature(temperature), seed=_whole("seed", seed)
+        )
         loaded, results = self._one, []
         for each in lr.detach().float():
             source = Picture(rgb=each.unsqueeze(0))
@@ -325,7 +344,7 @@ class Model:
         return torch.cat(results).to(lr)
 
     def elbo(self, hr: Tensor, lr: Tensor, *, seed: int = 0) -> Likelihood:
-        """The ELBO of pictures given their LR pictures, as ``vdsr bench --likelihood`` has it.
+        """The ELBO of pictures given their LR pictures, as ``vdsr bench`` scores it.
 
         Args:
             hr: (B, 3, H, W) or (3, H, W), uint8 or in [0, 1], which counts by its 256 levels.
@@ -349,6 +368,7 @@ class Model:
             Scene(name="", hr=one, lr=small, scale=loaded.scale, source_size=(0, 0))
             for one, small in pairs
         ]
+        seed = _whole("seed", seed)
         scores = [bound_bits(model, scene, seed=seed, runtime=self._runtime) for scene in scenes]
         if not all(scores):
             raise UsageError("hr is smaller than the coarsest cell of the model")
@@ -379,6 +399,32 @@ class Model:
         return plan_upscale(
             picture, loaded, settings, self._runtime, scale=scale, consistency=consistency
         )
+
+
+def _whole(name: str, value: object) -> int:
+    """A whole number of any library's; raises UsageError."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(f"{name} must be a whole number, not {value!r}") from None
+
+
+def _number(name: str, value: object) -> float:
+    """A number of any library's; raises UsageError."""
+    if not isinstance(value, Real):
+        raise UsageError(f"{name} must be a number, not {value!r}")
+    return float(value)
+
+
+def _temperature(value: float | str) -> Temperature:
+    return parse_temperature(value if isinstance(value, str) else _number("temperature", value))
+
+
+def _binary(source: object) -> BinaryIO:
+    """An open binary file; raises InputError for anything else."""
+    if not isinstance(getattr(source, "read", lambda size: None)(0), bytes):
+        raise InputError(f"a {type(source).__name__} is no path, and no binary file")
+    return cast(BinaryIO, source)
 
 
 def _edges(name: str) -> Edges:
@@ -414,12 +460,23 @@ def _bar(plan: UpscalePlan, is_shown: bool) -> Iterator[Callable[[int], None]]:
         yield bar.update
 
 
+def _check_range(pictures: Tensor) -> None:
+    """Raises UsageError for float pictures that are not finite, or plainly of another range."""
+    low, high = (value.item() for value in pictures.detach().aminmax())
+    if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
+        raise UsageError(f"pictures must be in [0, 1], not from {low:g} to {high:g}")
+
+
 def _batch(pictures: Tensor) -> list[Tensor]:
     """(B, 3, H, W) or (3, H, W), uint8 or in [0, 1] -> B times uint8 (3, H, W)."""
     if pictures.ndim not in (3, 4) or pictures.shape[-3] != 3:
         raise UsageError(f"pictures must be (B, 3, H, W) or (3, H, W), not {tuple(pictures.shape)}")
     whole = pictures.detach().cpu()
     if whole.dtype != torch.uint8:
+        if not whole.is_floating_point():
+            raise UsageError(f"pictures must be uint8 or float, not {whole.dtype}")
+        if whole.numel():
+            _check_range(whole)
         whole = to_levels(whole)
     return list(whole.view(-1, *whole.shape[-3:]))
 
@@ -436,7 +493,7 @@ def _scores(
     score: Callable[[Tensor, Tensor], float], sr: Tensor, hr: Tensor, *, shave: int, window: int = 1
 ) -> list[float]:
     """The score of each pair, of one size, of which ``window`` pixels across are left."""
-    pairs = _pairs(sr, hr)
+    pairs, shave = _pairs(sr, hr), _whole("shave", shave)
     if sr.shape[-2:] != hr.shape[-2:]:
         raise UsageError(f"sr {tuple(sr.shape)} and hr {tuple(hr.shape)} are not of one size")
     if shave < 0 or min(sr.shape[-2:]) - 2 * shave < window:
@@ -470,8 +527,23 @@ def lr_psnr(
 ) -> float:
     """PSNR in dB of pictures that are degraded again to 8 bits against their inputs, of a batch's
     mean squared error; arguments otherwise as :func:`psnr_y`."""
-    pairs = _pairs(sr, lr)
+    pairs, scale = _pairs(sr, lr), _whole("scale", scale)
     if scale < 1 or tuple(sr.shape[-2:]) != tuple(scale * side for side in lr.shape[-2:]):
         raise UsageError(f"sr {tuple(sr.shape)} is not x{scale} {tuple(lr.shape)}")
     score = partial(metrics.lr_psnr, scale=scale, edges=_edges(edges))
     return metrics.pooled_psnr([score(a, b) for a, b in pairs])
+
+
+def degrade(hr: Tensor, scale: int, edges: Literal["repeat", "mirror"] = "repeat") -> Tensor:
+    """A: (..., H, W) of any float dtype and range -> (..., H / scale, W / scale), not rounded:
+    the bicubic reduction that results are faithful to. Gradients go through it.
+
+    Raises:
+        VdsrError: whole numbers, or sides that are no multiples of the scale.
+    """
+    scale = _whole("scale", scale)
+    if not hr.is_floating_point() or hr.ndim < 2:
+        raise UsageError(f"hr must be float (..., H, W), not {hr.dtype} {tuple(hr.shape)}")
+    if scale < 1 or not hr.numel() or any(side % scale for side in hr.shape[-2:]):
+        raise UsageError(f"hr {tuple(hr.shape)} is not to be reduced by {scale}")
+    return consistency.degrade(hr, scale, _edges(edges))

@@ -146,8 +146,15 @@ def _apply(band: _Band, pixels: Tensor, scale: int, edges: Edges, *, vertical: b
     height, width = pixels.shape[-2:]
     length = (height if vertical else width) // step_in
     size = (length * step_out, width) if vertical else (height, length * step_out)
+    blocks = _blocks(band, length, scale, edges, pixels.dtype, pixels.device)
+    if pixels.requires_grad:  # which writing into a part of a tensor would lose
+        parts = [
+            block @ pixels[..., here, :] if vertical else pixels[..., here] @ block.T
+            for here, _, block in blocks
+        ]
+        return torch.cat(parts, dim=-2 if vertical else -1)
     out = pixels.new_empty(*pixels.shape[:-2], *size)
-    for here, there, block in _blocks(band, length, scale, edges, pixels.dtype, pixels.device):
+    for here, there, block in blocks:
         if vertical:
             torch.matmul(block, pixels[..., here, :], out=out[..., there, :])
         else:

@@ -25,7 +25,7 @@ def to_picture(source: PictureInMemory) -> Picture:
             (h, w, c), c = 1 grey, 2 with alpha, 3 RGB, 4 with alpha.
 
     Raises:
-        InputError: another dtype or shape, or neither of the two.
+        InputError: another dtype or shape, an image of mode I or F, or neither of the two.
     """
     if isinstance(source, Image.Image):
         upright = ImageOps.exif_transpose(source)
@@ -40,6 +40,10 @@ def to_picture(source: PictureInMemory) -> Picture:
 def _levels(image: Image.Image) -> NDArray[Any]:
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)
+    if image.mode in ("I", "F"):
+        raise InputError(
+            f"an image of mode {image.mode} has no white", hint="give an array uint8 or uint16"
+        )
     opaque = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     return np.asarray(image.convert(opaque + "A" if image.has_transparency_data else opaque))
 
