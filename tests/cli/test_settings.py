@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 
 @pytest.fixture
@@ -32,6 +33,34 @@ def test_the_command_line_goes_before_the_folder_and_the_folder_before_the_user(
     here.write_text("[upscale]\nseed = 4\n")
     assert seeds(vdsr, "lr.png") == [4]
     assert seeds(vdsr, "lr.png", "--seed", "5") == [5]
+
+
+@pytest.mark.parametrize(
+    ("held", "typed", "size"),
+    [
+        ("scale = 2", "--width=48", (48, 32)),
+        ("width = 48", "-s2", (48, 32)),
+        ("width = 36", "", (36, 24)),
+    ],
+)
+def test_a_typed_size_goes_before_a_held_scale_and_a_typed_scale_before_a_held_size(
+    vdsr, folders, save_picture, tiny_path, held, typed, size
+):
+    save_picture(Path("lr.png"), 24, 16)
+    folders[0].write_text(f'[upscale]\nmodel = "{tiny_path}"\n{held}\n')
+    ended = vdsr("upscale", "lr.png", *typed.split(), "-o", "out.png")
+    assert ended.code == 0, ended.err
+    with Image.open("out.png") as made:
+        assert made.size == size
+    both = vdsr("upscale", "lr.png", "-s2", "--width=48", "-o", "out.png")
+    assert both.code == 2 and "exclude each other" in both.err
+
+
+def test_a_picture_on_standard_output_goes_before_held_json(vdsr, folders, save_picture, tiny_path):
+    save_picture(Path("lr.png"))
+    folders[0].write_text(f'json = true\n[upscale]\nmodel = "{tiny_path}"\n')
+    assert vdsr("upscale", "lr.png", "-o", "-").out.startswith(b"\x89PNG")
+    assert vdsr("upscale", "lr.png", "-o", "-", "--json").code == 2
 
 
 def test_config_shows_what_holds_and_why(vdsr, folders):

@@ -52,6 +52,8 @@ def test_a_shipped_model_is_fine_tuned_validated_and_exported(
         assert grid.size == (4 * 32, 4 * 32)
     with Image.open(run / "curves.png") as curves:
         assert curves.width > 400
+    pickle = vdsr("train", "export", run, "-o", tmp_path / "mine.bin")
+    assert pickle.code == 2 and "takes for a pickle" in pickle.err
     ended = vdsr("train", "export", run, "-o", out, "--card", "licence=CC0", "--card", "by=me")
     assert ended.code == 0, ended.err
     card = read_header(out).metadata

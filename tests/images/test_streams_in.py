@@ -75,6 +75,14 @@ def test_what_there_is_of_a_cut_file_is_kept_when_asked(format):
     assert picture.rgb[..., :16, :].equal(whole[..., :16, :])
 
 
+def test_of_a_head_alone_nothing_is_kept_and_nothing_is_advised():
+    head = encode(photograph(), "JPEG", quality=95)[:560]
+    for truncated in Truncated:
+        with pytest.raises(InputError, match="truncated: its end is missing") as refused:
+            read(head, truncated=truncated)
+        assert refused.value.hint is None
+
+
 def test_a_missing_end_marker_costs_nothing():
     data = encode(photograph(), "JPEG")
     with pytest.raises(InputError, match="truncated"):

@@ -21,6 +21,8 @@ _REFUSAL: type[Exception] = typer.BadParameter.__bases__[0]
 RETIRED = {"--output": ("--pixels", "--out"), "--models": ("--model",)}
 """Spellings of options until 0.1, and what stands for them where a command has it."""
 
+_SCALE_OR_SIZE = ({"scale"}, {"width", "height", "longest", "megapixels"})
+
 
 class Command(TyperCommand):
     """A command that takes retired spellings, a bare ``--wrap``, and options of ``vdsr.toml``."""
@@ -32,7 +34,9 @@ class Command(TyperCommand):
             held["wrap"] = "xy" if held["wrap"] else "none"
         ctx.default_map = {**(ctx.default_map or {}), **held}
         with _in_one_line(ctx):
-            return super().parse_args(ctx, list(self._in_todays_words(args)))
+            rest = super().parse_args(ctx, list(self._in_todays_words(args)))
+        _prefer_typed(ctx)
+        return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help, in groups."""
@@ -54,6 +58,23 @@ class Command(TyperCommand):
             else:
                 print_note(f"{name} is called {new} now; {name} will go with the next release")
                 yield f"{new}{equals}{value}"
+
+
+def _prefer_typed(ctx: Any) -> None:
+    """Leaves out a file's scale where a size is typed, a file's size where a scale is, and its JSON
+    where the picture goes to standard output."""
+
+    def is_typed(name: str) -> bool:
+        source = ctx.get_parameter_source(name)
+        return source is not None and source.name == "COMMANDLINE"
+
+    for these, those in (_SCALE_OR_SIZE, _SCALE_OR_SIZE[::-1]):
+        if any(map(is_typed, these)):
+            for name in filter(ctx.params.__contains__, those):
+                if not is_typed(name):
+                    ctx.params[name] = None
+    if ctx.params.get("out") == "-" and "as_json" in ctx.params and not is_typed("as_json"):
+        ctx.params["as_json"] = False
 
 
 class Group(TyperGroup):

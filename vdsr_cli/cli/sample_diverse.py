@@ -122,7 +122,7 @@ def sample_diverse(
     ] = None,
     model: SamplerOption = AUTO_MODEL,
     scale: Annotated[float, typer.Option("--scale", "-s", help="The model's own factor.")] = 4.0,
-    temperature: Annotated[str, temperature_option("How far samples may differ, 0 to 1.")] = "0.8",
+    temperature: Annotated[str, temperature_option("How far samples may differ, 0 to 2.")] = "0.8",
     temperatures: Annotated[
         str | None,
         typer.Option(
@@ -203,7 +203,7 @@ def _plan(
     naming = plan_naming(out, tag=scale_tag(scale), format=format, is_several=True)
     base = output_path(sources[0], naming)
     if base is None:
-        raise UsageError("several files cannot go to standard output", hint="give -o a folder")
+        raise UsageError("sample-diverse writes files", hint="give -o a folder, or a name")
     return sources[0], base, naming.file is not None
 
 

@@ -237,7 +237,7 @@ def _decode(stream: BinaryIO, kind: Kind, max_pixels: int, truncated: Truncated)
         samples = read_samples(image, reopen)
     except DECODE_ERRORS as error:
         if truncated is Truncated.refuse or not ends_too_soon(error):
-            raise damaged(kind, error) from error
+            raise damaged(kind, error, is_begun=True) from error
         samples = _read_cut_off(kind, reopen)
         notes = ["the file is truncated: what is missing is blank"]
     is_upright = kind.name == "TIFF"  # which Pillow turns by itself
@@ -369,11 +369,12 @@ def ends_too_soon(error: Exception) -> bool:
     return "truncated" in str(error).lower() or isinstance(error, EOFError)
 
 
-def damaged(kind: Kind, error: Exception) -> InputError:
+def damaged(kind: Kind, error: Exception, *, is_begun: bool = False) -> InputError:
+    """The error for a file that ``error`` ended; ``is_begun`` where pixels of it may be kept."""
     if ends_too_soon(error):
         return InputError(
             f"the {kind.name} file is truncated: its end is missing",
-            hint="vdsr upscale --truncated keep reads what there is",
+            hint="vdsr upscale --truncated keep reads what there is" if is_begun else None,
         )
     text = " ".join(str(error).split()) or "it makes no sense"
     return InputError(f"the {kind.name} file is damaged: {text}")

@@ -215,7 +215,7 @@ class _Frames:
             notes.append("its still picture, which is none of its frames, was left out")
         if not self._is_whole():
             if truncated is Truncated.refuse:
-                raise damaged(self._file.kind, EOFError())
+                raise damaged(self._file.kind, EOFError(), is_begun=True)
             notes.append("the file is truncated: frames may be missing")
         durations, shape, is_grey = self._seen(truncated, notes)
         metadata, more = carried(

@@ -43,6 +43,7 @@ from vdsr_cli.training.validation import Validator
 from vdsr_cli.training.world import World, join_world, leave_world
 from vdsr_cli.weights import Checkpoint, write_safetensors
 from vdsr_cli.weights.runs import find_checkpoint, read_checkpoint
+from vdsr_cli.weights.sources import is_pickle
 
 
 def train(request: TrainRequest) -> Trainer:
@@ -263,10 +264,15 @@ def export(
             the run's coupling of colours and neighbours stays whole where another has none.
 
     Raises:
-        UsageError: shares that leave nothing of the run, or ``out`` is what is exported.
+        UsageError: shares that leave nothing of the run, or ``out`` is what is exported, or has
+            the name of a pickle.
         WeightsError: no checkpoint of a run, or others that do not fit it.
         OutputError: a file cannot be written.
     """
+    if is_pickle(out.name):
+        raise UsageError(
+            f"{out} has a name that --model takes for a pickle", hint="name it .safetensors"
+        )
     page_path = out.with_suffix(".md")
     check_outputs([out, page_path], existing, inputs=[checkpoint, *map(Path, blend or {})])
     run = read_checkpoint(checkpoint)

@@ -220,5 +220,5 @@ def _require(path: Path, condition: bool, problem: str) -> None:
 def _damaged(path: Path, problem: str) -> WeightsError:
     return WeightsError(
         f"{path} is not a sound safetensors file: {problem}",
-        hint="delete it and fetch or convert it again",
+        hint="if it is one of weights, fetch or convert it again",
     )
