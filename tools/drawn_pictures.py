@@ -1,6 +1,7 @@
 """Pictures that photographs lack, to train beside them: plain colours, gradients, drawings, print.
 
     python tools/drawn_pictures.py drawn [--count 60] [--kinds KIND ...] [--font FILE ...]
+    python tools/drawn_pictures.py steep --count 600 --kinds plain --side 256
     vdsr train vdvae-sr photographs drawn --from vdvae-sr-x4-real --degradation real --out runs/mine
 
 Writes PNGs of 768x768 pixels, of these kinds in turn: plain, a colour or a gradient and nothing
@@ -92,12 +93,15 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument(
+        "--side", type=int, default=SIDE, help="of plain ones, whose gradients are as steep"
+    )
     parser.add_argument("--font", type=Path, nargs="*", default=[], help="beside Pillow's own")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
     makers = {
-        "plain": lambda: plain(rng, SIDE),
+        "plain": lambda: plain(rng, options.side),
         "drawing": lambda: drawing(rng),
         "page": lambda: page(rng, options.font),
     }

@@ -34,9 +34,11 @@ def test_drawings_and_pages_have_edges_and_are_the_same_again(script):
 
 
 def test_only_the_kinds_that_are_asked_for_are_drawn(script, monkeypatch, tmp_path):
-    monkeypatch.setattr("sys.argv", ["_", str(tmp_path), "--count", "3", "--kinds", "plain"])
+    monkeypatch.setattr(
+        "sys.argv", ["_", str(tmp_path), "--count", "3", "--kinds", "plain", "--side", "96"]
+    )
     script.main()
     rng = random.Random(0)
     for index in range(3):
         with Image.open(tmp_path / f"drawn{index:03}.png") as picture:
-            assert picture.tobytes() == script.plain(rng, script.SIDE).tobytes()
+            assert picture.tobytes() == script.plain(rng, 96).tobytes()
