@@ -3,6 +3,7 @@
 import inspect
 import io
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,13 @@ def test_samples_are_a_sequence(model, save_picture, tmp_path):
     assert model.upscale(tmp_path / "a.png", scale=2.3).lr_psnr is None
     with pytest.raises(vdsr.VdsrError, match="n must be"):
         model.sample(tmp_path / "a.png", n=0)
+
+
+def test_a_panorama_is_measured_all_around(model, save_picture, tmp_path):
+    source = vdsr.read(save_picture(tmp_path / "a.png", 32, 16))
+    panorama = replace(source, metadata=replace(source.metadata, is_panorama=True))
+    drawn = model.sample(panorama, n=2)
+    assert min(r.lr_psnr for r in (*drawn, drawn.mean, model.upscale(panorama, scale=8))) > 75
 
 
 def test_the_likelihood_is_that_of_the_bench(model):

@@ -282,7 +282,7 @@ class Model:
         plan = self._plan(source, loaded, settings, scale, consistency)
         with _bar(plan, progress) as on_tiles:
             [canvas] = draw_canvases(source, plan, self._runtime, on_tiles=on_tiles)
-        return _result(canvas, source, loaded, 0, settings.edges)
+        return _result(canvas, source, loaded, 0, plan.settings)
 
     def sample(
         self,
@@ -315,9 +315,9 @@ class Model:
         with _bar(plan, progress) as on_tiles:
             drawn = draw_set(source, plan, self._runtime, on_tiles=on_tiles)
         results = [
-            _result(c, source, loaded, i, settings.edges) for i, c in enumerate(drawn.canvases)
+            _result(c, source, loaded, i, plan.settings) for i, c in enumerate(drawn.canvases)
         ]
-        mean = _result(drawn.mean, source, loaded, None, settings.edges)
+        mean = _result(drawn.mean, source, loaded, None, plan.settings)
         return Samples(mean=mean, std=drawn.std.numpy(), _results=tuple(results))
 
     def __call__(
@@ -434,21 +434,25 @@ def _edges(name: str) -> Edges:
 
 
 def _result(
-    canvas: Canvas, source: Picture, loaded: LoadedModel, index: int | None, edges: Edges
+    canvas: Canvas,
+    source: Picture,
+    loaded: LoadedModel,
+    index: int | None,
+    settings: SamplingSettings,
 ) -> Result:
     scale = canvas.height // source.height
     is_whole = (canvas.height, canvas.width) == (scale * source.height, scale * source.width)
-    psnr = _lr_psnr(canvas, source.rgb[0], scale, edges) if is_whole else None
+    psnr = _lr_psnr(canvas, source.rgb[0], scale, settings) if is_whole else None
     return Result(index=index, model=loaded.name, lr_psnr=psnr, _canvas=canvas)
 
 
-def _lr_psnr(canvas: Canvas, lr: Tensor, scale: int, edges: Edges) -> float:
+def _lr_psnr(canvas: Canvas, lr: Tensor, scale: int, settings: SamplingSettings) -> float:
     frame = canvas.frame
     values = torch.from_numpy(canvas.levels().astype(np.float32)).div_(frame.full)
     planes = values.permute(2, 0, 1)
     colours, cover = (planes[:-1], planes[-1:]) if frame.has_alpha else (planes, None)
     rgb = (colours if cover is None else colours * cover).expand(3, -1, -1)
-    fidelity = LrFidelity(lr, 1, scale, edges)
+    fidelity = LrFidelity(lr, 1, scale, settings.edges, settings.periodic)
     fidelity.add(rgb.unsqueeze(0))
     return fidelity.psnr()[0]
 

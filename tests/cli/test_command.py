@@ -1,5 +1,6 @@
 """Common to all commands: -h, and retired spellings of options."""
 
+import json
 import os
 import subprocess
 import sys
@@ -80,6 +81,8 @@ def test_the_value_of_wrap_may_be_left_out(vdsr, tiny_path, save_picture, tmp_pa
     assert made["none"] == made["without"]
     assert len({made["xy"], made["x"], made["none"]}) == 3
     assert vdsr("upscale", lr, "--wrap=z").code == 2
+    ended = vdsr("upscale", lr, "--wrap", "-m", tiny_path, "--json", "-o", "told.png")
+    assert json.loads(ended.out)["wrap"] == "xy"
 
 
 def test_models_are_completed_without_importing_torch():

@@ -76,6 +76,14 @@ def test_samples_are_faithful_by_the_edges_asked_for(run, face, tmp_path):
     assert json.loads(run(face, *words).stdout)["edges"] is None
 
 
+def test_the_result_says_how_the_picture_goes_on(run, face, tmp_path):
+    told = json.loads(run(face, "-n", 2, "--wrap", "xy", "-o", tmp_path / "both", "--json").stdout)
+    assert told["wrap"] == "xy"
+    assert all(p["lr_psnr"] > 75 for p in told["sets"][0]["pictures"])
+    told = json.loads(run(face, "-n", 1, "-o", tmp_path / "none", "--json").stdout)
+    assert told["wrap"] is None
+
+
 def test_quiet_prints_nothing(run, face):
     ended = run(face, "-n", 1, "-q")
     assert ended.exit_code == 0

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from loaded import CPU
 from PIL import Image
 
@@ -22,7 +23,13 @@ from vdsr_cli.errors import InputError, OutputError, UsageError
 from vdsr_cli.figures.viridis import viridis
 from vdsr_cli.images import read_picture
 from vdsr_cli.loading import LoadedModel
-from vdsr_cli.metrics.streaming import PairwiseDistances, farthest, mean_of_pairs, medoid
+from vdsr_cli.metrics.streaming import (
+    LrFidelity,
+    PairwiseDistances,
+    farthest,
+    mean_of_pairs,
+    medoid,
+)
 from vdsr_cli.outputs import Existing
 from vdsr_cli.paths import Source
 from vdsr_cli.sampling.engine import SamplingSettings
@@ -135,6 +142,47 @@ def test_lr_psnr_is_that_of_the_file(draw, tmp_path):
         assert picture.lr_psnr > 75
         assert picture.lr_psnr_float > 82
         assert picture.lr_same == 1
+
+
+@pytest.mark.parametrize("wrap", ["x", "y", "xy"])
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_a_periodic_picture_is_measured_as_one(draw, tmp_path, save_picture, wrap, is_masked):
+    picture = save_picture(tmp_path / "tile.png", 30, 32)
+    mask = np.zeros((32, 30), np.uint8)
+    mask[:6, :] = mask[:, :6] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    options = {"source": picture, "samples": 2, "settings": replace(SMALL, wrap=wrap)}
+    if is_masked:
+        options["mask"] = tmp_path / "mask.png"
+    result = draw(report=tmp_path / "r.html", **options)
+    assert result.wrap == wrap and "periodic" in (tmp_path / "r.html").read_text()
+    lr = read_picture(picture).rgb.double()
+    beyond = [2 * (axis in wrap) for axis in "xy"]
+    padding = [side for beside in beyond for side in (beside, beside)]
+    for picture in result.sets[0].pictures:
+        file = torch.from_numpy(levels(picture.file) / 255).permute(2, 0, 1)[None]
+        around = degrade(F.pad(file, [4 * p for p in padding], mode="circular"), 4)
+        reduced = around[:, :, beyond[1] : beyond[1] + 32, beyond[0] : beyond[0] + 30]
+        mse = (reduced - lr).square().mean().item()
+        assert picture.lr_psnr == pytest.approx(-10 * np.log10(mse), abs=0.1)
+        assert picture.lr_psnr > (60 if is_masked else 75)
+        assert picture.lr_psnr_float > (60 if is_masked else 82)
+        assert picture.lr_same > (0.99 if is_masked else 0.9999)
+
+
+@pytest.mark.parametrize("periodic", ["", "x", "y", "xy"])
+@pytest.mark.parametrize(("height", "strips"), [(20, (1, 2, 3, 14)), (20, (20,)), (3, (1, 2))])
+def test_strips_give_the_fidelity_of_the_whole(periodic, height, strips):
+    """That of the middle of nine copies, where it is periodic."""
+    hr = torch.rand(2, 3, 4 * height, 24, generator=torch.Generator().manual_seed(6))
+    copies = hr.repeat(1, 1, *(3 if axis in periodic else 1 for axis in "yx"))
+    (top, left) = ((height, 6)[i] if axis in periodic else 0 for i, axis in enumerate("yx"))
+    lr = degrade(copies, 4)[0, :, top : top + height, left : left + 6]
+    fidelity = LrFidelity(lr, 2, 4, periodic=periodic)
+    for rows in hr.split([4 * s for s in strips], dim=2):
+        fidelity.add(rows)
+    assert fidelity.psnr()[0] > 130 and fidelity.same()[0] == 1
+    assert fidelity.psnr()[1] < 30 and fidelity.same()[1] < 0.2
 
 
 def test_without_projection_the_figure_says_so(draw):

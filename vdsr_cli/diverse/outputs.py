@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vdsr_cli.config import Edges, Temperature
 from vdsr_cli.diverse.records import (
     DiverseRequest,
     DiverseResult,
@@ -27,6 +26,8 @@ from vdsr_cli.images.levels import to_levels
 from vdsr_cli.metrics import LPIPS, average_pairwise
 from vdsr_cli.metrics.streaming import LrFidelity, mean_of_pairs
 from vdsr_cli.outputs import Existing
+from vdsr_cli.sampling.engine import SamplingSettings
+from vdsr_cli.sampling.pipeline import UpscalePlan
 from vdsr_cli.sampling.sample_set import SampleSet
 
 _LPIPS_FILE = "lpips_alex.safetensors"
@@ -51,13 +52,13 @@ class DoneSet:
 def write_set(
     drawn: SampleSet,
     files: SetFiles,
-    temperature: Temperature,
+    plan: UpscalePlan,
     lr: Tensor,
     request: DiverseRequest,
     *,
     seconds: float,
 ) -> tuple[SetResult, tuple[str, ...]]:
-    """Writes the pictures and maps of one temperature and measures the files.
+    """Writes the pictures and maps of one temperature, that of the plan, and measures the files.
 
     Returns:
         What was written, and notes for the user.
@@ -70,14 +71,14 @@ def write_set(
     # Encoding PNG takes as long as projecting, and leaves the interpreter to others meanwhile.
     with ThreadPoolExecutor() as pool:
         maps = pool.submit(_write_maps, files, drawn.std, full, request.existing)
-        write = partial(_write_picture, drawn, lr, request)
+        write = partial(_write_picture, drawn, lr, plan.settings, request)
         done = list(pool.map(write, files.pictures, files.pictures.values(), samples))
         maps.result()
     for _, picture_notes in done:
         notes += picture_notes
     lpips = _apd_lpips(drawn, request.metric_weights, notes) if several else None
     result = SetResult(
-        temperature=temperature,
+        temperature=plan.settings.temperature,
         samples=count,
         pictures=tuple(picture for picture, _ in done),
         apd_mse=mean_of_pairs(drawn.distances) if several else None,
@@ -94,6 +95,7 @@ def write_set(
 def _write_picture(
     drawn: SampleSet,
     lr: Tensor,
+    settings: SamplingSettings,
     request: DiverseRequest,
     name: str,
     path: Path,
@@ -104,7 +106,7 @@ def _write_picture(
     notes: tuple[str, ...] = ()
     with request.existing.kept():
         notes = canvas.save(path, quality=request.quality, replace=request.existing.is_replaced)
-    psnr, same = measure_file(path, lr, request.settings.edges)
+    psnr, same = measure_file(path, lr, settings)
     before = drawn.mean_lr_psnr if sample is None else drawn.lr_psnr[sample]
     result = PictureResult(
         name=name, sample=sample, file=str(path), lr_psnr=psnr, lr_psnr_float=before, lr_same=same
@@ -121,11 +123,12 @@ def _write_maps(files: SetFiles, std: Tensor, full: float, existing: Existing) -
                 save_levels(path, levels, replace=existing.is_replaced)
 
 
-def measure_file(path: Path, lr: Tensor, edges: Edges = Edges.repeat) -> tuple[float, float]:
-    """LR-PSNR in dB and the share of LR samples given back, of a file as it is on the disk."""
+def measure_file(path: Path, lr: Tensor, settings: SamplingSettings) -> tuple[float, float]:
+    """LR-PSNR in dB and the share of LR samples given back, of a file as it is on the disk that
+    these settings made."""
     rgb = read_picture(path, max_pixels=1 << 40).rgb
     scale = rgb.shape[2] // lr.shape[1]
-    fidelity = LrFidelity(lr, 1, scale, edges)
+    fidelity = LrFidelity(lr, 1, scale, settings.edges, settings.periodic)
     for top in range(0, rgb.shape[2], _MEASURED_ROWS * scale):
         fidelity.add(rgb[:, :, top : top + _MEASURED_ROWS * scale])
     return fidelity.psnr()[0], fidelity.same()[0]
@@ -228,6 +231,8 @@ def _facts(result: DiverseResult) -> tuple[tuple[str, str], ...]:
             f"projected, edges {result.edges}" if result.edges else "not projected",
         ),
     ]
+    if result.wrap:
+        facts.append(("periodic", result.wrap))
     return tuple(facts)
 
 

@@ -254,6 +254,7 @@ class DiverseResult:
     tiles: int | None = None
     consistency: bool | None = None
     edges: str | None = None
+    wrap: str | None = None
     mask: str | None = None
     sets: tuple[SetResult, ...] = ()
     sheet: str | None = None

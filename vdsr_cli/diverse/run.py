@@ -78,6 +78,7 @@ def sample_diverse(
         tiles=job.tiles,
         consistency=plan.faithful_scale is not None,
         edges=str(plan.settings.edges) if plan.is_projected else None,
+        wrap=plan.settings.periodic or None,
         mask=_text(request.mask),
         sets=tuple(entry.result for entry in done),
         sheet=_text(job.sheet),
@@ -153,18 +154,17 @@ def _make_sets(
     notes: list[str] = []
     for temperature, files in zip(request.temperatures, job.files, strict=True):
         started = time.perf_counter()
+        plan = job.plan.at(temperature)
         drawn = draw_set(
             picture,
-            job.plan.at(temperature),
+            plan,
             runtime,
             noises=job.noises,
             mask=job.mask,
             on_tiles=on_tiles,
         )
         seconds = time.perf_counter() - started
-        result, set_notes = write_set(
-            drawn, files, temperature, picture.rgb[0], request, seconds=seconds
-        )
+        result, set_notes = write_set(drawn, files, plan, picture.rgb[0], request, seconds=seconds)
         notes += set_notes
         names = request.sample_names(result.samples)
         done.append(DoneSet(result=result, drawn=drawn, names=names))

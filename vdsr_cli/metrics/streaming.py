@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vdsr_cli.config import Edges
 from vdsr_cli.consistency import StripDegradation
+from vdsr_cli.consistency.degradation import REACH
 
 
 class PairwiseDistances:
@@ -62,20 +63,52 @@ def farthest(distances: Tensor, count: int) -> tuple[int, ...]:
 
 
 class LrFidelity:
-    """How well pictures, as their rows come, degrade to the input."""
+    """How well pictures, as their rows come, degrade to the input.
 
-    def __init__(self, lr: Tensor, samples: int, scale: int, edges: Edges = Edges.repeat) -> None:
-        self.lr = lr
-        self.degradation = StripDegradation(lr.shape[1], scale, edges)
+    Args:
+        edges: of the degradation.
+        periodic: the axes, of x and y, along which it sees the opposite edge beyond an edge.
+    """
+
+    def __init__(
+        self,
+        lr: Tensor,
+        samples: int,
+        scale: int,
+        edges: Edges = Edges.repeat,
+        periodic: str = "",
+    ) -> None:
+        self.lr, self.scale = lr, scale
+        self.above, self.aside = (REACH if axis in periodic else 0 for axis in "yx")
+        self.top: list[Tensor] = []
+        self.degradation = StripDegradation(lr.shape[1] + 2 * self.above, scale, edges)
         self.squares = torch.zeros(samples, dtype=torch.float64)
         self.near = torch.zeros(samples, dtype=torch.float64)
         self.known = 0
 
     def add(self, rows: Tensor) -> None:
         """Counts rows (samples, 3, rows, W) in [0, 1]."""
+        again = 2 * self.above * self.scale
+        lacking = again - sum(strip.shape[2] for strip in self.top)
+        if lacking > 0:
+            self.top.append(rows[:, :, :lacking].clone())
+        self._count(rows)
+        if again and self.degradation.known == self.lr.shape[1]:
+            # The first rows see the last ones only now: they come once more, below them.
+            top = torch.cat(self.top, dim=2)
+            self._count(top[:, :, torch.arange(again) % top.shape[2]])
+
+    def _count(self, rows: Tensor) -> None:
+        if self.aside:
+            width, aside = rows.shape[3], self.aside * self.scale
+            rows = rows[..., torch.arange(-aside, width + aside) % width]
         reduced = self.degradation.push(rows)
-        error = (reduced - self.lr[:, self.known : self.known + reduced.shape[2]]).double()
+        reduced = reduced[..., self.aside : reduced.shape[3] - self.aside]
+        height = self.lr.shape[1]
+        places = torch.arange(self.known, self.known + reduced.shape[2])
+        is_whole = (places >= self.above) & (places < self.above + height)
         self.known += reduced.shape[2]
+        error = (reduced[:, :, is_whole] - self.lr[:, places[is_whole] % height]).double()
         self.squares += error.square().sum(dim=(1, 2, 3))
         self.near += (error.abs() < 0.5 / 255).sum(dim=(1, 2, 3))
 

@@ -84,6 +84,11 @@ class SamplingSettings:
             raise UsageError(f"pixels are the mean or a sample, not {self.output!r}")
 
     @property
+    def periodic(self) -> str:
+        """The axes along which the picture is periodic: x, y, xy, or empty."""
+        return "" if self.wrap in (None, "none") else self.wrap
+
+    @property
     def most_tiles(self) -> int:
         """Tiles a batch."""
         return self.batch_size or DEFAULT_BATCH

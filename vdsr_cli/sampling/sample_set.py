@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vdsr_cli.consistency import project_within
+from vdsr_cli.consistency.strips import HALO
 from vdsr_cli.images import Canvas, Picture, round_levels
 from vdsr_cli.metrics.streaming import LrFidelity, PairwiseDistances
 from vdsr_cli.runtime import Runtime
@@ -83,13 +84,21 @@ def merge_in_mask(rows: Rows, lr: Tensor, plan: UpscalePlan, mask: Tensor) -> Ro
     merged = torch.where(mask, rows.rgb, base)
     merged[:1] = base
     if plan.faithful_scale is not None:
-        low = torch.where(mask, 0.0, base)
-        high = torch.where(mask, 1.0 if rows.alpha is None else rows.alpha, base)
-        for sample in merged[1:].unsqueeze(1):
+        low = torch.where(mask, 0.0, base)[0]
+        high = torch.where(mask, 1.0 if rows.alpha is None else rows.alpha, base)[0]
+        seen = plan.stages[0].around.within(HALO)
+        around, (above, aside) = seen.at(plan.faithful_scale), seen.pixels(plan.faithful_scale)
+        for sample in merged[1:]:
             inside = project_within(
-                sample, lr, plan.faithful_scale, low=low, high=high, edges=plan.settings.edges
+                around.around(sample),
+                seen.around(lr[0]),
+                plan.faithful_scale,
+                low=around.around(low),
+                high=around.around(high),
+                edges=plan.settings.edges,
             )
-            sample.copy_(inside)
+            height, width = sample.shape[1:]
+            sample.copy_(inside[:, above : above + height, aside : aside + width])
     return rows._replace(rgb=merged)
 
 
@@ -111,9 +120,9 @@ class _Collector:
         self.mean = plan.canvas()
         self.std = torch.zeros(output.height, output.width)
         self.distances = PairwiseDistances(samples)
-        scale, edges = output.height // lr.shape[1], plan.settings.edges
-        self.fidelity = LrFidelity(lr, samples, scale, edges)
-        self.mean_fidelity = LrFidelity(lr, 1, scale, edges)
+        scale, settings = output.height // lr.shape[1], plan.settings
+        self.fidelity = LrFidelity(lr, samples, scale, settings.edges, settings.periodic)
+        self.mean_fidelity = LrFidelity(lr, 1, scale, settings.edges, settings.periodic)
 
     def add(self, rows: Rows) -> None:
         exact = rows.rgb.clamp(0, 1)

@@ -43,6 +43,13 @@ class Surroundings:
         """Their rows and columns beyond an edge at a scale."""
         return self.rows * scale, self.columns * scale
 
+    def at(self, scale: int) -> "Surroundings":
+        """Those of the picture at a scale, in its pixels."""
+        rows, columns = self.pixels(scale)
+        return Surroundings(
+            height=self.height * scale, width=self.width * scale, rows=rows, columns=columns
+        )
+
     def within(self, most: int) -> "Surroundings":
         """No more than so many of them."""
         return Surroundings(

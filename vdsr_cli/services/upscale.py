@@ -103,6 +103,7 @@ class UpscaleResult:
     tiles: int | None = None
     consistency: bool | None = None
     edges: str | None = None
+    wrap: str | None = None
     seconds: float | None = None
     notes: tuple[str, ...] = ()
     error: str | None = None
@@ -388,6 +389,7 @@ class _Upscaling:
             tiles=tiles,
             consistency=plan.faithful_scale is not None,
             edges=str(plan.settings.edges) if plan.is_projected else None,
+            wrap=plan.settings.periodic or None,
             notes=notes,
         )
 
