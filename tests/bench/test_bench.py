@@ -112,6 +112,18 @@ LAYOUTS = {
     "lr below": (["a.png", "LRx4/a.png"], {"a": "LRx4/a.png"}),
     "lr missing": (["HR/a.png", "HR/b.png", "LRx4/a.png"], {"a": "LRx4/a.png", "b": "LRx4/b.png"}),
     "other scale": (["HR/a.png", "LRx2/a.png"], {"a": None}),
+    "one stem": (
+        ["a.png", "a.jpg", "a.tif", "b.png", "a.png.bmp"],
+        {"a.png": None, "a.jpg": None, "a.tif": None, "b": None, "a.png.bmp": None},
+    ),
+    "one stem, folders": (
+        ["HR/a.png", "HR/a.jpg", "HR/b.png", "LRx4/ax4.png", "LRx4/b.bmp", "LRx4/b.jpg"],
+        {"a.png": "LRx4/ax4.png", "a.jpg": "LRx4/ax4.jpg", "b": "LRx4/b.png"},
+    ),
+    "one stem, side by side": (
+        ["a_HR.png", "a_HR.jpg", "a_LR.png", "b_HR.png"],
+        {"a.png": "a_LR.png", "a.jpg": "a_LR.jpg", "b": None},
+    ),
 }
 
 
@@ -443,6 +455,16 @@ def test_a_name_is_found_exactly_first(tmp_path):
     for stem, reason in (("2", "several"), ("3", "no picture")):
         with pytest.raises(InputError, match=reason):
             method._find("set", stem)
+
+
+def test_pictures_of_one_stem_are_told_apart(tmp_path):
+    for name in ("a.png", "a.jpg", "b_png_x4.png", "b_jpg_x4.png"):
+        (tmp_path / name).touch()
+    method = FolderMethod(folder=tmp_path, name="x")
+    for name, file in (("a.png", "a.png"), ("a.jpg", "a.jpg"), ("b.png", "b_png_x4.png")):
+        assert method._find("set", name) == [tmp_path / file]
+    with pytest.raises(InputError, match=r"no picture of the name a\.tif"):
+        method._find("set", "a.tif")
 
 
 def test_several_samples_of_another_tool_have_diversity(photos, tmp_path):

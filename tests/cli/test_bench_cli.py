@@ -138,6 +138,19 @@ def test_failures_give_exit_code_3(photos, save_picture):
     assert "broken.png" in result.stderr
 
 
+def test_pictures_of_one_stem_are_all_scored_or_named(tmp_path, save_picture):
+    for folder in ("HR", "LRx4"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+    for name in ("a.png", "a.tif", "b.png"):
+        save_picture(tmp_path / "set" / "HR" / name, 48, 48)
+    document = json.loads(run(tmp_path / "set" / "HR", "-m", "bicubic", "--json").stdout)
+    assert {p["picture"] for p in document["pictures"]} == {"a.png", "a.tif", "b"}
+    save_picture(tmp_path / "set" / "LRx4" / "a.png", 12, 12)
+    save_picture(tmp_path / "set" / "LRx4" / "b.png", 12, 12)
+    result = run(tmp_path / "set", "-m", "bicubic", code=3)
+    assert "2 pictures" in result.stdout and "LRx4/a.tif" in result.stderr
+
+
 def test_the_usual_sets():
     assert "Set14: fourteen pictures" in run("--list").stdout
     sets = json.loads(run("--list", "--json").stdout)

@@ -16,7 +16,8 @@ A protocol turns a pair of files into a scene:
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -184,27 +185,52 @@ def _pictures(folder: Path) -> list[Path]:
 def _matched(pictures: Sequence[Path], lr_folders: Sequence[Path], scale: int) -> tuple[Pair, ...]:
     """Each HR picture with its LR file: of the first LR folder there is, or ``*_LR`` beside it.
 
-    A picture that an LR folder lacks keeps the name of what is missing, so that it is reported.
+    A picture that an LR folder lacks, or has under a name that may be another one's, keeps the name
+    of what is missing, so that it is reported.
     """
-    by_stem = {picture.stem: picture for picture in pictures}
-    if any(stem.endswith("_HR") for stem in by_stem):
-        hr = [stem for stem in by_stem if stem.endswith("_HR")]
+    if hr := [picture for picture in pictures if picture.stem.endswith("_HR")]:
+        bare = [path.with_stem(path.stem.removesuffix("_HR")) for path in hr]
+        lr = _lr_files(bare, ("_LR",), pictures)
         return tuple(
-            Pair(name=s.removesuffix("_HR"), hr=by_stem[s], lr=by_stem.get(f"{s[:-3]}_LR"))
-            for s in hr
+            Pair(name=name, hr=path, lr=small)
+            for name, path, small in zip(_names(bare), hr, lr, strict=True)
         )
+    names = _names(pictures)
     folder = next((folder for folder in lr_folders if folder.is_dir()), None)
     if folder is None:
-        return tuple(Pair(name=stem, hr=path) for stem, path in by_stem.items())
-    lr = {picture.stem: picture for picture in _pictures(folder)}
+        return tuple(Pair(name=n, hr=path) for n, path in zip(names, pictures, strict=True))
+    lr = _lr_files(pictures, ("", f"x{scale}", f"_x{scale}"), _pictures(folder))
     return tuple(
-        Pair(name=stem, hr=path, lr=_lr_of(stem, lr, scale) or folder / path.name)
-        for stem, path in by_stem.items()
+        Pair(name=name, hr=path, lr=small or folder / path.name)
+        for name, path, small in zip(names, pictures, lr, strict=True)
     )
 
 
-def _lr_of(stem: str, lr: Mapping[str, Path], scale: int) -> Path | None:
-    return next((lr[n] for n in (stem, f"{stem}x{scale}", f"{stem}_x{scale}") if n in lr), None)
+def _names(pictures: Sequence[Path]) -> list[str]:
+    """The stem of each picture, or, where another one has it, its whole name."""
+    taken = Counter(name for picture in pictures for name in (picture.stem, picture.name))
+    return [p.stem if taken[p.stem] == 1 else p.name for p in pictures]
+
+
+def _lr_files(
+    pictures: Sequence[Path], ends: Sequence[str], files: Sequence[Path]
+) -> list[Path | None]:
+    """The LR file of each HR picture, whose stem ends in the first of the ends that there is, or
+    None. Where several files or HR pictures share a stem it is that of the HR picture's suffix,
+    which may be missing."""
+    by_stem: dict[str, list[Path]] = {}
+    for file in files:
+        by_stem.setdefault(file.stem, []).append(file)
+    taken = Counter(picture.stem for picture in pictures)
+
+    def lr_of(hr: Path) -> Path | None:
+        found = next((by_stem[hr.stem + end] for end in ends if hr.stem + end in by_stem), None)
+        if found is None:
+            return None
+        is_clear = taken[hr.stem] == len(found) == 1
+        return found[0] if is_clear else found[0].with_suffix(hr.suffix)
+
+    return [lr_of(picture) for picture in pictures]
 
 
 def load_scene(pair: Pair, protocol: Protocol, scale: int, edges: Edges = Edges.repeat) -> Scene:

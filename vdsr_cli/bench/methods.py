@@ -198,22 +198,26 @@ class FolderMethod:
             samples=torch.stack([_of_size(p, scene) for p in self._find(dataset, scene.name)])
         )
 
-    def _find(self, dataset: str, stem: str) -> list[Path]:
+    def _find(self, dataset: str, name: str) -> list[Path]:
         below = self.folder / dataset
         folder = below if below.is_dir() else self.folder
         files = [p for p in folder.iterdir() if p.suffix.lower() in INPUT_SUFFIXES]
-        exact = [p for p in files if p.stem == stem]
-        tagged = (
-            [p for p in files if p.stem.startswith(stem) and not p.stem[len(stem)].isalnum()]
-            if not exact
-            else []
-        )
-        found = sorted(exact or tagged)
+        whole = [p for p in files if p.name == name]
+        # vdsr upscale makes a_png_x4.png of a.png where there is an a.jpg.
+        has_suffix = Path(name).suffix.lower() in INPUT_SUFFIXES
+        stems = (name, name.replace(".", "_")) if has_suffix else (name,)
+        exact = whole or [p for p in files if p.stem in stems]
+        found = sorted(exact or [p for p in files if any(_is_tagged(p.stem, s) for s in stems)])
         numbered = {int(m[1]): p for p in found if (m := _SAMPLE.fullmatch(p.stem))}
         if len(found) == 1 or len(numbered) == len(found) > 1:
             return [numbered[n] for n in sorted(numbered)] or found
         count = "several pictures" if found else "no picture"
-        raise InputError(f"{folder}: {count} of the name {stem}")
+        raise InputError(f"{folder}: {count} of the name {name}")
+
+
+def _is_tagged(name: str, stem: str) -> bool:
+    """Whether something that is no letter or digit follows the stem, and anything after it."""
+    return name.startswith(stem) and name != stem and not name[len(stem)].isalnum()
 
 
 def _of_size(path: Path, scene: Scene) -> Tensor:
