@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from loaded import CPU
 from PIL import Image
+from safetensors import safe_open
 
 from vdsr_cli.consistency import degrade
+from vdsr_cli.diverse.inputs import check_latents
 from vdsr_cli.diverse.records import (
     DiverseRequest,
     OutputNames,
@@ -42,6 +44,7 @@ from vdsr_cli.sampling.latents import (
     save_latents,
 )
 from vdsr_cli.sampling.noise import NoiseField
+from vdsr_cli.weights import load_records
 
 SMALL = SamplingSettings(tile=16, overlap=4)
 
@@ -300,6 +303,55 @@ def test_latents_round_trip_to_the_bit(draw, tmp_path, tiny_model):
     first, second = (load_latents(f, grid) for f in (file, again))
     for a, b in zip(first, second, strict=True):
         assert all(torch.equal(a.layers[k], b.layers[k]) for k in a.layers)
+
+
+def stored_seed(path):
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["vdsr_latents"])["seed"]
+
+
+def test_the_seed_of_latents_is_the_one_that_gives_them(draw, tmp_path):
+    file, other = tmp_path / "z.safetensors", tmp_path / "other.safetensors"
+    saved = draw("saved", samples=3, save_latents=file, settings=replace(SMALL, seed=7))
+    assert saved.seed == stored_seed(file) == 7
+    read = draw("read", from_latents=file, save_latents=other, report=tmp_path / "r.html")
+    assert read.seed == stored_seed(other) == 7
+    again = draw("again", samples=3, settings=replace(SMALL, seed=read.seed))
+    first, second = pictures(read), pictures(again)
+    assert all(np.array_equal(first[name], second[name]) for name in ("s0", "s1", "s2", "mean"))
+    walk = Walk(start=0, end=2, steps=3)
+    assert draw("walk", from_latents=file, walk=walk, save_latents=tmp_path / "w.st").seed == 7
+    assert stored_seed(tmp_path / "w.st") is None
+    assert draw("walked", from_latents=tmp_path / "w.st", report=tmp_path / "w.html").seed is None
+    assert "unknown" in (tmp_path / "w.html").read_text()
+
+
+@pytest.mark.parametrize("seed", [{}, {"seed": 8}, {"seed": "7"}, {"seed": -(10**40)}])
+def test_a_seed_that_does_not_give_the_latents_is_not_told(draw, tmp_path, tiny_model, seed):
+    file = tmp_path / "z.safetensors"
+    noises = [NoiseField(seed=7, sample=index) for index in range(2)]
+    save_latents(file, noises, latent_grid(tiny_model, 18, 22, SMALL), seed)
+    assert draw(from_latents=file).seed is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_told"),
+    [("tiny", False), (None, False), ("elsewhere/tiny.safetensors", True), ("cvdvae-x4", True)],
+)
+def test_latents_of_a_model_of_another_name_are_told(
+    draw, tmp_path, tiny_model, loaded, stored, is_told
+):
+    """Files and runs may move; two published models are two."""
+    file = tmp_path / "z.safetensors"
+    grid = latent_grid(tiny_model, 18, 22, SMALL)
+    save_latents(file, [NoiseField(seed=0)], grid, {"model": stored} if stored else {})
+    assert any("may be another model" in n for n in draw(from_latents=file).notes) is is_told
+    published = replace(loaded, name="vdvae-sr-x4", record=load_records()["vdvae-sr-x4"])
+    if stored == "cvdvae-x4":
+        with pytest.raises(InputError, match="its latents are of cvdvae-x4, not of vdvae-sr-x4"):
+            check_latents(file, published)
+    else:
+        check_latents(file, published)
 
 
 def test_fewer_of_the_latents_may_be_used_not_more(draw, tmp_path):

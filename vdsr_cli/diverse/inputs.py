@@ -1,5 +1,6 @@
 """The inputs of a run of ``vdsr sample-diverse``: the noise of each sample, and the mask."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,30 +9,73 @@ from torch import Tensor
 from vdsr_cli.diverse.records import DiverseRequest
 from vdsr_cli.errors import InputError, UsageError
 from vdsr_cli.images import Picture, read_picture
+from vdsr_cli.loading import LoadedModel
 from vdsr_cli.sampling.engine import SampleNoise
 from vdsr_cli.sampling.latents import (
     LatentGrid,
     MaskedNoise,
     WalkNoise,
     count_latents,
+    latents_header,
     layer_angles,
     load_latents,
 )
 from vdsr_cli.sampling.noise import NoiseField
+from vdsr_cli.weights import load_records
 
 DEFAULT_SAMPLES = 5
 
 
-def choose_noises(
-    request: DiverseRequest, grid: LatentGrid, mask: Tensor | None
-) -> list[SampleNoise]:
-    """The noise of each sample: of the seed or of a file, then masked or walked as asked.
+def drawn_noises(request: DiverseRequest, grid: LatentGrid) -> list[SampleNoise]:
+    """The noise of each sample that is drawn: of the seed or of a file.
 
     Raises:
         InputError: latents that cannot be used.
         UsageError: more samples are wanted than the file of latents holds.
     """
-    drawn = _plain_noises(request, grid)
+    count = _count_drawn(request)
+    if request.from_latents is None:
+        return [*_fields(request.settings.seed, count)]
+    return list(load_latents(request.from_latents, grid)[:count])
+
+
+def seed_of(drawn: Sequence[SampleNoise], request: DiverseRequest, grid: LatentGrid) -> int | None:
+    """The seed that gives the samples drawn: of latents the one that their file names, if it does
+    give them, else None."""
+    if request.from_latents is None:
+        return request.settings.seed
+    seed = latents_header(request.from_latents).get("seed")
+    if type(seed) is not int:
+        return None
+    is_given = all(
+        torch.allclose(grid.draw(noise, shape), grid.draw(field, shape), rtol=0, atol=1e-5)
+        for noise, field in zip(drawn, _fields(seed, len(drawn)), strict=True)
+        for shape in grid.shapes
+    )
+    return seed if is_given else None
+
+
+def check_latents(path: Path, loaded: LoadedModel) -> tuple[str, ...]:
+    """Notes on the model that a file of latents names, where it may be another.
+
+    Raises:
+        InputError: it is another of the published ones, or there is no such file.
+    """
+    name = latents_header(path).get("model")
+    if not isinstance(name, str) or name == loaded.name:
+        return ()
+    if loaded.record is not None and name in load_records():
+        raise InputError(
+            f"{path}: its latents are of {name}, not of {loaded.name}",
+            hint="give the --model that drew them",
+        )
+    return (f"{path}: its latents are of {name}, which may be another model",)
+
+
+def choose_noises(
+    drawn: list[SampleNoise], request: DiverseRequest, grid: LatentGrid, mask: Tensor | None
+) -> list[SampleNoise]:
+    """The noise of each sample: as it is drawn, or masked or walked as asked."""
     if request.walk is not None:
         return _walk_noises(drawn, request, grid)
     if mask is None:
@@ -64,11 +108,8 @@ def _count_drawn(request: DiverseRequest) -> int:
     return wanted or stored
 
 
-def _plain_noises(request: DiverseRequest, grid: LatentGrid) -> list[SampleNoise]:
-    count = _count_drawn(request)
-    if request.from_latents is None:
-        return [NoiseField(seed=request.settings.seed, sample=i) for i in range(count)]
-    return list(load_latents(request.from_latents, grid)[:count])
+def _fields(seed: int, count: int) -> list[NoiseField]:
+    return [NoiseField(seed=seed, sample=index) for index in range(count)]
 
 
 def _walk_noises(

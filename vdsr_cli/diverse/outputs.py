@@ -219,13 +219,18 @@ def make_report(result: DiverseResult, sets: Sequence[DoneSet], lr: Tensor) -> R
     )
 
 
+def seed_text(result: DiverseResult) -> str:
+    """The seed as sheets and reports show it."""
+    return "unknown" if result.seed is None else str(result.seed)
+
+
 def _facts(result: DiverseResult) -> tuple[tuple[str, str], ...]:
     facts = [
         ("model", str(result.model)),
         ("scale", f"x{result.scale}"),
         ("size", f"{result.width} x {result.height}"),
         ("temperature", ", ".join(f"{s.temperature:g}" for s in result.sets)),
-        ("seed", str(result.seed)),
+        ("seed", seed_text(result)),
         (
             "faithful to the input",
             f"projected, edges {result.edges}" if result.edges else "not projected",

@@ -241,7 +241,11 @@ class SetResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiverseResult:
-    """The result for a picture; its fields are the keys of ``--json``."""
+    """The result for a picture; its fields are the keys of ``--json``.
+
+    Attributes:
+        seed: that gives these samples; None of latents of which it is not known.
+    """
 
     input: str
     status: str = "done"

@@ -14,8 +14,15 @@ from typing import BinaryIO
 
 from torch import Tensor
 
-from vdsr_cli.diverse.inputs import choose_noises, count_samples, read_mask
-from vdsr_cli.diverse.outputs import DoneSet, make_report, make_sheet, write_set
+from vdsr_cli.diverse.inputs import (
+    check_latents,
+    choose_noises,
+    count_samples,
+    drawn_noises,
+    read_mask,
+    seed_of,
+)
+from vdsr_cli.diverse.outputs import DoneSet, make_report, make_sheet, seed_text, write_set
 from vdsr_cli.diverse.records import (
     DiverseRequest,
     DiverseResult,
@@ -62,6 +69,7 @@ def sample_diverse(
         scale=loaded.scale,
         consistency=request.consistency,
     )
+    told = check_latents(request.from_latents, loaded) if request.from_latents else ()
     job = _prepare(picture, names, request, plan)
     if _is_all_there(source, job.outputs, request):
         return DiverseResult(input=str(source.path), status="skipped")
@@ -72,7 +80,7 @@ def sample_diverse(
         model=loaded.name,
         model_reason=choice.reason,
         scale=loaded.model.scale,
-        seed=request.settings.seed,
+        seed=job.seed,
         width=plan.output.width,
         height=plan.output.height,
         tiles=job.tiles,
@@ -84,7 +92,7 @@ def sample_diverse(
         sheet=_text(job.sheet),
         report=_text(request.report),
         latents=_text(request.save_latents),
-        notes=(*picture.notes, *plan.notes, *notes),
+        notes=(*picture.notes, *plan.notes, *told, *notes),
     )
     _write_extras(result, done, job, picture.rgb[0], request)
     return replace(result, seconds=round(time.perf_counter() - started, 3))
@@ -92,12 +100,17 @@ def sample_diverse(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """Everything that is to be drawn and written, settled before anything is."""
+    """Everything that is to be drawn and written, settled before anything is.
+
+    Attributes:
+        seed: of the noises as they are drawn, before any mask or walk; None where it is not known.
+    """
 
     plan: UpscalePlan
     grid: LatentGrid
     mask: Tensor | None
     noises: Sequence[SampleNoise]
+    seed: int | None
     files: Sequence[SetFiles]
     sheet: Path | None
     outputs: Sequence[Path]
@@ -119,7 +132,8 @@ def _prepare(
         refuse_unknown_levels(temperature, model)
     grid = latent_grid(model, picture.height, picture.width, plan.settings)
     mask = None if request.mask is None else read_mask(request.mask, picture, model.scale)
-    noises = choose_noises(request, grid, mask)
+    drawn = drawn_noises(request, grid)
+    noises = choose_noises(drawn, request, grid, mask)
     if request.pick and request.pick.count > len(noises):
         raise UsageError(f"there are {len(noises)} samples, too few for that --pick")
     files = [names.of_set(request, t, len(noises)) for t in request.temperatures]
@@ -128,6 +142,7 @@ def _prepare(
         grid=grid,
         mask=mask,
         noises=noises,
+        seed=seed_of(drawn, request, grid),
         files=files,
         sheet=names.sheet(request),
         outputs=names.all_of(request, len(noises)),
@@ -181,13 +196,18 @@ def _write_extras(
     """The contact sheet, the latents and the report, each where it is wanted."""
     may_replace = request.existing.is_replaced
     if job.sheet is not None:
-        title = f"{Path(result.input).name}: {result.model}, seed {result.seed}"
+        title = f"{Path(result.input).name}: {result.model}, seed {seed_text(result)}"
         if len(done) == 1:
             title += f", temperature {request.temperatures[0]:g}"
         with request.existing.kept():
             save_levels(job.sheet, make_sheet(done, lr, title), replace=may_replace)
     if request.save_latents is not None:
-        facts = {"model": result.model, "seed": result.seed, "temperatures": request.temperatures}
+        is_plain = request.walk is None and request.mask is None
+        facts = {
+            "model": result.model,
+            "seed": result.seed if is_plain else None,
+            "temperatures": request.temperatures,
+        }
         with request.existing.kept():
             save_latents(request.save_latents, job.noises, job.grid, facts, replace=may_replace)
     if request.report is not None:

@@ -189,7 +189,7 @@ def save_latents(
     The tensors are ``sample.I.layer.K``, (rows, columns, channels) float32, coarse to fine.
 
     Args:
-        facts: of the run, for people: model, temperature and the like.
+        facts: of the run: model, seed of the samples or None, temperatures.
 
     Raises:
         OutputError: the file cannot be written, or not replaced.
@@ -231,6 +231,16 @@ def count_latents(path: Path) -> int:
     Raises:
         InputError: no such file.
     """
+    count: int = latents_header(path)["samples"]
+    return count
+
+
+def latents_header(path: Path) -> dict[str, Any]:
+    """The number of samples of a file of :func:`save_latents`, and its facts, as they stand there.
+
+    Raises:
+        InputError: no such file.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -242,7 +252,7 @@ def count_latents(path: Path) -> int:
     count = header.get("samples") if isinstance(header, dict) else None
     if type(count) is not int or not 1 <= count <= most:
         raise InputError(f"{path} holds no latents", hint="--save-latents makes such files")
-    return count
+    return {**header, "samples": count}
 
 
 def _stored(path: Path, tensors: Mapping[str, Tensor], index: int, grid: LatentGrid) -> StoredNoise:
