@@ -288,6 +288,19 @@ def test_auto_looks_at_the_picture(save_picture, tmp_path):
         model(torch.zeros(1, 3, 8, 8))
 
 
+@pytest.mark.parametrize(
+    ("name", "chosen"), [("a.png", "cvdvae-x4"), ("a.jpg", "vdvae-sr-x4-real")]
+)
+def test_auto_samples_by_the_model_of_the_command(request, tmp_path, name, chosen):
+    with Image.open(ROOT / "tests" / "data" / "street.png") as street:
+        street.convert("RGB").crop((100, 100, 148, 132)).save(tmp_path / name, quality=55)
+    run = request.getfixturevalue("vdsr")  # whose name is the library's here
+    assert run("sample-diverse", tmp_path / name, "-n", 2, "-o", tmp_path / "d.png").code == 0
+    for sample in vdsr.load("auto").sample(tmp_path / name, n=2):
+        assert sample.model == chosen
+        assert sample._repr_png_() == (tmp_path / f"d_s{sample.index}.png").read_bytes()
+
+
 def test_the_example_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["library.py", str(ROOT / "examples" / "detail.png")])

@@ -49,14 +49,14 @@ from vdsr_cli.images import (
     to_picture,
 )
 from vdsr_cli.images.levels import to_levels
-from vdsr_cli.loading import LoadedModel, ModelSource
+from vdsr_cli.loading import LoadedModel
 from vdsr_cli.metrics.streaming import LrFidelity
 from vdsr_cli.models.protocol import LikelihoodModel, Sampler
 from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.sampling.pipeline import UpscalePlan, draw_canvases, draw_rows, plan_upscale
 from vdsr_cli.sampling.sample_set import draw_set
-from vdsr_cli.services.auto import auto_upscaler
+from vdsr_cli.services.auto import auto_sampler, auto_upscaler
 
 _OVERSHOOT = 0.5
 """By how much values of float pictures may lie outside of [0, 1], which clips them."""
@@ -278,7 +278,8 @@ class Model:
             batch_size=batch_size,
         )
         source = read(picture)
-        loaded = self._source(scale).choose(source).loaded
+        models = self._loaded or auto_upscaler(scale, self._load)
+        loaded = models.choose(source).loaded
         plan = self._plan(source, loaded, settings, scale, consistency)
         with _bar(plan, progress) as on_tiles:
             [canvas] = draw_canvases(source, plan, self._runtime, on_tiles=on_tiles)
@@ -296,7 +297,8 @@ class Model:
         progress: bool = False,
     ) -> Samples:
         """``n`` samples at the model's own scale, as ``vdsr sample-diverse`` draws them, in one
-        pass; sample 0 is what :meth:`upscale` makes. Arguments as there.
+        pass; sample 0 is what :meth:`upscale` makes by the same model, which ``auto`` chooses for
+        samples as that command does. Arguments as there.
 
         Raises:
             VdsrError: the picture cannot be read or made.
@@ -304,7 +306,8 @@ class Model:
         if (n := _whole("n", n)) < 1:
             raise UsageError(f"n must be 1 or more, not {n}")
         source = read(picture)
-        loaded = self._source(4).choose(source).loaded
+        models = self._loaded or auto_sampler(4, self._load)
+        loaded = models.choose(source).loaded
         settings = SamplingSettings(
             temperature=_temperature(temperature),
             edges=_edges(edges),
@@ -384,9 +387,6 @@ class Model:
         if self._loaded is None:
             raise UsageError("auto chooses by the picture: load a model by its name")
         return self._loaded
-
-    def _source(self, scale: float) -> ModelSource:
-        return self._loaded or auto_upscaler(scale, self._load)
 
     def _plan(
         self,
