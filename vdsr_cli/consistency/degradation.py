@@ -115,6 +115,7 @@ _SOLVE_NEARLY = _Band(matrix=_short_gram_inverse, reach=SOLVE_REACH, block=32)
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)
 def _matrix(
     band: _Band, length: int, scale: int, edges: Edges, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
@@ -122,6 +123,7 @@ def _matrix(
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _blocks(
     band: _Band, length: int, scale: int, edges: Edges, dtype: torch.dtype, device: torch.device
 ) -> list[tuple[slice, slice, Tensor]]:
