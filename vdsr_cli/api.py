@@ -13,7 +13,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -212,7 +212,7 @@ class Model:
 
     def __init__(self, name: str, runtime: Runtime) -> None:
         self._name, self._runtime = name, runtime
-        self._load = partial(loading.load, runtime=runtime, expects=Sampler)
+        self._load = cache(partial(loading.load, runtime=runtime, expects=Sampler))
         self._loaded: LoadedModel | None = None if name == AUTO_MODEL else self._load(name)
 
     def __repr__(self) -> str:
