@@ -269,12 +269,12 @@ def export(
         WeightsError: no checkpoint of a run, or others that do not fit it.
         OutputError: a file cannot be written.
     """
+    page_path = out.with_suffix(".md")
+    check_outputs([out, page_path], existing, inputs=[checkpoint, *map(Path, blend or {})])
     if is_pickle(out.name):
         raise UsageError(
             f"{out} has a name that --model takes for a pickle", hint="name it .safetensors"
         )
-    page_path = out.with_suffix(".md")
-    check_outputs([out, page_path], existing, inputs=[checkpoint, *map(Path, blend or {})])
     run = read_checkpoint(checkpoint)
     facts = {**card_facts(run, read_log(checkpoint.parent), blend or {}), **card}
     architecture = run.get("kind", COMPACT_VDVAE_SR)
