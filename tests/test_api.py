@@ -179,6 +179,9 @@ def test_what_is_there_is_kept_where_that_is_asked(model, save_picture, tmp_path
     with pytest.raises(vdsr.VdsrError, match="exists already"):
         model.upscale(path).save(path, overwrite=False)
     assert path.read_bytes() == before
+    (tmp_path / "device.png").symlink_to("/dev/null")
+    model.upscale(path).save(tmp_path / "device.png", overwrite=False)
+    assert (tmp_path / "device.png").is_char_device()
 
 
 def test_numbers_are_those_of_any_library(model, save_picture, tmp_path):
@@ -206,6 +209,10 @@ def test_no_other_files_and_no_other_quality(model, save_picture, tmp_path):
         vdsr.read(io.StringIO("text"))
     with pytest.raises(vdsr.VdsrError, match="no binary file"):
         list(vdsr.frames(None))
+    closed = io.BytesIO()
+    closed.close()
+    with pytest.raises(vdsr.VdsrError, match="closed"):
+        vdsr.read(closed)
     made = model.upscale(save_picture(tmp_path / "a.png", 8, 8))
     for quality in (0, 101):
         with pytest.raises(vdsr.VdsrError, match="1 to 100"):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from io import TextIOBase
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -39,7 +40,6 @@ from vdsr_cli.config import (
     parse_temperature,
 )
 from vdsr_cli.errors import InputError, UsageError
-from vdsr_cli.files import exists_error
 from vdsr_cli.images import (
     Canvas,
     Picture,
@@ -52,6 +52,7 @@ from vdsr_cli.images.levels import to_levels
 from vdsr_cli.loading import LoadedModel
 from vdsr_cli.metrics.streaming import LrFidelity
 from vdsr_cli.models.protocol import LikelihoodModel, Sampler
+from vdsr_cli.outputs import Existing, refuse_taken
 from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.sampling.engine import SamplingSettings
 from vdsr_cli.sampling.pipeline import UpscalePlan, draw_canvases, draw_rows, plan_upscale
@@ -157,9 +158,9 @@ class Result:
         """
         if not 1 <= quality <= 100:
             raise UsageError(f"quality is 1 to 100, not {quality}")
-        if not overwrite and Path(path).exists():
-            raise exists_error(Path(path))
-        self._canvas.save(Path(path), quality=quality, replace=overwrite)
+        existing = Existing.overwrite if overwrite else Existing.refuse
+        refuse_taken([Path(path)], existing)
+        self._canvas.save(Path(path), quality=quality, replace=existing.is_replaced)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.levels, dtype=dtype)
@@ -267,7 +268,8 @@ class Model:
         Raises:
             VdsrError: the picture cannot be read or made.
         """
-        check_scale(_number("scale", scale))
+        scale = _number("scale", scale)
+        check_scale(scale)
         settings = SamplingSettings(
             temperature=_temperature(temperature),
             edges=_edges(edges),
@@ -421,8 +423,8 @@ def _temperature(value: float | str) -> Temperature:
 
 
 def _binary(source: object) -> BinaryIO:
-    """An open binary file; raises InputError for anything else."""
-    if not isinstance(getattr(source, "read", lambda size: None)(0), bytes):
+    """An open binary file; raises InputError for one of text, and for what is no file."""
+    if not hasattr(source, "read") or isinstance(source, TextIOBase):
         raise InputError(f"a {type(source).__name__} is no path, and no binary file")
     return cast(BinaryIO, source)
 

@@ -256,7 +256,7 @@ def output_path(source: Source, naming: Naming, *, depth: int = 0) -> Path | Non
         return None
     if naming.file is not None:
         return naming.file
-    name = f"{_long_stem(source.path, depth)}{naming.mark}{naming.suffix_of(source)}"
+    name = f"{long_stem(source.path, depth)}{naming.mark}{naming.suffix_of(source)}"
     if naming.folder is None:
         return source.path.parent / name
     if source.root is None:
@@ -264,7 +264,8 @@ def output_path(source: Source, naming: Naming, *, depth: int = 0) -> Path | Non
     return naming.folder / source.path.relative_to(source.root).parent / name
 
 
-def _long_stem(path: Path, depth: int) -> str:
+def long_stem(path: Path, depth: int) -> str:
+    """The stem of a path with as much of the rest as ``depth`` of :func:`output_path` says."""
     if depth == 0:
         return path.stem
     above = [part for part in path.parent.parts if part not in (path.anchor, "..")]
@@ -463,9 +464,7 @@ def drop_own_outputs(
     - what lies in the folder of -o, when that is a folder inside the source's own root.
     """
     listed = list(sources)
-    stems = {
-        _stem_key(s.path.parent, _long_stem(s.path, depth)) for s in listed for depth in (0, 1)
-    }
+    stems = {_stem_key(s.path.parent, long_stem(s.path, depth)) for s in listed for depth in (0, 1)}
     kept: list[Source] = []
     dropped: list[Source] = []
     for source in listed:

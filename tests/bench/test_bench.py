@@ -458,10 +458,15 @@ def test_a_name_is_found_exactly_first(tmp_path):
 
 
 def test_pictures_of_one_stem_are_told_apart(tmp_path):
-    for name in ("a.png", "a.jpg", "b_png_x4.png", "b_jpg_x4.png"):
+    for name in ("a.png", "a.jpg", "b_png_x4.png", "b_jpg_x4.png", "c.d_png_x4.png"):
         (tmp_path / name).touch()
     method = FolderMethod(folder=tmp_path, name="x")
-    for name, file in (("a.png", "a.png"), ("a.jpg", "a.jpg"), ("b.png", "b_png_x4.png")):
+    for name, file in (
+        ("a.png", "a.png"),
+        ("a.jpg", "a.jpg"),
+        ("b.png", "b_png_x4.png"),
+        ("c.d.png", "c.d_png_x4.png"),
+    ):
         assert method._find("set", name) == [tmp_path / file]
     with pytest.raises(InputError, match=r"no picture of the name a\.tif"):
         method._find("set", "a.tif")

@@ -24,7 +24,7 @@ from vdsr_cli.images.levels import to_levels
 from vdsr_cli.images.resize import bicubic, pillow_resized
 from vdsr_cli.loading import LoadedModel
 from vdsr_cli.models.protocol import LikelihoodModel
-from vdsr_cli.paths import INPUT_SUFFIXES
+from vdsr_cli.paths import INPUT_SUFFIXES, long_stem
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.pipeline import draw_canvases
 from vdsr_cli.sampling.tiling import DEFAULT_TILE
@@ -203,9 +203,9 @@ class FolderMethod:
         folder = below if below.is_dir() else self.folder
         files = [p for p in folder.iterdir() if p.suffix.lower() in INPUT_SUFFIXES]
         whole = [p for p in files if p.name == name]
-        # vdsr upscale makes a_png_x4.png of a.png where there is an a.jpg.
         has_suffix = Path(name).suffix.lower() in INPUT_SUFFIXES
-        stems = (name, name.replace(".", "_")) if has_suffix else (name,)
+        # The second is how vdsr upscale names what it makes where stems clash.
+        stems = (name, long_stem(Path(name), 1)) if has_suffix else (name,)
         exact = whole or [p for p in files if p.stem in stems]
         found = sorted(exact or [p for p in files if any(_is_tagged(p.stem, s) for s in stems)])
         numbered = {int(m[1]): p for p in found if (m := _SAMPLE.fullmatch(p.stem))}

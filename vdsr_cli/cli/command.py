@@ -22,6 +22,7 @@ RETIRED = {"--output": ("--pixels", "--out"), "--models": ("--model",)}
 """Spellings of options until 0.1, and what stands for them where a command has it."""
 
 _SCALE_OR_SIZE = ({"scale"}, {"width", "height", "longest", "megapixels"})
+"""Options that exclude each other."""
 
 
 class Command(TyperCommand):

@@ -57,10 +57,8 @@ KERNEL = 21
 class RealDegradation:
     """hr uint8 (B, 3, H, W) -> lr uint8 (B, 3, H / scale, W / scale), another one each step."""
 
-    def __init__(
-        self, scale: int, first: Pass = FIRST, second: Pass = SECOND, clean: float = CLEAN
-    ) -> None:
-        self.scale, self.first, self.second, self.clean = scale, first, second, clean
+    def __init__(self, scale: int, first: Pass = FIRST, second: Pass = SECOND) -> None:
+        self.scale, self.first, self.second = scale, first, second
 
     def __call__(self, hr: Tensor, random: StepRandom, world: World | None = None) -> Tensor:
         """Degrades a process's share of a batch; ``random`` decides everything."""
@@ -77,7 +75,7 @@ class RealDegradation:
         else:
             x = compress(x, self.second.quality, draw)
             x = self._shrink(x, side, draw)
-        is_clean = (draw.uniform(0, 1) < self.clean).view(-1, 1, 1, 1)
+        is_clean = (draw.uniform(0, 1) < CLEAN).view(-1, 1, 1, 1)
         reduced = resize(hr.float() / 255, side // self.scale, draw)
         return to_levels(torch.where(is_clean, reduced, x))
 
