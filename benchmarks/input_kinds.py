@@ -4,7 +4,7 @@ A photograph is reduced to a quarter by the degradation that ``vdvae-sr-x4`` was
 cropped at its full size, as a camera gives it; screenshots are drawn. What each kind is called,
 clean or degraded, is the model that it is to get. On the fence that was decided by LPIPS of what
 the two models make of ten other photographs (``tools/input_kind_fence.py``): on the mean
-``vdvae-sr-x4-real`` is ahead from JPEG at quality 85 down, from noise of 4 grey levels up and from
+``vdvae-sr-x4-real`` is ahead from JPEG at quality 85 down, from noise of 3 grey levels up and from
 blur of a standard deviation of 0.8 pixels up. Blur is degraded here where it is strong
 only: at full size a camera's own picture is as soft as a reduced one that was blurred a little.
 """
