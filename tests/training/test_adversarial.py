@@ -229,13 +229,13 @@ def test_no_gradient_of_the_samples_reaches_the_discriminator(phase, make_tiny):
     one, model = phase(), make_tiny().requires_grad_(True)
     terms = terms_of(one, model)
     terms.loss.backward()
-    assert all(p.grad is None for p in one.trained)
-    assert all(p.requires_grad for p in one.trained)
+    assert all(p.grad is None for p in one.judge.trained)
+    assert all(p.requires_grad for p in one.judge.trained)
     assert model.head.weight.grad.abs().sum() > 0
     assert model.levels[0][0].enc.c1.weight.grad is None, "samples know no posterior"
     model.zero_grad()
-    one.discriminator_loss(terms).backward()
-    assert all(p.grad is not None for p in one.trained)
+    one.judge.loss(terms).backward()
+    assert all(p.grad is not None for p in one.judge.trained)
     assert model.head.weight.grad is None
 
 
@@ -265,7 +265,7 @@ def test_two_legs_are_one_run_bit_for_bit(trainer):
     second.resume(first.folder / "last.pt")
     assert second.step == 3
     run(second)
-    sides = [(t.model, t.adversarial.discriminator) for t in (whole, second)]
+    sides = [(t.model, t.adversarial.judge.discriminator) for t in (whole, second)]
     for one, other in zip(*sides, strict=True):
         other_state = other.state_dict()
         for name, value in one.state_dict().items():
@@ -279,7 +279,7 @@ def test_two_legs_are_one_run_bit_for_bit(trainer):
 def test_a_bad_step_changes_neither_side(trainer, monkeypatch):
     bad = trainer("bad")
     bad.step = 2
-    sides = (bad.model, bad.adversarial.discriminator)
+    sides = (bad.model, bad.adversarial.judge.discriminator)
     before = [[p.clone() for p in side.parameters()] for side in sides]
     real = torch.nn.utils.clip_grad_norm_
 
@@ -298,11 +298,21 @@ def test_a_bad_step_changes_neither_side(trainer, monkeypatch):
 def test_both_sides_learn(trainer):
     one = trainer("both")
     one.step = 2
-    before = [p.clone() for p in one.adversarial.discriminator.parameters()]
+    before = [p.clone() for p in one.adversarial.judge.discriminator.parameters()]
     _, norm = one.train_step()
     assert torch.isfinite(norm) and one.skipped == 0
-    after = one.adversarial.discriminator.parameters()
+    after = one.adversarial.judge.discriminator.parameters()
     assert any(not torch.equal(p, v) for p, v in zip(after, before, strict=True))
+
+
+def test_without_a_weight_there_is_no_discriminator(trainer, phase):
+    one = trainer("alone", adversarial=dataclasses.replace(PHASE, adversarial_weight=0.0))
+    one.adversarial = phase(projected=True, adversarial_weight=0.0)
+    before = [p.clone() for p in one.model.parameters()]
+    rows = run(one)
+    assert not rows[-1].keys() & {"generator", "discriminator"} and rows[-1]["perceptual"] > 0
+    assert "discriminator" not in read_checkpoint(one.folder / "last.pt")
+    assert any(not torch.equal(p, v) for p, v in zip(one.model.parameters(), before, strict=True))
 
 
 def test_the_prior_of_a_cvdvae_stays_frozen(trainer, tiny_prior):

@@ -303,7 +303,8 @@ class AdversarialOptions:
         float | None, _adversarial("Weight of a sample's LPIPS.", "1", min=0.0)
     ] = None
     adversarial_weight: Annotated[
-        float | None, _adversarial("Weight of the discriminator's verdict.", "0.1", min=0.0)
+        float | None,
+        _adversarial("Weight of the discriminator's verdict; 0 for none at all.", "0.1", min=0.0),
     ] = None
     coarse_weight: Annotated[
         float | None,

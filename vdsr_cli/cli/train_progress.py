@@ -35,8 +35,9 @@ def describe(row: Row) -> str:
         parts.append(f"-ELBO {elbo:.3f} = {split} bits/dim")
     if row["mean_l1"]:
         parts.append(f"L1 {row['mean_l1']:.4f}")
-    if "discriminator" in row:
+    if "sample_l1" in row:
         parts.append(f"samples: L1 {row['sample_l1']:.4f}, LPIPS {row['perceptual']:.4f}")
+    if "discriminator" in row:
         parts.append(f"G {row['generator']:.3f}, D {row['discriminator']:.3f}")
     if row["skipped"]:
         parts.append(f"{row['skipped']:.0f} skipped")

@@ -9,7 +9,7 @@ from torch import nn
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.metrics import LPIPS
 from vdsr_cli.metrics.learned import choose_metrics, load_learned
-from vdsr_cli.training.adversarial import LEAST_SIDE, SIDE_MULTIPLE, AdversarialPhase
+from vdsr_cli.training.adversarial import LEAST_SIDE, SIDE_MULTIPLE, AdversarialPhase, Judge
 from vdsr_cli.training.request import TrainRequest
 from vdsr_cli.training.validation import model_upscales
 from vdsr_cli.weights.runs import find_checkpoint, read_checkpoint
@@ -50,18 +50,18 @@ def adversarial_phase(
         device=device,
         projected=config.degradation == "bicubic",
     )
-    if request.start_from is not None:
-        _take_over(phase, Path(request.start_from))
+    if phase.judge is not None and request.start_from is not None:
+        _take_over(phase.judge, Path(request.start_from))
     return phase
 
 
-def _take_over(phase: AdversarialPhase, source: Path) -> None:
+def _take_over(judge: Judge, source: Path) -> None:
     """Makes the discriminator that of the run a new one starts from, where it has one that fits."""
     path = find_checkpoint(source) if source.is_dir() else source
     if path is None or path.suffix != ".pt":
         return
     with suppress(KeyError, RuntimeError, ValueError):
-        phase.resume(read_checkpoint(path))
+        judge.resume(read_checkpoint(path))
 
 
 def _perceptual(net: str, request: TrainRequest) -> LPIPS:

@@ -19,7 +19,8 @@ class AdversarialConfig:
 
     Attributes:
         start: its first step.
-        l1_weight, perceptual_weight, adversarial_weight: of the terms of a sample.
+        l1_weight, perceptual_weight, adversarial_weight: of the terms of a sample; without the last
+            there is no discriminator.
         coarse_weight: of a sample's L1 in the means of 16x16 squares, for models whose results are
             not projected onto the LR picture.
         plain_weight: of a sample's L1 where the HR picture is plain, against grain there.

@@ -19,7 +19,7 @@ from vdsr_cli.cuda_graph import CudaGraph
 from vdsr_cli.errors import DeviceError, WeightsError
 from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.registry import architecture_of, config_of
-from vdsr_cli.training.adversarial import SAMPLES, AdversarialPhase, Look, SampleTerms
+from vdsr_cli.training.adversarial import SAMPLES, AdversarialPhase, Judge, Look, SampleTerms
 from vdsr_cli.training.config import Row, RunPlan, TrainConfig, check_crop
 from vdsr_cli.training.data import CropSpec, PictureStore
 from vdsr_cli.training.degradation import RealDegradation
@@ -105,6 +105,10 @@ class Trainer:
         self._saved_step = -1
         self.legs: list[dict[str, Any]] = [{**(leg or {}), **store.facts, "from_step": 0}]
         self._started = time.monotonic()
+
+    @property
+    def _judge(self) -> Judge | None:
+        return self.adversarial.judge if self.adversarial else None
 
     @property
     def skipped(self) -> int:
@@ -211,16 +215,25 @@ class Trainer:
         )
         self.world.average_gradients(self._trained)
         norm = nn.utils.clip_grad_norm_(self._trained, self.config.grad_clip)
-        _forget_gradients(phase.trained)
-        with self._autocast():
-            discriminator = phase.discriminator_loss(terms)
-        discriminator.backward()  # type: ignore[no-untyped-call]
-        self.world.average_gradients(phase.trained)
-        losses.terms = {**terms.figures, "discriminator": discriminator.detach()}
-        is_good = self._is_good(norm, losses.loss + losses.terms["discriminator"])
+        losses.terms, total = terms.figures, losses.loss
+        if phase.judge is not None:
+            discriminator = self._judge_passes(phase.judge, terms)
+            losses.terms = {**terms.figures, "discriminator": discriminator}
+            total = total + discriminator
+        is_good = self._is_good(norm, total)
         self._apply(is_good)
-        phase.apply(is_good, factor)
+        if phase.judge is not None:
+            phase.judge.apply(is_good, factor)
         return losses, norm
+
+    def _judge_passes(self, judge: Judge, terms: SampleTerms) -> Tensor:
+        """Forward and backward pass of the discriminator: its loss."""
+        _forget_gradients(judge.trained)
+        with self._autocast():
+            loss = judge.loss(terms)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.world.average_gradients(judge.trained)
+        return loss.detach()
 
     def _sample_passes(
         self,
@@ -385,7 +398,7 @@ class Trainer:
         """
         if self.world.is_first:
             weights = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-            judge = self.adversarial.state() if self.adversarial else {}
+            judge = self._judge.state() if self._judge else {}
             state = {**weights, **judge, **self._state()}
             write_checkpoint(self.folder, state, keep_previous=self.keep_previous)
             self._saved_step = self.step
@@ -422,8 +435,8 @@ class Trainer:
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            if self.adversarial and "discriminator" in state:
-                self.adversarial.resume(state)
+            if self._judge:
+                self._judge.resume(state)
         except (RuntimeError, ValueError, KeyError) as error:
             raise WeightsError(f"{checkpoint} is of another model than this run's") from error
         for group in self.optimizer.param_groups:
