@@ -81,7 +81,8 @@ def terms_of(phase, model, **options):
 
     def noise(shape: LatentShape) -> torch.Tensor:
         seeded = torch.Generator().manual_seed(shape.layer)
-        return torch.randn(4, shape.channels, *(32 // shape.cell,) * 2, generator=seeded)
+        size = (2 * phase.samples, shape.channels, *(32 // shape.cell,) * 2)
+        return torch.randn(size, generator=seeded)
 
     look = Look(phase.perceptual[0])
     return phase.sample_terms(model, hr, lr, noise, options.get("temperature", 0.8), 1.0, look)
@@ -186,11 +187,17 @@ def test_of_several_networks_each_step_asks_one(phase):
 
 def test_diversity_is_taken_off_the_distances(phase, tiny_model):
     """At 1 the distance terms are the energy score, of which equal samples take nothing off."""
-    plain, energy = (terms_of(phase(diversity=share), tiny_model) for share in (0.0, 1.0))
-    assert plain.figures["diversity"] == energy.figures["diversity"] > 0
-    torch.testing.assert_close(energy.loss, plain.loss - plain.figures["diversity"] / 2)
+    some, energy = (terms_of(phase(diversity=share), tiny_model) for share in (0.5, 1.0))
+    assert some.figures["diversity"] == energy.figures["diversity"] > 0
+    torch.testing.assert_close(energy.loss, some.loss - some.figures["diversity"] / 4)
     alike = terms_of(phase(diversity=1.0), tiny_model, temperature=0.0)
     assert alike.figures["diversity"] == pytest.approx(0, abs=1e-6)
+
+
+def test_without_diversity_one_sample_is_drawn(phase, tiny_model):
+    alone = terms_of(phase(diversity=0.0), tiny_model)
+    assert "diversity" not in alone.figures and alone.sample.shape == (2, 3, 32, 32)
+    assert torch.isfinite(alone.loss)
 
 
 def test_the_coarse_term_is_the_error_of_means_of_squares(phase, tiny_model):

@@ -1,6 +1,6 @@
 """The adversarial phase: samples are trained as pictures, against a discriminator.
 
-    lr ─► model.means at a drawn temperature, twice ─► sr, sr'
+    lr ─► model.means at a drawn temperature ─► sr and, for the diversity, sr'
                                                         │
     minimised by the model, beside elbo_weight * its own objective:
         l1 * |sr - hr|  +  perceptual * LPIPS(sr, hr)  +  adversarial * softplus(-D(sr, lr))
@@ -16,7 +16,7 @@ temperature 0 are not lost.
 **Diversity.** A distance to the one HR picture punishes samples for differing among themselves.
 Half the distance of two samples of one LR picture, subtracted, takes that away again: at 1 the
 distance terms are the energy score (Gneiting and Raftery 2007, equation 22), which in expectation
-is least for samples of the true distribution; at 0 nothing is subtracted.
+is least for samples of the true distribution; at 0 nothing is subtracted, and one sample is drawn.
 
 **Views.** A network of features that is asked the same way at every step is soon satisfied by what
 no eye sees. With ``views`` each step compares pictures shifted, flipped, with their colours
@@ -50,8 +50,6 @@ from vdsr_cli.training.optimizer import set_rate, step_if
 
 View = Callable[[Tensor], Tensor]
 """How pictures (B, 3, H, W) are shown to LPIPS."""
-SAMPLES = 2
-"""Drawn of each LR picture: as many as a distance between samples takes."""
 SIDE_MULTIPLE = 8
 """HR sides of crops must be multiples of it: the discriminator's coarsest cell."""
 LEAST_SIDE = 32
@@ -246,6 +244,8 @@ class AdversarialPhase:
         self.config, self.projected = config, projected
         self.perceptual = [network.to(device) for network in perceptual]
         self.judge = Judge(config, device) if config.adversarial_weight else None
+        self.samples = 2 if config.diversity else 1
+        """Drawn of each LR picture."""
 
     def temperature(self, drawn: float) -> float:
         """That of a step's samples, for a number drawn from [0, 1)."""
@@ -272,45 +272,50 @@ class AdversarialPhase:
         ramp: float,
         look: Look,
     ) -> SampleTerms:
-        """Draws :data:`SAMPLES` samples of each picture and scores them.
+        """Draws :attr:`samples` of each picture and scores them.
 
         Args:
             model: draws samples; see :meth:`~vdsr_cli.models.compact.CompactVDVAESR.means`.
             hr: (B, 3, H, W) in [-1, 1].
             lr: (B, 3, h, w) in [0, 1].
-            noise: standard normals of each layer for B * SAMPLES pictures.
+            noise: standard normals of each layer for B * :attr:`samples` pictures.
             temperature: of the samples.
             ramp: factor on the adversarial term, 0 to 1.
             look: at the pictures that are compared; see :meth:`look`.
         """
         config, target = self.config, sharpened(hr, self.config.sharpen)
-        base = enlarged(lr, model.scale)
-        samples = model.means(lr, noise, temperature, repeats=SAMPLES).float()
+        base, repeated = enlarged(lr, model.scale), self._repeated
+        samples = model.means(lr, noise, temperature, repeats=self.samples).float()
         if self.projected:
-            samples = project_crop(samples, _doubly(2 * lr - 1), model.scale)
+            samples = project_crop(samples, repeated(2 * lr - 1), model.scale)
         with torch.no_grad():
             true_maps = look.network.maps(look.view(target))
         maps = look.network.maps(look.view(samples))
-        distance = look.network.distances(maps, [_doubly(m) for m in true_maps]).mean()
-        error = samples - _doubly(target)
+        distance = look.network.distances(maps, [repeated(m) for m in true_maps]).mean()
+        error = samples - repeated(target)
         figures = {
             "sample_l1": error.abs().mean(),
             "coarse_l1": F.avg_pool2d(error, COARSE).abs().mean(),
-            "plain_l1": (error.abs() * _doubly(plainness(target))).mean(),
+            "plain_l1": (error.abs() * repeated(plainness(target))).mean(),
             "perceptual": distance,
-            "diversity": self._distance(samples, maps, look.network),
         }
         loss = (
             config.l1_weight * figures["sample_l1"]
             + config.coarse_weight * figures["coarse_l1"]
             + config.plain_weight * figures["plain_l1"]
             + config.perceptual_weight * figures["perceptual"]
-            - config.diversity / 2 * figures["diversity"]
         )
+        if config.diversity:
+            figures["diversity"] = self._distance(samples, maps, look.network)
+            loss = loss - config.diversity / 2 * figures["diversity"]
         if self.judge is not None:
-            figures["generator"] = self.judge.verdict(samples, _doubly(base))
+            figures["generator"] = self.judge.verdict(samples, repeated(base))
             loss = loss + config.adversarial_weight * ramp * figures["generator"]
-        return SampleTerms(loss, figures, target, samples.detach()[::SAMPLES], base)
+        return SampleTerms(loss, figures, target, samples.detach()[:: self.samples], base)
+
+    def _repeated(self, rows: Tensor) -> Tensor:
+        """Each row as often as samples are drawn, side by side."""
+        return rows.repeat_interleave(self.samples, 0)
 
     def _distance(self, samples: Tensor, maps: list[Tensor], network: LPIPS) -> Tensor:
         """Distance of the two samples of each picture, by the weighted terms that punish it."""
@@ -327,8 +332,3 @@ def _frozen(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.requires_grad_(True)
-
-
-def _doubly(rows: Tensor) -> Tensor:
-    """Each row as often as samples are drawn, side by side."""
-    return rows.repeat_interleave(SAMPLES, 0)

@@ -19,7 +19,7 @@ from vdsr_cli.cuda_graph import CudaGraph
 from vdsr_cli.errors import DeviceError, WeightsError
 from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.registry import architecture_of, config_of
-from vdsr_cli.training.adversarial import SAMPLES, AdversarialPhase, Judge, Look, SampleTerms
+from vdsr_cli.training.adversarial import AdversarialPhase, Judge, Look, SampleTerms
 from vdsr_cli.training.config import Row, RunPlan, TrainConfig, check_crop
 from vdsr_cli.training.data import CropSpec, PictureStore
 from vdsr_cli.training.degradation import RealDegradation
@@ -208,7 +208,7 @@ class Trainer:
         """A step of the model and one of the discriminator, taken both or neither."""
         self._replay = None  # the phases before are over
         drawn = float(torch.rand((), generator=random.cpu))
-        samples_noise = self._draw_noise(random, SAMPLES)
+        samples_noise = self._draw_noise(random, phase.samples)
         look = phase.look(random.cpu, inputs[0].shape[-1])
         losses, terms = self._sample_passes(
             phase, inputs, samples_noise, phase.temperature(drawn), look
