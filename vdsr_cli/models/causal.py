@@ -13,10 +13,9 @@ less than its latents say, or whose colours move together more, is learnt from w
 The magnitudes of the a, one a colour, sum to less than 1, and the network is told logarithms, so
 that no draw runs away. What it is told counts as data: no gradient goes through it.
 
-Pixels depend on others of their block, whose side is the coarsest cell's or 16. Blocks are
-independent given the latents: they are drawn side by side, and tiles that start on them agree.
-Within a block the pixels of one ``x + 3 y`` are drawn at once, since none of them is before
-another.
+Pixels depend on others of their block, which is one of the coarsest cells. Blocks are independent
+given the latents: they are drawn side by side, and tiles that start on them agree. Within a block
+the pixels of one ``x + 3 y`` are drawn at once, since none of them is before another.
 """
 
 from collections.abc import Sequence
@@ -28,8 +27,6 @@ from torch import Tensor, nn
 
 from vdsr_cli.models.colours import COLOUR_CHANNELS, LOG_SCALES, Colours, bounded, from_colours
 
-LARGEST_BLOCK = 16
-"""Side of the largest blocks of pixels that depend on each other."""
 _BEFORE = (
     *((0, 1), (1, 0), (1, 1), (1, -1)),
     *((0, 2), (1, 2), (1, -2), (2, 2), (2, 1), (2, 0), (2, -1), (2, -2)),

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdsr_cli.models.blocks import BlockStyle, TopDownBlock
-from vdsr_cli.models.causal import LARGEST_BLOCK
 from vdsr_cli.models.protocol import LatentShape
 
 STYLE = BlockStyle(kind="plain", log_std_range=(-8.0, 4.0))
@@ -101,7 +100,7 @@ class CompactConfig:
     @property
     def block(self) -> int:
         """Side of the blocks of HR pixels that depend on each other in the likelihood."""
-        return min(LARGEST_BLOCK, self.levels[0].cell)
+        return self.levels[0].cell
 
     @property
     def lr_layers(self) -> int:
