@@ -1,5 +1,6 @@
 """The adversarial phase: its terms by property, its steps bit for bit, what it refuses."""
 
+import contextlib
 import dataclasses
 import json
 from types import SimpleNamespace
@@ -310,6 +311,25 @@ def test_both_sides_learn(trainer):
     assert torch.isfinite(norm) and one.skipped == 0
     after = one.adversarial.judge.discriminator.parameters()
     assert any(not torch.equal(p, v) for p, v in zip(after, before, strict=True))
+
+
+def test_the_lr_encoder_runs_once_for_elbo_and_samples(trainer, monkeypatch):
+    """And gives both the gradient that two runs give."""
+    once, twice = trainer("once"), trainer("twice")
+    monkeypatch.setattr(twice, "_lr_encoded_once", contextlib.nullcontext)
+    calls = dict.fromkeys((once, twice), 0)
+
+    def count(one):
+        calls[one] += 1
+
+    for one in (once, twice):
+        one.step = 2
+        one.model.lr_encoder.conv_in.register_forward_hook(lambda *_, one=one: count(one))
+    norms = [one.train_step()[1] for one in (once, twice)]
+    assert list(calls.values()) == [1, 2]
+    torch.testing.assert_close(*norms)
+    weights = [one.model.lr_encoder.conv_in.weight.grad for one in (once, twice)]
+    torch.testing.assert_close(*weights)
 
 
 def test_without_a_weight_there_is_no_discriminator(trainer, phase):

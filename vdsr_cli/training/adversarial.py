@@ -325,6 +325,25 @@ class AdversarialPhase:
 
 
 @contextmanager
+def computed_once(module: nn.Module) -> Iterator[None]:
+    """A block in which a module computes once: what the first call gave is every later one's, whose
+    input is to be the same."""
+    forward = module.forward
+    found: list[Any] = []
+
+    def remembered(*arguments: Any) -> Any:
+        if not found:
+            found.append(forward(*arguments))
+        return found[0]
+
+    module.forward = remembered
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+@contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
     """A block in which a module's parameters want no gradients; those of its input pass."""
     module.requires_grad_(False)
