@@ -26,6 +26,9 @@ from vdsr_cli.models.compact_prior import CompactVDVAE
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
 from vdsr_cli.weights import Checkpoint, write_safetensors
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # two teams of threads on two processors slow each other
+    torch.set_num_threads(1)
+
 settings.register_profile(
     "vdsr",
     deadline=None,

@@ -45,6 +45,7 @@ def test_the_two_set_up_commands_are_single_lines() -> None:
 
 
 def test_ci_runs_the_test_command_word_for_word() -> None:
+    assert " -m pytest" in FENCED[1]
     assert FENCED[1] in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 
