@@ -138,6 +138,15 @@ def test_layouts(tmp_path, layout):
     root = tmp_path / "set"
     found = {p.name: p.lr and p.lr.relative_to(root).as_posix() for p in dataset.pairs}
     assert (dataset.name, found) == ("set", expected)
+    assert not dataset.notes
+
+
+def test_pictures_beside_hr_and_lr_are_told(tmp_path):
+    for name in ("a_HR.png", "a_LR.png", "a_SRCNN.png", "b.png"):
+        (tmp_path / name).touch()
+    (dataset,) = discover([tmp_path], 4)
+    assert [pair.name for pair in dataset.pairs] == ["a"]
+    assert dataset.notes == [f"{dataset.name}: 2 pictures passed over, neither *_HR nor its *_LR"]
 
 
 def test_a_folder_of_sets_and_a_single_picture(tmp_path):

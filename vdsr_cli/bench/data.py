@@ -83,6 +83,19 @@ class Dataset:
     path: Path
     pairs: tuple[Pair, ...]
 
+    @property
+    def notes(self) -> list[str]:
+        """A line on the pictures that are passed over, as the results beside ``*_HR`` and ``*_LR``
+        in some sets."""
+        if self.path.is_file():
+            return []
+        used = {file for pair in self.pairs for file in (pair.hr, pair.lr)}
+        beside = {file for pair in self.pairs for file in _pictures(pair.hr.parent)} - used
+        if not beside:
+            return []
+        count = "1 picture" if len(beside) == 1 else f"{len(beside)} pictures"
+        return [f"{self.name}: {count} passed over, neither *_HR nor its *_LR"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scene:

@@ -79,6 +79,7 @@ def run_prior_bench(
     """
     report = Report(protocol=LIKELIHOOD, scale=None)
     for dataset in request.datasets:
+        report.notes += dataset.notes
         steps = len(dataset.pairs) * len(priors) * len(request.seeds)
         events.on_start(dataset.name, steps)
         for name, loaded in zip(row_names([p.name for p in priors]), priors, strict=True):

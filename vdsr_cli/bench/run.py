@@ -151,6 +151,7 @@ def run_bench(
         if isinstance(method, ModelMethod) and method.seed in (None, request.seeds[0]):
             method.warm_up()
     for dataset in datasets:
+        report.notes += dataset.notes
         _run_dataset(dataset, methods, scorer, request, report, events)
     report.peak_memory_mib = peak_memory_mib(runtime)
     return report
