@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from vdsr_cli.files import finished_name
 from vdsr_cli.images.resumable import _MARK
@@ -55,7 +56,9 @@ class Lives:
     def __init__(self, *words: object) -> None:
         command = [sys.executable, "-c", ZYGOTE, *map(str, words)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.zygote = subprocess.Popen(command, **pipes)
+        # As many threads as here: the last bits of a sum depend on it.
+        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+        self.zygote = subprocess.Popen(command, **pipes, env=environment)
 
     def start(self, *, until_step: int = 0) -> int:
         """Killed before its n-th step on the files of the folder "out"; 0: never."""

@@ -1,9 +1,12 @@
 """Fused convolutions give what the separate steps give."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
 
+from vdsr_cli.models import fused
 from vdsr_cli.models.fused import conv_add, conv_gelu, conv_relu
 
 
@@ -17,6 +20,24 @@ def inputs(
     return layer, x.to(memory_format=torch.channels_last), other
 
 
+@pytest.fixture(params=["as it is", "without the instructions"])
+def _processor(request, monkeypatch) -> Iterator[None]:
+    """This one, and one whose library refuses bfloat16."""
+    added = fused._added
+
+    def refusing(x: torch.Tensor, *arguments: object) -> torch.Tensor:
+        if x.dtype == torch.bfloat16:
+            raise RuntimeError("bf16 path needs the cpu support avx512bw")
+        return added(x, *arguments)
+
+    if request.param != "as it is":
+        monkeypatch.setattr(fused, "_added", refusing)
+    fused._takes.cache_clear()
+    yield
+    fused._takes.cache_clear()
+
+
+@pytest.mark.usefixtures("_processor")
 @pytest.mark.parametrize("is_training", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kernel", [1, 3])

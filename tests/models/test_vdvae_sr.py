@@ -63,15 +63,15 @@ def test_zero_gates_sample_as_the_prior(model, prior, small, normals, pictures):
     noise = normals(small, 2)
     for temperature in (0.0, 0.8):
         expected = prior.sample(2, (prior.side_px, prior.side_px), noise, temperature)
-        assert torch.equal(model.sample(pictures[1], noise, temperature), expected)
+        torch.testing.assert_close(model.sample(pictures[1], noise, temperature), expected)
 
 
 @torch.no_grad()
 def test_zero_gates_have_the_priors_elbo(model, prior, small, normals, pictures):
     hr, lr = pictures
     got, expected = model(hr, lr, normals(small, 2)), prior(hr, normals(small, 2))
-    assert torch.equal(got.rate, expected.rate)
-    assert torch.equal(got.distortion, expected.distortion)
+    torch.testing.assert_close(got.rate, expected.rate, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(got.distortion, expected.distortion, rtol=1e-4, atol=1e-3)
 
 
 @torch.no_grad()

@@ -90,6 +90,20 @@ def _is_fusible(x: Tensor, weight: Tensor) -> bool:
         _HAS_POINTWISE
         and x.device.type == "cpu"
         and x.dtype == weight.dtype
-        and x.dtype in (torch.bfloat16, torch.float32)
         and not torch.is_grad_enabled()
+        and _takes(x.dtype)
     )
+
+
+@cache
+@torch.no_grad()
+def _takes(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's fused operators take numbers of a type. Of bfloat16 they need instructions
+    that processors with AVX2 alone lack, where a plain convolution does without. Tried when it is
+    first asked, as :func:`_adds_to_all`."""
+    square = torch.zeros(1, 8, 2, 2, dtype=dtype).to(memory_format=torch.channels_last)
+    try:
+        _added(square, torch.zeros(8, 8, 1, 1, dtype=dtype), None, square, 0)
+    except RuntimeError:
+        return False
+    return True

@@ -192,7 +192,7 @@ class Judge:
         )
 
     def verdict(self, samples: Tensor, base: Tensor) -> Tensor:
-        """What the model minimises of its samples; no gradient reaches the discriminator."""
+        """The model's term of its samples; no gradient reaches the discriminator."""
         with _frozen(self.discriminator):
             return F.softplus(-self.discriminator(samples, base)).mean()
 
