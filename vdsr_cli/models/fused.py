@@ -52,7 +52,7 @@ def conv_add(
         padding: (k - 1) / 2.
     """
     is_fusible = _is_fusible(x, weight) and x.dtype == other.dtype
-    if not (is_fusible and (_has_one_layout(other) or _adds_to_all())):
+    if not (is_fusible and (_has_one_layout(other) or _takes(x.dtype, side=1))):
         return F.conv2d(x, weight, bias, padding=padding) + other
     return _added(x, weight, bias, other, padding)
 
@@ -70,40 +70,29 @@ def _has_one_layout(other: Tensor) -> bool:
     return other.shape[1] > 1 and other.shape[2] * other.shape[3] > 1
 
 
-@cache
-@torch.no_grad()
-def _adds_to_all() -> bool:
-    """Whether oneDNN's fused addition takes any layout: with torch 2.6 it fails where strides fit
-    two. Tried when it is first asked, not at import, since a process that computes starts threads
-    which its forks lack."""
-    pixel = torch.zeros(1, 8, 1, 1).to(memory_format=torch.channels_last)
-    try:
-        _added(pixel, torch.zeros(8, 8, 1, 1), None, pixel, 0)
-    except RuntimeError:
-        return False
-    return True
-
-
 def _is_fusible(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's fused operators take these: on the CPU, without gradients."""
     return (
         _HAS_POINTWISE
         and x.device.type == "cpu"
         and x.dtype == weight.dtype
+        and x.dtype in (torch.bfloat16, torch.float32)
         and not torch.is_grad_enabled()
-        and _takes(x.dtype)
+        and _takes(x.dtype, side=2)
     )
 
 
 @cache
 @torch.no_grad()
-def _takes(dtype: torch.dtype) -> bool:
-    """Whether oneDNN's fused operators take numbers of a type. Of bfloat16 they need instructions
-    that processors with AVX2 alone lack, where a plain convolution does without. Tried when it is
-    first asked, as :func:`_adds_to_all`."""
-    square = torch.zeros(1, 8, 2, 2, dtype=dtype).to(memory_format=torch.channels_last)
+def _takes(dtype: torch.dtype, *, side: int) -> bool:
+    """Whether oneDNN's fused operators take maps of a type and side. Of bfloat16 they need
+    instructions that processors with AVX2 alone lack, where a plain convolution does without; with
+    torch 2.6 the addition fails where strides fit two layouts, as those of one pixel. Tried when it
+    is first asked, not at import, since a process that computes starts threads which its forks
+    lack."""
+    maps = torch.zeros(1, 8, side, side, dtype=dtype).to(memory_format=torch.channels_last)
     try:
-        _added(square, torch.zeros(8, 8, 1, 1, dtype=dtype), None, square, 0)
+        _added(maps, torch.zeros(8, 8, 1, 1, dtype=dtype), None, maps, 0)
     except RuntimeError:
         return False
     return True
