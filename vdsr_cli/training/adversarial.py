@@ -34,6 +34,7 @@ which takes up to a quarter of a step's time.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from vdsr_cli.consistency import project_crop
 from vdsr_cli.metrics import LPIPS
+from vdsr_cli.models.blocks import repeated
 from vdsr_cli.models.compact_parts import enlarged
 from vdsr_cli.models.protocol import NoiseSource
 from vdsr_cli.training.config import AdversarialConfig
@@ -224,7 +226,7 @@ class Judge:
 
 
 class AdversarialPhase:
-    """The terms that samples are trained by, and the judge of one of them.
+    """The terms that samples are trained by, and the judge, where its verdict weighs.
 
     Args:
         config: weights and schedule.
@@ -284,19 +286,19 @@ class AdversarialPhase:
             look: at the pictures that are compared; see :meth:`look`.
         """
         config, target = self.config, sharpened(hr, self.config.sharpen)
-        base, repeated = enlarged(lr, model.scale), self._repeated
+        base, per_sample = enlarged(lr, model.scale), partial(repeated, repeats=self.samples)
         samples = model.means(lr, noise, temperature, repeats=self.samples).float()
         if self.projected:
-            samples = project_crop(samples, repeated(2 * lr - 1), model.scale)
+            samples = project_crop(samples, per_sample(2 * lr - 1), model.scale)
         with torch.no_grad():
             true_maps = look.network.maps(look.view(target))
         maps = look.network.maps(look.view(samples))
-        distance = look.network.distances(maps, [repeated(m) for m in true_maps]).mean()
-        error = samples - repeated(target)
+        distance = look.network.distances(maps, [per_sample(m) for m in true_maps]).mean()
+        error = samples - per_sample(target)
         figures = {
             "sample_l1": error.abs().mean(),
             "coarse_l1": F.avg_pool2d(error, COARSE).abs().mean(),
-            "plain_l1": (error.abs() * repeated(plainness(target))).mean(),
+            "plain_l1": (error.abs() * per_sample(plainness(target))).mean(),
             "perceptual": distance,
         }
         loss = (
@@ -309,13 +311,9 @@ class AdversarialPhase:
             figures["diversity"] = self._distance(samples, maps, look.network)
             loss = loss - config.diversity / 2 * figures["diversity"]
         if self.judge is not None:
-            figures["generator"] = self.judge.verdict(samples, repeated(base))
+            figures["generator"] = self.judge.verdict(samples, per_sample(base))
             loss = loss + config.adversarial_weight * ramp * figures["generator"]
         return SampleTerms(loss, figures, target, samples.detach()[:: self.samples], base)
-
-    def _repeated(self, rows: Tensor) -> Tensor:
-        """Each row as often as samples are drawn, side by side."""
-        return rows.repeat_interleave(self.samples, 0)
 
     def _distance(self, samples: Tensor, maps: list[Tensor], network: LPIPS) -> Tensor:
         """Distance of the two samples of each picture, by the weighted terms that punish it."""

@@ -216,15 +216,15 @@ class Trainer:
         )
         self.world.average_gradients(self._trained)
         norm = nn.utils.clip_grad_norm_(self._trained, self.config.grad_clip)
-        losses.terms, total = terms.figures, losses.loss
-        if phase.judge is not None:
-            discriminator = self._judge_passes(phase.judge, terms)
-            losses.terms = {**terms.figures, "discriminator": discriminator}
-            total = total + discriminator
-        is_good = self._is_good(norm, total)
+        losses.terms = terms.figures
+        if phase.judge is None:
+            self._apply(self._is_good(norm, losses.loss))
+            return losses, norm
+        discriminator = self._judge_passes(phase.judge, terms)
+        losses.terms = {**terms.figures, "discriminator": discriminator}
+        is_good = self._is_good(norm, losses.loss + discriminator)
         self._apply(is_good)
-        if phase.judge is not None:
-            phase.judge.apply(is_good, factor)
+        phase.judge.apply(is_good, factor)
         return losses, norm
 
     def _judge_passes(self, judge: Judge, terms: SampleTerms) -> Tensor:
