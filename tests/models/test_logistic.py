@@ -134,6 +134,13 @@ def test_each_pixel_sums_to_one_given_those_before_in_its_block(grainy, before, 
         assert len(rows) > 1 or (y % 8, x % 8) == (7, 7)
 
 
+def test_blocks_looked_at_one_by_one_are_those_looked_at_together(grainy, before, monkeypatch):
+    hr = random_levels(1, 3, 16, 16)
+    together = logistic_log_prob(hr, grainy, before)
+    monkeypatch.setattr("vdsr_cli.models.causal._AT_ONCE", 64)
+    torch.testing.assert_close(logistic_log_prob(hr, grainy, before), together)
+
+
 def test_a_draw_is_its_noise_away_from_where_the_pixels_before_put_it(grainy, before):
     grainy[:, :3] *= 0.2  # no draw is beyond white or black
     uniform = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)).double()
@@ -206,10 +213,9 @@ def test_over_a_palette_each_pixel_sums_to_one(grainy, before):
     assert alone.item() == pytest.approx(0, abs=1e-12)
 
 
-def test_neighbours_take_coupled_colours_and_a_context_neighbours(tiny_model):
-    for values in ({"neighbours": True}, {"coupled": True, "context": 8}):
-        with pytest.raises(ValueError, match="neighbours"):
-            replace(tiny_model.config, **values)
+def test_neighbours_take_coupled_colours(tiny_model):
+    with pytest.raises(ValueError, match="neighbours"):
+        replace(tiny_model.config, neighbours=True)
     with pytest.raises(ValueError, match="wide"):
         replace(tiny_model.config, coupled=True, neighbours=True, context=10**6)
 

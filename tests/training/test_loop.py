@@ -282,6 +282,24 @@ def test_the_likelihood_alone_trains_and_pictures_stay(pictures, tiny_path, tmp_
             assert torch.equal(value, before[name]), name
 
 
+def test_a_priors_likelihood_alone_trains_and_its_latents_hold_the_lr_picture(
+    pictures, tiny_prior, tiny_prior_path, tmp_path, vdsr
+):
+    run = tmp_path / "run"
+    options = ["--from", tiny_prior_path, "--val-every", 0, "-o", run]
+    options += ["--coupled", "--likelihood-only", "--steps", 40, "--cooldown", 0, "--lr-size", 8]
+    options += ["--ema-decay", 0.5]
+    ended = vdsr("train", "vdvae", pictures, *options)
+    assert ended.code == 0, ended.err
+    before, after = tiny_prior.state_dict(), load_network(str(run / "last.pt")).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    cells = [level.cell for level in tiny_prior.config.levels]
+    fine = tuple(f"levels.{i}." for i, cell in enumerate(cells) if cell < tiny_prior.scale)
+    heads = {"head.weight", "head.bias"}
+    assert changed > heads and after["before.network.6.weight"].any()
+    assert all(name.startswith(fine) and ".enc." in name for name in changed - heads)
+
+
 @pytest.mark.parametrize("wrong", [["--adversarial", 0], ["--elbo-from", 5], ["--weight-decay", 1]])
 def test_the_likelihood_alone_trains_by_the_elbo(wrong, pictures, tiny_path, tmp_path, vdsr):
     options = ["--from", tiny_path, "--likelihood-only", "--lr-size", 8, "-o", tmp_path / "run"]

@@ -2,11 +2,12 @@
 
     n of r = sum over k of a_k (r_k - mean_k)      k: left, above, above left, above right
     n of g = the same of (g_k - mean_k) - c_gr (r_k - mean_k), n of b likewise: see colours
-    told = what the 12 pixels before differ by  ─► network ─► more of n, of a, c and log scale
-
-    x x x x x
-    x x x x x      before: two rows up, two columns to each side, in the raster order
-    x x o
+    told = what the 24 pixels before differ by  ─► network ─► more of n, c, log scale and of a,
+                                                              which the 20 others have from here
+    x x x x x x x
+    x x x x x x x
+    x x x x x x x      before: three rows up, three columns to each side, in the raster order
+    x x x o
 
 So what the latents leave open may be grain of any direction and size, and a picture whose grain is
 less than its latents say, or whose colours move together more, is learnt from what is there of it.
@@ -15,9 +16,10 @@ that no draw runs away. What it is told counts as data: no gradient goes through
 
 Pixels depend on others of their block, which is one of the coarsest cells. Blocks are independent
 given the latents: they are drawn side by side, and tiles that start on them agree. Within a block
-the pixels of one ``x + 3 y`` are drawn at once, since none of them is before another.
+the pixels of one ``x + 4 y`` are drawn at once, since none of them is before another.
 """
 
+import itertools
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -27,20 +29,25 @@ from torch import Tensor, nn
 
 from vdsr_cli.models.colours import COLOUR_CHANNELS, LOG_SCALES, Colours, bounded, from_colours
 
-_BEFORE = (
-    *((0, 1), (1, 0), (1, 1), (1, -1)),
-    *((0, 2), (1, 2), (1, -2), (2, 2), (2, 1), (2, 0), (2, -1), (2, -2)),
+_NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
+"""Rows up and columns to the left of those whose a the latents tell."""
+NEIGHBOUR_CHANNELS = 3 * len(_NEIGHBOURS)
+_REACH = 3
+_BEFORE = _NEIGHBOURS + tuple(
+    place
+    for place in itertools.product(range(_REACH + 1), range(_REACH, -_REACH - 1, -1))
+    if place > (0, 0) and place not in _NEIGHBOURS
 )
-"""Rows up and columns to the left; first those that pixels take over from."""
-_NEIGHBOURS = 4
-NEIGHBOUR_CHANNELS = 3 * _NEIGHBOURS
-_TOLD = 6
+"""All pixels before, neighbours first."""
+_TOLD = 9
 """Numbers that the network is told of each pixel before."""
 _RAW = COLOUR_CHANNELS + NEIGHBOUR_CHANNELS
 _FIRST_RAW = 6
-_ORDER = 3
+_ORDER = _REACH + 1
 """Columns that a row's pixels are drawn after those of the row above."""
 _USUAL_LOG_SCALE = -4.0
+_AT_ONCE = 2**15
+"""Pixels whose predecessors are gathered at once: more leave the processor's caches."""
 
 
 class PixelsBefore(nn.Module):
@@ -48,7 +55,7 @@ class PixelsBefore(nn.Module):
 
     Args:
         block: side of the blocks.
-        width: channels of the network; 0 for none, the a alone.
+        width: channels of the network; 0 for none, the neighbours' a alone.
     """
 
     def __init__(self, block: int, width: int) -> None:
@@ -56,10 +63,10 @@ class PixelsBefore(nn.Module):
         self.block = block
         self.network = None
         if width:
-            last = nn.Linear(width, 6 + _RAW)
             inputs = _TOLD * len(_BEFORE) + 3 + _RAW
-            hidden = (nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
-            self.network = nn.Sequential(*hidden, last)
+            layers = [(nn.Linear(size, width), nn.ReLU()) for size in (inputs, width, width)]
+            last = nn.Linear(width, 6 + COLOUR_CHANNELS + 3 * len(_BEFORE))
+            self.network = nn.Sequential(*itertools.chain(*layers), last)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
@@ -71,45 +78,57 @@ class PixelsBefore(nn.Module):
             parameters: (B, 21, H, W), float32 or wider.
         """
         rows, pixels = self._folded(parameters), self._folded(hr)
-        off = pixels - rows[..., :3].clamp(-1, 1)
-        places = _places(self.block, hr.device)
-        near = _gathered(off, places[:, :_NEIGHBOURS])
-        told = None
-        if self.network is not None:
-            told = _gathered(_told(pixels, off, rows, near).detach(), places)
-        return self._given(rows, near, told).mapped(lambda part: self._unfolded(part, hr.shape))
+        blocks = max(1, _AT_ONCE // self.block**2)
+        parts = zip(torch.split(rows, blocks, 1), torch.split(pixels, blocks, 1), strict=True)
+        found = [self._seen(*part) for part in parts]
+        whole = Colours(*(torch.cat(values, 1) for values in zip(*found, strict=True)))
+        return whole.mapped(lambda part: self._unfolded(part, hr.shape))
 
     def draw(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) on [-1, 1] of parameters (B, 21, H, W) by standard logistic noise
         (B, 3, H, W)."""
         rows, deviations = self._folded(parameters), self._folded(noise)
-        drawn = torch.empty_like(deviations)
-        # The last slab, of zeros, stands for what is outside of the block.
-        off = deviations.new_zeros(len(drawn) + 1, *drawn.shape[1:])
-        told = deviations.new_zeros(*off.shape[:2], _TOLD)
-        places = _places(self.block, drawn.device)
-        for here in _fronts(self.block, drawn.device):
-            near = _at(off, places[here, :_NEIGHBOURS])
-            context = None if self.network is None else _at(told, places[here])
-            pixels = self._given(rows[here], near, context).drawn(deviations[here])
-            drawn[here], off[here] = pixels, pixels - rows[here][..., :3].clamp(-1, 1)
+        # The last slab stands for what is outside of the block.
+        pixels = deviations.new_zeros(len(deviations) + 1, *deviations.shape[1:])
+        off, told = torch.zeros_like(pixels), pixels.new_zeros(*pixels.shape[:2], 6)
+        places = _places(self.block, pixels.device)
+        for here in _fronts(self.block, pixels.device):
+            before, given = places[here], rows[here]
+            near, context = _at(off, before), None
             if self.network is not None:
-                told[here] = _told(pixels, off[here], rows[here], near)
-        return self._unfolded(drawn, noise.shape).movedim(-1, 1)
+                inside = before < len(deviations)
+                context = _context(_at(told, before), _at(pixels, before), inside, given)
+            drawn = self._given(given, near, context).drawn(deviations[here])
+            pixels[here], off[here] = drawn, drawn - _centres(given)
+            told[here] = _surprises(drawn, off[here], given, near)
+        return self._unfolded(pixels[:-1], noise.shape).movedim(-1, 1)
 
-    def _given(self, rows: Tensor, near: Tensor, told: Tensor | None) -> Colours:
-        """Logistics of parameters (P, N, 21) given what the pixels before are off by (P, N, 4, 3)
-        and what the network is told of them (P, N, 12, 6)."""
-        if self.network is None or told is None:
+    def _seen(self, rows: Tensor, pixels: Tensor) -> Colours:
+        """Logistics of parameters (P, N, 21) given pixels (P, N, 3), of whole blocks."""
+        places = _places(self.block, rows.device)
+        off = pixels - _centres(rows)
+        near, context = _gathered(off, places), None
+        if self.network is not None:
+            with torch.no_grad():
+                told = _gathered(_surprises(pixels, off, rows, near), places)
+                inside = places < len(pixels)
+                context = _context(told, _gathered(pixels, places), inside, rows)
+        return self._given(rows, near, context)
+
+    def _given(self, rows: Tensor, near: Tensor, context: Tensor | None) -> Colours:
+        """Logistics of parameters (P, N, 21) given what the pixels before are off by (P, N, 24, 3)
+        and what the network is told of them (P, N, 24, 9)."""
+        if self.network is None or context is None:
             return _moved(rows, near)
         described = torch.cat(
-            [told.flatten(-2), rows[..., 3:6] - _USUAL_LOG_SCALE, rows[..., _FIRST_RAW:]], -1
+            [context.flatten(-2), rows[..., 3:6] - _USUAL_LOG_SCALE, rows[..., _FIRST_RAW:]], -1
         )
         (weight, *_) = self.network.parameters()
         more = self.network(described.to(weight.dtype)).to(rows.dtype)
         scale = rows[..., 3:6]
         log_scale = (scale + bounded(more[..., 3:6])).clamp(*LOG_SCALES)
-        raw = rows[..., _FIRST_RAW:] + more[..., 6:]
+        others = more.shape[-1] - 6 - _RAW
+        raw = F.pad(rows[..., _FIRST_RAW:], (0, others)) + more[..., 6:]
         refined = torch.cat([rows[..., :3], log_scale, raw], -1)
         return _moved(refined, near, more[..., :3] * scale.exp())
 
@@ -128,30 +147,51 @@ class PixelsBefore(nn.Module):
         return cells.permute(2, 3, 0, 4, 1, 5).reshape(batch, height, width, -1)
 
 
+def _centres(rows: Tensor) -> Tensor:
+    """What pixels of parameters (..., 21) are compared with, (..., 3)."""
+    return rows[..., :3].clamp(-1, 1)
+
+
 def _moved(rows: Tensor, near: Tensor, more: Tensor | float = 0.0) -> Colours:
-    """Logistics whose means neighbours that are off by (P, N, 4, 3) move by the a, each colour by
-    what those before it leave of the neighbours' own; ``more`` is added."""
+    """Logistics whose means pixels that are off by (P, N, 24, 3) move by the a of as many of them
+    as the parameters (P, N, 9 + 3 k) have, each colour by what those before it leave of the
+    pixel's own; ``more`` is added."""
     colours = Colours.of(rows)
     assert colours.coupling is not None
-    own = near - from_colours(near, colours.coupling.unsqueeze(-2))
     raw = rows[..., _FIRST_RAW + COLOUR_CHANNELS :]
-    raw = raw.view(*raw.shape[:-1], _NEIGHBOURS, 3)
+    raw = raw.view(*raw.shape[:-1], -1, 3)
+    near = near[..., : raw.shape[-2], :]
+    own = near - from_colours(near, colours.coupling.unsqueeze(-2))
     within = (1 + raw.abs().sum(-2).square()).rsqrt()
     return colours._replace(location=colours.location + (raw * own).sum(-2) * within + more)
 
 
-def _told(pixels: Tensor, off: Tensor, rows: Tensor, near: Tensor) -> Tensor:
-    """The numbers (P, N, 6) that the network is told of a pixel (P, N, 3): in scales, by how much
-    each colour differs from what the a and c expected, and from its mean."""
+def _surprises(pixels: Tensor, off: Tensor, rows: Tensor, near: Tensor) -> Tensor:
+    """What the network is told of a pixel (P, N, 3) wherever it looks from, (P, N, 6): in its
+    scales, by how much each colour differs from what the a and c expected, and from its mean."""
     surprise = pixels - _moved(rows, near).located(pixels)
-    units = torch.cat([surprise, off], -1) * (-rows[..., 3:6]).exp().repeat(1, 1, 2)
+    return _told(torch.cat([surprise, off], -1), rows)
+
+
+def _context(told: Tensor, before: Tensor, inside: Tensor, rows: Tensor) -> Tensor:
+    """All that the network is told (P, N, 24, 9) at parameters (P, N, 21): what the pixels before
+    have to tell (P, N, 24, 6), and by how much those (P, N, 24, 3) that are inside of the block
+    (P, 24) differ from the mean here."""
+    apart = (before - _centres(rows).unsqueeze(-2)) * inside[:, None, :, None]
+    return torch.cat([told, _told(apart, rows.unsqueeze(-2))], -1)
+
+
+def _told(differences: Tensor, rows: Tensor) -> Tensor:
+    """Logarithms of differences (..., 3 k) of colours, in the scales of parameters (..., 21)."""
+    scales = (-rows[..., 3:6]).exp()
+    units = differences * scales.repeat(*(1,) * (scales.ndim - 1), differences.shape[-1] // 3)
     return units.sign() * units.abs().log1p()
 
 
 @lru_cache
 @torch.inference_mode(False)
 def _places(block: int, device: torch.device) -> Tensor:
-    """The index of each pixel before (P, 12) of each of a block; P for one outside."""
+    """The index of each pixel before (P, 24) of each of a block; P for one outside."""
     index = torch.arange(block**2, device=device).unsqueeze(1)
     y, x = index // block, index % block
     up, left = torch.tensor(_BEFORE, device=device).unbind(1)

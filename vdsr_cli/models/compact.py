@@ -205,8 +205,8 @@ class CompactHierarchy(nn.Module):
         return negative_log_likelihood(hr, parameters, self.before, palette)
 
     def select_likelihood(self) -> int:
-        """Freezes what means of samples depend on; the posterior, the log scales and the
-        coefficients train. Returns how many values do, the frozen rows of the head among them."""
+        """Freezes what means of samples depend on; the log scales, the coefficients and the
+        posterior train. Returns how many values do, the frozen rows of the head among them."""
         means = 3 * self.config.levels[-1].cell ** 2
 
         def without_means(gradient: Tensor) -> Tensor:
@@ -214,8 +214,14 @@ class CompactHierarchy(nn.Module):
 
         for parameter in self.head.parameters():
             parameter.register_hook(without_means)  # type: ignore[no-untyped-call]
-        likelihood = ("hr_encoder.", "head.", *COEFFICIENTS)
-        return set_trainable(self, lambda name: name.startswith(likelihood) or ".enc." in name)
+        likelihood = ("head.", *COEFFICIENTS)
+        return set_trainable(
+            self, lambda name: name.startswith(likelihood) or self._follows_likelihood(name)
+        )
+
+    def _follows_likelihood(self, name: str) -> bool:
+        """Whether a tensor is one of the posterior that learns a likelihood's bits with it."""
+        return name.startswith("hr_encoder.") or ".enc." in name
 
 
 class CompactVDVAESR(CompactHierarchy, AnySizeSampling):

@@ -62,7 +62,8 @@ class CompactConfig:
             :mod:`~vdsr_cli.models.colours`. Files written before there was a choice do not say.
         neighbours: whether pixels, coupled ones, depend on those before them, too; see
             :mod:`~vdsr_cli.models.causal`.
-        context: width of the network that looks at the pixels before; 0 for none.
+        context: width of the network that looks at the pixels before where there are neighbours;
+            0 for none.
     """
 
     scale: int
@@ -83,8 +84,8 @@ class CompactConfig:
             raise ValueError("all levels up to the LR resolution share one width")
         if any(level.lr_blocks for level in self.levels if level.cell < self.scale):
             raise ValueError("the LR encoder has no level finer than the LR picture")
-        if self.neighbours > self.coupled or (self.context and not self.neighbours):
-            raise ValueError("neighbours need coupled colours, and a context needs neighbours")
+        if self.neighbours > self.coupled:
+            raise ValueError("neighbours need coupled colours")
         if not 0 <= self.context <= MAX_CONTEXT:
             raise ValueError(f"a context is 0 to {MAX_CONTEXT} channels wide, got {self.context}")
 

@@ -58,6 +58,14 @@ class CompactVDVAE(CompactHierarchy, LogisticPixels):
         levels = self.config.levels
         return max(lv.width * (height // lv.cell) * (width // lv.cell) for lv in levels)
 
+    def _follows_likelihood(self, name: str) -> bool:
+        """In the layers finer than the LR picture alone: the others would leave the picture to the
+        pixels before, and a CVDVAE would have no latents to learn."""
+        if ".enc." not in name:
+            return False
+        level = int(name.split(".")[1])
+        return self.config.levels[level].cell < self.scale
+
     def forward(self, image: Tensor, noise: NoiseSource) -> Elbo:
         """One training pass: the parts of the negative ELBO, nats per picture.
 
