@@ -4,10 +4,12 @@
         [--first FOLDER]
 
 Each model has its share of the time, and of that each phase: the mean path alone, the ELBO as well,
-the samples against a discriminator. How many steps these are, is measured first, for a second or
-two; then ``vdsr train`` runs with so many, the last half of them cooling down, and ``vdsr train
-export`` writes RUNS/NAME.safetensors. The pictures are decoded aside, once a scale, while the first
-model trains on those of ``--first``, or waits. ``--small`` tries the program itself on any machine.
+the samples by LPIPS, of SqueezeNet and, where its weights are in DIR, of VGG16 in turn. How many
+steps these are, is measured first, for a second or two; then ``vdsr train`` runs with so many, the
+last half of them cooling down, and ``vdsr train export`` writes RUNS/NAME.safetensors. The pictures
+are decoded aside, once a scale, while the first model trains on those of ``--first``, or waits. The
+likelihood alone (``--likelihood-only``) is left to a run of its own. ``--small`` tries the program
+itself on any machine.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -34,6 +36,9 @@ from vdsr_cli.training.start import new_model
 RESCALES = (1.0, 0.65)
 LEFT_OVER_S = 5.0
 """Seconds of a model beside its steps: reading the store, recording, writing the checkpoint."""
+PHASE = AdversarialConfig(
+    start=0, perceptual_weight=1.8, adversarial_weight=0, elbo_weight=0.1, plain_weight=12
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,8 @@ class Plan:
         scale: super-resolution factor.
         mean_alone: share of its time for the mean path alone, before the ELBO.
         adversarial: share of its time for the adversarial phase, after the ELBO.
+        phase: the adversarial phase, but for its start.
+        mean_weight: of the mean path's L1 in it; None for the default.
         degradation: of its LR pictures.
     """
 
@@ -65,19 +72,39 @@ class Plan:
     scale: int = 4
     mean_alone: float = 0.1
     adversarial: float = 0.6
+    phase: AdversarialConfig = PHASE
+    mean_weight: float | None = 120
     degradation: str = "bicubic"
 
 
 PLANS = {
-    "tiny": Plan(share=35, preset="vdvae-sr-x4-tiny", start="vdvae-sr-x4-tiny"),
-    "x4": Plan(share=215, preset="vdvae-sr-x4", start="vdvae-sr-x4"),
-    "real": Plan(
-        share=70,
+    "tiny": Plan(
+        share=35,
+        preset="vdvae-sr-x4-tiny",
+        start="vdvae-sr-x4-tiny",
+        phase=replace(PHASE, plain_weight=0),
+    ),
+    "x4": Plan(
+        share=215,
         preset="vdvae-sr-x4",
         start="vdvae-sr-x4",
-        after="x4",
+        phase=replace(PHASE, plain_weight=0),
+    ),
+    "real": Plan(
+        share=70,
+        preset="vdvae-sr-x4-real",
+        start="vdvae-sr-x4-real",
         rate=5e-4,
-        mean_alone=0.3,
+        phase=replace(
+            PHASE,
+            l1_weight=0.7,
+            perceptual_weight=2.4,
+            coarse_weight=3,
+            elbo_weight=0.05,
+            diversity=0,
+            temperatures=(0.6, 0.9),
+        ),
+        mean_weight=200,
         degradation="real",
     ),
     "x2": Plan(share=45, preset="vdvae-sr-x2", start="vdvae-sr-x2", scale=2),
@@ -98,7 +125,14 @@ PLANS = {
         adversarial=0,
     ),
     "cvdvae": Plan(
-        share=45, objective="cvdvae", start="vdvae-x4-prior", after="prior", rate=5e-4, mean_alone=0
+        share=45,
+        objective="cvdvae",
+        start="vdvae-x4-prior",
+        after="prior",
+        rate=5e-4,
+        mean_alone=0,
+        phase=replace(PHASE, l1_weight=0.5, perceptual_weight=4, elbo_weight=0.05, diversity=0.6),
+        mean_weight=None,
     ),
 }
 
@@ -146,6 +180,7 @@ def milliseconds(plan: Plan, store: PictureStore, options: argparse.Namespace) -
             config=config,
             objective=plan.objective,
             metric_weights=options.metric_weights,
+            perceptual=networks(options.metric_weights),
         )
         trainer = Trainer(
             model,
@@ -170,7 +205,7 @@ def milliseconds(plan: Plan, store: PictureStore, options: argparse.Namespace) -
     return Phases(
         of_phase(10**9) if plan.mean_alone else 0.0,
         of_phase(0),
-        of_phase(0, AdversarialConfig(start=0)) if plan.adversarial else 0.0,
+        of_phase(0, plan.phase) if plan.adversarial else 0.0,
     )
 
 
@@ -182,6 +217,23 @@ def steps_of(plan: Plan, seconds: float, each: Phases) -> Phases:
         for share, ms in zip(astuple(shares), astuple(each), strict=True)
     )
     return Phases(alone, max(1, elbo), adversarial)
+
+
+def networks(metric_weights: Path) -> tuple[str, ...]:
+    """Those of LPIPS that train, as far as their weights are there."""
+    known = ("squeeze", "vgg")
+    return tuple(name for name in known if (metric_weights / f"lpips_{name}.safetensors").exists())
+
+
+def options_of(phase: AdversarialConfig) -> list[object]:
+    """A phase as options of ``vdsr train``, but for its start."""
+    usual, found = AdversarialConfig(start=phase.start), list[object]()
+    for field in fields(phase):
+        value = getattr(phase, field.name)
+        if value != getattr(usual, field.name):
+            values = value if isinstance(value, tuple) else (value,)
+            found += [f"--{field.name.replace('_', '-')}", *values]
+    return found
 
 
 def decode_aside(sources: Sequence[Path], store: Path, plans: Sequence[Plan]) -> BaseProcess:
@@ -218,14 +270,21 @@ def train(name: str, plan: Plan, seconds: float, store: Path, options: argparse.
     total = round(steps.mean_alone + steps.elbo + steps.adversarial)
     print(f"{name}: {seconds:.0f} s, steps {astuple(steps)} of {astuple(each)} ms")
     start = start_of(plan, options.runs)
-    how = ["--prior", start] if plan.objective == "cvdvae" else ["--preset", plan.preset]
+    how: list[object] = (
+        ["--prior", start] if plan.objective == "cvdvae" else ["--preset", plan.preset]
+    )
     if start and plan.objective != "cvdvae":
         how += ["--from", start]
     if plan.mean_alone:
         how += ["--elbo-from", round(steps.mean_alone)]
     if steps.adversarial:
         how += ["--adversarial", round(steps.mean_alone + steps.elbo)]
-        how += ["--metric-weights", options.metric_weights]
+        how += ["--metric-weights", options.metric_weights, *options_of(plan.phase)]
+        how += [
+            "--perceptual-net",
+            "both" if len(networks(options.metric_weights)) > 1 else "squeeze",
+        ]
+        how += [] if plan.mean_weight is None else ["--mean-weight", plan.mean_weight]
     elif not plan.mean_alone:
         how += ["--mean-weight", 0]
     run(
