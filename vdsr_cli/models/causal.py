@@ -168,7 +168,7 @@ def _moved(rows: Tensor, near: Tensor, more: Tensor | float = 0.0) -> Colours:
 
 def _surprises(pixels: Tensor, off: Tensor, rows: Tensor, near: Tensor) -> Tensor:
     """The numbers (P, N, 6) that the network is told of a pixel (P, N, 3) wherever it looks from:
-    in its scales, by how much a colour differs from what the a and c expected, and from its mean."""
+    in its scales, by how much a colour differs from what a and c expected, and from its mean."""
     surprise = pixels - _moved(rows, near).located(pixels)
     return _told(torch.cat([surprise, off], -1), rows)
 
