@@ -170,8 +170,9 @@ class HyperParameters:
         bool,
         typer.Option(
             "--likelihood-only",
-            help="Train what no picture of a compact model depends on: posterior, log scales and"
-            " the coefficients of --coupled. Bits fall, pictures stay.",
+            help="Train what no picture of a compact model depends on: posterior (a prior's in its"
+            " finest layers alone), log scales and the coefficients of --coupled. Bits fall,"
+            " pictures stay.",
         ),
     ] = False
     fine_layers: Annotated[
