@@ -48,7 +48,6 @@ class Plan:
     Attributes:
         share: of the time.
         objective: of ``vdsr train``.
-        preset: architecture.
         start: what ``--from``, or for a CVDVAE ``--prior``, names, unless ``after`` was trained.
         after: name of the model here that it begins with.
         rate: peak learning rate.
@@ -63,8 +62,7 @@ class Plan:
 
     share: float
     objective: str = "vdvae-sr"
-    preset: str | None = None
-    start: str | None = None
+    start: str
     after: str | None = None
     rate: float = 1e-3
     batch: int = 32
@@ -80,19 +78,16 @@ class Plan:
 PLANS = {
     "tiny": Plan(
         share=35,
-        preset="vdvae-sr-x4-tiny",
         start="vdvae-sr-x4-tiny",
         phase=replace(PHASE, plain_weight=0),
     ),
     "x4": Plan(
         share=215,
-        preset="vdvae-sr-x4",
         start="vdvae-sr-x4",
         phase=replace(PHASE, plain_weight=0),
     ),
     "real": Plan(
         share=70,
-        preset="vdvae-sr-x4-real",
         start="vdvae-sr-x4-real",
         rate=5e-4,
         phase=replace(
@@ -107,10 +102,9 @@ PLANS = {
         mean_weight=200,
         degradation="real",
     ),
-    "x2": Plan(share=45, preset="vdvae-sr-x2", start="vdvae-sr-x2", scale=2),
+    "x2": Plan(share=45, start="vdvae-sr-x2", scale=2),
     "x8": Plan(
         share=40,
-        preset="vdvae-sr-x8",
         start="vdvae-sr-x8",
         scale=8,
         batch=64,
@@ -119,7 +113,6 @@ PLANS = {
     "prior": Plan(
         share=75,
         objective="vdvae",
-        preset="vdvae-x4-prior",
         start="vdvae-x4-prior",
         mean_alone=0,
         adversarial=0,
@@ -137,7 +130,7 @@ PLANS = {
 }
 
 
-def start_of(plan: Plan, runs: Path) -> str | None:
+def start_of(plan: Plan, runs: Path) -> str:
     """Name or path of the weights that a model begins with."""
     is_here = plan.after is not None and (runs / plan.after).exists()
     return str(runs / str(plan.after)) if is_here else plan.start
@@ -156,12 +149,12 @@ def milliseconds(plan: Plan, store: PictureStore, options: argparse.Namespace) -
     """Milliseconds of a step of each phase; 0 for one that the plan leaves out."""
     runtime = choose_runtime(options.device)
     is_cuda = runtime.device.type == "cuda"
-    is_on_prior = plan.objective == "cvdvae"
+    start, is_on_prior = start_of(plan, options.runs), plan.objective == "cvdvae"
     model = new_model(
         plan.objective,
-        preset=None if is_on_prior else plan.preset,
-        prior=start_of(plan, options.runs) if is_on_prior else None,
-        start_from=None,
+        preset=None,
+        prior=start if is_on_prior else None,
+        start_from=None if is_on_prior else start,
     )
 
     def of_phase(elbo_from: int, adversarial: AdversarialConfig | None = None) -> float:
@@ -219,10 +212,10 @@ def steps_of(plan: Plan, seconds: float, each: Phases) -> Phases:
     return Phases(alone, max(1, elbo), adversarial)
 
 
-def networks(metric_weights: Path) -> tuple[str, ...]:
-    """Those of LPIPS that train, as far as their weights are there."""
-    known = ("squeeze", "vgg")
-    return tuple(name for name in known if (metric_weights / f"lpips_{name}.safetensors").exists())
+def networks(metric_weights: Path | None) -> tuple[str, ...]:
+    """Those of LPIPS that train: VGG16 where its weights are there, too."""
+    has_vgg = metric_weights is not None and (metric_weights / "lpips_vgg.safetensors").exists()
+    return ("squeeze", "vgg") if has_vgg else ("squeeze",)
 
 
 def options_of(phase: AdversarialConfig) -> list[object]:
@@ -269,21 +262,15 @@ def train(name: str, plan: Plan, seconds: float, store: Path, options: argparse.
     steps = steps_of(plan, seconds, each)
     total = round(steps.mean_alone + steps.elbo + steps.adversarial)
     print(f"{name}: {seconds:.0f} s, steps {astuple(steps)} of {astuple(each)} ms")
-    start = start_of(plan, options.runs)
-    how: list[object] = (
-        ["--prior", start] if plan.objective == "cvdvae" else ["--preset", plan.preset]
-    )
-    if start and plan.objective != "cvdvae":
-        how += ["--from", start]
+    begins = "--prior" if plan.objective == "cvdvae" else "--from"
+    how: list[object] = [begins, start_of(plan, options.runs)]
     if plan.mean_alone:
         how += ["--elbo-from", round(steps.mean_alone)]
     if steps.adversarial:
         how += ["--adversarial", round(steps.mean_alone + steps.elbo)]
         how += ["--metric-weights", options.metric_weights, *options_of(plan.phase)]
-        how += [
-            "--perceptual-net",
-            "both" if len(networks(options.metric_weights)) > 1 else "squeeze",
-        ]
+        several = len(networks(options.metric_weights)) > 1
+        how += ["--perceptual-net", "both" if several else "squeeze"]
         how += [] if plan.mean_weight is None else ["--mean-weight", plan.mean_weight]
     elif not plan.mean_alone:
         how += ["--mean-weight", 0]
