@@ -213,9 +213,10 @@ def test_over_a_palette_each_pixel_sums_to_one(grainy, before):
     assert alone.item() == pytest.approx(0, abs=1e-12)
 
 
-def test_neighbours_take_coupled_colours(tiny_model):
-    with pytest.raises(ValueError, match="neighbours"):
-        replace(tiny_model.config, neighbours=True)
+def test_neighbours_take_coupled_colours_and_a_context_neighbours(tiny_model):
+    for values in ({"neighbours": True}, {"coupled": True, "context": 8}):
+        with pytest.raises(ValueError, match="neighbours"):
+            replace(tiny_model.config, **values)
     with pytest.raises(ValueError, match="wide"):
         replace(tiny_model.config, coupled=True, neighbours=True, context=10**6)
 

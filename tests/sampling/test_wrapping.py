@@ -149,9 +149,11 @@ def test_the_seam_of_a_panorama_is_as_any_other_place(width, temperature):
     options = {"tile": 32, "overlap": 8, "temperature": temperature}
     wrapped, other = (drawn(model, lr, wrap=wrap, **options) for wrap in ("x", "none"))
     rolled = drawn(model, torch.roll(lr, width // 2, 2), wrap="x", **options)
-    seam, inside = steps_across(wrapped)[0], steps_across(rolled)[4 * (width // 2)]
-    assert seam < 1.2 * inside
-    assert steps_across(other)[0] > 1.5 * seam, "the borders of a picture show"
+    steps, inside = steps_across(wrapped), steps_across(rolled)[4 * (width // 2)]
+    assert steps[0] < 1.1 * inside
+    if not temperature:  # what is drawn adds steps of its own everywhere
+        assert steps[0] < steps[1:].quantile(0.9)
+    assert steps_across(other)[0] > 1.5 * steps[0], "the borders of a picture show"
 
 
 def test_the_noise_of_a_height_must_be_whole():

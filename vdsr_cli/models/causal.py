@@ -62,6 +62,8 @@ class PixelsBefore(nn.Module):
         super().__init__()
         self.block = block
         self.network = None
+        self.pixels = len(_BEFORE if width else _NEIGHBOURS)
+        """How many of those before a pixel it depends on."""
         if width:
             inputs = _TOLD * len(_BEFORE) + 3 + _RAW
             layers = [(nn.Linear(size, width), nn.ReLU()) for size in (inputs, width, width)]
@@ -91,7 +93,7 @@ class PixelsBefore(nn.Module):
         # The last slab stands for what is outside of the block.
         pixels = deviations.new_zeros(len(deviations) + 1, *deviations.shape[1:])
         off, told = torch.zeros_like(pixels), pixels.new_zeros(*pixels.shape[:2], 6)
-        places = _places(self.block, pixels.device)
+        places = self._places(pixels.device)
         for here in _fronts(self.block, pixels.device):
             before, given = places[here], rows[here]
             near, context = _at(off, before), None
@@ -100,12 +102,13 @@ class PixelsBefore(nn.Module):
                 context = _context(_at(told, before), _at(pixels, before), inside, given)
             drawn = self._given(given, near, context).drawn(deviations[here])
             pixels[here], off[here] = drawn, drawn - _centres(given)
-            told[here] = _surprises(drawn, off[here], given, near)
+            if self.network is not None:
+                told[here] = _surprises(drawn, off[here], given, near)
         return self._unfolded(pixels[:-1], noise.shape).movedim(-1, 1)
 
     def _seen(self, rows: Tensor, pixels: Tensor) -> Colours:
         """Logistics of parameters (P, N, 21) given pixels (P, N, 3), of whole blocks."""
-        places = _places(self.block, rows.device)
+        places = self._places(rows.device)
         off = pixels - _centres(rows)
         near, context = _gathered(off, places), None
         if self.network is not None:
@@ -131,6 +134,9 @@ class PixelsBefore(nn.Module):
         raw = F.pad(rows[..., _FIRST_RAW:], (0, others)) + more[..., 6:]
         refined = torch.cat([rows[..., :3], log_scale, raw], -1)
         return _moved(refined, near, more[..., :3] * scale.exp())
+
+    def _places(self, device: torch.device) -> Tensor:
+        return _places(self.block, device)[:, : self.pixels]
 
     def _folded(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (P, N, C): the P pixels of each of N blocks, in the raster order."""
@@ -170,7 +176,7 @@ def _surprises(pixels: Tensor, off: Tensor, rows: Tensor, near: Tensor) -> Tenso
     """The numbers (P, N, 6) that the network is told of a pixel (P, N, 3) wherever it looks from:
     in its scales, by how much a colour differs from what a and c expected, and from its mean."""
     surprise = pixels - _moved(rows, near).located(pixels)
-    return _told(torch.cat([surprise, off], -1), rows)
+    return torch.cat([_told(surprise, rows), _told(off, rows)], -1)
 
 
 def _context(told: Tensor, before: Tensor, inside: Tensor, rows: Tensor) -> Tensor:
@@ -182,9 +188,8 @@ def _context(told: Tensor, before: Tensor, inside: Tensor, rows: Tensor) -> Tens
 
 
 def _told(differences: Tensor, rows: Tensor) -> Tensor:
-    """Logarithms of differences (..., 3 k) of colours, in the scales of parameters (..., 21)."""
-    scales = (-rows[..., 3:6]).exp()
-    units = differences * scales.repeat(*(1,) * (scales.ndim - 1), differences.shape[-1] // 3)
+    """Logarithms of differences (..., 3) of colours, in the scales of parameters (..., 21)."""
+    units = differences * (-rows[..., 3:6]).exp()
     return units.sign() * units.abs().log1p()
 
 

@@ -76,6 +76,8 @@ class CompactHierarchy(nn.Module):
     """The value of the head's 1.0 on the [-1, 1] range."""
     first_log_scale = -2.0
     """Log scale of the likelihood where the head says 0."""
+    context = 48
+    """Width of the network that looks at the pixels before, where a likelihood is made coupled."""
     takes_palette = True
     """Whether the likelihood can be normalised over a palette."""
 

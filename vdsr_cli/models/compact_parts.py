@@ -15,8 +15,6 @@ from vdsr_cli.models.protocol import LatentShape
 
 STYLE = BlockStyle(kind="plain", log_std_range=(-8.0, 4.0))
 MAX_LEVELS = 16
-CONTEXT = 48
-"""Width of the network that looks at the pixels before, where a likelihood is made coupled."""
 MAX_CONTEXT = 4096
 MAX_BLOCKS = 1000
 """The most of a level: configurations come from files, and a list of so many is made at once."""
@@ -62,8 +60,7 @@ class CompactConfig:
             :mod:`~vdsr_cli.models.colours`. Files written before there was a choice do not say.
         neighbours: whether pixels, coupled ones, depend on those before them, too; see
             :mod:`~vdsr_cli.models.causal`.
-        context: width of the network that looks at the pixels before where there are neighbours;
-            0 for none.
+        context: width of the network that looks at the pixels before; 0 for none.
     """
 
     scale: int
@@ -84,8 +81,8 @@ class CompactConfig:
             raise ValueError("all levels up to the LR resolution share one width")
         if any(level.lr_blocks for level in self.levels if level.cell < self.scale):
             raise ValueError("the LR encoder has no level finer than the LR picture")
-        if self.neighbours > self.coupled:
-            raise ValueError("neighbours need coupled colours")
+        if self.neighbours > self.coupled or (self.context and not self.neighbours):
+            raise ValueError("neighbours need coupled colours, and a context needs neighbours")
         if not 0 <= self.context <= MAX_CONTEXT:
             raise ValueError(f"a context is 0 to {MAX_CONTEXT} channels wide, got {self.context}")
 
@@ -94,9 +91,9 @@ class CompactConfig:
         """The coarsest cell in LR pixels."""
         return self.levels[0].cell // self.scale
 
-    def with_coupling(self) -> "CompactConfig":
+    def with_coupling(self, context: int) -> "CompactConfig":
         """The same with coupled colours, neighbours and, unless there is one, a context."""
-        return replace(self, coupled=True, neighbours=True, context=self.context or CONTEXT)
+        return replace(self, coupled=True, neighbours=True, context=self.context or context)
 
     @property
     def block(self) -> int:

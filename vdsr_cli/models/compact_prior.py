@@ -39,6 +39,8 @@ _COARSE_GRADIENT = 0.1
 class CompactVDVAE(CompactHierarchy, LogisticPixels):
     """p(hr): no LR encoder, no gates, no bicubic base."""
 
+    context = 128
+
     def __init__(self, config: CompactConfig) -> None:
         super().__init__(config)
         self._add_hierarchy()

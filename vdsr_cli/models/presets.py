@@ -72,7 +72,7 @@ PRESETS: Mapping[str, CompactConfig] = {
 """Compact configurations of VDVAE-SR that ``vdsr train`` builds by name."""
 
 PRIOR_PRESETS: Mapping[str, CompactConfig] = {
-    "vdvae-x4-prior": CompactConfig(scale=4, levels=_PRIOR_LEVELS, context=128)
+    "vdvae-x4-prior": CompactConfig(scale=4, levels=_PRIOR_LEVELS)
 }
 """Compact configurations of the unconditional VDVAE that ``vdsr train`` builds by name.
 

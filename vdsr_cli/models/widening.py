@@ -52,7 +52,7 @@ def widen_into(model: CompactVDVAESR, source: CompactVDVAESR) -> None:
 def coupled(model: _Compact) -> _Compact:
     """The same model with a likelihood that couples colours and neighbours: the same function, its
     new coefficients zero; itself where it has them already."""
-    config = model.config.with_coupling()
+    config = model.config.with_coupling(model.context)
     if model.config == config:
         return model
     grown = type(model)(config)

@@ -11,7 +11,6 @@ from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.loading import load_network
 from vdsr_cli.models.blocks import Plain
 from vdsr_cli.models.compact import CompactVDVAESR
-from vdsr_cli.models.compact_parts import CompactConfig
 from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE, CompactVDVAESROnPrior
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
 from vdsr_cli.models.protocol import PartlyTrained
@@ -123,11 +122,7 @@ def _check_kind(objective: str, model: nn.Module, name: str) -> None:
 def model_of_preset(objective: str, preset: str | None, *, is_coupled: bool = False) -> nn.Module:
     """A network with fresh weights, as :func:`preset_of` has it; raises UsageError."""
     kind, config = preset_of(objective, preset)
-    if is_coupled:
-        if not isinstance(config, CompactConfig):
-            raise UsageError(f"--coupled does not go with a {kind.name}")
-        config = config.with_coupling()
-    return kind.network(config)
+    return _with_likelihood(kind.network(config), is_coupled)
 
 
 def preset_of(objective: str, preset: str | None) -> tuple[Architecture, Any]:
