@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from vdsr_cli.cli.train_progress import describe
 from vdsr_cli.consistency import degrade, project, project_crop
 from vdsr_cli.errors import UsageError
 from vdsr_cli.metrics import LPIPS
@@ -330,6 +331,31 @@ def test_the_lr_encoder_runs_once_for_elbo_and_samples(trainer, monkeypatch):
     torch.testing.assert_close(*norms)
     weights = [one.model.lr_encoder.conv_in.weight.grad for one in (once, twice)]
     torch.testing.assert_close(*weights)
+
+
+def test_the_elbo_may_be_in_one_step_of_several(trainer, phase):
+    """Where it weighs as much more: what it alone trains gets the gradient times their number."""
+    always, seldom = trainer("always"), trainer("seldom")
+    seldom.adversarial = phase(projected=True, elbo_every=3)
+    gradients = []
+    for one in (always, seldom):
+        one.step, one.config = PHASE.start, dataclasses.replace(one.config, grad_clip=1e9)
+        one.train_step()
+        gradients.append(one.model.hr_encoder.downs[0].weight.grad.clone())
+    torch.testing.assert_close(gradients[1], 3 * gradients[0], rtol=1e-3, atol=1e-3)
+    rows = run(seldom)
+    assert seldom.model.hr_encoder.downs[0].weight.grad is None, "the last two steps had none"
+    assert all("rate_bits" not in row and row["mean_l1"] > 0 < row["perceptual"] for row in rows)
+    assert all("s/step" in describe(row) for row in rows)
+
+
+@pytest.mark.parametrize("mean_weight", [0.0, 60.0])
+def test_a_cvdvae_s_samples_train_without_the_elbo(trainer, phase, tiny_prior, mean_weight):
+    one = trainer("cvdvae", model_on_prior("cvdvae", tiny_prior), mean_weight=mean_weight)
+    one.adversarial, one.step = phase(projected=True, elbo_every=2), PHASE.start + 1
+    one.train_step()
+    gradients = [p.grad for p in one.model.lr_encoder.parameters()]
+    assert one.skipped == 0 and any(g.abs().sum() > 0 for g in gradients)
 
 
 def test_without_a_weight_there_is_no_discriminator(trainer, phase):

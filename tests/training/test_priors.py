@@ -218,3 +218,10 @@ def test_what_does_not_go_together(prior, tiny_model):
         replace(CompactCVDVAEConfig.of_prior(CONFIG), conditioned_blocks=6)
     with pytest.raises(UsageError, match="phase"):
         objective_of(prior)(prior, *crops(), None, 0.0)
+
+
+@pytest.mark.parametrize("objective", ["vdvae", "cvdvae"])
+def test_what_has_no_mean_path_alone_is_told_at_once(pictures, tmp_path, vdsr, objective):
+    out = tmp_path / "run"
+    ended = vdsr("train", objective, pictures, "--elbo-from", 3, "--out", out)
+    assert ended.code == 2 and "--elbo-from" in ended.err and not out.exists()

@@ -323,6 +323,14 @@ class AdversarialOptions:
     elbo_weight: Annotated[
         float | None, _adversarial("Weight of ELBO and mean path together.", "0.05", min=0.0)
     ] = None
+    elbo_every: Annotated[
+        int | None,
+        _adversarial(
+            "Have the ELBO in one step of so many, where it weighs as much more; steps are faster.",
+            "1",
+            min=1,
+        ),
+    ] = None
     diversity: Annotated[
         float | None,
         _adversarial(

@@ -28,11 +28,10 @@ def describe(row: Row) -> str:
     """The figures of a row of the log, briefly."""
     if "loss" not in row:
         return "validation: " + ", ".join(_validation_parts(row))
-    elbo = row["distortion_bits"] + row["rate_bits"]
+    distortion, rate = (row.get(name, 0.0) for name in ("distortion_bits", "rate_bits"))
     parts = []
-    if elbo:
-        split = f"{row['distortion_bits']:.3f} + {row['rate_bits']:.3f}"
-        parts.append(f"-ELBO {elbo:.3f} = {split} bits/dim")
+    if distortion + rate:
+        parts.append(f"-ELBO {distortion + rate:.3f} = {distortion:.3f} + {rate:.3f} bits/dim")
     if row["mean_l1"]:
         parts.append(f"L1 {row['mean_l1']:.4f}")
     if "sample_l1" in row:

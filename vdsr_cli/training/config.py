@@ -25,6 +25,8 @@ class AdversarialConfig:
             not projected onto the LR picture.
         plain_weight: of a sample's L1 where the HR picture is plain, against grain there.
         elbo_weight: of the model's own objective, the mean path's L1 included.
+        elbo_every: steps from one with the ELBO to the next, where it then weighs as much more; the
+            mean path is in all of them.
         diversity: share of the distances between samples that is taken off those to the HR
             picture, 0 to 1.
         sharpen: amount of the unsharp mask on what samples are compared with.
@@ -42,6 +44,7 @@ class AdversarialConfig:
     coarse_weight: float = 0.0
     plain_weight: float = 0.0
     elbo_weight: float = 0.05
+    elbo_every: int = 1
     diversity: float = 0.3
     sharpen: float = 0.0
     views: bool = True
@@ -205,7 +208,7 @@ def config_for(
         adversarial: the phase in which samples are trained too, or None.
 
     Raises:
-        UsageError: an unknown objective.
+        UsageError: an unknown objective, or one that ``elbo_from`` would leave nothing to train by.
     """
     if objective not in DEFAULTS:
         raise UsageError(f"unknown objective {objective!r}", hint=f"known: {', '.join(DEFAULTS)}")
@@ -215,6 +218,10 @@ def config_for(
     values |= ADVERSARIAL if adversarial else {}
     values |= LIKELIHOOD_ONLY if given.get("likelihood_only") else {}
     values |= {} if shape is None else published_defaults(objective, shape)
+    if given.get("elbo_from") and objective in ("vdvae", "cvdvae"):
+        raise UsageError(
+            f"vdsr train {objective} has no phase without the ELBO", hint="leave --elbo-from out"
+        )
     return TrainConfig(**{**values, **given}, adversarial=adversarial)  # type: ignore[arg-type]
 
 

@@ -247,9 +247,10 @@ class Trainer:
         """:meth:`_passes` with the terms of the samples; gradients lie in the model."""
         hr, lr, weight, *noise = inputs
         _forget_gradients(self._trained)
-        ramp = rise(self.step - phase.config.start, steps=phase.config.ramp)
+        since, every = self.step - phase.config.start, phase.config.elbo_every
+        has_elbo, ramp = since % every == 0, rise(since, steps=phase.config.ramp)
         with self._autocast(), self._lr_encoded_once():
-            losses = self._losses(hr, lr, noise)
+            losses = self._losses(hr, lr, noise if has_elbo else None)
             terms = phase.sample_terms(
                 self.model,
                 to_unit_range(hr) * 2 - 1,
@@ -259,10 +260,11 @@ class Trainer:
                 ramp,
                 look,
             )
-        own = losses.loss + (weight - 1) * losses.rate
-        loss = phase.config.elbo_weight * own + terms.loss
+        mean_path = self.config.mean_weight * losses.mean_l1
+        elbo = losses.loss - mean_path + (weight - 1) * losses.rate  # 0 without one
+        loss = phase.config.elbo_weight * (mean_path + every * elbo) + terms.loss
         loss.backward()  # type: ignore[no-untyped-call]
-        losses.loss = loss.detach()
+        losses.loss, losses.has_elbo = loss.detach(), has_elbo
         return losses, terms
 
     def _lr_encoded_once(self) -> AbstractContextManager[None]:

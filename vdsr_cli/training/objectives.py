@@ -35,21 +35,22 @@ from vdsr_cli.models.vdvae_sr import VDVAESR
 @dataclass(slots=True)
 class Losses:
     """One step's figures, still on the device: bits per dimension, the mean path's L1, and the
-    terms of the adversarial phase by their names in the log."""
+    terms of the adversarial phase by their names in the log. Bits of no ELBO are not told there."""
 
     loss: Tensor
     distortion: Tensor
     rate: Tensor
     mean_l1: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+    has_elbo: bool = True
 
     @property
     def figures(self) -> dict[str, Tensor]:
         """Every figure by its name in the log, without what it was computed from."""
+        bits = {"distortion_bits": self.distortion, "rate_bits": self.rate}
         named = {
             "loss": self.loss,
-            "distortion_bits": self.distortion,
-            "rate_bits": self.rate,
+            **(bits if self.has_elbo else {}),
             "mean_l1": self.mean_l1,
             **self.terms,
         }
@@ -114,9 +115,7 @@ def vdvae_losses(
     """The objective of the unconditional prior: its negative ELBO and, of a compact one, the L1
     of :meth:`CompactVDVAE.elbo_and_mean`; ``lr`` is not looked at."""
     if noise is None:
-        raise UsageError(
-            "an unconditional prior has no phase without the ELBO", hint="leave --elbo-from out"
-        )
+        raise UsageError("an unconditional prior has no phase without the ELBO")
     hr_unit = to_unit_range(hr)
     if mean_weight and isinstance(model, CompactVDVAE):
         elbo, mean_path = model.elbo_and_mean(hr_unit, noise)
@@ -138,16 +137,15 @@ def cvdvae_losses(
     With ``kl`` "mean", a layer weighs in the loss by the mean over its dimensions, as in the
     released code; ``rate`` stays what it is.
     """
-    if noise is None:
-        raise UsageError("CVDVAE has no phase without its KL", hint="leave --elbo-from out")
     hr_unit, lr_unit = to_unit_range(hr), to_unit_range(lr)
-    latent_kl = model(hr_unit, lr_unit, noise)
-    rate = latent_kl.total.mean() * _bits_per_dimension(hr)
-    divergence = rate if kl == "sum" else latent_kl.mean_weighted.mean() / math.log(2)
-    mean_l1 = torch.zeros_like(rate)
+    divergence = rate = mean_l1 = zero = hr_unit.new_zeros(())
+    if noise is not None:
+        latent_kl = model(hr_unit, lr_unit, noise)
+        rate = latent_kl.total.mean() * _bits_per_dimension(hr)
+        divergence = rate if kl == "sum" else latent_kl.mean_weighted.mean() / math.log(2)
     if mean_weight and isinstance(model, CompactCVDVAE):
         mean_l1 = (model.mean_path(lr_unit) - (hr_unit * 2 - 1)).abs().mean()
-    return Losses(divergence + mean_weight * mean_l1, torch.zeros_like(rate), rate, mean_l1)
+    return Losses(divergence + mean_weight * mean_l1, zero, rate, mean_l1)
 
 
 _OBJECTIVES: Mapping[str | None, Objective] = {
