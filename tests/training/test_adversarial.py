@@ -265,6 +265,23 @@ def test_distances_of_a_batch_are_those_of_its_pictures(lpips_weights):
     assert lpips.distances(one, other).tolist() == pytest.approx(expected, rel=1e-4)
 
 
+def test_gradients_of_distances_are_those_of_plain_operations(lpips_weights):
+    lpips = LPIPS(lpips_weights("squeeze"), net="squeeze")
+    shape, generator = (2, 3, 64, 48), torch.Generator().manual_seed(5)
+    one, other = (torch.rand(shape, generator=generator).requires_grad_() for _ in range(2))
+
+    def unit(tap):
+        return tap / torch.linalg.vector_norm(tap, dim=1, keepdim=True)
+
+    taps = zip(lpips.maps(one), lpips.maps(other), lpips.heads, strict=True)
+    layers = [head((unit(a) - unit(b)).square()).mean((1, 2, 3)) for a, b, head in taps]
+    plain, found = torch.stack(layers).sum(0), lpips.distances(lpips.maps(one), lpips.maps(other))
+    torch.testing.assert_close(found, plain)
+    weights = torch.tensor([1.0, 3.0])
+    gradients = [torch.autograd.grad(d, (one, other), weights) for d in (found, plain)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-7)
+
+
 def test_two_legs_are_one_run_bit_for_bit(trainer):
     whole = trainer("whole")
     rows = run(whole)

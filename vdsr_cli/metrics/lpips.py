@@ -6,15 +6,19 @@ other   ─► ...                                                          ─�
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from vdsr_cli.metrics.backbones import BACKBONES, FEATURES, not_weights, read_state, tapped, under
 
 Features = list[Tensor]
 """One unit-length map (B, C, h, w) a tap."""
+_CACHED = 1 << 16
+"""Features that are compared at once on a CPU: so many stay in its cache."""
 
 
 class LPIPS(nn.Module):
@@ -50,20 +54,20 @@ class LPIPS(nn.Module):
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Features:
         """The features that are compared of a uint8 (3, H, W) picture, to be used several times."""
-        return self.maps((pixels.float() / 127.5 - 1).unsqueeze(0))
+        maps = self.maps((pixels.float() / 127.5 - 1).unsqueeze(0))
+        return [_unit_length(tap, dim=1)[0] for tap in maps]
 
-    def maps(self, pictures: Tensor) -> Features:
-        """The maps that are compared of pictures (B, 3, H, W) in [-1, 1]; differentiable."""
+    def maps(self, pictures: Tensor) -> list[Tensor]:
+        """Each tap (B, C, h, w) of pictures (B, 3, H, W) in [-1, 1]; differentiable."""
         x = (pictures - self.shift.to(pictures)) / self.spread.to(pictures)
         x = x.contiguous(memory_format=torch.channels_last)
-        taps = [tap.float() for tap in tapped(self.backbone, self.taps, x)]
-        # The norm's gradient at 0 is 0, that of a square root is not a number.
-        norms = (torch.linalg.vector_norm(tap, dim=1, keepdim=True) for tap in taps)
-        return [tap / (norm + 1e-10) for tap, norm in zip(taps, norms, strict=True)]
+        return tapped(self.backbone, self.taps, x)
 
-    def distances(self, one: Features, other: Features) -> Tensor:
-        """(B,) distances of the pictures of two batches; differentiable."""
-        return torch.stack([layer.mean(dim=(1, 2, 3)) for layer in self._layers(one, other)]).sum(0)
+    def distances(self, one: list[Tensor], other: list[Tensor]) -> Tensor:
+        """(B,) distances of the pictures of two batches, from their maps; differentiable."""
+        taps = zip(one, other, self.heads.parameters(), strict=True)
+        found = [_UnitDistance.apply(a, b, head.flatten()) for a, b, head in taps]  # type: ignore[no-untyped-call]
+        return torch.stack(found).sum(0)
 
     @torch.inference_mode()
     def distance(self, one: Features, other: Features) -> float:
@@ -86,3 +90,51 @@ class LPIPS(nn.Module):
     def forward(self, sr: Tensor, hr: Tensor) -> float:
         """Distance of two uint8 (3, H, W) pictures, whole, no shave."""
         return self.distance(self.features(sr), self.features(hr))
+
+
+def _unit_length(x: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:
+    """Vectors along an axis at unit length, 0 where they are 0, and how long they were."""
+    x = x.float()
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True) + 1e-10
+    return x / norm, norm
+
+
+class _UnitDistance(torch.autograd.Function):
+    """Weighted squared distance of features at unit length: two (B, C, h, w) and weights (C,) ->
+    (B,), the mean over positions.
+
+    The gradients are found on the way, of a few positions at a time, while these are in the cache:
+    operation by operation the maps would pass through memory some thirty times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, one: Tensor, other: Tensor, weights: Tensor) -> Tensor:
+        rows = [x.permute(0, 2, 3, 1).flatten(0, 2) for x in (one, other)]
+        slopes = [torch.empty_like(x) for x in rows]
+        found = weights.new_empty(len(rows[0]))
+        step = len(found) if one.is_cuda else max(1, _CACHED // len(weights))
+        for part in (slice(at, at + step) for at in range(0, len(found), step)):
+            (a, a_norm), (b, b_norm) = (_unit_length(x[part], dim=1) for x in rows)
+            slope = 2 * weights * (a - b)
+            found[part] = (slope * (a - b)).sum(1) / 2
+            slopes[0][part] = _across(slope, a) / a_norm
+            slopes[1][part] = _across(slope, b) / -b_norm
+        ctx.save_for_backward(*slopes)
+        ctx.shape = one.permute(0, 2, 3, 1).shape
+        return found.view(len(one), -1).mean(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        batch, height, width, _ = ctx.shape
+        weight = (gradient / (height * width)).view(batch, 1, 1, 1)
+        found = [
+            (slope.view(ctx.shape) * weight.to(slope.dtype)).permute(0, 3, 1, 2) if wanted else None
+            for slope, wanted in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
+        ]
+        return (*found, None)
+
+
+def _across(slope: Tensor, unit: Tensor) -> Tensor:
+    """Slopes (N, C) without what lies along unit vectors, which are as long wherever they end."""
+    return slope - unit * (slope * unit).sum(1, keepdim=True)

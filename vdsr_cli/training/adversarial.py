@@ -290,10 +290,11 @@ class AdversarialPhase:
         samples = model.means(lr, noise, temperature, repeats=self.samples).float()
         if self.projected:
             samples = project_crop(samples, per_sample(2 * lr - 1), model.scale)
+        network, view = look.network, look.view
         with torch.no_grad():
-            true_maps = look.network.maps(look.view(target))
-        maps = look.network.maps(look.view(samples))
-        distance = look.network.distances(maps, [per_sample(m) for m in true_maps]).mean()
+            true_maps = network.maps(view(target))
+        maps = [network.maps(view(samples[i :: self.samples])) for i in range(self.samples)]
+        distance = torch.stack([network.distances(each, true_maps) for each in maps]).mean()
         error = samples - per_sample(target)
         figures = {
             "sample_l1": error.abs().mean(),
@@ -308,18 +309,17 @@ class AdversarialPhase:
             + config.perceptual_weight * figures["perceptual"]
         )
         if config.diversity:
-            figures["diversity"] = self._distance(samples, maps, look.network)
+            figures["diversity"] = self._distance(samples, network.distances(*maps).mean())
             loss = loss - config.diversity / 2 * figures["diversity"]
         if self.judge is not None:
             figures["generator"] = self.judge.verdict(samples, per_sample(base))
             loss = loss + config.adversarial_weight * ramp * figures["generator"]
         return SampleTerms(loss, figures, target, samples.detach()[:: self.samples], base)
 
-    def _distance(self, samples: Tensor, maps: list[Tensor], network: LPIPS) -> Tensor:
+    def _distance(self, samples: Tensor, lpips: Tensor) -> Tensor:
         """Distance of the two samples of each picture, by the weighted terms that punish it."""
-        apart = network.distances([m[::2] for m in maps], [m[1::2] for m in maps]).mean()
         l1 = (samples[::2] - samples[1::2]).abs().mean()
-        return self.config.l1_weight * l1 + self.config.perceptual_weight * apart
+        return self.config.l1_weight * l1 + self.config.perceptual_weight * lpips
 
 
 @contextmanager
