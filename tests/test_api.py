@@ -88,6 +88,18 @@ def test_what_is_no_picture_is_told(odd):
         vdsr.read(odd)
 
 
+@pytest.mark.parametrize("wrap", ["x", "y", "xy"])
+def test_a_periodic_picture_is_faithful_around_its_edges(model, wrap):
+    """Edges of noise do not meet: a periodic result is faithful to it only where it is seen so."""
+    lr = torch.randint(40, 215, (1, 3, 12, 14), dtype=torch.uint8)
+    picture = vdsr.read(lr[0].permute(1, 2, 0).numpy())
+    for result in (model.upscale(picture, wrap=wrap), model.sample(picture, 1, wrap=wrap)[0]):
+        hr = torch.from_numpy(np.asarray(result)).permute(2, 0, 1)[None]
+        assert vdsr.lr_psnr(hr, lr, scale=4, wrap=wrap) > 50 > vdsr.lr_psnr(hr, lr, scale=4)
+    with pytest.raises(vdsr.VdsrError, match="wrap"):
+        model.upscale(picture, wrap="both")
+
+
 def test_tensors_in_tensors_out(model, save_picture, tmp_path):
     lr = torch.cat([vdsr.read(save_picture(tmp_path / f"{i}.png", 12, 10)).rgb for i in (0, 1)])
     hr = model(lr, temperature=0.8, seed=3)

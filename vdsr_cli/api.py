@@ -19,7 +19,7 @@ from numbers import Real
 from os import PathLike
 from pathlib import Path
 from statistics import fmean
-from typing import Any, BinaryIO, Literal, cast, overload
+from typing import Any, BinaryIO, Literal, cast, get_args, overload
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from vdsr_cli.config import (
     DEFAULT_TEMPERATURE,
     Edges,
     Temperature,
+    Wrap,
     check_scale,
     parse_temperature,
 )
@@ -243,6 +244,7 @@ class Model:
         seed: int = 0,
         consistency: bool | None = None,
         edges: Literal["repeat", "mirror"] = "repeat",
+        wrap: Wrap | None = None,
         pixels: Literal["mean", "sample"] = "mean",
         tile: int | None = None,
         overlap: int | None = None,
@@ -260,6 +262,8 @@ class Model:
             consistency: whether the result is projected to degrade to the input; None for where
                 the model was trained on that degradation.
             edges: of the reduction that it is projected on and measured by.
+            wrap: the axes along which the picture goes on at its opposite edge; None for x of a
+                panorama that says that it goes all around.
             pixels: the likelihood's mean, or a draw from it.
             tile, overlap: LR pixels; None for the model's own choice.
             batch_size: most tiles at once; None for what fits.
@@ -273,6 +277,7 @@ class Model:
         settings = SamplingSettings(
             temperature=_temperature(temperature),
             edges=_edges(edges),
+            wrap=_wrap(wrap),
             seed=_whole("seed", seed),
             output=pixels,
             tile=tile,
@@ -296,6 +301,7 @@ class Model:
         seed: int = 0,
         consistency: bool | None = None,
         edges: Literal["repeat", "mirror"] = "repeat",
+        wrap: Wrap | None = None,
         progress: bool = False,
     ) -> Samples:
         """``n`` samples at the model's own scale, as ``vdsr sample-diverse`` draws them, in one
@@ -313,6 +319,7 @@ class Model:
         settings = SamplingSettings(
             temperature=_temperature(temperature),
             edges=_edges(edges),
+            wrap=_wrap(wrap),
             seed=_whole("seed", seed),
             samples=tuple(range(n)),
         )
@@ -435,6 +442,13 @@ def _edges(name: str) -> Edges:
     return Edges(name)
 
 
+def _wrap(axes: str | None) -> Wrap | None:
+    known = get_args(Wrap)
+    if axes is not None and axes not in known:
+        raise UsageError(f"wrap is {', '.join(known)} or None, not {axes!r}")
+    return cast(Wrap | None, axes)
+
+
 def _result(
     canvas: Canvas,
     source: Picture,
@@ -529,14 +543,21 @@ def ssim_y(sr: Tensor, hr: Tensor, *, shave: int) -> float:
 
 
 def lr_psnr(
-    sr: Tensor, lr: Tensor, *, scale: int, edges: Literal["repeat", "mirror"] = "repeat"
+    sr: Tensor,
+    lr: Tensor,
+    *,
+    scale: int,
+    edges: Literal["repeat", "mirror"] = "repeat",
+    wrap: Wrap = "none",
 ) -> float:
     """PSNR in dB of pictures that are degraded again to 8 bits against their inputs, of a batch's
-    mean squared error; arguments otherwise as :func:`psnr_y`."""
+    mean squared error; ``edges`` and ``wrap`` as the pictures were made by, arguments otherwise as
+    :func:`psnr_y`."""
     pairs, scale = _pairs(sr, lr), _whole("scale", scale)
     if scale < 1 or tuple(sr.shape[-2:]) != tuple(scale * side for side in lr.shape[-2:]):
         raise UsageError(f"sr {tuple(sr.shape)} is not x{scale} {tuple(lr.shape)}")
-    score = partial(metrics.lr_psnr, scale=scale, edges=_edges(edges))
+    periodic = (_wrap(wrap) or "none").replace("none", "")
+    score = partial(metrics.lr_psnr, scale=scale, edges=_edges(edges), periodic=periodic)
     return metrics.pooled_psnr([score(a, b) for a, b in pairs])
 
 

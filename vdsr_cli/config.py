@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from vdsr_cli.errors import InputError, UsageError
 
@@ -132,6 +132,10 @@ class Edges(StrEnum):
     """The edge's own pixel: MATLAB's older reduction, which made the usual sets, and ours."""
     mirror = "mirror"
     """The picture's mirror image: CVDVAE's released code (Prost 2024)."""
+
+
+Wrap = Literal["x", "y", "xy", "none"]
+"""The axes along which a picture goes on at its opposite edge."""
 
 
 class Temperatures(str):

@@ -11,8 +11,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from vdsr_cli.cli.console import print_note
-from vdsr_cli.cli.options import Wrap
 from vdsr_cli.cli.settings import settings_of
+from vdsr_cli.config import Wrap
 from vdsr_cli.errors import UsageError
 
 _REFUSAL: type[Exception] = typer.BadParameter.__bases__[0]

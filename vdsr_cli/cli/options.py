@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vdsr_cli.cli.console import print_line
-from vdsr_cli.config import DEFAULT_TEMPERATURE, MAX_PIXELS, Edges, Temperature, Truncated
+from vdsr_cli.config import DEFAULT_TEMPERATURE, MAX_PIXELS, Edges, Temperature, Truncated, Wrap
 from vdsr_cli.errors import UsageError
 from vdsr_cli.outputs import Existing, check_outputs
 from vdsr_cli.paths import output_format
@@ -51,7 +51,6 @@ ConditionalTemperatureOption = Annotated[
 Format = Literal["png", "jpg", "webp", "tiff", "avif", "bmp", "gif", "heif", "jxl", "same"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Pixels = Literal["mean", "sample"]
-Wrap = Literal["x", "y", "xy", "none"]
 
 
 @dataclass(slots=True)

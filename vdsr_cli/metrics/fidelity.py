@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vdsr_cli.config import Edges
 from vdsr_cli.consistency import degrade_8bit
+from vdsr_cli.consistency.degradation import REACH
 
 SSIM_WINDOW = 11
 """Pixels across, of the Gaussian window of :func:`ssim_y`."""
@@ -35,9 +36,18 @@ def psnr_rgb(sr: Tensor, hr: Tensor, *, shave: int) -> float:
     return _psnr(_shaved(sr, shave), _shaved(hr, shave))
 
 
-def lr_psnr(sr: Tensor, lr: Tensor, scale: int, edges: Edges = Edges.repeat) -> float:
-    """PSNR in dB, RGB, of the picture degraded again to 8 bits against the LR input, uint8."""
-    return _psnr(degrade_8bit(sr.unsqueeze(0), scale, edges)[0], lr)
+def lr_psnr(
+    sr: Tensor, lr: Tensor, scale: int, edges: Edges = Edges.repeat, periodic: str = ""
+) -> float:
+    """PSNR in dB, RGB, of the picture degraded again to 8 bits against the LR input, uint8;
+    ``periodic`` names the axes, of x and y, along which it goes on at its opposite edge."""
+    for dim, axis in enumerate("yx", start=1):
+        if axis in periodic:
+            around = torch.arange(-REACH * scale, sr.shape[dim] + REACH * scale) % sr.shape[dim]
+            sr = sr.index_select(dim, around)
+    reduced = degrade_8bit(sr.unsqueeze(0), scale, edges)[0]
+    top, left = (REACH if axis in periodic else 0 for axis in "yx")
+    return _psnr(reduced[:, top : top + lr.shape[1], left : left + lr.shape[2]], lr)
 
 
 def mean_psnr(psnrs: Sequence[float]) -> float:

@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from vdsr_cli.config import DEFAULT_BATCH, DEFAULT_TEMPERATURE, Edges, Temperature
+from vdsr_cli.config import DEFAULT_BATCH, DEFAULT_TEMPERATURE, Edges, Temperature, Wrap
 from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.models.protocol import LatentShape, NoiseSource, Sampler
 from vdsr_cli.runtime import Batches, Runtime
@@ -74,7 +74,7 @@ class SamplingSettings:
     overlap: int | None = None
     batch_size: int | None = None
     output: Literal["mean", "sample"] = "mean"
-    wrap: Literal["none", "x", "y", "xy"] | None = None
+    wrap: Wrap | None = None
     edges: Edges = Edges.repeat
 
     def __post_init__(self) -> None:
