@@ -37,7 +37,12 @@ RESCALES = (1.0, 0.65)
 LEFT_OVER_S = 5.0
 """Seconds of a model beside its steps: reading the store, recording, writing the checkpoint."""
 PHASE = AdversarialConfig(
-    start=0, perceptual_weight=1.8, adversarial_weight=0, elbo_weight=0.1, plain_weight=12
+    start=0,
+    perceptual_weight=1.8,
+    adversarial_weight=0,
+    elbo_weight=0.1,
+    elbo_every=4,
+    plain_weight=12,
 )
 
 
