@@ -11,7 +11,8 @@
 
 The ELBO trains what the posterior draws and nothing that the prior draws by itself; here the
 prior's own samples are looked at. ELBO and mean path stay in the loss, so that the posterior and
-temperature 0 are not lost.
+temperature 0 are not lost. The ELBO, half of a step's time, may be in one step of ``elbo_every``,
+where it weighs as much more.
 
 **Diversity.** A distance to the one HR picture punishes samples for differing among themselves.
 Half the distance of two samples of one LR picture, subtracted, takes that away again: at 1 the
