@@ -556,7 +556,7 @@ def lr_psnr(
     pairs, scale = _pairs(sr, lr), _whole("scale", scale)
     if scale < 1 or tuple(sr.shape[-2:]) != tuple(scale * side for side in lr.shape[-2:]):
         raise UsageError(f"sr {tuple(sr.shape)} is not x{scale} {tuple(lr.shape)}")
-    periodic = (_wrap(wrap) or "none").replace("none", "")
+    periodic = SamplingSettings(wrap=_wrap(wrap)).periodic
     score = partial(metrics.lr_psnr, scale=scale, edges=_edges(edges), periodic=periodic)
     return metrics.pooled_psnr([score(a, b) for a, b in pairs])
 
