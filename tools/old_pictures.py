@@ -52,7 +52,8 @@ def _repeated(picture: Image.Image, generator: np.random.Generator) -> Image.Ima
         first = one[::down, ::2].repeat(down, 0).repeat(2, 1)
         one[...] = first[:height, :width]
     levels = np.stack([brightness, *colour], axis=2)
-    return Image.fromarray(levels, mode="YCbCr")
+    left, top = (generator.random(2) < 0.25).astype(int)  # a few were cut out of larger ones
+    return Image.fromarray(levels[top:, left:], mode="YCbCr")
 
 
 def _muted(picture: Image.Image, generator: np.random.Generator) -> Image.Image:

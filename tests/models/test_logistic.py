@@ -195,6 +195,28 @@ def test_the_network_learns_how_much_grain_there_is(grainy):
     assert losses[-1] < losses[0] - 0.4
 
 
+def test_the_network_learns_that_colours_come_in_pairs():
+    """Of grey grain with a colour for two pixels, green and blue follow from red where x is odd; in
+    a picture whose every pixel has a colour of its own they do nowhere."""
+    torch.manual_seed(0)
+    parameters = torch.zeros(2, 21, 16, 16)
+    parameters[:, 3:6] = -3
+    found = PixelsBefore(16, 32)
+    optimizer = torch.optim.Adam(found.parameters(), 0.01)
+    for _ in range(300):
+        colour = torch.randint(-20, 21, (2, 3, 16, 16))
+        colour[:, 1] = 0
+        colour[0, :, :, 1::2] = colour[0, :, :, ::2]
+        hr = (128 + torch.randint(-20, 21, (2, 1, 16, 16)) + colour) / 127.5 - 1
+        loss = -logistic_log_prob(hr, parameters, found)
+        optimizer.zero_grad()
+        loss.mean().backward()
+        optimizer.step()
+    even, odd = (loss[:, 1:, :, start::2].mean(dim=(1, 2, 3)).tolist() for start in (0, 1))
+    assert odd[0] < even[0] - 1
+    assert odd[1] == pytest.approx(even[1], abs=0.2)
+
+
 def test_over_a_palette_each_pixel_sums_to_one(grainy, before):
     palette = random_levels(7, 3)
     palette[0, 1], palette[1, 2] = -1, 1

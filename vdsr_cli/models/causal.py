@@ -2,8 +2,9 @@
 
     n of r = sum over k of a_k (r_k - mean_k)      k: left, above, above left, above right
     n of g = the same of (g_k - mean_k) - c_gr (r_k - mean_k), n of b likewise: see colours
-    told = what the 24 pixels before differ by  ─► network ─► more of n, c, log scale and of a,
-                                                              which the 20 others have from here
+    told = what the 24 pixels before differ by, ─► network ─► more of n, c, log scale and of a,
+           how colour changes among them,                     which the 20 others have from here
+           and whether x and y are odd
     x x x x x x x
     x x x x x x x
     x x x x x x x      before: three rows up, three columns to each side, in the raster order
@@ -11,8 +12,10 @@
 
 So what the latents leave open may be grain of any direction and size, and a picture whose grain is
 less than its latents say, or whose colours move together more, is learnt from what is there of it.
-The magnitudes of the a, one a colour, sum to less than 1, and the network is told logarithms, so
-that no draw runs away. What it is told counts as data: no gradient goes through it.
+So is a picture of which colour was once kept for two pixels or four, as JPEG and video do: within
+those it does not change. The magnitudes of the a, one a colour, sum to less than 1, and the network
+is told logarithms, so that no draw runs away. What it is told counts as data: no gradient goes
+through it.
 
 Pixels depend on others of their block, which is one of the coarsest cells. Blocks are independent
 given the latents: they are drawn side by side, and tiles that start on them agree. Within a block
@@ -41,6 +44,20 @@ _BEFORE = _NEIGHBOURS + tuple(
 """All pixels before, neighbours first."""
 _TOLD = 9
 """Numbers that the network is told of each pixel before."""
+_PAIRS = tuple(
+    (_BEFORE.index(one), _BEFORE.index(other))
+    for one, other in (
+        ((0, 1), (0, 2)),
+        ((1, 0), (1, 1)),
+        ((1, 0), (1, -1)),
+        ((2, 0), (2, 1)),
+        ((2, 0), (2, -1)),
+        ((1, 0), (2, 0)),
+        ((0, 1), (1, 1)),
+        ((1, -1), (2, -1)),
+    )
+)
+"""Pixels before that lie side by side, or one above the other: it is told what changes there."""
 _RAW = COLOUR_CHANNELS + NEIGHBOUR_CHANNELS
 _FIRST_RAW = 6
 _ORDER = _REACH + 1
@@ -65,7 +82,7 @@ class PixelsBefore(nn.Module):
         self.pixels = len(_BEFORE if width else _NEIGHBOURS)
         """How many of those before a pixel it depends on."""
         if width:
-            inputs = _TOLD * len(_BEFORE) + 3 + _RAW
+            inputs = _TOLD * len(_BEFORE) + 3 + _RAW + 3 * len(_PAIRS) + 3
             layers = [(nn.Linear(size, width), nn.ReLU()) for size in (inputs, width, width)]
             last = nn.Linear(width, 6 + COLOUR_CHANNELS + 3 * len(_BEFORE))
             self.network = nn.Sequential(*itertools.chain(*layers), last)
@@ -98,8 +115,8 @@ class PixelsBefore(nn.Module):
             before, given = places[here], rows[here]
             near, context = _at(off, before), None
             if self.network is not None:
-                inside = before < len(deviations)
-                context = _context(_at(told, before), _at(pixels, before), inside, given)
+                inside, odd = before < len(deviations), _odd(self.block, pixels.device)[here]
+                context = _context(_at(told, before), _at(pixels, before), inside, odd, given)
             drawn = self._given(given, near, context).drawn(deviations[here])
             pixels[here], off[here] = drawn, drawn - _centres(given)
             if self.network is not None:
@@ -114,17 +131,17 @@ class PixelsBefore(nn.Module):
         if self.network is not None:
             with torch.no_grad():
                 told = _gathered(_surprises(pixels, off, rows, near), places)
-                inside = places < len(pixels)
-                context = _context(told, _gathered(pixels, places), inside, rows)
+                inside, odd = places < len(pixels), _odd(self.block, pixels.device)
+                context = _context(told, _gathered(pixels, places), inside, odd, rows)
         return self._given(rows, near, context)
 
     def _given(self, rows: Tensor, near: Tensor, context: Tensor | None) -> Colours:
         """Logistics of parameters (P, N, 21) given what the pixels before are off by (P, N, 24, 3)
-        and what the network is told of them (P, N, 24, 9)."""
+        and what the network is told of them."""
         if self.network is None or context is None:
             return _moved(rows, near)
         described = torch.cat(
-            [context.flatten(-2), rows[..., 3:6] - _USUAL_LOG_SCALE, rows[..., _FIRST_RAW:]], -1
+            [context, rows[..., 3:6] - _USUAL_LOG_SCALE, rows[..., _FIRST_RAW:]], -1
         )
         (weight, *_) = self.network.parameters()
         more = self.network(described.to(weight.dtype)).to(rows.dtype)
@@ -179,18 +196,33 @@ def _surprises(pixels: Tensor, off: Tensor, rows: Tensor, near: Tensor) -> Tenso
     return torch.cat([_told(surprise, rows), _told(off, rows)], -1)
 
 
-def _context(told: Tensor, before: Tensor, inside: Tensor, rows: Tensor) -> Tensor:
-    """All that the network is told (P, N, 24, 9) at parameters (P, N, 21): what the pixels before
-    have to tell (P, N, 24, 6), and by how much those (P, N, 24, 3) that are inside of the block
-    (P, 24) differ from the mean here."""
+def _context(told: Tensor, before: Tensor, inside: Tensor, odd: Tensor, rows: Tensor) -> Tensor:
+    """All that the network is told (P, N, inputs) at parameters (P, N, 21): what the pixels before
+    have to tell (P, N, 24, 6), by how much those (P, N, 24, 3) that are inside of the block
+    (P, 24) differ from the mean here and in pairs, and what is odd here (P, 3)."""
     apart = (before - _centres(rows).unsqueeze(-2)) * inside[:, None, :, None]
-    return torch.cat([told, _told(apart, rows.unsqueeze(-2))], -1)
+    each = torch.cat([told, _told(apart, rows.unsqueeze(-2))], -1).flatten(-2)
+    changes = _changes(before, inside).flatten(-2)
+    return torch.cat([each, changes, odd.to(each).unsqueeze(1).expand(-1, rows.shape[1], -1)], -1)
+
+
+def _changes(before: Tensor, inside: Tensor) -> Tensor:
+    """Logarithms of the grey levels by which pairs of the pixels before (P, N, 24, 3) differ in
+    green and in red and blue less green: (P, N, pairs, 3), 0 outside of the block (P, 24)."""
+    one, other = zip(*_PAIRS, strict=True)
+    change = 127.5 * (before[:, :, one] - before[:, :, other])
+    green = change[..., 1:2]
+    levels = torch.cat([green, change[..., ::2] - green], -1)
+    return _signed_log(levels) * (inside[:, one] & inside[:, other])[:, None, :, None]
 
 
 def _told(differences: Tensor, rows: Tensor) -> Tensor:
     """Logarithms of differences (..., 3) of colours, in the scales of parameters (..., 21)."""
-    units = differences * (-rows[..., 3:6]).exp()
-    return units.sign() * units.abs().log1p()
+    return _signed_log(differences * (-rows[..., 3:6]).exp())
+
+
+def _signed_log(differences: Tensor) -> Tensor:
+    return differences.sign() * differences.abs().log1p()
 
 
 @lru_cache
@@ -203,6 +235,16 @@ def _places(block: int, device: torch.device) -> Tensor:
     rows, columns = y - up, x - left
     outside = (rows < 0) | (columns < 0) | (columns >= block)
     return torch.where(outside, block**2, rows * block + columns)
+
+
+@lru_cache
+@torch.inference_mode(False)
+def _odd(block: int, device: torch.device) -> Tensor:
+    """Of each pixel of a block: 1 of an odd x and -1 of an even one, of y likewise, and their
+    product, (P, 3)."""
+    index = torch.arange(block**2, device=device)
+    x, y = 2 * (index % block % 2) - 1, 2 * (index // block % 2) - 1
+    return torch.stack([x, y, x * y], 1)
 
 
 @lru_cache
