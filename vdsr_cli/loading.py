@@ -39,7 +39,8 @@ _REFUSALS: dict[type, tuple[str, str]] = {
     ),
     Prior: (
         "not an unconditional prior",
-        "vdvae-x4-prior and the openai/ models are, and runs of vdsr train vdvae",
+        "vdvae-x4-prior, the openai/ models and runs of vdsr train vdvae are;"
+        " an srVAE's pictures: vdsr srvae generate",
     ),
     SRVAE: ("not an srVAE", "vdsr train srvae makes one"),
     Autoencoder: (
