@@ -82,7 +82,7 @@ class PixelsBefore(nn.Module):
         self.pixels = len(_BEFORE if width else _NEIGHBOURS)
         """How many of those before a pixel it depends on."""
         if width:
-            inputs = _TOLD * len(_BEFORE) + 3 + _RAW + 3 * len(_PAIRS) + 3
+            inputs = _TOLD * len(_BEFORE) + 3 * len(_PAIRS) + 3 + 3 + _RAW
             layers = [(nn.Linear(size, width), nn.ReLU()) for size in (inputs, width, width)]
             last = nn.Linear(width, 6 + COLOUR_CHANNELS + 3 * len(_BEFORE))
             self.network = nn.Sequential(*itertools.chain(*layers), last)

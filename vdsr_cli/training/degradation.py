@@ -1,11 +1,11 @@
 """LR pictures as phones and the web have them: blur, resizing, noise and JPEG, twice over.
 
     hr ─► (blur ─► resize ─► noise ─► JPEG) ─► blur ─► resize ─► noise ─► (sinc + JPEG) ─► lr
-           every other batch
+           one batch in three
 
 The second-order recipe of Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833), in batches on tensors.
 Its ranges are milder where a picture would be past saving; the JPEG comes last more often, as it
-does on the web; and half of the batches are degraded once only: a network that has seen nothing
+does on the web; and two batches of three are degraded once only: a network that has seen nothing
 mild smears what is (Zhang et al. 2022, arXiv 2205.04910). One picture in eight is reduced and
 nothing else, or grain would be added to the plain colours of a picture that is clean. Every picture
 of a batch has its own kernel, noise and quality; the intermediate size and where the blocks of a
@@ -64,7 +64,7 @@ class RealDegradation:
         """Degrades a process's share of a batch; ``random`` decides everything."""
         draw = _Draw(random, len(hr), hr.device, world or World())
         side, x = hr.shape[-1], hr.float() / 255
-        if draw.chance(0.5):
+        if draw.chance(1 / 3):
             x = self._pass(x, self.first, side, draw)
             x = compress(x, self.first.quality, draw)
         x = self._pass(x, self.second, side, draw)
