@@ -240,8 +240,8 @@ def _places(block: int, device: torch.device) -> Tensor:
 @lru_cache
 @torch.inference_mode(False)
 def _odd(block: int, device: torch.device) -> Tensor:
-    """Of each pixel of a block: 1 of an odd x and -1 of an even one, of y likewise, and their
-    product, (P, 3)."""
+    """Signs of each pixel of a block, 1 of an odd x and -1 of an even one, of y likewise, and
+    their product: (P, 3)."""
     index = torch.arange(block**2, device=device)
     x, y = 2 * (index % block % 2) - 1, 2 * (index // block % 2) - 1
     return torch.stack([x, y, x * y], 1)
