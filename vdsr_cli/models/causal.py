@@ -209,7 +209,7 @@ def _context(told: Tensor, before: Tensor, inside: Tensor, odd: Tensor, rows: Te
 def _changes(before: Tensor, inside: Tensor) -> Tensor:
     """Logarithms of the grey levels by which pairs of the pixels before (P, N, 24, 3) differ in
     green and in red and blue less green: (P, N, pairs, 3), 0 outside of the block (P, 24)."""
-    one, other = zip(*_PAIRS, strict=True)
+    one, other = _pairs(before.device)
     change = 127.5 * (before[:, :, one] - before[:, :, other])
     green = change[..., 1:2]
     levels = torch.cat([green, change[..., ::2] - green], -1)
@@ -235,6 +235,14 @@ def _places(block: int, device: torch.device) -> Tensor:
     rows, columns = y - up, x - left
     outside = (rows < 0) | (columns < 0) | (columns >= block)
     return torch.where(outside, block**2, rows * block + columns)
+
+
+@lru_cache
+@torch.inference_mode(False)
+def _pairs(device: torch.device) -> Tensor:
+    """The indices of the first and of the second pixel of each pair: (2, pairs). On the device from
+    the first step on, since a CUDA graph that is being recorded takes nothing from the host."""
+    return torch.tensor(_PAIRS, device=device).T.contiguous()
 
 
 @lru_cache

@@ -102,9 +102,8 @@ class Variant:
     def __post_init__(self) -> None:
         if self.lr_into not in LR_INTO:
             raise ValueError(f"lr_into is one of {', '.join(LR_INTO)}, not {self.lr_into!r}")
-        if not set(self.trained) <= set(PARTS):
-            unknown = ", ".join(sorted(set(self.trained) - set(PARTS)))
-            raise ValueError(f"trained are some of {', '.join(PARTS)}, not {unknown}")
+        if unknown := sorted(set(self.trained) - set(PARTS)):
+            raise ValueError(f"trained are some of {', '.join(PARTS)}, not {', '.join(unknown)}")
         if self.target_bits not in (None, 5, 8):
             raise ValueError(f"target_bits is 5 or 8, not {self.target_bits}")
 

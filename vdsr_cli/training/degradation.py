@@ -48,6 +48,8 @@ class Pass:
 
 FIRST = Pass(blur_probability=0.9, sigma=(0.2, 3.0), size=(0.3, 1.2), noise=20.0)
 SECOND = Pass(blur_probability=0.4, sigma=(0.2, 1.5), size=(0.2, 0.6), noise=12.0)
+TWICE = 1 / 3
+"""Share of the batches that are degraded twice."""
 CLEAN = 1 / 8
 """Share of the pictures that are reduced and nothing else."""
 KERNEL = 21
@@ -64,7 +66,7 @@ class RealDegradation:
         """Degrades a process's share of a batch; ``random`` decides everything."""
         draw = _Draw(random, len(hr), hr.device, world or World())
         side, x = hr.shape[-1], hr.float() / 255
-        if draw.chance(1 / 3):
+        if draw.chance(TWICE):
             x = self._pass(x, self.first, side, draw)
             x = compress(x, self.first.quality, draw)
         x = self._pass(x, self.second, side, draw)
