@@ -257,7 +257,8 @@ def test_the_first_pass_initialises_a_new_run_alone(pictures, tmp_path, vdsr, sm
         (["generate", "-m", "x", "-o", "a.png", "--device", "cuda:99"], 5, ""),
     ],
 )
-def test_bad_input_is_one_line(pictures, vdsr, words, code, told):
+def test_bad_input_is_one_line(pictures, vdsr, words, code, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     ended = vdsr("srvae", *(str(pictures) if word == "PICTURES" else word for word in words))
     assert ended.code == code and told in ended.err, ended
     assert len(ended.lines) <= 2 and ended.lines[0].startswith("vdsr: ")
