@@ -9,9 +9,11 @@ from torch.distributions import Normal
 
 from vdsr_cli.models.distributions import (
     discretized_logistic_log_prob,
+    from_tails,
     gaussian_kl,
     gaussian_log_ratio,
     gaussian_sample,
+    to_tails,
 )
 
 LEVELS = 2 * torch.arange(256, dtype=torch.float64) / 255 - 1
@@ -78,17 +80,56 @@ def test_temperature_scales_the_standard_deviation():
     assert gaussian_sample(mean, log_std, None).item() == 1
 
 
-@pytest.mark.parametrize("log_scale", [-7.0, -5.0, -3.0, -1.0, 2.0])
+@pytest.mark.parametrize("tail", [None, 0.02, 0.3, 1.1])
+@pytest.mark.parametrize("log_scale", [-8.0, -5.0, -3.0, -1.0, 2.0])
 @pytest.mark.parametrize("mean", [-1.5, -1.0, 0.0, 0.003, 0.8, 3.0])
-def test_discretised_logistic_sums_to_one(mean, log_scale):
-    log_prob = discretized_logistic_log_prob(LEVELS, torch.tensor(mean), torch.tensor(log_scale))
+def test_discretised_logistic_sums_to_one(mean, log_scale, tail):
+    tail = None if tail is None else torch.tensor(tail)
+    moments = torch.tensor(mean), torch.tensor(log_scale)
+    log_prob = discretized_logistic_log_prob(LEVELS, *moments, tail)
     assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-6)
 
 
-def test_discretised_logistic_has_finite_gradients_far_out():
+def test_tails_fall_as_the_power_that_they_say():
+    """One in 8 is lost where the distance doubles, of a third; none near the location."""
+    tail, distance = torch.tensor(1 / 3).double(), torch.tensor(1e5).double()
+    near, far = (torch.sigmoid(-from_tails(d, tail)) for d in (distance, 2 * distance))
+    assert (near / far).item() == pytest.approx(8, rel=1e-6)
+    small = torch.linspace(-0.01, 0.01, 9).double()
+    torch.testing.assert_close(from_tails(small, tail), small, rtol=1e-5, atol=0)
+
+
+def test_tails_in_float32_are_those_of_float64():
+    """For every scale, every distance of a pixel and every weight of the tails."""
+    log_scale, mean, tail = torch.meshgrid(
+        torch.linspace(-8, 2, 21),
+        torch.linspace(-1.4, 1.4, 57),
+        torch.tensor([0.02, 0.15, 1.1]),
+        indexing="ij",
+    )
+    found, exact = (
+        discretized_logistic_log_prob(
+            LEVELS.view(-1, 1, 1, 1).to(t), *(part.to(t) for part in (mean, log_scale, tail))
+        )
+        for t in (torch.float32, torch.float64)
+    )
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=3e-3)
+
+
+def test_turning_to_tails_and_back_changes_nothing():
+    noise = torch.linspace(-12, 12, 99).double()
+    for tail in (0.02, 0.15, 1.1):
+        there = to_tails(noise, torch.tensor(tail).double())
+        torch.testing.assert_close(from_tails(there, torch.tensor(tail).double()), noise)
+        assert (there.abs() >= noise.abs()).all()
+
+
+@pytest.mark.parametrize("tail", [None, torch.tensor([0.02, 0.15, 0.3, 1.1])])
+def test_discretised_logistic_has_finite_gradients_far_out(tail):
     mean = torch.tensor([-40.0, -1.0, 0.0, 40.0], requires_grad=True)
     log_scale = torch.tensor([-7.0, -7.0, 5.0, -7.0], requires_grad=True)
-    log_prob = discretized_logistic_log_prob(torch.tensor([1.0, 1.0, -1.0, 0.0]), mean, log_scale)
+    target = torch.tensor([1.0, 1.0, -1.0, 0.0])
+    log_prob = discretized_logistic_log_prob(target, mean, log_scale, tail)
     log_prob.sum().backward()
     assert log_prob.isfinite().all()
     assert mean.grad.isfinite().all()

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from vdsr_cli.models.causal import PixelsBefore
+from vdsr_cli.models.colours import USUAL_TAIL, Colours
 from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.compact_prior import CompactVDVAE, CompactVDVAESROnPrior
+from vdsr_cli.models.distributions import discretized_logistic_log_prob, from_tails, to_tails
 from vdsr_cli.models.logistic import (
     logistic_log_prob,
     logistic_pixels,
@@ -148,7 +150,10 @@ def test_a_draw_is_its_noise_away_from_where_the_pixels_before_put_it(grainy, be
     drawn = logistic_pixels(grainy, noise, before)
     assert drawn.shape == (1, 3, 16, 16) and drawn.abs().max() < 1
     colours, pixels = before.colours(drawn, grainy), drawn.movedim(1, -1)
-    again = (pixels - colours.located(pixels)) / colours.log_scale.exp()
+    off = pixels - colours.located(pixels)
+    again = off / colours.scaled(off).exp()
+    if colours.tail is not None:
+        again = from_tails(again, colours.tail)
     torch.testing.assert_close(again.movedim(-1, 1), noise, rtol=0, atol=1e-10)
     assert torch.equal(logistic_pixels(grainy, None, before), grainy[:, :3])
 
@@ -168,11 +173,36 @@ def test_what_a_pixel_takes_over_dies_away(grainy):
 def test_without_neighbours_weights_it_is_the_coupled_one(grainy):
     grainy[:, 9:] = 0
     hr, noise = random_levels(1, 3, 16, 16), torch.randn(1, 3, 16, 16).double()
-    for fresh in (PixelsBefore(8, 0), PixelsBefore(8, 5).double()):
-        alone = logistic_log_prob(hr, grainy[:, :9])
-        assert torch.equal(logistic_log_prob(hr, grainy, fresh), alone)
+    tails = torch.full_like(noise, USUAL_TAIL)
+    alone = Colours.of(grainy[:, :9].movedim(1, -1))
+    tailed = alone._replace(tail=tails.movedim(1, -1))
+    for fresh, same, stretched in (
+        (PixelsBefore(8, 0), alone, noise),
+        (PixelsBefore(8, 5).double(), tailed, to_tails(noise, tails)),
+    ):
+        expected = same.log_prob(hr.movedim(1, -1)).movedim(-1, 1)
+        torch.testing.assert_close(logistic_log_prob(hr, grainy, fresh), expected)
         drawn = logistic_pixels(grainy, noise, fresh)
-        assert torch.equal(drawn, logistic_pixels(grainy[:, :9], noise))
+        torch.testing.assert_close(drawn, logistic_pixels(grainy[:, :9], stretched))
+
+
+def trained(shade, parameters, *, steps, width=16):
+    """Nats of each colour (B, 3, H, W), the mean over ten pictures, under a network that has seen
+    so many: what ``shade`` returns is added to middle grey, in grey levels."""
+    torch.manual_seed(0)
+    found = PixelsBefore(16, width)
+    optimizer = torch.optim.Adam(found.parameters(), 0.01)
+
+    def nats():
+        hr = (128 + shade()).round().clamp(0, 255) / 127.5 - 1
+        return -logistic_log_prob(hr, parameters, found)
+
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nats().mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        return torch.stack([nats() for _ in range(10)]).mean(0)
 
 
 def test_the_network_learns_how_much_grain_there_is(grainy):
@@ -198,23 +228,54 @@ def test_the_network_learns_how_much_grain_there_is(grainy):
 def test_the_network_learns_that_colours_come_in_pairs():
     """Of grey grain with a colour for two pixels, green and blue follow from red where x is odd; in
     a picture whose every pixel has a colour of its own they do nowhere."""
-    torch.manual_seed(0)
-    parameters = torch.zeros(2, 21, 16, 16)
-    parameters[:, 3:6] = -3
-    found = PixelsBefore(16, 32)
-    optimizer = torch.optim.Adam(found.parameters(), 0.01)
-    for _ in range(300):
+
+    def paired():
         colour = torch.randint(-20, 21, (2, 3, 16, 16))
         colour[:, 1] = 0
         colour[0, :, :, 1::2] = colour[0, :, :, ::2]
-        hr = (128 + torch.randint(-20, 21, (2, 1, 16, 16)) + colour) / 127.5 - 1
-        loss = -logistic_log_prob(hr, parameters, found)
-        optimizer.zero_grad()
-        loss.mean().backward()
-        optimizer.step()
-    even, odd = (loss[:, 1:, :, start::2].mean(dim=(1, 2, 3)).tolist() for start in (0, 1))
-    assert odd[0] < even[0] - 1
+        return torch.randint(-20, 21, (2, 1, 16, 16)) + colour
+
+    parameters = torch.zeros(2, 21, 16, 16)
+    parameters[:, 3:6] = -3
+    nats = trained(paired, parameters, steps=500, width=32)
+    even, odd = (nats[:, 1:, :, start::2].mean(dim=(1, 2, 3)).tolist() for start in (0, 1))
+    assert odd[0] < 1 and even[0] > 3
     assert odd[1] == pytest.approx(even[1], abs=0.2)
+
+
+def test_the_network_learns_that_a_red_speck_is_one_in_green_and_blue():
+    """Where specks are that no pixel before tells of, all colours differ much, elsewhere little:
+    green and blue take fewer nats than red, which is to say where. Scales alike take as many."""
+
+    def specks():
+        size = torch.where(torch.rand(4, 1, 16, 16) < 0.2, 30.0, 1.0)
+        return size * torch.randn(4, 3, 16, 16)
+
+    parameters = torch.zeros(4, 21, 16, 16)
+    parameters[:, 3:6] = -3
+    red, green, blue = trained(specks, parameters, steps=600).mean(dim=(0, 2, 3)).tolist()
+    assert green < red - 0.1 and blue < red - 0.1
+
+
+def test_the_network_learns_how_heavy_tails_are():
+    """One pixel in thirty is anything, the others are within a level or two: a logistic pays for
+    each that is far by the level, tails by its logarithm."""
+
+    def rare():
+        far = torch.rand(4, 3, 16, 16) < 1 / 30
+        return torch.where(far, 200 * torch.rand(4, 3, 16, 16) - 100, torch.randn(4, 3, 16, 16))
+
+    parameters = torch.zeros(4, 21, 16, 16)
+    parameters[:, 3:6] = -4
+    nats = trained(rare, parameters, steps=300).mean().item()
+    values = rare().flatten() / 127.5
+    fixed = [
+        -discretized_logistic_log_prob(values, torch.zeros(1), torch.tensor(log_scale))
+        .mean()
+        .item()
+        for log_scale in torch.arange(-6, 0, 0.1).tolist()
+    ]
+    assert nats < min(fixed) - 0.2
 
 
 def test_over_a_palette_each_pixel_sums_to_one(grainy, before):
@@ -261,7 +322,7 @@ def test_a_header_of_before_has_independent_colours(tiny_model):
 
 
 @pytest.mark.parametrize("kind", [CompactVDVAESR, CompactVDVAE, CompactVDVAESROnPrior])
-def test_coupling_an_old_model_changes_nothing_at_first(kind, tiny_model, randomise):
+def test_coupling_an_old_model_changes_nothing_but_tails_at_first(kind, tiny_model, randomise):
     model = kind(tiny_model.config).requires_grad_(False)
     randomise(model)
     grown = coupled(model)
@@ -274,6 +335,7 @@ def test_coupling_an_old_model_changes_nothing_at_first(kind, tiny_model, random
         size = (1, shape.channels, 32 // shape.cell, 32 // shape.cell)
         return torch.randn(size, generator=generator)
 
+    grown.before.network = None
     inputs = ((hr + 1) / 2, noise) if kind is CompactVDVAE else (hr, lr, noise)
     (before, _), (after, _) = (m.elbo_and_mean(*inputs) for m in (model, grown))
     torch.testing.assert_close(after.rate, before.rate, rtol=0, atol=0)

@@ -3,8 +3,8 @@
     n of r = sum over k of a_k (r_k - mean_k)      k: left, above, above left, above right
     n of g = the same of (g_k - mean_k) - c_gr (r_k - mean_k), n of b likewise: see colours
     told = what the 24 pixels before differ by, ─► network ─► more of n, c, log scale and of a,
-           how colour changes among them,                     which the 20 others have from here
-           and whether x and y are odd
+           how colour changes among them,                     which the 20 others have from here,
+           and whether x and y are odd                        spread and tails
     x x x x x x x
     x x x x x x x
     x x x x x x x      before: three rows up, three columns to each side, in the raster order
@@ -30,7 +30,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vdsr_cli.models.colours import COLOUR_CHANNELS, LOG_SCALES, Colours, bounded, from_colours
+from vdsr_cli.models.colours import (
+    COLOUR_CHANNELS,
+    LOG_SCALES,
+    SHAPE_CHANNELS,
+    Colours,
+    bounded,
+    from_colours,
+)
 
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 """Rows up and columns to the left of those whose a the latents tell."""
@@ -84,7 +91,8 @@ class PixelsBefore(nn.Module):
         if width:
             inputs = _TOLD * len(_BEFORE) + 3 * len(_PAIRS) + 3 + 3 + _RAW
             layers = [(nn.Linear(size, width), nn.ReLU()) for size in (inputs, width, width)]
-            last = nn.Linear(width, 6 + COLOUR_CHANNELS + 3 * len(_BEFORE))
+            outputs = 6 + COLOUR_CHANNELS + 3 * len(_BEFORE) + SHAPE_CHANNELS
+            last = nn.Linear(width, outputs)
             self.network = nn.Sequential(*itertools.chain(*layers), last)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
@@ -100,8 +108,7 @@ class PixelsBefore(nn.Module):
         blocks = max(1, _AT_ONCE // self.block**2)
         parts = zip(torch.split(rows, blocks, 1), torch.split(pixels, blocks, 1), strict=True)
         found = [self._seen(*part) for part in parts]
-        whole = Colours(*(torch.cat(values, 1) for values in zip(*found, strict=True)))
-        return whole.mapped(lambda part: self._unfolded(part, hr.shape))
+        return Colours.joined(found).mapped(lambda part: self._unfolded(part, hr.shape))
 
     def draw(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) on [-1, 1] of parameters (B, 21, H, W) by standard logistic noise
@@ -144,13 +151,14 @@ class PixelsBefore(nn.Module):
             [context, rows[..., 3:6] - _USUAL_LOG_SCALE, rows[..., _FIRST_RAW:]], -1
         )
         (weight, *_) = self.network.parameters()
-        more = self.network(described.to(weight.dtype)).to(rows.dtype)
+        told = self.network(described.to(weight.dtype)).to(rows.dtype)
+        more, shape = told[..., :-SHAPE_CHANNELS], told[..., -SHAPE_CHANNELS:]
         scale = rows[..., 3:6]
         log_scale = (scale + bounded(more[..., 3:6])).clamp(*LOG_SCALES)
         others = more.shape[-1] - 6 - _RAW
         raw = F.pad(rows[..., _FIRST_RAW:], (0, others)) + more[..., 6:]
         refined = torch.cat([rows[..., :3], log_scale, raw], -1)
-        return _moved(refined, near, more[..., :3] * scale.exp())
+        return _moved(refined, near, more[..., :3] * scale.exp()).shaped(shape)
 
     def _places(self, device: torch.device) -> Tensor:
         return _places(self.block, device)[:, : self.pixels]

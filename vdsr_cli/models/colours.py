@@ -10,18 +10,22 @@ with all of them zero the colours are independent. Centres are the means, those 
 black counted as white or black.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vdsr_cli.models.distributions import discretized_logistic_log_prob
+from vdsr_cli.models.distributions import discretized_logistic_log_prob, to_tails
 
 COLOUR_CHANNELS = 3
 """Coefficients of a pixel's colours: green on red, blue on red, blue on green."""
-LOG_SCALES = (-7.0, 2.0)
+LOG_SCALES = (-8.0, 2.0)
 """The least and the largest log scale of a colour."""
+USUAL_TAIL = 0.15
+"""The k of a network that knows nothing yet."""
+SHAPE_CHANNELS = 6
+"""Numbers that tell of spread and tails."""
 
 
 def bounded(raw: Tensor) -> Tensor:
@@ -44,14 +48,19 @@ class Colours(NamedTuple):
     Attributes:
         location: of each colour whose predecessors are at their centres.
         centre: what a colour is compared with, for those after it.
-        log_scale: of each colour.
+        log_scale: of each colour whose predecessors are at their locations.
         coupling: the c, (..., 3); None for independent colours.
+        spread: the d, (..., 3): green on red, blue on red, blue on green; None for scales that
+            depend on no colour.
+        tail: the k of each colour's tails, None for those of logistics.
     """
 
     location: Tensor
     centre: Tensor
     log_scale: Tensor
     coupling: Tensor | None
+    spread: Tensor | None = None
+    tail: Tensor | None = None
 
     @classmethod
     def of(cls, parameters: Tensor) -> "Colours":
@@ -64,10 +73,24 @@ class Colours(NamedTuple):
             coupling=bounded(coupling) if coupling.shape[-1] else None,
         )
 
+    def shaped(self, raw: Tensor) -> "Colours":
+        """The same with the spread and the tails of six numbers (..., 6), 0 for none and usual."""
+        tail = USUAL_TAIL * bounded(raw[..., 3:]).exp()
+        return self._replace(spread=bounded(raw[..., :3]), tail=tail)
+
+    @classmethod
+    def joined(cls, found: Sequence["Colours"]) -> "Colours":
+        """Those of several groups (P, N, 3) of pixels, which know the same kinds of parts."""
+        first, parts = found[0], [each._known() for each in found]
+        whole = {name: torch.cat([part[name] for part in parts], 1) for name in first._known()}
+        return first._replace(**whole)
+
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "Colours":
         """The same of every part changed, such as into another layout."""
-        coupling = None if self.coupling is None else change(self.coupling)
-        return Colours(change(self.location), change(self.centre), change(self.log_scale), coupling)
+        return self._replace(**{name: change(part) for name, part in self._known().items()})
+
+    def _known(self) -> dict[str, Tensor]:
+        return {name: part for name, part in self._asdict().items() if part is not None}
 
     def located(self, pixels: Tensor) -> Tensor:
         """The location of each colour given those before it in ``pixels``."""
@@ -75,19 +98,37 @@ class Colours(NamedTuple):
             return self.location
         return self.location + from_colours(pixels - self.centre, self.coupling)
 
+    def scaled(self, off: Tensor) -> Tensor:
+        """The log scale of each colour where those before it are ``off`` from their locations."""
+        if self.spread is None:
+            return self.log_scale
+        (red, green, blue), (off_red, off_green, _) = self.log_scale.unbind(-1), off.unbind(-1)
+        green_on_red, blue_on_red, blue_on_green = self.spread.unbind(-1)
+        far_red = _far(off_red, red)
+        green = (green + green_on_red * far_red).clamp(*LOG_SCALES)
+        blue = blue + blue_on_red * far_red + blue_on_green * _far(off_green, green)
+        return torch.stack([red, green, blue.clamp(*LOG_SCALES)], -1)
+
     def log_prob(self, pixels: Tensor) -> Tensor:
         """Log-probability of each colour given those before it, nats."""
-        return discretized_logistic_log_prob(pixels, self.located(pixels), self.log_scale)
+        located = self.located(pixels)
+        log_scale = self.scaled(pixels - located)
+        return discretized_logistic_log_prob(pixels, located, log_scale, self.tail)
 
     def drawn(self, noise: Tensor) -> Tensor:
         """Pixels on [-1, 1] by standard logistic noise (..., 3); each colour is clamped before
         the next one depends on it."""
-        free = self.location + self.log_scale.exp() * noise
-        if self.coupling is None:
-            return free.clamp(-1, 1)
-        (red, green, blue), (centre_red, centre_green, _) = free.unbind(-1), self.centre.unbind(-1)
-        green_on_red, blue_on_red, blue_on_green = self.coupling.unbind(-1)
-        red = red.clamp(-1, 1)
-        green = (green + green_on_red * (red - centre_red)).clamp(-1, 1)
-        blue = blue + blue_on_red * (red - centre_red) + blue_on_green * (green - centre_green)
-        return torch.stack([red, green, blue.clamp(-1, 1)], dim=-1)
+        if self.tail is not None:
+            noise = to_tails(noise, self.tail)
+        pixels, off = self.centre, torch.zeros_like(noise)
+        # Each round makes one colour more what it is given those before it.
+        for _ in range(1 if self.coupling is None else 3):
+            located = self.located(pixels)
+            pixels = (located + self.scaled(off).exp() * noise).clamp(-1, 1)
+            off = pixels - located
+        return pixels
+
+
+def _far(off: Tensor, log_scale: Tensor) -> Tensor:
+    """The logarithm of one and of how many scales a colour is off."""
+    return (off.abs() * (-log_scale).exp()).log1p()

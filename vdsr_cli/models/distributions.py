@@ -51,13 +51,16 @@ def gaussian_sample(
     return torch.addcmul(mean, log_std.exp(), epsilon, value=temperature)
 
 
-def discretized_logistic_log_prob(target: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+def discretized_logistic_log_prob(
+    target: Tensor, mean: Tensor, log_scale: Tensor, tail: Tensor | None = None
+) -> Tensor:
     """Log-probability of 8-bit values under a logistic cut into 256 bins, elementwise, in nats.
 
     Args:
         target: (B, C, H, W) in [-1, 1], on the 256 levels ``2 k / 255 - 1``.
         mean: the same shape, unbounded.
         log_scale: the same shape; clamp it before (at -7 and below a bin holds all the mass).
+        tail: the same shape, positive: the k of :func:`from_tails`; None for the logistic itself.
 
     The outermost bins reach to infinity, so that the 256 probabilities sum to one.
     """
@@ -68,9 +71,28 @@ def discretized_logistic_log_prob(target: Tensor, mean: Tensor, log_scale: Tenso
     # log(sigmoid(upper) - sigmoid(lower)) without cancellation:
     # sigmoid(u) - sigmoid(l) = sigmoid(u) * sigmoid(-l) * (1 - exp(l - u)).
     width = 2 * HALF_BIN_8BIT * inverse_scale
+    if tail is not None:
+        upper, lower = from_tails(upper, tail), from_tails(lower, tail)
+        width = (upper - lower).clamp_min(torch.finfo(upper.dtype).tiny)
     inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
     first, last = target < -OUTERMOST, target > OUTERMOST
     return torch.where(first, F.logsigmoid(upper), torch.where(last, F.logsigmoid(-lower), inside))
+
+
+def from_tails(distance: Tensor, tail: Tensor) -> Tensor:
+    """asinh(k z) / k: that distance z of a logistic whose tails fall as the power 1/k.
+
+    A sinh-arcsinh distribution (Jones and Pewsey 2009, equation 1) without skew and of unit slope
+    at 0, where a logistic stands for the normal: ``sigmoid(from_tails(z, k))`` is its distribution
+    function. Argument and result are in scales; the smaller k, the nearer to a logistic.
+    """
+    return torch.asinh(tail * distance) / tail
+
+
+def to_tails(distance: Tensor, tail: Tensor) -> Tensor:
+    """sinh(k z) / k: turns standard logistic draws into those of the same with tails; the inverse
+    of :func:`from_tails`."""
+    return torch.sinh(tail * distance) / tail
 
 
 def importance_weighted_nll(log_weights: Tensor) -> Tensor:

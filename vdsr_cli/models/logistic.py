@@ -14,7 +14,6 @@ from torch import Tensor
 
 from vdsr_cli.models.causal import PixelsBefore
 from vdsr_cli.models.colours import Colours
-from vdsr_cli.models.distributions import HALF_BIN_8BIT, OUTERMOST
 
 
 def logistic_log_prob(hr: Tensor, parameters: Tensor, before: PixelsBefore | None = None) -> Tensor:
@@ -72,27 +71,9 @@ def _given(hr: Tensor, parameters: Tensor, before: PixelsBefore | None) -> Colou
 
 
 def _log_sum(colours: Colours, palette: Tensor) -> Tensor:
-    """The log of the sum of a palette's probabilities at each pixel, (B, H, W).
-
-    Of a bin that ends within the range, of half the width h in scales and z from the location,
-
-        log p = log sinh h - log(cosh h + cosh z)
-
-    which takes a third of the time of :meth:`Colours.log_prob`.
-    """
-    inverse_scale = torch.exp(-colours.log_scale)
-    half_bin = HALF_BIN_8BIT * inverse_scale
-    log_sinh, cosh = half_bin.sinh().log().sum(-1), half_bin.cosh()
-    total = torch.full_like(log_sinh, -torch.inf)
+    """The log of the sum of a palette's probabilities at each pixel, (B, H, W)."""
+    total = torch.full_like(colours.location[..., 0], -torch.inf)
     for colour in palette:
-        pixels = colour.expand_as(colours.location)
-        if colour.abs().max() > OUTERMOST:
-            log_prob = colours.log_prob(pixels).sum(-1)
-        else:
-            distance = ((pixels - colours.located(pixels)) * inverse_scale).abs()
-            t = torch.exp(-distance)
-            # cosh h + cosh z = exp(|z|) times this
-            left = (t + 2 * cosh).mul_(t).add_(1).mul_(0.5)
-            log_prob = log_sinh - distance.sum(-1) - left.prod(-1).log()
-        total = torch.logaddexp(total, log_prob)
+        log_prob = colours.log_prob(colour.expand_as(colours.location))
+        total = torch.logaddexp(total, log_prob.sum(-1))
     return total
