@@ -1,14 +1,17 @@
 """One loader for every name: rows, files, and runs of training."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
+import torch
 from loaded import CPU
 
 from vdsr_cli.errors import UsageError
-from vdsr_cli.loading import load
+from vdsr_cli.loading import load, load_network
+from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.protocol import Prior, Sampler
 from vdsr_cli.training.run_folder import write_checkpoint
+from vdsr_cli.weights.files import Checkpoint, write_safetensors
 
 
 @pytest.fixture
@@ -40,3 +43,29 @@ def test_another_kind_is_refused(tiny_path, tiny_prior_path):
         load(str(tiny_path), CPU, expects=Prior)
     with pytest.raises(UsageError, match="is a compact-vdvae, which does not upscale by itself"):
         load(str(tiny_prior_path), CPU, expects=Sampler)
+
+
+@pytest.mark.parametrize("is_told_less", [False, True])
+def test_files_whose_likelihood_tells_less_are_read(tiny_model, tmp_path, is_told_less):
+    """Their networks of the pixels before had no outputs for spread and tails, and those before
+    them no inputs for pairs of pixels and odd columns: what they lack is zero."""
+    config = replace(tiny_model.config, coupled=True, neighbours=True, context=8)
+    model = CompactVDVAESR(config).requires_grad_(False)
+    for value in model.parameters():
+        value.normal_()
+    first, last = model.before.network[0], model.before.network[-1]
+    last.weight[-6:], last.bias[-6:] = 0, 0
+    state = model.state_dict()
+    for name in ("before.network.6.weight", "before.network.6.bias"):
+        state[name] = state[name][:-6]
+    if is_told_less:
+        first.weight[:, 216:243] = 0
+        kept = first.weight[:, :216], first.weight[:, 243:]
+        state["before.network.0.weight"] = torch.cat(kept, 1)
+    path = tmp_path / "old.safetensors"
+    write_safetensors(
+        path, Checkpoint(architecture="compact-vdvae-sr", config=asdict(config), state=state)
+    )
+    found = load_network(str(path)).state_dict()
+    for name, value in model.state_dict().items():
+        assert torch.equal(found[name], value), name

@@ -12,6 +12,7 @@ from torch import nn
 
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.images import Picture
+from vdsr_cli.models.causal import as_now
 from vdsr_cli.models.cnn_vae import CNNVAE
 from vdsr_cli.models.protocol import Prior, Sampler
 from vdsr_cli.models.registry import ARCHITECTURES, build_empty
@@ -211,7 +212,7 @@ def _empty(checkpoint: Checkpoint) -> nn.Module:
 
 def _fill(model: nn.Module, checkpoint: Checkpoint, name: str, *, has_encoder: bool = True) -> None:
     """Gives an empty model the checkpoint's numbers as its own, in float32; raises WeightsError."""
-    state = {key: value.float() for key, value in checkpoint.state.items()}
+    state = as_now({key: value.float() for key, value in checkpoint.state.items()})
     if isinstance(model, VDVAE) and not has_encoder:
         del model.encoder
         state = {key: value for key, value in state.items() if not key.startswith(ENCODER)}

@@ -23,7 +23,7 @@ the pixels of one ``x + 4 y`` are drawn at once, since none of them is before an
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -176,6 +176,25 @@ class PixelsBefore(nn.Module):
         side = self.block
         cells = rows.view(side, side, batch, height // side, width // side, -1)
         return cells.permute(2, 3, 0, 4, 1, 5).reshape(batch, height, width, -1)
+
+
+def as_now(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A model's weights, those of a network of an older file that was told and tells less among
+    zeros: it computes what it did, but for usual tails."""
+    state = dict(state)
+    first, last = (state.get(f"before.network.{layer}.weight") for layer in (0, 6))
+    if first is None or last is None:
+        return state
+    told, more = _TOLD * len(_BEFORE), 3 * len(_PAIRS) + 3
+    if first.shape[1] == told + 3 + _RAW:
+        zeros = first.new_zeros(len(first), more)
+        parts = first[:, :told], zeros, first[:, told:]
+        state["before.network.0.weight"] = torch.cat(parts, 1)
+    if len(last) == 6 + COLOUR_CHANNELS + 3 * len(_BEFORE):
+        for name in ("before.network.6.weight", "before.network.6.bias"):
+            zeros = state[name].new_zeros(SHAPE_CHANNELS, *state[name].shape[1:])
+            state[name] = torch.cat([state[name], zeros])
+    return state
 
 
 def _centres(rows: Tensor) -> Tensor:
