@@ -2,17 +2,18 @@
 
     python tools/drawn_pictures.py drawn [--count 60] [--kinds KIND ...] [--font FILE ...]
     python tools/drawn_pictures.py steep --count 600 --kinds plain --side 256
+    python tools/drawn_pictures.py gradients --count 600 --kinds gradient --side 256
     vdsr train vdvae-sr photographs drawn --from vdvae-sr-x4-real --degradation real --out runs/mine
 
 Writes PNGs of 768x768 pixels, of these kinds in turn: plain, a colour or a gradient and nothing
 else, every third of them white or black; drawing, lines, polygons and ellipses over one; page,
 lines of made-up words. A model that never sees plain areas adds grain to them, and one that never
-sees print bends it.
+sees print bends it. And, where it is asked for: gradient, every third of them between greys.
 """
 
 import argparse
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ SIDE = 768
 DRAWN = 2 * SIDE
 """Side at which lines and print are drawn, before they are reduced."""
 KINDS = ("plain", "drawing", "page")
+ALONE = "gradient"
+"""The kind that is drawn where it is asked for."""
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 Colour = tuple[int, int, int]
 
@@ -30,8 +33,13 @@ Colour = tuple[int, int, int]
 def colour(rng: random.Random) -> Colour:
     """Any colour, a grey every third time."""
     if rng.random() < 1 / 3:
-        return (rng.randint(0, 255),) * 3
+        return grey(rng)
     return (rng.randint(0, 255), rng.randint(0, 255), rng.randint(0, 255))
+
+
+def grey(rng: random.Random) -> Colour:
+    """Any grey."""
+    return (rng.randint(0, 255),) * 3
 
 
 def plain(rng: random.Random, side: int) -> Image.Image:
@@ -41,10 +49,22 @@ def plain(rng: random.Random, side: int) -> Image.Image:
         return Image.new("RGB", (side, side), rng.choice((WHITE, BLACK)))
     if kind < 2 / 3:
         return Image.new("RGB", (side, side), colour(rng))
+    return gradient(rng, side, colour)
+
+
+def greyer(rng: random.Random, side: int) -> Image.Image:
+    """A gradient, every third time between two greys."""
+    return gradient(rng, side, grey if rng.random() < 1 / 3 else colour)
+
+
+def gradient(
+    rng: random.Random, side: int, shade: Callable[[random.Random], Colour]
+) -> Image.Image:
+    """From one shade to another in any direction."""
     turn = rng.uniform(0, 2 * np.pi)
     across, down = np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side))
     share = (np.cos(turn) * across + np.sin(turn) * down)[..., None] / 2.9 + 0.5
-    first, last = np.array(colour(rng)), np.array(colour(rng))
+    first, last = np.array(shade(rng)), np.array(shade(rng))
     return Image.fromarray((first + (last - first) * share).round().astype(np.uint8))
 
 
@@ -92,7 +112,7 @@ def main() -> None:
     )
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, default=60)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--kinds", nargs="+", choices=(*KINDS, ALONE), default=KINDS)
     parser.add_argument(
         "--side", type=int, default=SIDE, help="of plain ones, whose gradients are as steep"
     )
@@ -104,6 +124,7 @@ def main() -> None:
         "plain": lambda: plain(rng, options.side),
         "drawing": lambda: drawing(rng),
         "page": lambda: page(rng, options.font),
+        ALONE: lambda: greyer(rng, options.side),
     }
     for index in range(options.count):
         picture = makers[options.kinds[index % len(options.kinds)]]()

@@ -42,3 +42,11 @@ def test_only_the_kinds_that_are_asked_for_are_drawn(script, monkeypatch, tmp_pa
     for index in range(3):
         with Image.open(tmp_path / f"drawn{index:03}.png") as picture:
             assert picture.tobytes() == script.plain(rng, 96).tobytes()
+
+
+def test_gradients_are_between_greys_every_third_time(script):
+    rng = random.Random(0)
+    pictures = [np.asarray(script.greyer(rng, 32)).astype(int) for _ in range(90)]
+    greys = [p for p in pictures if not np.ptp(p, axis=2).any()]
+    assert 20 < len(greys) < 60
+    assert np.mean([np.ptp(p, axis=(0, 1)).any() for p in pictures]) > 0.95
