@@ -8,6 +8,14 @@ The linear coefficients c are those of PixelCNN++ (Salimans et al. 2017), here o
 differs from its mean: so the means stay the expected picture, whatever the coefficients are, and
 with all of them zero the colours are independent. Centres are the means, those beyond white or
 black counted as white or black.
+
+Where the pixels before are known, a colour also tells how far off the next ones may be,
+
+    log scale of g = log scale_g + d_gr log(1 + |z_r|)
+    log scale of b = log scale_b + d_br log(1 + |z_r|) + d_bg log(1 + |z_g|)
+
+z: by how many of its scales a colour is off its location; and tails are as heavy as they need to
+be, see :func:`~vdsr_cli.models.distributions.from_tails`.
 """
 
 from collections.abc import Callable, Sequence
@@ -73,17 +81,17 @@ class Colours(NamedTuple):
             coupling=bounded(coupling) if coupling.shape[-1] else None,
         )
 
-    def shaped(self, raw: Tensor) -> "Colours":
-        """The same with the spread and the tails of six numbers (..., 6), 0 for none and usual."""
-        tail = USUAL_TAIL * bounded(raw[..., 3:]).exp()
-        return self._replace(spread=bounded(raw[..., :3]), tail=tail)
-
     @classmethod
     def joined(cls, found: Sequence["Colours"]) -> "Colours":
         """Those of several groups (P, N, 3) of pixels, which know the same kinds of parts."""
         first, parts = found[0], [each._known() for each in found]
         whole = {name: torch.cat([part[name] for part in parts], 1) for name in first._known()}
         return first._replace(**whole)
+
+    def shaped(self, raw: Tensor) -> "Colours":
+        """The same with the spread and the tails of six numbers (..., 6), 0 for none and usual."""
+        tail = USUAL_TAIL * bounded(raw[..., 3:]).exp()
+        return self._replace(spread=bounded(raw[..., :3]), tail=tail)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "Colours":
         """The same of every part changed, such as into another layout."""
