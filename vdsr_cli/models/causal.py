@@ -4,7 +4,8 @@
     n of g = the same of (g_k - mean_k) - c_gr (r_k - mean_k), n of b likewise: see colours
     told = what the 24 pixels before differ by, ─► network ─► more of n, c, log scale and of a,
            how colour changes among them,                     which the 20 others have from here,
-           and whether x and y are odd                        spread and tails
+           and whether x and y are odd                        spread and tails, and whether the
+                                                              colour is that of left or above
     x x x x x x x
     x x x x x x x
     x x x x x x x      before: three rows up, three columns to each side, in the raster order
@@ -13,7 +14,12 @@
 So what the latents leave open may be grain of any direction and size, and a picture whose grain is
 less than its latents say, or whose colours move together more, is learnt from what is there of it.
 So is a picture of which colour was once kept for two pixels or four, as JPEG and video do: within
-those it does not change. The magnitudes of the a, one a colour, sum to less than 1, and the network
+those green and blue differ from red by what they do left or above, and a share w of the network's
+for each of the two says so,
+
+    location of g = (1 - sum of w) location_g + sum over k of w_k (g_k - r_k + r)      b likewise
+
+The magnitudes of the a, one a colour, sum to less than 1, and the network
 is told logarithms, so that no draw runs away. What it is told counts as data: no gradient goes
 through it.
 
@@ -25,6 +31,7 @@ the pixels of one ``x + 4 y`` are drawn at once, since none of them is before an
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -65,13 +72,34 @@ _PAIRS = tuple(
     )
 )
 """Pixels before that lie side by side, or one above the other: it is told what changes there."""
+_COPIED = 2
+"""The first of those before: left and above, whose colour a pixel may have."""
+_COPY_SLOPE, _COPY_COST = 4.0, 5.0
+"""Those of the scores of the shares: at 0 a pixel's colour is that of one near by 0.7 %, since a
+network that knows nothing yet must not rely on it, and at 3 by all but 0.1 %."""
 _RAW = COLOUR_CHANNELS + NEIGHBOUR_CHANNELS
 _FIRST_RAW = 6
+_OUTPUTS = 6 + COLOUR_CHANNELS + 3 * len(_BEFORE) + SHAPE_CHANNELS + _COPIED
+"""Numbers that the network tells."""
 _ORDER = _REACH + 1
 """Columns that a row's pixels are drawn after those of the row above."""
 _USUAL_LOG_SCALE = -4.0
 _AT_ONCE = 2**15
 """Pixels whose predecessors are gathered at once: more leave the processor's caches."""
+
+
+class _Seen(NamedTuple):
+    """What is known of the pixels before those (P, N).
+
+    Attributes:
+        told: all that the network is told of them: (P, N, numbers).
+        near: those to the left and above: (P, N, 2, 3).
+        inside: whether these are in the block: (P, 2).
+    """
+
+    told: Tensor
+    near: Tensor
+    inside: Tensor
 
 
 class PixelsBefore(nn.Module):
@@ -91,8 +119,7 @@ class PixelsBefore(nn.Module):
         if width:
             inputs = _TOLD * len(_BEFORE) + 3 * len(_PAIRS) + 3 + 3 + _RAW
             layers = [(nn.Linear(size, width), nn.ReLU()) for size in (inputs, width, width)]
-            outputs = 6 + COLOUR_CHANNELS + 3 * len(_BEFORE) + SHAPE_CHANNELS
-            last = nn.Linear(width, outputs)
+            last = nn.Linear(width, _OUTPUTS)
             self.network = nn.Sequential(*itertools.chain(*layers), last)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
@@ -107,7 +134,7 @@ class PixelsBefore(nn.Module):
         rows, pixels = self._folded(parameters), self._folded(hr)
         blocks = max(1, _AT_ONCE // self.block**2)
         parts = zip(torch.split(rows, blocks, 1), torch.split(pixels, blocks, 1), strict=True)
-        found = [self._seen(*part) for part in parts]
+        found = [self._colours(*part) for part in parts]
         return Colours.joined(found).mapped(lambda part: self._unfolded(part, hr.shape))
 
     def draw(self, parameters: Tensor, noise: Tensor) -> Tensor:
@@ -120,45 +147,47 @@ class PixelsBefore(nn.Module):
         places = self._places(pixels.device)
         for here in _fronts(self.block, pixels.device):
             before, given = places[here], rows[here]
-            near, context = _at(off, before), None
+            near, seen = _at(off, before), None
             if self.network is not None:
                 inside, odd = before < len(deviations), _odd(self.block, pixels.device)[here]
-                context = _context(_at(told, before), _at(pixels, before), inside, odd, given)
-            drawn = self._given(given, near, context).drawn(deviations[here])
+                seen = _seen(_at(told, before), _at(pixels, before), inside, odd, given)
+            drawn = self._given(given, near, seen).drawn(deviations[here])
             pixels[here], off[here] = drawn, drawn - _centres(given)
             if self.network is not None:
                 told[here] = _surprises(drawn, off[here], given, near)
         return self._unfolded(pixels[:-1], noise.shape).movedim(-1, 1)
 
-    def _seen(self, rows: Tensor, pixels: Tensor) -> Colours:
+    def _colours(self, rows: Tensor, pixels: Tensor) -> Colours:
         """Logistics of parameters (P, N, 21) given pixels (P, N, 3), of whole blocks."""
         places = self._places(rows.device)
         off = pixels - _centres(rows)
-        near, context = _gathered(off, places), None
+        near, seen = _gathered(off, places), None
         if self.network is not None:
             with torch.no_grad():
                 told = _gathered(_surprises(pixels, off, rows, near), places)
                 inside, odd = places < len(pixels), _odd(self.block, pixels.device)
-                context = _context(told, _gathered(pixels, places), inside, odd, rows)
-        return self._given(rows, near, context)
+                seen = _seen(told, _gathered(pixels, places), inside, odd, rows)
+        return self._given(rows, near, seen)
 
-    def _given(self, rows: Tensor, near: Tensor, context: Tensor | None) -> Colours:
+    def _given(self, rows: Tensor, near: Tensor, seen: _Seen | None) -> Colours:
         """Logistics of parameters (P, N, 21) given what the pixels before are off by (P, N, 24, 3)
         and what the network is told of them."""
-        if self.network is None or context is None:
+        if self.network is None or seen is None:
             return _moved(rows, near)
         described = torch.cat(
-            [context, rows[..., 3:6] - _USUAL_LOG_SCALE, rows[..., _FIRST_RAW:]], -1
+            [seen.told, rows[..., 3:6] - _USUAL_LOG_SCALE, rows[..., _FIRST_RAW:]], -1
         )
         (weight, *_) = self.network.parameters()
         told = self.network(described.to(weight.dtype)).to(rows.dtype)
-        more, shape = told[..., :-SHAPE_CHANNELS], told[..., -SHAPE_CHANNELS:]
+        shape = told[..., -SHAPE_CHANNELS - _COPIED : -_COPIED]
+        more, copied = told[..., : -SHAPE_CHANNELS - _COPIED], told[..., -_COPIED:]
         scale = rows[..., 3:6]
         log_scale = (scale + bounded(more[..., 3:6])).clamp(*LOG_SCALES)
         others = more.shape[-1] - 6 - _RAW
         raw = F.pad(rows[..., _FIRST_RAW:], (0, others)) + more[..., 6:]
         refined = torch.cat([rows[..., :3], log_scale, raw], -1)
-        return _moved(refined, near, more[..., :3] * scale.exp()).shaped(shape)
+        colours = _moved(refined, near, more[..., :3] * scale.exp()).shaped(shape)
+        return _copied(colours, copied, seen)
 
     def _places(self, device: torch.device) -> Tensor:
         return _places(self.block, device)[:, : self.pixels]
@@ -180,7 +209,7 @@ class PixelsBefore(nn.Module):
 
 def as_now(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A model's weights, those of a network of an older file that was told and tells less among
-    zeros: it computes what it did, but for usual tails."""
+    zeros: it computes what it did, but for usual tails and a colour that is hardly copied."""
     state = dict(state)
     first, last = (state.get(f"before.network.{layer}.weight") for layer in (0, 6))
     if first is None or last is None:
@@ -190,9 +219,10 @@ def as_now(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         zeros = first.new_zeros(len(first), more)
         parts = first[:, :told], zeros, first[:, told:]
         state["before.network.0.weight"] = torch.cat(parts, 1)
-    if len(last) == 6 + COLOUR_CHANNELS + 3 * len(_BEFORE):
+    lacking = _OUTPUTS - len(last)
+    if lacking in (_COPIED, SHAPE_CHANNELS + _COPIED):
         for name in ("before.network.6.weight", "before.network.6.bias"):
-            zeros = state[name].new_zeros(SHAPE_CHANNELS, *state[name].shape[1:])
+            zeros = state[name].new_zeros(lacking, *state[name].shape[1:])
             state[name] = torch.cat([state[name], zeros])
     return state
 
@@ -223,14 +253,31 @@ def _surprises(pixels: Tensor, off: Tensor, rows: Tensor, near: Tensor) -> Tenso
     return torch.cat([_told(surprise, rows), _told(off, rows)], -1)
 
 
-def _context(told: Tensor, before: Tensor, inside: Tensor, odd: Tensor, rows: Tensor) -> Tensor:
-    """All that the network is told (P, N, inputs) at parameters (P, N, 21): what the pixels before
-    have to tell (P, N, 24, 6), by how much those (P, N, 24, 3) that are inside of the block
-    (P, 24) differ from the mean here and in pairs, and what is odd here (P, 3)."""
+def _seen(told: Tensor, before: Tensor, inside: Tensor, odd: Tensor, rows: Tensor) -> _Seen:
+    """What is seen at parameters (P, N, 21): what the pixels before have to tell (P, N, 24, 6), by
+    how much those (P, N, 24, 3) that are inside of the block (P, 24) differ from the mean here and
+    in pairs, and what is odd here (P, 3)."""
     apart = (before - _centres(rows).unsqueeze(-2)) * inside[:, None, :, None]
     each = torch.cat([told, _told(apart, rows.unsqueeze(-2))], -1).flatten(-2)
     changes = _changes(before, inside).flatten(-2)
-    return torch.cat([each, changes, odd.to(each).unsqueeze(1).expand(-1, rows.shape[1], -1)], -1)
+    odd = odd.to(each).unsqueeze(1).expand(-1, rows.shape[1], -1)
+    return _Seen(torch.cat([each, changes, odd], -1), before[..., :_COPIED, :], inside[:, :_COPIED])
+
+
+def _copied(colours: Colours, raw: Tensor, seen: _Seen) -> Colours:
+    """The same where green and blue may differ from red by as much as they do in the pixels near,
+    by numbers (P, N, 2) of which 0 is hardly."""
+    assert colours.coupling is not None
+    scores = _COPY_SLOPE * raw - _COPY_COST
+    scores = scores.masked_fill(~seen.inside.unsqueeze(1), -torch.inf)
+    share = F.pad(scores, (1, 0)).softmax(-1)[..., 1:].unsqueeze(-1)
+    twice = share.sum(-2).expand(-1, -1, 2)
+    of_colours, on_red = F.pad(twice, (1, 0)), F.pad(twice, (0, 1))
+    tint = (share * (seen.near - seen.near[..., :1])).sum(-2) + of_colours * colours.centre[..., :1]
+    return colours._replace(
+        location=(1 - of_colours) * colours.location + tint,
+        coupling=(1 - twice[..., :1]) * colours.coupling + on_red,
+    )
 
 
 def _changes(before: Tensor, inside: Tensor) -> Tensor:
