@@ -45,19 +45,19 @@ def test_another_kind_is_refused(tiny_path, tiny_prior_path):
         load(str(tiny_prior_path), CPU, expects=Sampler)
 
 
-@pytest.mark.parametrize("is_told_less", [False, True])
-def test_files_whose_likelihood_tells_less_are_read(tiny_model, tmp_path, is_told_less):
-    """Their networks of the pixels before had no outputs for spread and tails, and those before
-    them no inputs for pairs of pixels and odd columns: what they lack is zero."""
+@pytest.mark.parametrize(("lacking", "is_told_less"), [(2, False), (8, False), (8, True)])
+def test_files_whose_likelihood_tells_less_are_read(tiny_model, tmp_path, lacking, is_told_less):
+    """Their networks of the pixels before had no outputs for copied colours, older ones none for
+    spread and tails, the oldest no inputs for pairs of pixels and odd columns: these are zero."""
     config = replace(tiny_model.config, coupled=True, neighbours=True, context=8)
     model = CompactVDVAESR(config).requires_grad_(False)
     for value in model.parameters():
         value.normal_()
     first, last = model.before.network[0], model.before.network[-1]
-    last.weight[-6:], last.bias[-6:] = 0, 0
+    last.weight[-lacking:], last.bias[-lacking:] = 0, 0
     state = model.state_dict()
     for name in ("before.network.6.weight", "before.network.6.bias"):
-        state[name] = state[name][:-6]
+        state[name] = state[name][:-lacking]
     if is_told_less:
         first.weight[:, 216:243] = 0
         kept = first.weight[:, :216], first.weight[:, 243:]

@@ -240,7 +240,7 @@ def test_the_network_learns_that_colours_come_in_pairs():
     parameters[:, 3:6] = -3
     nats = trained(paired, parameters, steps=500, width=32)
     even, odd = (nats[:, 1:, :, start::2].mean(dim=(1, 2, 3)).tolist() for start in (0, 1))
-    assert odd[0] < 1 and even[0] > 3
+    assert odd[0] < 0.6 and even[0] > 3
     assert odd[1] == pytest.approx(even[1], abs=0.2)
 
 
