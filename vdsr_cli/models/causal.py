@@ -75,8 +75,8 @@ _PAIRS = tuple(
 _COPIED = 2
 """The first of those before: left and above, whose colour a pixel may have."""
 _COPY_SLOPE, _COPY_COST = 4.0, 5.0
-"""Those of the scores of the shares: at 0 a pixel's colour is that of one near by 0.7 %, since a
-network that knows nothing yet must not rely on it, and at 3 by all but 0.1 %."""
+"""Slope and cost of a share's score: at 0 a pixel has 0.7 % of the colour near by, since a network
+that knows nothing yet must not rely on it, at 3 all but 0.1 %."""
 _RAW = COLOUR_CHANNELS + NEIGHBOUR_CHANNELS
 _FIRST_RAW = 6
 _OUTPUTS = 6 + COLOUR_CHANNELS + 3 * len(_BEFORE) + SHAPE_CHANNELS + _COPIED
@@ -89,7 +89,7 @@ _AT_ONCE = 2**15
 
 
 class _Seen(NamedTuple):
-    """What is known of the pixels before those (P, N).
+    """The pixels before those (P, N), as the network and the shares see them.
 
     Attributes:
         told: all that the network is told of them: (P, N, numbers).
