@@ -254,7 +254,7 @@ def _surprises(pixels: Tensor, off: Tensor, rows: Tensor, near: Tensor) -> Tenso
 
 
 def _seen(told: Tensor, before: Tensor, inside: Tensor, odd: Tensor, rows: Tensor) -> _Seen:
-    """All that is seen at parameters (P, N, 21): what the pixels before have to tell (P, N, 24, 6), by
+    """All that is seen at parameters (P, N, 21): what the pixels before tell (P, N, 24, 6), by
     how much those (P, N, 24, 3) that are inside of the block (P, 24) differ from the mean here and
     in pairs, and what is odd here (P, 3)."""
     apart = (before - _centres(rows).unsqueeze(-2)) * inside[:, None, :, None]
