@@ -4,7 +4,7 @@ name, file, pickle, run ──► read_weights ──► load_network ──► 
                             Checkpoint       float32, CPU     of the kind asked for, placed
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -191,9 +191,11 @@ def is_prior(name: str) -> bool:
 def _read(name: str) -> tuple[WeightsRecord | None, Checkpoint]:
     run = None if name in load_records() else _run_checkpoint(Path(name))
     if run is not None:
-        return None, averaged_weights(run)
-    resolved = resolve(name)
-    return resolved.record, read_safetensors(resolved.path)
+        record, checkpoint = None, averaged_weights(run)
+    else:
+        resolved = resolve(name)
+        record, checkpoint = resolved.record, read_safetensors(resolved.path)
+    return record, replace(checkpoint, state=as_now(checkpoint.state))
 
 
 def _run_checkpoint(path: Path) -> Path | None:
@@ -212,7 +214,7 @@ def _empty(checkpoint: Checkpoint) -> nn.Module:
 
 def _fill(model: nn.Module, checkpoint: Checkpoint, name: str, *, has_encoder: bool = True) -> None:
     """Gives an empty model the checkpoint's numbers as its own, in float32; raises WeightsError."""
-    state = as_now({key: value.float() for key, value in checkpoint.state.items()})
+    state = {key: value.float() for key, value in checkpoint.state.items()}
     if isinstance(model, VDVAE) and not has_encoder:
         del model.encoder
         state = {key: value for key, value in state.items() if not key.startswith(ENCODER)}

@@ -19,9 +19,8 @@ for each of the two says so,
 
     location of g = (1 - sum of w) location_g + sum over k of w_k (g_k - r_k + r)      b likewise
 
-The magnitudes of the a, one a colour, sum to less than 1, and the network
-is told logarithms, so that no draw runs away. What it is told counts as data: no gradient goes
-through it.
+The magnitudes of the a, one a colour, sum to less than 1, and the network is told logarithms, so
+that no draw runs away. What it is told counts as data: no gradient goes through it.
 
 Pixels depend on others of their block, which is one of the coarsest cells. Blocks are independent
 given the latents: they are drawn side by side, and tiles that start on them agree. Within a block
@@ -179,8 +178,8 @@ class PixelsBefore(nn.Module):
         )
         (weight, *_) = self.network.parameters()
         told = self.network(described.to(weight.dtype)).to(rows.dtype)
-        shape = told[..., -SHAPE_CHANNELS - _COPIED : -_COPIED]
-        more, copied = told[..., : -SHAPE_CHANNELS - _COPIED], told[..., -_COPIED:]
+        parts = [_OUTPUTS - SHAPE_CHANNELS - _COPIED, SHAPE_CHANNELS, _COPIED]
+        more, shape, copied = torch.split(told, parts, -1)
         scale = rows[..., 3:6]
         log_scale = (scale + bounded(more[..., 3:6])).clamp(*LOG_SCALES)
         others = more.shape[-1] - 6 - _RAW
@@ -271,12 +270,14 @@ def _copied(colours: Colours, raw: Tensor, seen: _Seen) -> Colours:
     scores = _COPY_SLOPE * raw - _COPY_COST
     scores = scores.masked_fill(~seen.inside.unsqueeze(1), -torch.inf)
     share = F.pad(scores, (1, 0)).softmax(-1)[..., 1:].unsqueeze(-1)
-    twice = share.sum(-2).expand(-1, -1, 2)
-    of_colours, on_red = F.pad(twice, (1, 0)), F.pad(twice, (0, 1))
-    tint = (share * (seen.near - seen.near[..., :1])).sum(-2) + of_colours * colours.centre[..., :1]
+    copied = share.sum(-2)
+    both = copied.expand(-1, -1, 2)
+    # Of red nothing is copied; green and blue then follow it alone, by a c of 1.
+    of_colour, on_red = F.pad(both, (1, 0)), F.pad(both, (0, 1))
+    tint = (share * (seen.near - seen.near[..., :1])).sum(-2) + of_colour * colours.centre[..., :1]
     return colours._replace(
-        location=(1 - of_colours) * colours.location + tint,
-        coupling=(1 - twice[..., :1]) * colours.coupling + on_red,
+        location=(1 - of_colour) * colours.location + tint,
+        coupling=(1 - copied) * colours.coupling + on_red,
     )
 
 

@@ -59,7 +59,7 @@ def discretized_logistic_log_prob(
     Args:
         target: (B, C, H, W) in [-1, 1], on the 256 levels ``2 k / 255 - 1``.
         mean: the same shape, unbounded.
-        log_scale: the same shape; clamp it before (at -7 and below a bin holds all the mass).
+        log_scale: the same shape; clamp it before (at -8 a bin holds all the mass but 2e-5).
         tail: the same shape, positive: the k of :func:`from_tails`; None for the logistic itself.
 
     The outermost bins reach to infinity, so that the 256 probabilities sum to one.
