@@ -45,11 +45,18 @@ def of_one_picture(*models):
     return [model.elbo_and_mean(hr, lr, noise) for model in models]
 
 
+@pytest.mark.parametrize("deeper", [0, 2])
 @pytest.mark.parametrize("factor", [(3, 2), (2, 1)])
-def test_a_wider_network_begins_as_the_narrower_one(make_tiny, factor):
+def test_a_wider_network_begins_as_the_narrower_one(make_tiny, factor, deeper):
     narrow = make_tiny(config=PRESETS["vdvae-sr-x4-tiny"])
     levels = (
-        replace(level, width=level.width * factor[0] // factor[1]) for level in narrow.config.levels
+        replace(
+            level,
+            width=level.width * factor[0] // factor[1],
+            lr_blocks=level.lr_blocks + deeper * (level.cell >= 4),
+            hr_blocks=level.hr_blocks + deeper,
+        )
+        for level in narrow.config.levels
     )
     wide = CompactVDVAESR(replace(narrow.config, levels=tuple(levels)))
     transferred(narrow, wide)
@@ -79,6 +86,9 @@ def test_a_narrower_or_deeper_network_is_not_the_same_one_wider():
     wider = replace(tiny, levels=tuple(replace(v, width=2 * v.width) for v in tiny.levels))
     assert can_widen(tiny, wider) and can_widen(tiny, tiny)
     assert not can_widen(wider, tiny) and not can_widen(tiny, deeper)
+    real = PRESETS["vdvae-sr-x4-real"]
+    assert can_widen(PRESETS["vdvae-sr-x4-deep"], real)
+    assert not can_widen(real, PRESETS["vdvae-sr-x4-deep"])
     with pytest.raises(ValueError, match="narrower"):
         widen_into(CompactVDVAESR(tiny), CompactVDVAESR(wider))
 

@@ -23,13 +23,22 @@ PRESETS: Mapping[str, CompactConfig] = {
             Level(cell=2, width=24, blocks=1, latent_channels=4),
         ),
     ),
-    "vdvae-sr-x4-real": CompactConfig(
+    "vdvae-sr-x4-deep": CompactConfig(
         scale=4,
         levels=(
             Level(cell=16, width=48, blocks=1, latent_channels=8, lr_blocks=2),
             Level(cell=8, width=48, blocks=2, latent_channels=8, lr_blocks=3),
             Level(cell=4, width=48, blocks=4, latent_channels=8, lr_blocks=10),
             Level(cell=2, width=24, blocks=1, latent_channels=4),
+        ),
+    ),
+    "vdvae-sr-x4-real": CompactConfig(
+        scale=4,
+        levels=(
+            Level(cell=16, width=48, blocks=1, latent_channels=8, lr_blocks=6),
+            Level(cell=8, width=48, blocks=2, latent_channels=8, lr_blocks=6),
+            Level(cell=4, width=48, blocks=4, latent_channels=8, lr_blocks=10),
+            Level(cell=2, width=32, blocks=1, latent_channels=4),
         ),
     ),
     "vdvae-sr-x4-large": CompactConfig(

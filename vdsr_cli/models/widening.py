@@ -1,24 +1,28 @@
 """A larger network that begins as a trained smaller one (Net2Net, Chen et al. 2016).
 
-Old channels come first in every map. What a new channel holds feeds no old one, so that pictures,
-rates and distortions are those of the narrower network, while the weights between them train. A
-coupled likelihood begins with coefficients of zero, which couple nothing.
+Old channels come first in every map. What a new channel holds feeds no old one, and what an
+encoder's new block finds is multiplied by zero, so that pictures, rates and distortions are those
+of the smaller network, while the weights between them train. A coupled likelihood begins with
+coefficients of zero, which couple nothing.
 """
 
+from collections.abc import Container
 from dataclasses import replace
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vdsr_cli.models.blocks import Plain
 from vdsr_cli.models.compact import CompactHierarchy, CompactVDVAESR
-from vdsr_cli.models.compact_parts import CompactConfig
+from vdsr_cli.models.compact_parts import CompactConfig, Level
 
 _Compact = TypeVar("_Compact", bound=CompactHierarchy)
 
 
 def can_widen(source: CompactConfig, wide: CompactConfig) -> bool:
-    """Whether two networks differ in widths and coupling alone, the second in nothing the less."""
+    """Whether two networks differ in widths, depths of encoders and coupling alone, the second in
+    nothing the less."""
     if len(source.levels) != len(wide.levels):
         return False
     if source.coupled > wide.coupled or source.neighbours > wide.neighbours:
@@ -28,25 +32,42 @@ def can_widen(source: CompactConfig, wide: CompactConfig) -> bool:
     pairs = list(zip(source.levels, wide.levels, strict=True))
     narrowed = replace(
         wide,
-        levels=tuple(replace(level, width=narrow.width) for narrow, level in pairs),
+        levels=tuple(replace(level, **_sizes(narrow)) for narrow, level in pairs),
         coupled=source.coupled,
         neighbours=source.neighbours,
         context=source.context,
     )
-    return narrowed == source and all(a.width <= b.width for a, b in pairs)
+    return narrowed == source and all(
+        old <= new
+        for pair in pairs
+        for old, new in zip(*(_sizes(level).values() for level in pair), strict=True)
+    )
+
+
+def _sizes(level: Level) -> dict[str, int]:
+    """What of a level may be larger."""
+    return {name: getattr(level, name) for name in ("width", "lr_blocks", "hr_blocks")}
 
 
 def widen_into(model: CompactVDVAESR, source: CompactVDVAESR) -> None:
-    """Makes ``model``, freshly initialised, compute what the narrower ``source`` does.
+    """Makes ``model``, freshly initialised, compute what the smaller ``source`` does.
 
     Raises:
-        ValueError: networks that differ in more than their widths and coupling.
+        ValueError: networks that differ in more than :func:`can_widen` allows.
     """
     if not can_widen(source.config, model.config):
-        raise ValueError("the networks differ in more than widths, or the new one is narrower")
+        raise ValueError("the networks differ in more than sizes, or the new one is narrower")
     own = model.state_dict()
     old = source.state_dict()
     model.load_state_dict(own | {name: _embedded(name, old[name], own[name]) for name in old})
+    begin_idle(model, old)
+
+
+def begin_idle(model: nn.Module, old: Container[str]) -> None:
+    """Makes those blocks of a model's encoders add nothing whose names are not among the old."""
+    for name, block in model.named_modules():
+        if ".stages." in name and isinstance(block, Plain) and f"{name}.c2.weight" not in old:
+            nn.init.zeros_(block.c2.weight)
 
 
 def coupled(model: _Compact) -> _Compact:

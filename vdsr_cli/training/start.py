@@ -9,7 +9,6 @@ from torch import nn
 from vdsr_cli.config import SCALE_RANGE, read_toml
 from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.loading import load_network
-from vdsr_cli.models.blocks import Plain
 from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.compact_prior import CompactCVDVAE, CompactVDVAE, CompactVDVAESROnPrior
 from vdsr_cli.models.cvdvae import CVDVAE, CVDVAEConfig
@@ -25,7 +24,7 @@ from vdsr_cli.models.registry import (
 from vdsr_cli.models.vdvae import VDVAE, EncoderConfig, VDVAEConfig
 from vdsr_cli.models.vdvae_config import PUBLISHED
 from vdsr_cli.models.vdvae_sr import PUBLISHED_LR_ENCODERS, VDVAESR, Variant
-from vdsr_cli.models.widening import can_widen, coupled, widen_into
+from vdsr_cli.models.widening import begin_idle, can_widen, coupled, widen_into
 from vdsr_cli.training.config import TrainConfig
 from vdsr_cli.weights.runs import read_architecture
 
@@ -68,8 +67,8 @@ def new_model(
         start_from: name or path of finished weights to start from, or None. With a preset, the
             preset's network takes those of its tensors whose names and shapes fit: a model of
             another scale or depth begins with what it has in common, a wider one, or one of deeper
-            encoders, as it is. With a
-            prior, so does what is trained of the new model; what is frozen is the prior's.
+            encoders, or both, as it is. With a prior, so does what is trained of the new model;
+            what is frozen is the prior's.
         scale: super-resolution factor of a model on a prior of the published shape, or None.
         is_coupled: whether colours and neighbouring pixels of a compact model's likelihood depend
             on each other; weights that have no coefficients begin with zero.
@@ -158,7 +157,7 @@ def _config_in(path: Path) -> VDVAEConfig:
 
 def transferred(source: nn.Module, model: nn.Module) -> nn.Module:
     """``model`` with every tensor of ``source`` that fits it and is not frozen, or computing the
-    same where it is ``source`` but wider; raises UsageError where nothing fits."""
+    same where it is ``source`` but larger; raises UsageError where nothing fits."""
     if _is_compact(source) and _is_compact(model) and can_widen(source.config, model.config):
         widen_into(model, source)
         return model
@@ -172,9 +171,7 @@ def transferred(source: nn.Module, model: nn.Module) -> nn.Module:
     if not fitting:
         raise UsageError("--from has no tensor in common with what is to be trained")
     model.load_state_dict({**own, **fitting})
-    for name, block in model.named_modules():
-        if ".stages." in name and isinstance(block, Plain) and f"{name}.c2.weight" not in theirs:
-            nn.init.zeros_(block.c2.weight)  # a deeper encoder begins as the source's
+    begin_idle(model, theirs)
     return model
 
 
