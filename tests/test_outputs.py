@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vdsr_cli.errors import OutputExistsError, UsageError
+from vdsr_cli.errors import OutputError, OutputExistsError, UsageError
 from vdsr_cli.outputs import Existing, check_outputs, is_taken, refuse_inputs
 
 
@@ -67,6 +67,12 @@ def test_what_exists_is_refused_unless_told_otherwise():
         check_outputs([Path("b.png"), Path("a.png")], Existing.refuse)
     check_outputs([Path("a.png")], Existing.skip)
     check_outputs([Path("a.png")], Existing.overwrite)
+
+
+def test_a_name_that_no_file_can_have_is_refused_first():
+    with pytest.raises(OutputError, match=r"its name is too long$"):
+        check_outputs([Path("n" * 300 + ".png")], Existing.skip)
+    assert sorted(os.listdir()) == ["a.png", "a_x4.png"]
 
 
 def test_two_outputs_of_one_name_are_refused():

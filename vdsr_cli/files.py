@@ -262,7 +262,7 @@ def remove_leftover(path: Path, target: Path) -> None:
 
     Raises as :func:`open_alone` does, where it is none of ours.
     """
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # as where either is not there
         if os.path.samestat(path.lstat(), target.lstat()):
             path.unlink()  # It was killed between giving the new name and taking the old one.
     if os.path.lexists(path):

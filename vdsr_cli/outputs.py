@@ -4,6 +4,7 @@ A command looks before it works, by what is here; that nothing appears meanwhile
 files get their names, by :func:`vdsr_cli.files.publish`.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 
-from vdsr_cli.errors import OutputExistsError, UsageError
+from vdsr_cli.errors import OutputError, OutputExistsError, UsageError
 from vdsr_cli.files import exists_error, is_special
 
 
@@ -44,6 +45,7 @@ def check_outputs(
     Raises:
         UsageError: an output is an input, or given twice.
         OutputExistsError: one is there, and that is to be refused.
+        OutputError: a name is too long.
     """
     paths = [path for path in outputs if path is not None]
     refuse_inputs(paths, inputs)
@@ -51,6 +53,8 @@ def check_outputs(
     if len(set(files)) < len(files):
         raise UsageError("two outputs of this run have the same name")
     refuse_taken(paths, existing)
+    for path in paths:
+        refuse_too_long(path)
 
 
 def is_taken(path: Path | str) -> bool:
@@ -65,6 +69,15 @@ def refuse_taken(outputs: Iterable[Path], existing: Existing) -> None:
         for path in outputs:
             if is_taken(path):
                 raise exists_error(path)
+
+
+def refuse_too_long(path: Path) -> None:
+    """Raises OutputError for a name that is longer than the disk takes."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise OutputError(f"{path}: cannot be written: its name is too long") from error
 
 
 def refuse_inputs(outputs: Iterable[Path | None], inputs: Iterable[Path]) -> None:

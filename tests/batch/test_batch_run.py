@@ -1,12 +1,13 @@
 """Runs over many pictures: what is skipped, refused, recorded and tried again."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from vdsr_cli.batch.listing import Work
 from vdsr_cli.batch.manifest import Manifest
-from vdsr_cli.batch.run import Outcome, failure, file_sha256, only_failed, run_works
+from vdsr_cli.batch.run import Outcome, failure, only_failed, output_sha256, run_works
 from vdsr_cli.errors import InputError, WeightsError
 from vdsr_cli.outputs import Existing
 from vdsr_cli.services.upscale import UpscaleRequest, UpscaleResult
@@ -33,7 +34,7 @@ class Copier:
             return failure(work, InputError(f"{work.input}: it is bad", hint="mend it"))
         Path(work.output).write_bytes(content)
         result = UpscaleResult(input=work.input, output=work.output, seconds=0.5)
-        return Outcome(work=work, result=result, sha256=file_sha256(work.output))
+        return Outcome(work=work, result=result, sha256=output_sha256(work.output))
 
 
 @pytest.fixture
@@ -92,10 +93,28 @@ def test_an_output_that_a_killed_run_left_without_a_line_gets_one(works, manifes
     run(works[2:])
     _, told = run(works, existing=Existing.skip, manifest=manifest)
     *_, last = manifest
-    assert (last.status, last.sha256) == ("skipped", file_sha256("c_x4"))
+    assert (last.status, last.sha256) == ("skipped", output_sha256("c_x4"))
     assert told[2].status == "skipped"
     run(works, existing=Existing.skip, manifest=manifest)
     assert [Path(r.input).name for r in manifest] == ["a", "b", "c", "b"]
+
+
+def test_an_output_that_was_made_after_all_does_not_stay_failed(works, manifest):
+    run(works, manifest=manifest)
+    Path("b_x4").write_bytes(b"B")  # as by a run without a manifest
+    _, told = run(only_failed(works, manifest), existing=Existing.skip, manifest=manifest)
+    assert [result.status for result in told] == ["skipped"]
+    *_, last = manifest
+    assert (Path(last.input).name, last.status) == ("b", "skipped")
+    assert last.sha256 == output_sha256("b_x4")
+    assert list(only_failed(works, manifest)) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="devices and pipes of POSIX")
+def test_a_pipe_or_a_device_has_no_hash(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    assert output_sha256(str(tmp_path / "pipe.png")) is None
+    assert output_sha256(os.devnull) is None
 
 
 def test_what_exists_is_refused_and_not_recorded(works, manifest):
@@ -133,10 +152,10 @@ def test_an_output_that_vanishes_before_it_is_hashed_is_skipped_all_the_same(
 ):
     Path("a_x4").touch()
 
-    def vanished(path):
+    def vanished(path, flags):
         raise FileNotFoundError(2, "No such file or directory", path)
 
-    monkeypatch.setattr("vdsr_cli.batch.run.file_sha256", vanished)
+    monkeypatch.setattr("vdsr_cli.batch.run.unnoticed", vanished)
     _, told = run(works[:1], existing=Existing.skip, manifest=manifest)
     assert [result.status for result in told] == ["skipped"]
     assert [record.sha256 for record in manifest] == [None]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from vdsr_cli.batch import listing
 from vdsr_cli.batch.listing import FolderListing, takes_extension, work_on
@@ -20,9 +21,11 @@ from vdsr_cli.training.data import find_pictures
 
 STEMS = st.lists(st.sampled_from(["a", "b", "_", "jpg", "png", "JPG", "x4", "."]), min_size=1)
 NAMES = st.builds(
-    lambda parts, suffix: "".join(parts) + suffix,
+    lambda parts, suffix: (
+        ("".join(parts) if suffix else "_".join(parts).replace(".", "a")) + suffix
+    ),
     STEMS,
-    st.sampled_from([".png", ".jpg", ".PNG", ".JPG", ".Jpg", ".webp"]),
+    st.sampled_from([".png", ".jpg", ".PNG", ".JPG", ".Jpg", ".webp", ""]),
 )
 
 
@@ -48,10 +51,27 @@ def test_no_two_names_have_one_output(names):
         ({"a.jpg", "a_jpg.png"}, {"a", "a_jpg"}),
         ({"a.jpg", "a.png", "a_jpg.png"}, {"a_jpg", "a_png", "a_jpg_png"}),
         ({"a.dat", "a_dat.png"}, {"a_dat", "a_dat_png"}),
+        ({"a", "b.png"}, {"a", "b"}),
+        ({"a", "a.png"}, {"a", "a_png"}),
+        ({"a", "a.png", "a_png"}, {"a", "a_png", "a_png_"}),
     ],
 )
 def test_names_stay_short_where_they_can(names, outputs):
     assert {output_of(name, names) for name in names} == outputs
+
+
+@pytest.mark.parametrize("format", [None, "same"])
+def test_pictures_without_extensions_have_outputs_of_their_own(tmp_path, format):
+    for name in ("a", "a.png", "b.png", "c", "c_x4.png", "a_png"):
+        Image.new("RGB", (2, 2)).save(tmp_path / name, "PNG")
+    Path(tmp_path, "b").write_text("no picture")
+    stream = FolderListing(folder=tmp_path, naming=plan_naming(None, tag="x4", format=format))
+    outputs = {Path(w.input).name: Path(w.output).name for w in stream}
+    assert outputs == {
+        "a": "a_x4.png", "a.png": "a_png_x4.png", "a_png": "a_png__x4.png",
+        "b.png": "b_x4.png", "c": "c_x4.png",
+    }  # fmt: skip
+    assert stream.own_outputs == 1
 
 
 @pytest.fixture

@@ -49,6 +49,17 @@ def test_the_last_line_counts(path):
         assert manifest.failed() == {"/in/b"}
 
 
+def test_whether_the_last_line_says_failed(path):
+    with Manifest(path) as manifest:
+        for name, status in [("a", "failed"), ("b", "done"), ("c", "failed")]:
+            manifest.append(record(name, status))
+    with Manifest(path) as manifest:
+        assert [manifest.has_failed(f"/in/{name}") for name in "abcd"] == [True, False, True, False]
+        manifest.append(record("a"))
+        manifest.append(record("b", "failed"))
+        assert [manifest.has_failed(f"/in/{name}") for name in "abc"] == [False, True, True]
+
+
 def test_what_has_a_line_is_known(path):
     odd = os.fsdecode(b"caf\xe9\n.png")
     with Manifest(path) as manifest:

@@ -208,6 +208,34 @@ def test_3_a_mistyped_name_has_the_nearest_one_in_its_hint(upscale, tmp_path, sa
     assert ended.lines[1] == "  hint: did you mean holiday.png?"
 
 
+def test_3_a_link_to_nothing(upscale, tmp_path):
+    (tmp_path / "broken.png").symlink_to("gone.png")
+    ended = upscale("broken.png")
+    assert ended.code == 3
+    assert_one_clear_line(ended, "broken.png", "a link to a file that is not there")
+    assert "did you mean" not in ended.err
+
+
+def test_2_an_empty_name_is_not_the_folder(upscale, vdsr, tmp_path, save_picture, tiny_path):
+    save_picture(tmp_path / "a.png")
+    for ended in (upscale(""), vdsr("sample-diverse", "-m", tiny_path, "")):
+        assert ended.code == 2
+        assert_one_clear_line(ended, "an empty name")
+    assert files(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize("format", ["png", "jpg"])
+def test_6_a_name_that_is_too_long_is_refused_before_any_work(
+    upscale, tmp_path, save_picture, format
+):
+    name = "n" * 250 + ".png"
+    save_picture(tmp_path / name)
+    ended = upscale(name, "--format", format, "-o", "out/")
+    assert ended.code == 6
+    assert_one_clear_line(ended, "its name is too long")
+    assert [path for path in files(tmp_path) if path != "out/" + MANIFEST_NAME] == [name]
+
+
 def test_3_too_large_a_picture(upscale, tmp_path, save_picture):
     save_picture(tmp_path / "a.png", 40, 40)
     ended = upscale("a.png", "--max-pixels", "1599")

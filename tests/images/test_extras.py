@@ -70,6 +70,14 @@ def test_floating_point_tiff_keeps_its_values(dtype, is_grey):
 
 
 @needs("tiff")
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "u1", "u2", "u4"])
+def test_where_white_is_zero_black_is_the_most(dtype):
+    full = 1 if dtype[0] == "f" else np.iinfo(dtype).max
+    stored = ((1 - RAMP) * full).astype(dtype)
+    levels = rgb_of(read(tiff(stored, photometric="miniswhite")))
+    np.testing.assert_allclose(levels[..., 0], 1 - stored.astype(float) / full, atol=2e-3)
+
+
 def test_floats_beyond_white_are_refused_with_the_reason():
     with pytest.raises(InputError, match=r"samples reach 4; 0 to 1 is black to white"):
         read(tiff((COLOURS * 4).astype("f4")))

@@ -217,6 +217,20 @@ def test_ppm():
     assert through(b"P6 1 1 255\n\1\2\3").tolist() == [[[1, 2, 3]]]
 
 
+def test_ppm_of_levels_between(tmp_path):
+    levels = np.array([[[0, 512, 1023], [1, 1022, 2000]]], ">u2")
+    picture = read(b"P6 2 1 1023\n" + levels.tobytes())
+    expected = torch.tensor(levels.astype(np.float32).clip(max=1023) / 1023)
+    torch.testing.assert_close(picture.rgb[0].permute(1, 2, 0), expected)
+    assert picture.metadata.bit_depth == 16 and picture.notes == ()
+
+
+def test_a_ppm_in_text_of_many_levels_says_what_is_lost():
+    picture = read(b"P3 1 1 65535\n32800 0 65535\n")
+    assert picture.notes == ("a PPM in text of more than 8 bits was read at 8 bits",)
+    assert read(b"P3 1 1 255\n1 2 3\n").notes == ()
+
+
 @pytest.mark.parametrize("format", ["PNG", "BMP", "GIF", "TIFF", "WEBP"])
 def test_lossless_inputs(format):
     image = Image.fromarray(random_levels(3)).quantize(64).convert("RGB")

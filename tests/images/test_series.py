@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from fractions import Fraction
 
 import numpy as np
@@ -63,6 +64,46 @@ def opened():
             return found, list(found)
 
     return read
+
+
+def png_chunk(kind, data):
+    crc = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+
+def animated_png(colour_type, depth, frames, *extra):
+    """Pillow writes none of palettes, nor of 16 bits with a colour that is clear."""
+    height, width = frames[0].shape
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    parts = [png_chunk(b"IHDR", header), png_chunk(b"acTL", struct.pack(">II", len(frames), 0))]
+    parts += [png_chunk(*each) for each in extra]
+    for index, frame in enumerate(frames):
+        number = 2 * index - 1 if index else 0
+        place = struct.pack(">IIIIIHHBB", number, width, height, 0, 0, 1, 10, 0, 0)
+        rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in frame))
+        kind, data = (b"fdAT", struct.pack(">I", number + 1) + rows) if index else (b"IDAT", rows)
+        parts += [png_chunk(b"fcTL", place), png_chunk(kind, data)]
+    return b"\x89PNG\r\n\x1a\n" + b"".join([*parts, png_chunk(b"IEND", b"")])
+
+
+@pytest.mark.parametrize("clear", [None, b"\0", bytes([255] * 7 + [128])])
+def test_an_animated_png_keeps_its_palette(clear):
+    palette = np.random.default_rng(1).integers(0, 256, (8, 3), np.uint8)
+    frames = [np.random.default_rng(seed).integers(0, 8, (12, 16), np.uint8) for seed in range(3)]
+    extra = [(b"PLTE", palette.tobytes())] + ([(b"tRNS", clear)] if clear else [])
+    alpha = np.frombuffer((clear or b"").ljust(8, b"\xff"), np.uint8) / 255
+    with open_pictures(io.BytesIO(animated_png(3, 8, frames, *extra))) as found:
+        for index in (0, 1, 2, 1, 0, 2, 0):  # backwards, too
+            rgb = found[index].rgb[0].permute(1, 2, 0).numpy()
+            expected = palette[frames[index]] / 255 * alpha[frames[index]][..., None]
+            np.testing.assert_allclose(rgb, expected, atol=1e-6)
+
+
+def test_a_clear_level_of_an_animated_png_of_16_bits(opened):
+    frames = [(np.arange(12).reshape(3, 4) * 5000 + more).astype(">u2") for more in range(2)]
+    _, [first, second] = opened(animated_png(0, 16, frames, (b"tRNS", struct.pack(">H", 5000))))
+    assert (first.alpha == 0).nonzero().tolist() == [[0, 0, 0, 1]]
+    assert second.alpha.min() == 1 and first.rgb[0, :, 0, 1].max() == 0
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])

@@ -29,6 +29,8 @@ from vdsr_cli.paths import (
 _BLOCK: Final = 10_000
 """Names that are sorted together: small folders come out in order, large ones at once."""
 _SPELLINGS: Final = tuple(sorted({*INPUT_SUFFIXES, *(e.upper() for e in INPUT_SUFFIXES)}))
+_ENDS: Final = ("", *_SPELLINGS)
+"""What may stand behind a picture's stem."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +83,14 @@ def takes_extension(name: str, has: Callable[[str], bool]) -> bool:
 
     Two outputs without it are the same where the stems are (``a.jpg``, ``a.png``); one with it is
     the same as one without where that one's stem ends in it (``a.jpg``, ``a_jpg.png``). Two with
-    it never are, since no extension has an underscore.
+    it never are, since no extension has an underscore. A name that has none, as ``a``, keeps its
+    output where it can, and else takes the underscore alone.
 
     Args:
         has: whether its folder has another picture of the name asked for.
     """
     stem, suffix = PurePath(name).stem, PurePath(name).suffix
-    if suffix not in _SPELLINGS or any(has(stem + e) for e in _SPELLINGS if e != suffix):
+    if suffix and (suffix not in _SPELLINGS or any(has(stem + e) for e in _ENDS if e != suffix)):
         return True
     twin = _unlengthened(stem)
     return twin is not None and has(twin) and takes_extension(twin, has)
@@ -102,18 +105,24 @@ def planned_output(source: Source, naming: Naming, has: Callable[[str], bool]) -
     name, suffix = source.path.name, source.path.suffix
     if naming.keeps != "all":
         is_long = takes_extension(name, has)
-    elif source.own_suffix == suffix:
-        twin = _unlengthened(source.path.stem)
-        is_long = twin is not None and has(twin)
     else:
-        is_long = True
+        twin = _unlengthened(source.path.stem)
+        has_twin = twin is not None and has(twin)
+        is_long = has_twin or (
+            suffix != "" and (source.own_suffix != suffix or has(source.path.stem))
+        )
+    if is_long and not suffix:
+        source = replace(source, path=source.path.with_name(f"{name}_"))
     return output_path(source, naming, depth=int(is_long))
 
 
 def _unlengthened(stem: str) -> str | None:
-    """``a.jpg`` for ``a_jpg``: the name whose lengthened output would be that of this stem."""
+    """``a.jpg`` for ``a_jpg``, and ``a`` for ``a_``: the name whose lengthened output would be
+    that of this stem."""
     base, _, extension = stem.rpartition("_")
-    return f"{base}.{extension}" if base and extension else None
+    if not base:
+        return None
+    return f"{base}.{extension}" if extension else base
 
 
 @dataclass(slots=True, kw_only=True)
@@ -217,7 +226,7 @@ class FolderListing:
         if base == stem:
             return False
         twin = _unlengthened(base)
-        return any(has(base + e) for e in _SPELLINGS) or (twin is not None and has(twin))
+        return any(has(base + e) for e in _ENDS) or (twin is not None and has(twin))
 
     def _refuse_replacing(self, output: Path | None) -> None:
         """An output may lie among the inputs only where it is left out of them: by its mark beside
@@ -254,7 +263,7 @@ def _is_file(entry: "os.DirEntry[str]") -> bool:
 
 
 def _neighbours(entry: "os.DirEntry[str]") -> Callable[[str], bool]:
-    """Whether the folder of an entry has another file of a name.
+    """Whether the folder of an entry has another picture of a name.
 
     On a disk that takes ``a.PNG`` for ``a.png``, the entry itself is no other file.
     """
@@ -267,6 +276,8 @@ def _neighbours(entry: "os.DirEntry[str]") -> Callable[[str], bool]:
         except OSError:
             return False
         is_itself = found.st_nlink == 1 and os.path.samestat(found, own)
-        return not is_itself and not stat.S_ISDIR(found.st_mode)
+        if is_itself or stat.S_ISDIR(found.st_mode):
+            return False
+        return is_picture_name(name) or is_picture_file(Path(folder, name))
 
     return has

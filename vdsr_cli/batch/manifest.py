@@ -5,8 +5,9 @@
 
 A picture's last line counts. A line is appended by one write, after the output has its name:
 whatever ends the process, an output is whole, and at most the last line is torn, which the next
-run cuts off. The output without a line that this leaves gets one when it is skipped. A file whose
-first or last line is none of these is somebody else's, and left as it is.
+run cuts off. The output without a line that this leaves gets one when it is skipped, and so does
+one that was made after its line said failed. A file whose first or last line is none of these is
+somebody else's, and left as it is.
 """
 
 import errno
@@ -36,8 +37,8 @@ class Record:
 
     Attributes:
         input, output: absolute paths; the output that was planned, whether it came to be or not.
-        status: "done", "failed", or "skipped" where an earlier run left an output without a line,
-            or the file is none that can be read.
+        status: "done", "failed", or "skipped" where an output was there without a line that says
+            so, or the file is none that can be read.
         seconds: from reading to writing, of what is done.
         sha256: of the output's bytes; None where there is none.
         model: that made the output; None where none was made.
@@ -79,14 +80,23 @@ class Manifest:
                     os.ftruncate(self._file, start)
                 raise
         if self._index is not None:
-            _add(self._index, record.input)
+            _add(self._index, record)
 
     def has(self, input: str) -> bool:
         """Whether an input has a line. Raises InputError."""
+        return self._last(input) is not None
+
+    def has_failed(self, input: str) -> bool:
+        """Whether an input's last line says failed. Raises InputError."""
+        return self._last(input) == (1,)
+
+    def _last(self, input: str) -> tuple[int] | None:
+        """The index's row of an input: whether its last line says failed; None without a line."""
         if self._index is None:
             self._index = _build_index(self)
-        found = self._index.execute("SELECT 1 FROM inputs WHERE key = ?", (_key(input),))
-        return found.fetchone() is not None
+        found = self._index.execute("SELECT failed FROM inputs WHERE key = ?", (_key(input),))
+        row: tuple[int] | None = found.fetchone()
+        return row
 
     def failed(self) -> set[str]:
         """The inputs whose last line says failed. Raises InputError."""
@@ -214,14 +224,15 @@ def _sync(file: int) -> None:
 
 def _build_index(manifest: Manifest) -> sqlite3.Connection:
     index = sqlite3.connect("")
-    index.execute("CREATE TABLE inputs (key BLOB PRIMARY KEY) WITHOUT ROWID")
+    index.execute("CREATE TABLE inputs (key BLOB PRIMARY KEY, failed INTEGER) WITHOUT ROWID")
     for record in manifest:
-        _add(index, record.input)
+        _add(index, record)
     return index
 
 
-def _add(index: sqlite3.Connection, input: str) -> None:
-    index.execute("INSERT OR IGNORE INTO inputs VALUES (?)", (_key(input),))
+def _add(index: sqlite3.Connection, record: Record) -> None:
+    row = _key(record.input), record.status == "failed"
+    index.execute("INSERT OR REPLACE INTO inputs VALUES (?, ?)", row)
 
 
 def _key(input: str) -> bytes:

@@ -22,7 +22,7 @@ from typing import BinaryIO, Final
 import torch
 
 from vdsr_cli.batch.listing import Work, is_url
-from vdsr_cli.batch.run import Outcome, as_asked, failure, file_sha256, settled, taken
+from vdsr_cli.batch.run import Outcome, as_asked, failure, output_sha256, settled, taken
 from vdsr_cli.batch.storage import exists, fetch, put
 from vdsr_cli.config import AUTO_MODEL
 from vdsr_cli.errors import DeviceError, OutputExistsError, VdsrError
@@ -114,7 +114,7 @@ class Upscaler:
             )
             is_hashed = self._job.is_hashed and result.status == "done" and output is not None
             return Outcome(
-                work=work, result=result, sha256=file_sha256(str(output)) if is_hashed else None
+                work=work, result=result, sha256=output_sha256(str(output)) if is_hashed else None
             )
 
         if is_url(work.input) or is_url(work.output or ""):

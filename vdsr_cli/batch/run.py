@@ -5,14 +5,15 @@ works ─► what exists is settled at once ─► Engine.run ─► outcomes, a
 
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from vdsr_cli.batch.listing import Work, absolute, is_url
 from vdsr_cli.batch.manifest import Manifest, Record
 from vdsr_cli.errors import OutputExistsError, VdsrError
-from vdsr_cli.files import exists_error
+from vdsr_cli.files import exists_error, is_special
 from vdsr_cli.formats import unnoticed
 from vdsr_cli.outputs import Existing, is_taken
 from vdsr_cli.services.upscale import (
@@ -114,10 +115,16 @@ def as_asked(outcome: Outcome, work: Work) -> Outcome:
     )
 
 
-def file_sha256(path: str) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal. Raises OSError."""
-    with open(path, "rb", opener=unnoticed) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def output_sha256(path: str) -> str | None:
+    """SHA-256 of an output's bytes, in hexadecimal; None of a pipe or a device, which keep none,
+    and of a file that has vanished meanwhile."""
+    if is_special(Path(path)):
+        return None
+    try:
+        with open(path, "rb", opener=unnoticed) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def settled(work: Work, request: UpscaleRequest, exists: Callable[[str], bool]) -> Outcome | None:
@@ -137,14 +144,14 @@ def taken(work: Work, request: UpscaleRequest, error: OutputExistsError) -> Outc
 
 
 def _record(outcome: Outcome, manifest: Manifest) -> None:
-    """Adds a line; for a skipped output only where a killed run left it without one."""
+    """Adds a line; for a skipped output only where it has none, as one of a killed run, or one
+    that says that it failed."""
     work, result, sha256 = outcome.work, outcome.result, outcome.sha256
     input, output = absolute(work.input), work.output and absolute(work.output)
     if result.status == "skipped":
-        if manifest.has(input):
+        if manifest.has(input) and not manifest.has_failed(input):
             return
-        with suppress(OSError):  # it may have vanished meanwhile
-            sha256 = None if output is None or is_url(output) else file_sha256(output)
+        sha256 = None if output is None or is_url(output) else output_sha256(output)
     manifest.append(
         Record(
             input=input,

@@ -129,7 +129,12 @@ def reading(called: str) -> Iterator[None]:
         raise InputError(f"{called}: {error}", hint=error.hint) from error
     except OSError as error:
         reason = _reason(error)
-        hint = _nearest(Path(called)) if isinstance(error, FileNotFoundError) else None
+        hint = None
+        if isinstance(error, FileNotFoundError):
+            if os.path.islink(called):
+                reason = "it is a link to a file that is not there"
+            else:
+                hint = _nearest(Path(called))
         raise InputError(f"{called}: cannot be read: {reason}", hint=hint) from error
     except MemoryError as error:
         raise InputError(f"{called}: there is not enough memory to decode it") from error

@@ -67,7 +67,7 @@ def read_samples(image: ImageFile.ImageFile, reopen: Reopen) -> Samples:
         InputError: a kind of pixels that cannot be read faithfully.
         OSError, SyntaxError, ValueError and others of Pillow's: the file is damaged.
     """
-    rawmode = _rawmode(image)
+    rawmode, maximum = _rawmode(image), _ppm_maximum(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _read_single(image)
     if image.mode == "CMYK":
@@ -79,7 +79,10 @@ def read_samples(image: ImageFile.ImageFile, reopen: Reopen) -> Samples:
     packing, mark, order = rawmode.partition(";16")
     if mark and packing in _WIDE_CHANNELS and order in _OTHER_ORDER:
         return _read_wide(image, reopen, rawmode)
-    return _read_bytes(image, rawmode)
+    samples = _read_bytes(image, rawmode)
+    if maximum > 255:
+        return replace(samples, notes=("a PPM in text of more than 8 bits was read at 8 bits",))
+    return samples
 
 
 def colour_channels(
@@ -106,7 +109,9 @@ def read_frame(image: ImageFile.ImageFile) -> Samples:
     image.load()
     if image.mode.startswith("I"):
         levels = np.asarray(image).astype(np.uint32)[:, :, None]
-        return Samples(levels=((levels + 128) // 257).astype(np.uint8))
+        samples = Samples(levels=((levels + 128) // 257).astype(np.uint8))
+        key = image.info.get("transparency")
+        return _with_alpha(samples, levels != key) if isinstance(key, int) else samples
     return _read_bytes(image, rawmode)
 
 
@@ -116,20 +121,26 @@ def _rawmode(image: ImageFile.ImageFile) -> str:
         return ""
     codec, args = image.tile[0].codec_name, image.tile[0].args
     first = args[0] if isinstance(args, tuple) and args else args
-    if codec == "ppm" and isinstance(args, tuple) and args == ("RGB", 65535):
+    if codec == "ppm" and first == "RGB" and _ppm_maximum(image) > 255:
         return "RGB;16B"
     return first if isinstance(first, str) else ""
+
+
+def _ppm_maximum(image: ImageFile.ImageFile) -> int:
+    """The level that stands for 1 in a PPM; 255 of other files, and where a PPM has them."""
+    args = image.tile[0].args if image.tile and image.format == "PPM" else None
+    return int(args[1]) if isinstance(args, tuple) and len(args) == 2 else 255
 
 
 def _read_single(image: ImageFile.ImageFile) -> Samples:
     """One channel of 12 or 16 bits, integers of 32 bits that fit 16, or floating point."""
     tags = getattr(image, "tag_v2", {})
     full = 4095 if tags.get(_TIFF_BITS) == 12 or tags.get(_TIFF_BITS) == (12,) else 65535
-    is_negative = image.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == 0
+    is_negative = image.mode != "I" and tags.get(_TIFF_PHOTOMETRIC) == 0
     key = image.info.get("transparency")
     values = np.asarray(image)
     if image.mode == "F":
-        return unit_samples(values[:, :, None])
+        return unit_samples((1 - values if is_negative else values)[:, :, None])
     if (
         image.mode == "I"
         and tags.get(_TIFF_SAMPLE_FORMAT, (1,)) == (1,)
@@ -144,9 +155,8 @@ def _read_single(image: ImageFile.ImageFile) -> Samples:
         )
     levels = values.astype(np.uint16)
     levels = (full - levels if is_negative else levels)[:, :, None]
-    if isinstance(key, int):
-        levels = np.concatenate([levels, np.where(levels == key, 0, full)], axis=2)
-    return Samples(levels=levels.astype(np.uint16, copy=False), full=full)
+    samples = Samples(levels=levels, full=full)
+    return _with_alpha(samples, levels != key) if isinstance(key, int) else samples
 
 
 def unit_samples(values: NDArray[np.float32]) -> Samples:
@@ -190,6 +200,7 @@ def _read_wide(image: ImageFile.ImageFile, reopen: Reopen, rawmode: str) -> Samp
     packing, order = rawmode.split(";16")
     # Premultiplied pairs must come as they are: RGBa would divide the bytes.
     straight = packing.replace("a", "A")
+    full = _ppm_maximum(image) if image.format == "PPM" else 65535
     channels = _WIDE_CHANNELS[packing]
     _repack(image, f"{straight};16{order}")
     levels = np.asarray(image)[:, :, :channels].astype(np.uint16)
@@ -197,7 +208,8 @@ def _read_wide(image: ImageFile.ImageFile, reopen: Reopen, rawmode: str) -> Samp
     again = reopen()
     _repack(again, f"{straight};16{_OTHER_ORDER[order]}")
     levels |= np.asarray(again)[:, :, :channels]
-    samples = Samples(levels=levels, full=65535, is_premultiplied=packing == "RGBa")
+    levels = levels.clip(max=full)
+    samples = Samples(levels=levels, full=full, is_premultiplied=packing == "RGBa")
     key = image.info.get("transparency")
     return _keyed(samples, key) if packing == "RGB" and isinstance(key, tuple) else samples
 
@@ -216,8 +228,14 @@ def _repacked(tile: ImageFile._Tile, rawmode: str) -> ImageFile._Tile:
 
 def _keyed(samples: Samples, key: tuple[int, ...]) -> Samples:
     """Turn the one colour that PNG's tRNS names into an alpha channel."""
-    is_key = (samples.levels == np.array(key, np.uint16)).all(axis=2, keepdims=True)
-    alpha = np.where(is_key, 0, samples.full).astype(samples.levels.dtype)
+    return _with_alpha(
+        samples, (samples.levels != np.array(key, np.uint16)).any(axis=2, keepdims=True)
+    )
+
+
+def _with_alpha(samples: Samples, is_seen: NDArray[np.bool_]) -> Samples:
+    """The samples with alpha that is all or nothing."""
+    alpha = np.where(is_seen, samples.full, 0).astype(samples.levels.dtype)
     return replace(samples, levels=np.concatenate([samples.levels, alpha], axis=2))
 
 

@@ -169,16 +169,13 @@ def _series_of(
     if file.kind.name not in ("GIF", "PNG", "WebP", "AVIF"):
         return None
     with pillow_at_rest(max_pixels):
-        image = open_image(file.stream, file.kind, max_pixels)
+        image = _open_animation(file, max_pixels)
         try:
             count: int = getattr(image, "n_frames", 1)
         except DECODE_ERRORS:  # reading it will tell
             return None
     if count == 1:
         return None
-    if file.kind.name == "WebP":
-        # Where each frame is opaque, and none covers the whole, the header tells of no alpha.
-        image.rawmode = image._mode = "RGBA"  # type: ignore[attr-defined]
     # The picture of a PNG that is for programs that do not play it may be no frame.
     first = int(bool(getattr(image, "default_image", False)))
     frames = _Frames(file, image, range(first, count), max_pixels)
@@ -191,6 +188,14 @@ def _digest(file: Opened) -> str:
 
 
 # Animations.
+
+
+def _open_animation(file: Opened, max_pixels: int) -> ImageFile.ImageFile:
+    image = open_image(file.stream, file.kind, max_pixels)
+    if file.kind.name == "WebP":
+        # Where each frame is opaque, and none covers the whole, the header tells of no alpha.
+        image.rawmode = image._mode = "RGBA"  # type: ignore[attr-defined]
+    return image
 
 
 class _Frames:
@@ -279,6 +284,9 @@ class _Frames:
     def _samples(self, index: int) -> Samples:
         try:
             with pillow_at_rest(self._max_pixels):
+                if self._places[index] < self._image.tell():
+                    # Pillow loses the palette of a PNG on its way back.
+                    self._image = _open_animation(self._file, self._max_pixels)
                 self._image.seek(self._places[index])
                 samples = read_frame(self._image)
         except Image.DecompressionBombError as error:

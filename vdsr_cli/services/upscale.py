@@ -43,7 +43,7 @@ from vdsr_cli.images import (
 from vdsr_cli.images.video import open_video, open_video_file
 from vdsr_cli.loading import Choice, LoadedModel, ModelSource
 from vdsr_cli.models.protocol import refuse_unknown_levels
-from vdsr_cli.outputs import Existing, is_taken, refuse_inputs, refuse_taken
+from vdsr_cli.outputs import Existing, is_taken, refuse_inputs, refuse_taken, refuse_too_long
 from vdsr_cli.paths import DEFAULT_FORMAT, SAME_FORMAT, Source, output_format, video_format
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SamplingSettings
@@ -250,6 +250,8 @@ class _Upscaling:
         choice, plan_of = self._chosen(picture, shapes)
         plans = [plan_of(shape) for shape in shapes]
         plan, output = plans[0], target if isinstance(target, Path) else None
+        if output is not None:
+            refuse_too_long(output)
         format, told = _format_of(picture, series, output, plans, request)
         tiles = sum(each.tiles for each in plans)
         self.on_start(tiles)
@@ -279,6 +281,7 @@ class _Upscaling:
         """Upscales a video, which progress counts in frames."""
         if output is None or is_special(output):
             raise OutputError("a video needs a file of its own", hint="give -o a file")
+        refuse_too_long(output)
         request, format = self.request, video_format(output)
         with open_video(Path(self.named.input), request.reading.max_pixels) as video:
             first = video.first
