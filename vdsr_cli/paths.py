@@ -343,7 +343,7 @@ def expand_inputs(
 
     Raises:
         InputError: a folder or pattern without a picture.
-        UsageError: ``-`` is given twice, or an empty name.
+        UsageError: ``-`` is given twice.
     """
     if arguments.count("-") > 1:
         raise UsageError("standard input can be read only once", hint="give - once")
@@ -370,8 +370,6 @@ def _is_pattern(argument: str) -> bool:
 def _expand(argument: str, recursive: bool, on_unknown: Callable[[Path], None]) -> list[Source]:
     if argument == "-":
         return [STDIN]
-    if not argument:
-        raise UsageError("an empty name is no picture", hint="is a variable of the shell not set?")
     path = Path(argument)
     if os.path.isdir(path):
         return _from_folder(path, recursive, on_unknown)

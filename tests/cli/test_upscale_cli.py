@@ -216,11 +216,27 @@ def test_3_a_link_to_nothing(upscale, tmp_path):
     assert "did you mean" not in ended.err
 
 
-def test_2_an_empty_name_is_not_the_folder(upscale, vdsr, tmp_path, save_picture, tiny_path):
+@pytest.mark.parametrize(
+    ("words", "called"),
+    [
+        (["upscale", ""], "a name"),
+        (["upscale", "a.png", ""], "a name"),
+        (["upscale", "a.png", "-o", ""], "-o"),
+        (["upscale", "a.png", "--out="], "--out"),
+        (["sample-diverse", ""], "a name"),
+        (["bench", ""], "a name"),
+        (["train", "vdvae-sr", "", "--out", "run"], "a name"),
+        (["train", "vdvae-sr", ".", "--out", ""], "--out"),
+    ],
+)
+def test_2_nothing_is_no_name_for_the_folder(
+    vdsr, tmp_path, save_picture, monkeypatch, words, called
+):
+    monkeypatch.chdir(tmp_path)
     save_picture(tmp_path / "a.png")
-    for ended in (upscale(""), vdsr("sample-diverse", "-m", tiny_path, "")):
-        assert ended.code == 2
-        assert_one_clear_line(ended, "an empty name")
+    ended = vdsr(*words)
+    assert ended.code == 2
+    assert_one_clear_line(ended, f"{called} is empty")
     assert files(tmp_path) == ["a.png"]
 
 

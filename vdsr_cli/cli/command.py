@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
+from itertools import pairwise
 from typing import Any, get_args, get_type_hints
 
 import typer
@@ -21,6 +22,9 @@ _REFUSAL: type[Exception] = typer.BadParameter.__bases__[0]
 RETIRED = {"--output": ("--pixels", "--out"), "--models": ("--model",)}
 """Spellings of options until 0.1, and what stands for them where a command has it."""
 
+_MAY_BE_EMPTY = "--suffix"
+"""The one option whose value may be empty."""
+
 _SCALE_OR_SIZE = ({"scale"}, {"width", "height", "longest", "megapixels"})
 """Options that exclude each other."""
 
@@ -34,6 +38,7 @@ class Command(TyperCommand):
         if isinstance(held.get("wrap"), bool):  # the flag that it was
             held["wrap"] = "xy" if held["wrap"] else "none"
         ctx.default_map = {**(ctx.default_map or {}), **held}
+        _refuse_empty(args)
         with _in_one_line(ctx):
             rest = super().parse_args(ctx, list(self._in_todays_words(args)))
         _prefer_typed(ctx)
@@ -59,6 +64,16 @@ class Command(TyperCommand):
             else:
                 print_note(f"{name} is called {new} now; {name} will go with the next release")
                 yield f"{new}{equals}{value}"
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """Refuses an empty name or value, which would pass for the working folder."""
+    for before, word in pairwise(["", *words]):
+        is_option = word.startswith("--") and word.endswith("=")
+        option = word[:-1] if is_option else before
+        if (is_option or not word) and option != _MAY_BE_EMPTY:
+            called = option if option.startswith("-") else "a name"
+            raise UsageError(f"{called} is empty", hint="is a variable of the shell not set?")
 
 
 def _prefer_typed(ctx: Any) -> None:
