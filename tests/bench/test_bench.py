@@ -422,6 +422,27 @@ def test_other_tools_pictures(photos, tmp_path):
         score(BenchRequest(paths=(photos,), against=(tmp_path / "absent",)))
 
 
+def test_sets_of_one_name_are_not_scored_against_themselves(save_picture, tmp_path):
+    for folder in ("a/photos", "b/photos", "theirs"):
+        (tmp_path / folder).mkdir(parents=True)
+        save_picture(tmp_path / folder / "p.png", 48, 48)
+    Image.new("RGB", (48, 48)).save(tmp_path / "theirs" / "p.png")
+    sets = (tmp_path / "a/photos", tmp_path / "b/photos")
+    report = score(BenchRequest(paths=sets, against=(tmp_path / "theirs",)))
+    psnrs = [row.scores["psnr_y"].mean for row in report.rows() if row.label == "theirs"]
+    assert psnrs and max(psnrs) < 30
+
+
+def test_a_folder_that_is_called_as_the_baseline_has_a_row_of_its_own(
+    photos, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("bicubic").mkdir()
+    Image.open(photos / "a.png").crop((0, 0, 48, 40)).save("bicubic/a.png")
+    report = score(BenchRequest(paths=(photos,), against=(Path("bicubic"),)))
+    assert [row.label for row in report.rows()] == ["bicubic", str(tmp_path / "bicubic")]
+
+
 @pytest.mark.parametrize(("mode", "scale"), [("RGB", 4), ("L", 4), ("RGB", 2), ("RGB", 8)])
 def test_a_model_is_scored_as_upscale_runs_it(tmp_path, save_picture, tiny, mode, scale):
     for folder in ("HR", f"LRx{scale}"):

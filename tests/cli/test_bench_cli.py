@@ -41,6 +41,13 @@ def photos(tmp_path, save_picture):
     return folder
 
 
+def test_a_table_does_not_take_the_place_of_a_picture(photos):
+    before = (photos / "a.png").read_bytes()
+    with pytest.raises(UsageError, match="is an input of this run"):
+        run(photos, "-m", "bicubic", "--csv", photos / "a.png", "--overwrite")
+    assert (photos / "a.png").read_bytes() == before
+
+
 def test_importing_it_is_cheap():
     script = "import sys, vdsr_cli.cli.bench\nprint('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -162,13 +162,13 @@ def test_ten_bits_stay_ten(enlarge, tmp_path):
         *(("ffv1", "yuv422p", 8), ("ffv1", "yuv444p10le", 16), ("ffv1", "yuv411p", 8)),
         *(("mjpeg", "yuvj420p", 8), ("rawvideo", "yuyv422", 8), ("libx264", "nv12", 8)),
         *(("png", "rgb24", 8), ("ffv1", "gbrp10le", 16), ("ffv1", "yuv420p12le", 16)),
-        ("ffv1", "gray", 8),
+        *(("ffv1", "gray", 8), ("ffv1", "gray16le", 16), ("ffv1", "gray9le", 16)),
     ],
 )
 def test_every_layout_of_pixels_is_read(tmp_path, codec, format, bits):
     y, x = np.mgrid[:48, :64]
     rgb = np.stack([x * 3 + 30, y * 4 + 20, 200 - x * 2], 2).astype(np.uint8)
-    if format == "gray":
+    if format.startswith("gray"):
         rgb = rgb[..., :1].repeat(3, 2)
     path = tmp_path / ("a.mov" if codec == "png" else "a.mkv")
     with av.open(str(path), "w") as made:
@@ -183,6 +183,20 @@ def test_every_layout_of_pixels_is_read(tmp_path, codec, format, bits):
     assert first.metadata.bit_depth == bits
     read = first.rgb[0].permute(1, 2, 0).numpy() * 255
     assert np.abs(read - rgb)[4:-4, 4:-4].mean() < 2
+
+
+def test_colours_of_a_palette_are_read(tmp_path):
+    index = np.arange(24, dtype=np.uint8).repeat(24).reshape(24, 24).T // 8
+    palette = np.zeros((256, 4), np.uint8)
+    palette[:3] = [[255, 255, 0, 0], [255, 0, 255, 0], [255, 0, 0, 255]]  # alpha, then RGB
+    with av.open(str(tmp_path / "a.avi"), "w") as made:
+        stream = made.add_stream("zmbv", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 24, 24, "pal8"
+        made.mux(stream.encode(av.VideoFrame.from_ndarray((index, palette), format="pal8")))
+        made.mux(stream.encode(None))
+    with video.open_video(tmp_path / "a.avi", 10_000) as opened:
+        read = opened.first.rgb[0, :, 12, [4, 12, 20]].numpy() * 255
+    np.testing.assert_allclose(read, 255 * np.eye(3), atol=3)
 
 
 def test_a_matrix_that_is_not_told_is_taken_by_size_and_told(enlarge, tmp_path):

@@ -4,6 +4,7 @@ A method takes a scene and returns its samples, uint8 (samples, 3, H, W); one un
 asks for more.
 """
 
+import os
 import re
 import time
 from collections import Counter
@@ -72,11 +73,13 @@ class Method(Interface):
 
 
 def row_names(paths: Sequence[str]) -> list[str]:
-    """Short names of models and folders: a file's stem, a folder's name; whole where they clash."""
+    """Short names of models and folders: a file's stem, a folder's name; whole where they clash,
+    and never the baseline's."""
     short = [_short_name(path) for path in paths]
     taken = Counter([BICUBIC, *short])
     pairs = zip(short, paths, strict=True)
-    return [name if taken[name] == 1 else path for name, path in pairs]
+    names = [name if taken[name] == 1 else path for name, path in pairs]
+    return [os.path.abspath(name) if name == BICUBIC else name for name in names]
 
 
 def _short_name(path: str) -> str:
@@ -199,8 +202,10 @@ class FolderMethod:
         )
 
     def _find(self, dataset: str, name: str) -> list[Path]:
-        below = self.folder / dataset
-        folder = below if below.is_dir() else self.folder
+        # A set whose name others have is called by its path, which must not lead out of the folder.
+        below = self.folder / dataset.lstrip(os.sep)
+        is_inside = below.is_dir() and ".." not in below.relative_to(self.folder).parts
+        folder = below if is_inside else self.folder
         files = [p for p in folder.iterdir() if p.suffix.lower() in INPUT_SUFFIXES]
         whole = [p for p in files if p.name == name]
         has_suffix = Path(name).suffix.lower() in INPUT_SUFFIXES

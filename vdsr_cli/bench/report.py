@@ -307,7 +307,7 @@ def write_csv(report: Report, path: Path, *, replace: bool = True) -> None:
     writer.writeheader()
     writer.writerows(rows)
     with atomic_write(path, replace=replace) as stream:
-        stream.write(text.getvalue().encode())
+        stream.write(text.getvalue().encode(errors="backslashreplace"))
 
 
 def _pooled(scores: Sequence[PictureScore]) -> dict[str, float]:

@@ -23,6 +23,7 @@ from vdsr_cli.cli.options import (
 from vdsr_cli.config import BICUBIC, DEFAULT_MODEL, temperatures_of
 from vdsr_cli.errors import UsageError
 from vdsr_cli.outputs import Existing, check_outputs
+from vdsr_cli.paths import files_below
 
 if TYPE_CHECKING:
     from vdsr_cli.bench.report import Report
@@ -236,7 +237,9 @@ def _check_usage(paths: list[Path] | None, shown: ReportOptions) -> None:
         raise UsageError("--json and --markdown exclude each other")
     if shown.plot is not None:
         check_plot_path(shown.plot)
-    check_outputs([shown.csv, shown.plot], shown.existing, inputs=paths)
+    outputs = [path for path in (shown.csv, shown.plot) if path is not None]
+    scored = [*paths, *(file for path in paths for file in files_below(path))] if outputs else []
+    check_outputs(outputs, shown.existing, inputs=scored)
 
 
 def _names(text: str) -> list[str]:

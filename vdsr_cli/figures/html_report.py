@@ -22,6 +22,9 @@ from vdsr_cli.errors import OutputError
 from vdsr_cli.figures.contact_sheet import Entry
 from vdsr_cli.images import atomic_write
 
+_MOST_OF_A_SIDE: Final = 16_383
+"""Pixels of a WebP's side."""
+
 PAGE_BYTES: Final = 4_900_000
 """The size that a page stays below where its pictures can be made small enough."""
 
@@ -156,8 +159,10 @@ def _view(report: Report, room: int) -> View:
 
 
 def _reduced(rgb: NDArray[np.uint8], most_pixels: int) -> Image.Image:
+    """A picture of at most so many pixels, and of sides that WebP can have."""
     image = Image.fromarray(rgb)
     factor = (most_pixels / (image.width * image.height)) ** 0.5
+    factor = min(factor, _MOST_OF_A_SIDE / max(image.size))
     if factor >= 1:
         return image
     size = (max(1, int(image.width * factor)), max(1, int(image.height * factor)))

@@ -184,7 +184,7 @@ def to_svg(figure: Figure) -> bytes:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">\n'
         f'<rect {size} fill="#ffffff"/>\n{body}\n</svg>\n'
-    ).encode()
+    ).encode(errors="backslashreplace")
 
 
 def _svg_shape(shape: Shape) -> str:

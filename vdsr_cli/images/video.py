@@ -174,10 +174,20 @@ def open_video(path: Path, max_pixels: int) -> Iterator[Video]:
     yield video
 
 
+def _is_grey(form: Any) -> bool:
+    return str(form.name).startswith("gray")
+
+
+def _becomes_rgb(form: Any) -> bool:
+    """RGB, and what is made that first: palettes, one bit a pixel, grey beside alpha."""
+    return bool(form.is_rgb) or (len(form.components) < 3 and not _is_grey(form))
+
+
 def _coding_of(stream: Any, frame: Any, notes: list[str]) -> Coding:
     form, matrix = frame.format, int(frame.colorspace)
-    if matrix == UNSPECIFIED or form.is_rgb:
-        matrix = BT709 if form.is_rgb or frame.height >= _HD_LINES else BT601
+    is_grey, is_rgb = _is_grey(form), _becomes_rgb(form)
+    if matrix == UNSPECIFIED or is_rgb:
+        matrix = BT709 if is_rgb or frame.height >= _HD_LINES else BT601
         name = "BT.709" if matrix == BT709 else "BT.601"
         notes.append(f"its colour matrix is not told, or RGB: {name} is taken, and told")
     if not is_known(matrix):
@@ -190,15 +200,15 @@ def _coding_of(stream: Any, frame: Any, notes: list[str]) -> Coding:
         notes.append("its mastering display, light levels and dynamic HDR metadata were left out")
     luma, *chroma = form.components
     across = down = 1
-    if chroma and not form.is_rgb:
+    if chroma and not is_rgb:
         across = round(frame.width / chroma[0].width)
         down = round(frame.height / chroma[0].height)
-    is_grey, told = len(form.components) < 3 and not form.is_rgb, int(frame.color_range)
+    told = int(frame.color_range)
     is_full = told == 2 or form.name.startswith("yuvj") or (is_grey and told == 0)
     yuv = YuvCoding(
         matrix=matrix,
-        is_full=is_full and not form.is_rgb,
-        bits=8 if luma.bits <= 8 else 10 if luma.bits <= 10 or form.is_rgb else 12,
+        is_full=is_full and not is_rgb,
+        bits=8 if luma.bits <= 8 else 10 if luma.bits <= 10 or is_rgb else 12,
         down=2 if down == 2 else 1,
         across=2 if across == 2 or down == 2 else 1,
     )
@@ -219,11 +229,23 @@ def _pixel_format(yuv: YuvCoding) -> str:
     return f"yuv{share}p" + ("" if yuv.bits == 8 else f"{yuv.bits}le")
 
 
+def _matrix_name(yuv: YuvCoding) -> str:
+    return "ITU709" if yuv.matrix == BT709 else "ITU601"
+
+
+def _grey_format(yuv: YuvCoding) -> str:
+    return "gray" if yuv.bits == 8 else f"gray{yuv.bits}le"
+
+
 def _planes(frame: Any, coding: Coding) -> list[NDArray[Any]]:
     """The levels of luma and chroma; interleaved layouts are laid out anew, unconverted."""
-    name = _pixel_format(coding.yuv)
-    if not coding.is_grey and frame.format.name not in (name, name.replace("yuv", "yuvj")):
-        frame = frame.reformat(format=name)
+    name = _grey_format(coding.yuv) if coding.is_grey else _pixel_format(coding.yuv)
+    if frame.format.name not in (name, name.replace("yuv", "yuvj")):
+        if not _becomes_rgb(frame.format):
+            frame = frame.reformat(format=name)
+        else:
+            rgb = frame if frame.format.is_rgb else frame.reformat(format="rgb24")
+            frame = rgb.reformat(format=name, dst_colorspace=_matrix_name(coding.yuv))
     dtype = np.dtype(np.uint8 if coding.yuv.bits == 8 else "<u2")
     parts = frame.planes[:1] if coding.is_grey else frame.planes[:3]
     return [

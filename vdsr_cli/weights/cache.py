@@ -106,7 +106,9 @@ class CacheEntry:
     def is_intact(self) -> bool:
         """Whether the file hashes to what its receipt says. Raises OSError."""
         receipt = self.receipt()
-        return receipt is not None and hash_file(self.file) == receipt.sha256
+        if receipt is None or not self.file.exists():
+            return False
+        return hash_file(self.file) == receipt.sha256
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
