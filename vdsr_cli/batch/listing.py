@@ -30,7 +30,7 @@ _BLOCK: Final = 10_000
 """Names that are sorted together: small folders come out in order, large ones at once."""
 _SPELLINGS: Final = tuple(sorted({*INPUT_SUFFIXES, *(e.upper() for e in INPUT_SUFFIXES)}))
 _ENDS: Final = ("", *_SPELLINGS)
-"""What may stand behind a picture's stem."""
+"""The endings that may stand behind a picture's stem."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ def can_widen(source: CompactConfig, wide: CompactConfig) -> bool:
 
 
 def _sizes(level: Level) -> dict[str, int]:
-    """What of a level may be larger."""
+    """The sizes of a level that may be larger."""
     return {name: getattr(level, name) for name in ("width", "lr_blocks", "hr_blocks")}
 
 
