@@ -23,6 +23,7 @@ SIZE_LIMITS = {
     "vdvae-sr-x4": 8 << 20,
     "vdvae-sr-x4-large": 16 << 20,
     "vdvae-sr-x4-tiny": 3 << 20,
+    "vdvae-sr-x4-deep": 4 << 20,
     "vdvae-sr-x4-real": 4 << 20,
     "vdvae-sr-x2": 16 << 20,
     "vdvae-sr-x8": 16 << 20,
