@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+import os
 import shutil
+import sys
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -799,6 +801,14 @@ def test_the_worst_pictures_first():
     again = [picture_score("b", 1, psnr_y=2), picture_score("d", 0, psnr_y=math.nan)]
     (worst,) = worst_pictures([*scores, *again], columns["psnr_y"], 1)
     assert worst[0] == "b" and worst[1].scores["psnr_y"].mean == 1.5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")
+def test_names_that_are_no_text_are_escaped(photos, tiny, tmp_path):
+    shutil.copy(photos / "a.png", photos / os.fsdecode(b"p\xff.png"))
+    report = score(BenchRequest(paths=(photos,), temperatures=(0.0, 0.5)), tiny)
+    write_csv(report, tmp_path / "scores.csv")
+    assert "p\\udcff" in (tmp_path / "scores.csv").read_text()
 
 
 def test_csv_and_plots(photos, tiny, tmp_path):

@@ -54,6 +54,11 @@ def test_holds_everything_and_nothing_outside():
     assert set(sources) == {"data:"}
 
 
+def test_a_picture_may_be_longer_than_webp_takes():
+    data = embedded(render(report_of(4, 17_000, results=1)))
+    assert data["width"] == 17_000 and data["results"][0]["src"].startswith("data:image/webp")
+
+
 def test_a_hostile_name_stays_text():
     title = '</script><img src=x onerror="alert(1)">.png'
     page = render(report_of(title=title))

@@ -86,6 +86,9 @@ def test_a_pickle_is_downloaded_once_and_only_what_is_needed_is_kept(hub):
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert find_file(row, None) is None
     assert obtain_file(row, None) == path and find_file(row, None) == path
+    path.unlink()
+    assert find_file(row, None) is None
+    assert obtain_file(row, None) == path and find_file(row, None) == path
 
 
 def test_arrays_are_kept_too(hub):

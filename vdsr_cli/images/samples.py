@@ -67,7 +67,7 @@ def read_samples(image: ImageFile.ImageFile, reopen: Reopen) -> Samples:
         InputError: a kind of pixels that cannot be read faithfully.
         OSError, SyntaxError, ValueError and others of Pillow's: the file is damaged.
     """
-    rawmode, maximum = _rawmode(image), _ppm_maximum(image)
+    rawmode = _rawmode(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _read_single(image)
     if image.mode == "CMYK":
@@ -79,6 +79,7 @@ def read_samples(image: ImageFile.ImageFile, reopen: Reopen) -> Samples:
     packing, mark, order = rawmode.partition(";16")
     if mark and packing in _WIDE_CHANNELS and order in _OTHER_ORDER:
         return _read_wide(image, reopen, rawmode)
+    maximum = _ppm_maximum(image)
     samples = _read_bytes(image, rawmode)
     if maximum > 255:
         return replace(samples, notes=("a PPM in text of more than 8 bits was read at 8 bits",))
@@ -127,9 +128,9 @@ def _rawmode(image: ImageFile.ImageFile) -> str:
 
 
 def _ppm_maximum(image: ImageFile.ImageFile) -> int:
-    """The level that stands for 1 in a PPM; 255 of other files, and where a PPM has them."""
+    """The level that stands for 1 in a PPM of other than 255, which Pillow scales; 0 of others."""
     args = image.tile[0].args if image.tile and image.format == "PPM" else None
-    return int(args[1]) if isinstance(args, tuple) and len(args) == 2 else 255
+    return int(args[1]) if isinstance(args, tuple) and len(args) == 2 else 0
 
 
 def _read_single(image: ImageFile.ImageFile) -> Samples:
@@ -200,7 +201,7 @@ def _read_wide(image: ImageFile.ImageFile, reopen: Reopen, rawmode: str) -> Samp
     packing, order = rawmode.split(";16")
     # Premultiplied pairs must come as they are: RGBa would divide the bytes.
     straight = packing.replace("a", "A")
-    full = _ppm_maximum(image) if image.format == "PPM" else 65535
+    full = _ppm_maximum(image) or 65535
     channels = _WIDE_CHANNELS[packing]
     _repack(image, f"{straight};16{order}")
     levels = np.asarray(image)[:, :, :channels].astype(np.uint16)

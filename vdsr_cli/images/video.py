@@ -229,10 +229,6 @@ def _pixel_format(yuv: YuvCoding) -> str:
     return f"yuv{share}p" + ("" if yuv.bits == 8 else f"{yuv.bits}le")
 
 
-def _matrix_name(yuv: YuvCoding) -> str:
-    return "ITU709" if yuv.matrix == BT709 else "ITU601"
-
-
 def _grey_format(yuv: YuvCoding) -> str:
     return "gray" if yuv.bits == 8 else f"gray{yuv.bits}le"
 
@@ -245,7 +241,8 @@ def _planes(frame: Any, coding: Coding) -> list[NDArray[Any]]:
             frame = frame.reformat(format=name)
         else:
             rgb = frame if frame.format.is_rgb else frame.reformat(format="rgb24")
-            frame = rgb.reformat(format=name, dst_colorspace=_matrix_name(coding.yuv))
+            # By the matrix that is taken for RGB.
+            frame = rgb.reformat(format=name, dst_colorspace="ITU709")
     dtype = np.dtype(np.uint8 if coding.yuv.bits == 8 else "<u2")
     parts = frame.planes[:1] if coding.is_grey else frame.planes[:3]
     return [

@@ -38,9 +38,9 @@ def can_widen(source: CompactConfig, wide: CompactConfig) -> bool:
         context=source.context,
     )
     return narrowed == source and all(
-        old <= new
-        for pair in pairs
-        for old, new in zip(*(_sizes(level).values() for level in pair), strict=True)
+        size <= getattr(level, name)
+        for narrow, level in pairs
+        for name, size in _sizes(narrow).items()
     )
 
 

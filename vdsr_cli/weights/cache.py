@@ -106,7 +106,7 @@ class CacheEntry:
     def is_intact(self) -> bool:
         """Whether the file hashes to what its receipt says. Raises OSError."""
         receipt = self.receipt()
-        if receipt is None or not self.file.exists():
+        if receipt is None or not self.file.is_file():
             return False
         return hash_file(self.file) == receipt.sha256
 
