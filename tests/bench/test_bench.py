@@ -210,8 +210,18 @@ def test_a_shipped_lr_is_used_and_checked(tmp_path, save_picture):
 
 def test_too_small(tmp_path, save_picture):
     pair = Pair(name="x", hr=save_picture(tmp_path / "x.png", 100, 31))
-    with pytest.raises(InputError, match="100x31 is too small"):
+    with pytest.raises(InputError, match=r"100x31 is too small to score at scale 4.*needs 32"):
         load_scene(pair, Protocol.standard, 4)
+
+
+def test_a_picture_must_be_large_enough_once_cropped_and_shaved(tmp_path, save_picture):
+    small = Pair(name="x", hr=save_picture(tmp_path / "x.png", 35, 35))
+    with pytest.raises(InputError, match=r"35x35 is too small to score at scale 9.*needs 36"):
+        load_scene(small, Protocol.standard, 9)
+    enough = Pair(name="y", hr=save_picture(tmp_path / "y.png", 36, 37))
+    scene = load_scene(enough, Protocol.standard, 9)
+    scorer = Scorer(Protocol.standard, Learned())
+    assert scorer.score(scene, scene.hr.unsqueeze(0))["ssim_y"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("width", "height"), [(300, 200), (100, 333), (256, 256)])
@@ -666,7 +676,7 @@ def test_importance_weights_are_the_definition(tiny_model, save_picture, tmp_pat
             return drawn.permute(2, 0, 1).unsqueeze(0)
 
         hr, lr = scene.hr.unsqueeze(0) / 127.5 - 1, scene.lr.unsqueeze(0) / 255
-        with drawn_rates(tiny_model):
+        with drawn_rates(tiny_model), torch.inference_mode():
             elbo, _ = tiny_model.elbo_and_mean(hr, lr, noise)
         log_weights.append(-(elbo.distortion + elbo.rate.sum(0)).double())
     expected = -torch.logsumexp(torch.cat(log_weights), 0) + math.log(2)

@@ -30,10 +30,11 @@ from vdsr_cli.errors import InputError, VdsrError
 from vdsr_cli.images import read_picture
 from vdsr_cli.images.levels import to_levels
 from vdsr_cli.images.resize import pillow_resized, resized_crop
+from vdsr_cli.metrics import SSIM_WINDOW
 from vdsr_cli.paths import INPUT_SUFFIXES
 
 MIN_SIDE_PX = 32
-"""The smallest side of an HR picture: SSIM's window and the deep features need so much."""
+"""The smallest side of an HR picture as it is scored: the deep features need so much."""
 
 _HR_FOLDERS = ("HR", "hr", "GTmod12", "GTmod4", "GT", "original")
 
@@ -254,9 +255,12 @@ def load_scene(pair: Pair, protocol: Protocol, scale: int, edges: Edges = Edges.
             belong together.
     """
     hr, is_grey = _read(pair.hr)
-    if min(hr.shape[1:]) < MIN_SIDE_PX:
+    least = max(MIN_SIDE_PX, SSIM_WINDOW + 2 * protocol.shave_px(scale))
+    least = -(-least // scale) * scale if protocol.hr_side is None else MIN_SIDE_PX
+    if min(hr.shape[1:]) < least:
         raise InputError(
-            f"{pair.hr}: {_size(hr)} is too small to score, a side needs {MIN_SIDE_PX} pixels"
+            f"{pair.hr}: {_size(hr)} is too small to score at scale {scale}, a side needs {least} "
+            "pixels"
         )
     source_size = (hr.shape[2], hr.shape[1])
     if protocol.reduces_by_pillow:
