@@ -185,12 +185,13 @@ def test_every_layout_of_pixels_is_read(tmp_path, codec, format, bits):
     assert np.abs(read - rgb)[4:-4, 4:-4].mean() < 2
 
 
-def test_colours_of_a_palette_are_read(tmp_path):
+@pytest.mark.parametrize("codec", ["zmbv", "rawvideo"])
+def test_colours_of_a_palette_are_read(tmp_path, codec):
     index = np.arange(24, dtype=np.uint8).repeat(24).reshape(24, 24).T // 8
     palette = np.zeros((256, 4), np.uint8)
     palette[:3] = [[255, 255, 0, 0], [255, 0, 255, 0], [255, 0, 0, 255]]  # alpha, then RGB
     with av.open(str(tmp_path / "a.avi"), "w") as made:
-        stream = made.add_stream("zmbv", rate=25)
+        stream = made.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = 24, 24, "pal8"
         made.mux(stream.encode(av.VideoFrame.from_ndarray((index, palette), format="pal8")))
         made.mux(stream.encode(None))

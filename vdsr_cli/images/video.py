@@ -102,8 +102,7 @@ class Video:
             raise InputError("its codec is not known")
         stream.thread_type = "AUTO"
         check_size(stream.codec_context.width, stream.codec_context.height, max_pixels)
-        self.frames = sum(packet.size > 0 for packet in container.demux(stream))
-        container.seek(0)
+        self.frames = _count(path)
         frame = next(container.decode(stream), None)
         if frame is None:
             raise InputError("it holds no frame that can be decoded")
@@ -151,6 +150,14 @@ def _opened(path: Path) -> Any:
     import av
 
     return av.open(os.path.abspath(path), options=_ALONE, metadata_errors="replace")
+
+
+def _count(path: Path) -> int:
+    """The packets of the video. The file is opened for it alone: a palette comes with the first
+    packet, and not again after a seek."""
+    with _opened(path) as container:
+        stream = container.streams.best("video")
+        return sum(packet.size > 0 for packet in container.demux(stream))
 
 
 @contextmanager
