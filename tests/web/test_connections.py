@@ -62,6 +62,27 @@ def test_as_many_as_there_may_be_hold_up_nobody(connect, held):
         slow[-1].recv(1)
 
 
+@pytest.mark.parametrize("closing", [b"", b"Connection: close\r\n"])
+def test_a_refusal_reaches_who_sends_on(connect, closing):
+    body = bytes(4_000_000)
+    head = b"POST /draw?temperature=nan HTTP/1.1\r\nHost: localhost\r\n" + closing
+    sender = connect(head + b"Content-Length: %d\r\n\r\n" % len(body))
+    sender.sendall(body)
+    assert answer(sender) == b"HTTP/1.1 400"
+
+
+def test_who_sends_on_after_the_answer_is_closed(connect, monkeypatch):
+    monkeypatch.setattr(connections, "_LINGER_SECONDS", 0.2)
+    head = UPLOAD.replace(b"/draw", b"/draw?n=x").replace(b"Content", b"Connection: close\r\nContent")
+    sender = connect(head)
+    assert answer(sender) == b"HTTP/1.1 400"
+    until = time.monotonic() + 20
+    with pytest.raises(OSError):
+        while time.monotonic() < until:
+            sender.sendall(b"x")
+            time.sleep(0.01)
+
+
 def test_the_head_of_a_request_has_its_time(connect, monkeypatch):
     """Also of a second one, a byte now and then; a whole one may be worked on for longer."""
     monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.2)

@@ -15,7 +15,31 @@ _HEAD_SECONDS: Final = 10.0
 """How long the head of a request may take."""
 _STALL_SECONDS: Final = 30.0
 """How long nothing of an answer may be taken."""
+_LINGER_SECONDS: Final = 5.0
+"""How long a client may go on sending a request that has been answered and is not kept alive."""
 _UNKNOWN: Final = 2**63
+
+
+class _Lingering:
+    """A transport that reads on, for a while, where it is closed on an unfinished request: a socket
+    closed on unread bytes resets the connection, and the client may lose the answer."""
+
+    def __init__(self, transport: asyncio.Transport, connection: "Connection") -> None:
+        self._transport, self._connection = transport, connection
+        self.lingers = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        """Says that no more is coming, and leaves the rest to the client or the clock."""
+        cycle = self._connection.cycle
+        if self.lingers or cycle is None or not cycle.more_body:
+            self._transport.close()
+        elif not self._transport.is_closing():
+            self.lingers = True
+            self._transport.write_eof()
+            self._connection.loop.call_later(_LINGER_SECONDS, self._transport.abort)
 
 
 class Connection(H11Protocol):
@@ -45,7 +69,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Makes room, if need be, by closing the slowest of those that are waited for."""
-        super().connection_made(transport)
+        super().connection_made(_Lingering(transport, self))  # type: ignore[arg-type]
         self._watch(_HEAD_SECONDS)
         others = [c for c in self.connections if isinstance(c, Connection) and c is not self]
         same = [c for c in others if _is_of_one_machine(c.client, self.client)]
@@ -56,6 +80,8 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Stops the clock once the head of a request is here."""
+        if self.transport.lingers:  # type: ignore[attr-defined]
+            return
         if self._is_idle and self._timer is None:
             self._since = time.monotonic()
             self._watch(_HEAD_SECONDS)

@@ -32,8 +32,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(sock: socket.socket, token: str = "") -> str:
-    """Where a browser on this machine finds the server."""
+    """Where a browser finds the server: by the machine's name, if it listens at every address."""
     host, port = sock.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:
+        host = socket.gethostname()
     path = f"{token}/" if token else ""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/{path}"
 
@@ -69,6 +71,7 @@ def make_server(app: Starlette) -> uvicorn.Server:
         access_log=False,
         log_level="warning",
         server_header=False,
+        proxy_headers=False,
         limit_concurrency=2 * MOST_CONNECTIONS,
         timeout_graceful_shutdown=_SECONDS_TO_FINISH,
     )
