@@ -13,6 +13,7 @@ from PIL import Image, ImageSequence
 
 import vdsr_cli as vdsr
 from vdsr_cli.consistency import degrade_adjoint
+from vdsr_cli.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -86,6 +87,31 @@ def test_pictures_come_from_anywhere(model, tmp_path, save_picture):
 def test_what_is_no_picture_is_told(odd):
     with pytest.raises(vdsr.VdsrError, match=r"picture"):
         vdsr.read(odd)
+
+
+def test_a_file_may_know_nothing_but_reading(tmp_path, save_picture):
+    class Pipe:
+        def __init__(self, content):
+            self.read = io.BytesIO(content).read
+
+    path = save_picture(tmp_path / "a.png", 12, 10)
+    assert torch.equal(vdsr.read(Pipe(path.read_bytes())).rgb, vdsr.read(path).rgb)
+
+
+def test_what_cannot_be_read_is_the_users_to_mend(tmp_path, save_picture):
+    closed = save_picture(tmp_path / "a.png", 64, 64).open("rb")
+    closed.close()
+    cut = io.BytesIO((tmp_path / "a.png").read_bytes()[:600])
+    for odd in ("a\0b", closed, Image.open(cut)):
+        with pytest.raises(InputError):
+            vdsr.read(odd)
+
+
+def test_models_are_named_by_paths_too(tiny_path):
+    assert vdsr.load(tiny_path, device="cpu").scale == 4
+    for odd in (None, 3):
+        with pytest.raises(vdsr.VdsrError, match="a string or a path"):
+            vdsr.load(odd)
 
 
 @pytest.mark.parametrize("wrap", ["x", "y", "xy"])
@@ -207,7 +233,16 @@ def test_numbers_are_those_of_any_library(model, save_picture, tmp_path):
 
 @pytest.mark.parametrize(
     "option",
-    [{"seed": "3"}, {"seed": 1.5}, {"seed": None}, {"scale": "4"}, {"temperature": None}],
+    [
+        {"seed": "3"},
+        {"seed": 1.5},
+        {"seed": None},
+        {"scale": "4"},
+        {"temperature": None},
+        {"tile": "64"},
+        {"overlap": "3"},
+        {"batch_size": "auto"},
+    ],
     ids=str,
 )
 def test_what_is_no_number_is_refused_in_one_line(model, save_picture, tmp_path, option):
@@ -226,6 +261,11 @@ def test_no_other_files_and_no_other_quality(model, save_picture, tmp_path):
     with pytest.raises(vdsr.VdsrError, match="closed"):
         vdsr.read(closed)
     made = model.upscale(save_picture(tmp_path / "a.png", 8, 8))
+    with pytest.raises(vdsr.VdsrError, match="whole number"):
+        made.save(tmp_path / "b.jpg", quality="90")
+    for path in (None, "a\0.png"):
+        with pytest.raises(vdsr.VdsrError, match="is no path"):
+            made.save(path)
     for quality in (0, 101):
         with pytest.raises(vdsr.VdsrError, match="1 to 100"):
             made.save(tmp_path / "b.jpg", quality=quality)
@@ -259,6 +299,8 @@ def test_tensors_that_are_no_pictures_get_no_score(model, change, problem):
     ):
         with pytest.raises(vdsr.VdsrError, match=problem):
             score(change(hr))
+        with pytest.raises(vdsr.VdsrError, match="is no tensor of pictures"):
+            score(change(hr).numpy())
     if change(lr).is_floating_point():
         with pytest.raises(vdsr.VdsrError, match=problem):
             model(change(lr))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from loaded import CPU
 
-from vdsr_cli.errors import UsageError
+from vdsr_cli.errors import UsageError, WeightsError
 from vdsr_cli.loading import load, load_network
 from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.protocol import Prior, Sampler
@@ -36,6 +36,38 @@ def test_a_run_samples_as_its_export_does(run, tiny_model):
 
 def test_a_folder_does_not_hide_the_model_of_its_name(run):
     assert load(run.name, CPU, expects=Sampler).record.name == run.name
+
+
+def test_the_home_of_a_run_is_found(run, monkeypatch):
+    monkeypatch.setenv("HOME", str(run.parent))
+    assert load(f"~/{run.name}", CPU, expects=Sampler).record is None
+    assert load(f"~/{run.name}/last.pt", CPU, expects=Sampler).record is None
+
+
+def test_a_name_that_ends_in_pt_may_be_published_or_far_away(tmp_path):
+    torch.save({"decoder.dec_blocks.0.x": torch.zeros(2)}, tmp_path / "p.pt")
+    with pytest.raises(WeightsError, match="the tensors are of no published VDVAE"):
+        load(str(tmp_path / "p.pt"), CPU, expects=Prior)
+    with pytest.raises(WeightsError, match="is a pickle, which could run code"):
+        load("hf://owner/repo/x.pt", CPU, expects=Prior)
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    with pytest.raises(WeightsError, match="not the checkpoint of a run"):
+        load(str(tmp_path / "junk.pt"), CPU, expects=Prior)
+
+
+def test_weights_that_are_no_numbers_are_refused(tiny_model, tmp_path):
+    state = dict(tiny_model.state_dict())
+    name = next(iter(state))
+    state[name] = torch.full_like(state[name], torch.nan)
+    config = asdict(tiny_model.config)
+    for path, change in (("nan", {}), ("scale", {"scale": 4.0})):
+        stored = state if path == "nan" else dict(tiny_model.state_dict())
+        checkpoint = Checkpoint(
+            architecture="compact-vdvae-sr", config={**config, **change}, state=stored, metadata={}
+        )
+        write_safetensors(tmp_path / f"{path}.safetensors", checkpoint)
+        with pytest.raises(WeightsError):
+            load(str(tmp_path / f"{path}.safetensors"), CPU, expects=Sampler)
 
 
 def test_another_kind_is_refused(tiny_path, tiny_prior_path):

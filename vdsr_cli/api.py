@@ -10,11 +10,12 @@ seed give the same bytes.
 """
 
 import operator
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
-from io import TextIOBase
+from io import BytesIO, TextIOBase
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -80,7 +81,7 @@ def read(source: PictureLike | BinaryIO) -> Picture:
     if isinstance(source, Picture):
         return source
     if isinstance(source, str | PathLike):
-        return read_picture(Path(source))
+        return read_picture(_path(source))
     if hasattr(source, "read"):
         return read_picture(_binary(source))
     return to_picture(source)
@@ -93,12 +94,14 @@ def frames(source: str | PathLike[str] | BinaryIO) -> Iterator[Picture]:
     Raises:
         VdsrError: it cannot be read.
     """
-    opened = open_pictures(Path(source) if isinstance(source, str | PathLike) else _binary(source))
-    with opened as pictures:
+    named = _path(source) if isinstance(source, str | PathLike) else _binary(source)
+    with open_pictures(named) as pictures:
         yield from [pictures] if isinstance(pictures, Picture) else pictures
 
 
-def load(name: str = DEFAULT_MODEL, *, device: str = "auto", dtype: str = "auto") -> "Model":
+def load(
+    name: str | PathLike[str] = DEFAULT_MODEL, *, device: str = "auto", dtype: str = "auto"
+) -> "Model":
     """A model, ready to sample.
 
     Args:
@@ -110,7 +113,9 @@ def load(name: str = DEFAULT_MODEL, *, device: str = "auto", dtype: str = "auto"
     Raises:
         VdsrError: the model or the device cannot be used.
     """
-    return Model(name, choose_runtime(device, dtype))
+    if not isinstance(name, str | PathLike):
+        raise UsageError(f"a model is named by a string or a path, not by {name!r}")
+    return Model(os.fspath(name), choose_runtime(device, dtype))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -150,18 +155,18 @@ class Result:
         """Writes the file, whole or not at all, in the format of its extension.
 
         Args:
-            path: of the file, in a folder that is there.
+            path: of the file; its folder is made where there is none.
             quality: of JPEG, WebP and AVIF, 1 to 100.
             overwrite: whether a file of that name is replaced.
 
         Raises:
             VdsrError: it cannot be written, or is there and not to be replaced.
         """
-        if not 1 <= quality <= 100:
+        if not 1 <= (quality := _whole("quality", quality)) <= 100:
             raise UsageError(f"quality is 1 to 100, not {quality}")
-        existing = Existing.overwrite if overwrite else Existing.refuse
-        refuse_taken([Path(path)], existing)
-        self._canvas.save(Path(path), quality=quality, replace=existing.is_replaced)
+        existing, file = Existing.overwrite if overwrite else Existing.refuse, _path(path)
+        refuse_taken([file], existing)
+        self._canvas.save(file, quality=quality, replace=existing.is_replaced)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.levels, dtype=dtype)
@@ -280,9 +285,9 @@ class Model:
             wrap=_wrap(wrap),
             seed=_whole("seed", seed),
             output=pixels,
-            tile=tile,
-            overlap=overlap,
-            batch_size=batch_size,
+            tile=None if tile is None else _whole("tile", tile),
+            overlap=None if overlap is None else _whole("overlap", overlap),
+            batch_size=None if batch_size is None else _whole("batch_size", batch_size),
         )
         source = read(picture)
         models = self._loaded or auto_upscaler(scale, self._load)
@@ -341,6 +346,7 @@ class Model:
         Raises:
             VdsrError: no such pictures, or ``auto``.
         """
+        _check_tensors(lr)
         if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point() or not lr.numel():
             raise UsageError(f"lr must be float (B, 3, h, w), not {lr.dtype} {tuple(lr.shape)}")
         _check_range(lr)
@@ -429,11 +435,22 @@ def _temperature(value: float | str) -> Temperature:
     return parse_temperature(value if isinstance(value, str) else _number("temperature", value))
 
 
+def _path(path: str | PathLike[str]) -> Path:
+    """A path that a system may know; raises InputError."""
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"a {type(path).__name__} is no path")
+    if "\0" in str(Path(path)):
+        raise InputError(f"{str(path)!r} is no path: it holds a zero")
+    return Path(path)
+
+
 def _binary(source: object) -> BinaryIO:
     """An open binary file; raises InputError for one of text, and for what is no file."""
     if not hasattr(source, "read") or isinstance(source, TextIOBase):
         raise InputError(f"a {type(source).__name__} is no path, and no binary file")
-    return cast(BinaryIO, source)
+    if getattr(source, "closed", False):
+        raise InputError("the file is closed")
+    return cast(BinaryIO, source if hasattr(source, "seekable") else BytesIO(source.read()))
 
 
 def _edges(name: str) -> Edges:
@@ -480,6 +497,13 @@ def _bar(plan: UpscalePlan, is_shown: bool) -> Iterator[Callable[[int], None]]:
         yield bar.update
 
 
+def _check_tensors(*values: object) -> None:
+    """Raises UsageError for what is no tensor, or has no numbers."""
+    for value in values:
+        if not isinstance(value, Tensor) or value.is_meta:
+            raise UsageError(f"a {type(value).__name__} is no tensor of pictures")
+
+
 def _check_range(pictures: Tensor) -> None:
     """Raises UsageError for float pictures that are not finite, or plainly of another range."""
     low, high = (value.item() for value in pictures.detach().aminmax())
@@ -489,6 +513,7 @@ def _check_range(pictures: Tensor) -> None:
 
 def _batch(pictures: Tensor) -> list[Tensor]:
     """(B, 3, H, W) or (3, H, W), uint8 or in [0, 1] -> B times uint8 (3, H, W)."""
+    _check_tensors(pictures)
     if pictures.ndim not in (3, 4) or pictures.shape[-3] != 3:
         raise UsageError(f"pictures must be (B, 3, H, W) or (3, H, W), not {tuple(pictures.shape)}")
     whole = pictures.detach().cpu()
@@ -569,6 +594,7 @@ def degrade(hr: Tensor, scale: int, edges: Literal["repeat", "mirror"] = "repeat
         VdsrError: whole numbers, or sides that are no multiples of the scale.
     """
     scale = _whole("scale", scale)
+    _check_tensors(hr)
     if not hr.is_floating_point() or hr.ndim < 2:
         raise UsageError(f"hr must be float (..., H, W), not {hr.dtype} {tuple(hr.shape)}")
     if scale < 1 or not hr.numel() or any(side % scale for side in hr.shape[-2:]):

@@ -13,8 +13,9 @@ The command line turns each into one line on stderr, ``hint`` behind it, and the
 Ctrl-C ends with 130.
 """
 
+import copyreg
 import traceback
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class VdsrError(Exception):
@@ -49,6 +50,10 @@ class UnexpectedError(VdsrError):
             hint="please report it, with the picture; --debug shows where it happened",
         )
         self.details = "".join(traceback.format_exception(cause))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As a worker process hands it on, which has no cause to give."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class UsageError(VdsrError):

@@ -23,12 +23,14 @@ from vdsr_cli.runtime import Runtime
 from vdsr_cli.weights import (
     Checkpoint,
     WeightsRecord,
+    expanded,
+    is_address,
     load_records,
     read_header,
     read_safetensors,
     resolve,
 )
-from vdsr_cli.weights.runs import averaged_weights, find_checkpoint
+from vdsr_cli.weights.runs import averaged_weights, find_checkpoint, is_published
 
 M = TypeVar("M")
 M_co = TypeVar("M_co", covariant=True)
@@ -176,7 +178,7 @@ def is_prior(name: str) -> bool:
 
     An address, which cannot be told without a download, is taken for none.
     """
-    record, path = load_records().get(name), Path(name).expanduser()
+    record, path = load_records().get(name), expanded(name)
     if record is not None:
         architecture = record.architecture
     elif path.suffix == ".safetensors" and path.is_file():
@@ -189,7 +191,8 @@ def is_prior(name: str) -> bool:
 
 
 def _read(name: str) -> tuple[WeightsRecord | None, Checkpoint]:
-    run = None if name in load_records() else _run_checkpoint(Path(name))
+    is_elsewhere = name in load_records() or is_address(name)
+    run = None if is_elsewhere else _run_checkpoint(expanded(name))
     if run is not None:
         record, checkpoint = None, averaged_weights(run)
     else:
@@ -199,9 +202,10 @@ def _read(name: str) -> tuple[WeightsRecord | None, Checkpoint]:
 
 
 def _run_checkpoint(path: Path) -> Path | None:
-    """The checkpoint of a run's folder, or the path itself where it is one; None of other files."""
+    """The checkpoint of a run's folder, or the path itself where it is one; None of other files, as
+    published pickles are."""
     if not path.is_dir():
-        return path if path.suffix == ".pt" else None
+        return path if path.suffix == ".pt" and not is_published(path) else None
     found = find_checkpoint(path)
     if found is None:
         raise WeightsError(f"{path} holds no run")
@@ -219,4 +223,6 @@ def _fill(model: nn.Module, checkpoint: Checkpoint, name: str, *, has_encoder: b
         del model.encoder
         state = {key: value for key, value in state.items() if not key.startswith(ENCODER)}
     check_state(name, model, state, published=checkpoint.config.get("published"))
+    if not all(bool(value.isfinite().all()) for value in state.values()):
+        raise WeightsError(f"{name}: some of its weights are no finite numbers")
     model.load_state_dict(state, strict=True, assign=True)

@@ -172,6 +172,27 @@ def test_interpolation_goes_from_one_code_to_the_other(pictures, bundled):
     assert draw_interpolation(bundled, crops, steps=3).shape[1] > 5 * 128
 
 
+def test_an_odd_picture_is_left_out_of_the_pairs(tmp_path, save_picture, vdsr, bundled):
+    for index in range(3):
+        save_picture(tmp_path / f"{index}.png", 32, 32, seed=index)
+    crops = take_crops([tmp_path], count=4, size_px=32, seed=0)
+    assert len(crops.hr) == 3
+    pair = Crops(hr=crops.hr[:2], lr=crops.lr[:2])
+    sheets = [draw_interpolation(bundled, each, steps=2) for each in (crops, pair)]
+    assert np.array_equal(*sheets)
+    ended = vdsr("srvae", "interpolate", tmp_path / "0.png", "-o", tmp_path / "sheet.png")
+    assert ended.code == 3 and "two pictures are needed" in ended.err
+
+
+@pytest.mark.parametrize("command", ["super-resolve", "interpolate", "figure"])
+def test_no_sheet_replaces_a_picture_of_its_folder(tmp_path, save_picture, vdsr, command):
+    path = save_picture(tmp_path / "a.png", 64, 64)
+    before = path.read_bytes()
+    ended = vdsr("srvae", command, tmp_path, "-o", path, "--overwrite")
+    assert ended.code == 2 and "is an input" in ended.err
+    assert path.read_bytes() == before
+
+
 def test_pictures_of_the_models_size_are_taken_whole_and_once(tmp_path, save_picture):
     """A folder such as CIFAR-10's: no picture is mirrored or repeated."""
     for index in range(5):

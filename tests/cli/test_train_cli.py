@@ -1,6 +1,7 @@
 """``vdsr train`` as a person uses it: three objectives, a file of options, a card, what is seen."""
 
 import json
+import signal
 from importlib.util import find_spec
 
 import numpy as np
@@ -92,6 +93,7 @@ def test_a_prior_and_both_models_on_it(pictures, tmp_path, vdsr, save_picture, m
 def test_options_come_from_a_file_and_the_command_line_wins(pictures, tiny_path, tmp_path, vdsr):
     entries = {"out": str(tmp_path / "run"), "from": str(tiny_path), "lr-size": 8, "steps": 9}
     entries |= {"batch": 1, "mean-weight": 3.5, "degradation": "real", "device": "cpu"}
+    entries |= {"val": str(pictures / "0.png"), "rescale": 1}
     lines = [f"{key} = {json.dumps(value)}" for key, value in entries.items()]
     (tmp_path / "run.toml").write_text("\n".join(lines))
     ended = vdsr("train", "vdvae-sr", pictures, "--config", tmp_path / "run.toml", "--steps", 1)
@@ -108,6 +110,7 @@ def test_options_come_from_a_file_and_the_command_line_wins(pictures, tiny_path,
         ("steps = 0", "steps"),
         ("steps = ", "TOML"),
         ("degradation = 'x'", "x"),
+        ("beta2 = 1", "below 1"),
         ("a = " + "[" * 100_000, "TOML"),
         ("#" * 2**20 + "#", "larger"),
     ],
@@ -158,6 +161,107 @@ def test_a_store_is_made_once_and_is_no_other_file(pictures, tiny_path, tmp_path
     made = (tmp_path / "store").stat().st_mtime_ns
     assert train(tmp_path / "store").code == 0
     assert (tmp_path / "store").stat().st_mtime_ns == made
+
+
+def test_a_store_is_of_these_pictures_as_they_are_to_be_kept(pictures, tiny_path, tmp_path, vdsr):
+    def train(name, *words):
+        shared = ["--from", tiny_path, "--lr-size", 8, "--store", tmp_path / "store", *SMALL]
+        return vdsr("train", "vdvae-sr", pictures, "--out", tmp_path / name, *shared, *words)
+
+    assert train("a").code == 0
+    other = train("b", "--rescale", 0.8)
+    assert other.code == 2 and "made of other rescales" in other.err
+    other = train("b", "--fit", "whole")
+    assert other.code == 2
+    (pictures / "0.png").rename(pictures / "2.png")
+    other = train("b")
+    assert other.code == 2 and "made of other pictures" in other.err
+
+
+def test_a_picture_that_cannot_be_read_stops_nobody(pictures, tiny_path, tmp_path, vdsr):
+    (pictures / "._0.png").write_bytes(b"Mac OS X")
+    Image.new("RGB", (20, 20)).save(pictures / "small.png")
+    words = ["--out", tmp_path / "run", "--from", tiny_path, "--lr-size", 8, *SMALL]
+    ended = vdsr("train", "vdvae-sr", pictures, *words)
+    assert ended.code == 0, ended.err
+    assert "left out: " in ended.err and "._0.png: " in ended.err
+    assert "1 of 4 pictures have not 32 pixels a side" in ended.err
+
+
+def test_what_a_run_trains_may_not_change(pictures, tiny_path, tmp_path, vdsr):
+    words = ["--out", tmp_path / "run", "--lr-size", 8, "--from", tiny_path, *SMALL]
+    assert vdsr("train", "vdvae-sr", pictures, *words).code == 0
+    path = tmp_path / "run" / "last.pt"
+    state = torch.load(path)
+    state["optimizer"]["param_groups"][0]["params"].pop()
+    torch.save(state, path)
+    ended = vdsr("train", "vdvae-sr", pictures, *words, "--steps", 3)
+    assert ended.code == 4 and "other parameters" in ended.err and "--from" in ended.err
+
+
+def test_a_run_is_branched_off_by_its_folder(pictures, tiny_path, tmp_path, vdsr):
+    words = ["--lr-size", 8, *SMALL]
+    first = vdsr(
+        "train", "vdvae-sr", pictures, "--out", tmp_path / "a", "--from", tiny_path, *words
+    )
+    assert first.code == 0
+    branch = ["--branch-from", tmp_path / "a", "--out", tmp_path / "b", *words, "--steps", 3]
+    ended = vdsr("train", "vdvae-sr", pictures, *branch)
+    assert ended.code == 0, ended.err
+    assert torch.load(tmp_path / "b" / "last.pt")["step"] == 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_the_first_step_ends_the_run_at_once(
+    pictures, tiny_path, tmp_path, vdsr, monkeypatch, number, code
+):
+    from vdsr_cli.training import data
+
+    read, seen = data.read_levels, []
+
+    def interrupted(path):
+        seen.append(path)
+        signal.raise_signal(number)
+        return read(path)
+
+    monkeypatch.setattr(data, "read_levels", interrupted)
+    monkeypatch.setattr(data, "ThreadPoolExecutor", _InTurn)
+    words = ["--out", tmp_path / "run", "--from", tiny_path, "--lr-size", 8, *SMALL]
+    ended = vdsr("train", "vdvae-sr", pictures, *words)
+    assert ended.code == code and len(seen) == 1
+    assert not (tmp_path / "run").exists()
+
+
+class _InTurn:
+    """A pool without threads, to which no signal comes."""
+
+    def __init__(self, threads, initializer):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def map(self, function, items):
+        return map(function, items)
+
+
+def test_a_signal_that_is_to_be_ignored_stays_ignored(pictures, tiny_path, tmp_path, vdsr):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        words = ["--out", tmp_path / "run", "--from", tiny_path, "--lr-size", 8, *SMALL]
+        ended = vdsr("train", "vdvae-sr", pictures, *words)
+        assert ended.code == 0 and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_blend_names_each_once(tmp_path, vdsr):
+    words = ["-o", tmp_path / "m.safetensors", "--blend", "x=0.3", "--blend", "x=0.2"]
+    ended = vdsr("train", "export", tmp_path, *words)
+    assert ended.code == 2 and "given twice" in ended.err
 
 
 def test_a_malformed_card_entry(tmp_path, vdsr):

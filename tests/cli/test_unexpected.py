@@ -1,6 +1,15 @@
 """An unexpected error fails one picture: one line, exit 1, the traceback behind --debug."""
 
+import pickle
+
 import pytest
+
+from vdsr_cli.errors import UnexpectedError, VdsrError
+
+
+def all_below(kind):
+    """Every class under one."""
+    return [found for child in kind.__subclasses__() for found in (child, *all_below(child))]
 
 
 @pytest.fixture
@@ -61,3 +70,11 @@ def test_one_picture_alone_is_one_line_too(vdsr, tmp_path, tiny_path, save_pictu
     assert "Traceback" not in ended.err
     ended = vdsr("sample-diverse", tmp_path / "b.png", "-n", 2, "-m", tiny_path, "--debug")
     assert "Traceback" in ended.err
+
+
+@pytest.mark.parametrize("error", [VdsrError, *all_below(VdsrError)])
+def test_errors_survive_the_way_between_processes(error):
+    made = error("x", ValueError("y")) if error is UnexpectedError else error("x", hint="y")
+    again = pickle.loads(pickle.dumps(made))
+    assert type(again) is error and str(again) == str(made)
+    assert (again.hint, again.details) == (made.hint, made.details)

@@ -114,14 +114,43 @@ def test_download_prints_paths_alone(bundled, monkeypatch):
             run("download", *arguments)
 
 
+def test_one_that_is_absent_stops_no_other_download(bundled, vdsr):
+    ended = vdsr("weights", "download", "openai/ffhq256", bundled, "--offline", "--json")
+    assert ended.code == 4 and "offline" in ended.err
+    assert json.loads(ended.out) == [{"model": str(bundled), "path": str(bundled)}]
+
+
+@pytest.mark.parametrize("home", ["~nobody-at-all/x"])
+def test_a_home_that_is_not_there_is_told(vdsr, monkeypatch, home):
+    monkeypatch.setenv("VDSR_HOME", home)
+    ended = vdsr("weights", "list")
+    assert ended.code == 0 and b"vdvae-sr-x4" in ended.out
+    for words in (
+        ["info", f"{home}.safetensors"],
+        ["download", "https://127.0.0.1:9/x.safetensors"],
+    ):
+        ended = vdsr("weights", *words)
+        assert ended.code == 4 and len(ended.lines) <= 2, ended.err
+
+
+def test_a_text_beside_a_file_may_be_of_any_bytes(bundled, tmp_path, vdsr):
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(bundled.read_bytes())
+    own.with_suffix(".md").write_bytes(b"caf\xe9")
+    ended = vdsr("weights", "info", own)
+    assert ended.code == 0 and "caf\ufffd" in ended.out.decode()
+
+
 def test_verify(bundled, monkeypatch):
     monkeypatch.setattr("vdsr_cli.cli.weights.load_records", lambda: with_hash(None))
     assert run("verify") == "ok       vdvae-sr-x4\n"
     assert json.loads(run("verify", "--json")) == [{"name": "vdvae-sr-x4", "state": "ok"}]
     monkeypatch.setattr("vdsr_cli.cli.weights.load_records", lambda: with_hash("0" * 64))
     for arguments in ([], ["vdvae-sr-x4"], ["openai/ffhq256"]):
-        with pytest.raises(WeightsError, match="not verified"):
+        with pytest.raises(WeightsError, match="not verified") as caught:
             run("verify", *arguments)
+        is_bundled = arguments != ["openai/ffhq256"]
+        assert str(caught.value.hint).startswith("reinstall" if is_bundled else "vdsr weights")
 
 
 @pytest.mark.usefixtures("small_published")

@@ -177,6 +177,17 @@ def test_pictures_that_are_missing_too_small_or_unreadable(tmp_path, paths):
         PictureStore([tmp_path / "gone.png"], scale=4, min_lr_size=1)
 
 
+def test_those_left_out_are_told(tmp_path, paths):
+    (tmp_path / "junk.png").write_bytes(b"junk")
+    told = []
+    both = [tmp_path / "junk.png", *paths]
+    store = PictureStore(both, scale=4, min_lr_size=1, on_left_out=told.append)
+    assert torch.equal(store.hr, PictureStore(paths, scale=4, min_lr_size=1).hr)
+    assert len(told) == 1 and "junk.png" in told[0]
+    with pytest.raises(InputError, match=r"junk\.png"):
+        PictureStore(both[:1], scale=4, min_lr_size=1, on_left_out=told.append)
+
+
 def test_folders_are_searched_in_a_fixed_order(tmp_path):
     (tmp_path / "b" / "c").mkdir(parents=True)
     for name in ("b/c/1.PNG", "b/2.jpg", "a.webp", "notes.txt"):

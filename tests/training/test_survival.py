@@ -330,6 +330,13 @@ def test_files_of_others_stay_in_a_folder_without_a_checkpoint(tmp_path, name, m
     assert victim.read_text() == '{"step": 1, "loss": 2.0}\n'
 
 
+def test_a_run_killed_before_its_first_row_starts_anew(tmp_path):
+    (tmp_path / "curves.png").write_bytes(b"drawn")
+    (tmp_path / "run.lock").touch()
+    with run_folder.alone_in(tmp_path):
+        pass
+
+
 @pytest.mark.parametrize("key", ["seconds_per_step", "val_psnr_y"])
 def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path, key):
     (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1, key: 1.0}) + '\n{"ste')

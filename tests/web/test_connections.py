@@ -73,8 +73,8 @@ def test_a_refusal_reaches_who_sends_on(connect, closing):
 
 def test_who_sends_on_after_the_answer_is_closed(connect, monkeypatch):
     monkeypatch.setattr(connections, "_LINGER_SECONDS", 0.2)
-    head = UPLOAD.replace(b"/draw", b"/draw?n=x").replace(b"Content", b"Connection: close\r\nContent")
-    sender = connect(head)
+    closing = UPLOAD.replace(b"Content", b"Connection: close\r\nContent")
+    sender = connect(closing.replace(b"/draw", b"/draw?n=x"))
     assert answer(sender) == b"HTTP/1.1 400"
     until = time.monotonic() + 20
     with pytest.raises(OSError):

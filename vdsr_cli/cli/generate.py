@@ -129,7 +129,7 @@ def generate(
 
 def _parse_size(text: str) -> tuple[int, int]:
     """``256``, or ``384x256`` for width by height -> height and width; raises UsageError."""
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    match = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text)
     width, height = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not (1 <= width <= LONGEST_SIDE_PX and 1 <= height <= LONGEST_SIDE_PX):
         raise UsageError(

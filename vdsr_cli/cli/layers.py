@@ -99,7 +99,7 @@ def layers(
 
 def _parse_scales(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if not all(part.isdecimal() and len(part) < 10 and int(part) > 0 for part in parts):
         raise UsageError(f"--scales {text}: whole numbers with commas are wanted")
     return tuple(dict.fromkeys(int(part) for part in parts))
 

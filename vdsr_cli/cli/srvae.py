@@ -136,8 +136,9 @@ def _operate(
     overwrite: ReplaceOption = False,
 ) -> None:
     from vdsr_cli.services.srvae import Drawing, draw_operation, take_crops
+    from vdsr_cli.training.data import find_pictures
 
-    check_figure(out, overwrite=overwrite, inputs=pictures)
+    check_figure(out, overwrite=overwrite, inputs=find_pictures(pictures))
     name, _ = OPERATIONS[str(context.info_name)]
     network = (_load_either if name == "reconstruction" else _load)(model, device)
     crops = take_crops(pictures, count=count, size_px=network.config.hr_size, seed=seed)
@@ -172,8 +173,9 @@ def interpolate(
         vdsr srvae interpolate photos/ --model runs/srvae -o mine.png
     """
     from vdsr_cli.services.srvae import draw_interpolation, take_crops
+    from vdsr_cli.training.data import find_pictures
 
-    check_figure(out, overwrite=overwrite, inputs=pictures)
+    check_figure(out, overwrite=overwrite, inputs=find_pictures(pictures))
     network = _load_either(model, device)
     crops = take_crops(pictures, count=2 * count, size_px=network.config.hr_size, seed=seed)
     sheet = draw_interpolation(network, crops, steps=walk_steps)
@@ -200,8 +202,9 @@ def figure(
         vdsr srvae figure photos/ --model runs/srvae -o mine.png
     """
     from vdsr_cli.services.srvae import Drawing, draw_figure, take_crops
+    from vdsr_cli.training.data import find_pictures
 
-    check_figure(out, overwrite=overwrite, inputs=pictures)
+    check_figure(out, overwrite=overwrite, inputs=find_pictures(pictures))
     network = _load(model, device)
     crops = take_crops(pictures, count=count, size_px=network.config.hr_size, seed=seed)
     sheet = draw_figure(network, crops, Drawing(temperature=temperature, seed=seed))

@@ -78,6 +78,10 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     unknown = sorted(set(values) - known)
     if unknown:
         raise UsageError(f"{path}: unknown entries: {', '.join(unknown)}")
+    for parameter in context.command.params:
+        value = values.get(parameter.name or "")
+        if getattr(parameter, "multiple", False) and isinstance(value, str):
+            values[str(parameter.name)] = [value]
     context.default_map = {**(context.default_map or {}), **values}
     return path
 
@@ -123,6 +127,7 @@ def _train(
                 variant=chosen,
                 perceptual=adversarial.networks,
                 on_read=progress.on_read,
+                on_left_out=progress.on_left_out,
                 on_log=progress.on_log,
                 on_step=progress.on_step,
                 is_stopped=progress.is_stopped,
@@ -211,9 +216,11 @@ def export_run(
 
 
 def _blend(entries: list[str]) -> dict[str, float]:
-    shares = {}
+    shares: dict[str, float] = {}
     for entry in entries:
         name, _, share = entry.rpartition("=")
+        if name in shares:
+            raise UsageError(f"--blend {name} is given twice")
         try:
             shares[name] = float(share)
         except ValueError:

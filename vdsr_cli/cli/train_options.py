@@ -27,6 +27,13 @@ _variant = partial(_option, rich_help_panel="The papers' variants, on a publishe
 _adversarial = partial(_option, rich_help_panel="Adversarial phase")
 
 
+def _checkpoint_of(run: Path | None) -> Path | None:
+    """The checkpoint in a run's folder; other paths as they are."""
+    from vdsr_cli.weights.runs import find_checkpoint
+
+    return (find_checkpoint(run) or run) if run is not None and run.is_dir() else run
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
     """The network of a new run, and what it begins with."""
@@ -69,7 +76,11 @@ class NetworkOptions:
         ),
     ] = False
     branch_from: Annotated[
-        Path | None, typer.Option(help="Another run's last.pt to resume from, steps counted on.")
+        Path | None,
+        typer.Option(
+            help="Another run, or its last.pt, to resume from, steps counted on.",
+            callback=_checkpoint_of,
+        ),
     ] = None
     conditioned_layers: Annotated[
         int | None,
@@ -157,7 +168,7 @@ def _gate_below(gates: str) -> int | None:
     """``Variant.gate_below`` of ``--gates``."""
     if gates in ("all", "none"):
         return None if gates == "all" else 0
-    if not gates.isdecimal():
+    if not gates.isdecimal() or len(gates) > 9:
         raise UsageError(f"--gates {gates}: all, none, or a resolution such as 32")
     return int(gates)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Row = dict[str, float]
+
+_STOPPING: Final[Mapping[int, int]] = {
+    signal.SIGINT: INTERRUPTED,
+    signal.SIGTERM: 128 + signal.SIGTERM,
+}
+"""The signals that a run is saved at -> their exit codes."""
 
 
 def describe(row: Row) -> str:
@@ -85,15 +91,29 @@ class TrainingProgress:
     bar: Progress
     is_told: bool
     task: TaskID
-    is_stopped: Callable[[], bool] = lambda: False
+    exit_code: Callable[[], int] = lambda: 0
     step: int = 0
     _began: tuple[int, float] | None = None
     _row: Row = field(default_factory=dict)
 
     def on_read(self, done: int, pictures: int) -> None:
-        """So many of so many pictures are decoded."""
+        """So many of so many pictures are decoded. Ends the run if a signal came, since nothing is
+        there to be saved yet."""
+        if code := self.exit_code():
+            raise typer.Exit(code)
         told = "reading pictures" if done < pictures else "preparing"
         self.bar.update(self.task, completed=done, total=pictures, description=told)
+
+    def on_left_out(self, reason: str) -> None:
+        """Pictures are not trained on, for a reason."""
+        self._tell(f"vdsr: left out: {reason}")
+
+    def _tell(self, line: str) -> None:
+        """Prints a line on stderr, above the bar if there is one."""
+        if not self.bar.disable:
+            self.bar.console.print(line, highlight=False, markup=False)
+        elif self.is_told:
+            typer.echo(line, err=True)
 
     def on_step(self, step: int, figures: "Mapping[str, Tensor]") -> None:
         """A leg begins at this step, or the step is done. Before the first row of the log, its
@@ -117,6 +137,10 @@ class TrainingProgress:
         told = brief({**own, **self._row, "seconds_per_step": pace})
         self.bar.update(self.task, completed=step, description=told, left=f"{_hours(left)} left")
 
+    def is_stopped(self) -> bool:
+        """Whether a signal came."""
+        return self.exit_code() > 0
+
     @property
     def has_begun(self) -> bool:
         """Whether this process, the first of those of the run, has come to the steps."""
@@ -125,12 +149,8 @@ class TrainingProgress:
     def on_log(self, row: Row) -> None:
         """A row of the log is there: losses, or scores of the validation."""
         self._row |= row
-        if self.bar.disable:
-            if self.is_told:
-                typer.echo(f"step {row['step']:.0f} {self.describe(row)}", err=True)
-        elif "loss" not in row:
-            told = f"step {row['step']:.0f} {self.describe(row)}"
-            self.bar.console.print(told, highlight=False, markup=False)
+        if self.bar.disable or "loss" not in row:
+            self._tell(f"step {row['step']:.0f} {self.describe(row)}")
 
 
 @contextmanager
@@ -169,15 +189,15 @@ def training_run(
     """Yields the progress of a run that a signal ends after its step; then tells what there is now,
     and prints its folder."""
     with (
-        _stop_on_signals() as is_stopped,
+        _stop_on_signals() as exit_code,
         training_progress(steps, quiet=quiet, minutes=minutes, describe=describe) as progress,
     ):
-        progress.is_stopped = is_stopped
+        progress.exit_code = exit_code
         yield progress
     if not quiet:
         _tell_end(out, progress)
-    if is_stopped():
-        raise typer.Exit(INTERRUPTED)
+    if code := exit_code():
+        raise typer.Exit(code)
     print_line(out)
 
 
@@ -192,10 +212,12 @@ def _tell_end(out: Path, progress: TrainingProgress) -> None:
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yields whether Ctrl-C or SIGTERM came: the step is finished and saved first.
+def _stop_on_signals() -> Iterator[Callable[[], int]]:
+    """Yields the exit code of the Ctrl-C or SIGTERM that came, 0 of none: the step is finished and
+    saved first.
 
-    A second Ctrl-C ends the process at once; the last checkpoint stays.
+    A second Ctrl-C ends the process at once; the last checkpoint stays. Signals that the process is
+    to ignore stay ignored.
     """
     came: list[int] = []
 
@@ -205,9 +227,10 @@ def _stop_on_signals() -> Iterator[Callable[[], bool]]:
         came.append(number)
         print("vdsr: saving, then stopping", file=sys.stderr)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [n for n in _STOPPING if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
-        yield lambda: bool(came)
+        yield lambda: _STOPPING[came[0]] if came else 0
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

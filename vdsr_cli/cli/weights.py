@@ -11,12 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from vdsr_cli.cli.command import App
-from vdsr_cli.cli.console import download_progress, print_line
+from vdsr_cli.cli.console import download_progress, print_error, print_line
 from vdsr_cli.cli.options import NoProgressOption, ReplaceOption, complete_model, existing_of
-from vdsr_cli.errors import UsageError, WeightsError
+from vdsr_cli.errors import UsageError, VdsrError, WeightsError
 from vdsr_cli.outputs import check_outputs
 from vdsr_cli.weights import (
     PUBLISHED_ARCHITECTURE,
+    REINSTALL,
+    Bundled,
     Header,
     WeightsRecord,
     check,
@@ -115,7 +117,7 @@ def info(
     card = Path(facts["path"]).with_suffix(".md") if facts.get("path") else None
     has_card = card is not None and card.is_file()
     if card is not None and has_card:
-        typer.echo(card.read_text(encoding="utf-8").rstrip() + "\n")
+        typer.echo(card.read_text(encoding="utf-8", errors="replace").rstrip() + "\n")
     for key, value in facts.items():
         if key == "scores":
             for score in () if has_card else value:
@@ -168,16 +170,25 @@ def download(
         vdsr weights download hf://owner/repo/model.safetensors
         vdsr weights download openai/imagenet64 --offline
     """
-    rows = []
+    rows: list[dict[str, str]] = []
+    errors: list[VdsrError] = []
     for model in models:
-        with download_progress(model, quiet=quiet) as progress:
-            found = resolve(model, offline=True if offline else None, progress=progress).path
-        _tell_defect(model, read_header(found))
+        try:
+            with download_progress(model, quiet=quiet) as progress:
+                found = resolve(model, offline=True if offline else None, progress=progress).path
+            _tell_defect(model, read_header(found))
+        except VdsrError as error:
+            errors.append(error)
+            continue
         rows.append({"model": model, "path": str(found)})
         if not as_json:
             typer.echo(found)
     if as_json:
         _print_json(rows)
+    for earlier in errors[:-1]:
+        print_error(str(earlier), earlier.hint)
+    if errors:
+        raise errors[-1]
 
 
 @app.command()
@@ -212,9 +223,9 @@ def verify(
         for row in rows:
             typer.echo(f"{row['state']:8} {row['name']}")
     if bad := [row["name"] for row in rows if row["state"] != "ok"]:
-        raise WeightsError(
-            f"not verified: {', '.join(bad)}", hint=f"vdsr weights download {' '.join(bad)}"
-        )
+        fetched = [name for name in bad if not isinstance(records[name].location, Bundled)]
+        hint = f"vdsr weights download {' '.join(fetched)}" if fetched else REINSTALL
+        raise WeightsError(f"not verified: {', '.join(bad)}", hint=hint)
 
 
 @app.command("convert")

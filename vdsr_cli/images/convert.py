@@ -28,8 +28,12 @@ def to_picture(source: PictureInMemory) -> Picture:
         InputError: another dtype or shape, an image of mode I or F, or neither of the two.
     """
     if isinstance(source, Image.Image):
-        upright = ImageOps.exif_transpose(source)
-        return _picture(_levels(upright), upright.info.get("icc_profile"))
+        try:
+            upright = ImageOps.exif_transpose(source)
+            levels = _levels(upright)
+        except (OSError, ValueError) as error:
+            raise InputError(f"the image cannot be read: {error}") from error
+        return _picture(levels, upright.info.get("icc_profile"))
     if not isinstance(source, np.ndarray):
         raise InputError(
             f"a {type(source).__name__} is no picture", hint="a path, an array, a file or an image"

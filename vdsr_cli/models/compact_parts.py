@@ -75,7 +75,7 @@ class CompactConfig:
             raise ValueError(f"there are 1 to {MAX_LEVELS} levels, got {len(cells)}")
         if cells != [cells[0] >> i for i in range(len(cells))]:
             raise ValueError(f"cells must halve from level to level, got {cells}")
-        if self.scale not in cells:
+        if type(self.scale) is not int or self.scale not in cells:
             raise ValueError(f"no level at the LR resolution: scale {self.scale}, cells {cells}")
         if len({level.width for level in self.levels if level.cell >= self.scale}) != 1:
             raise ValueError("all levels up to the LR resolution share one width")

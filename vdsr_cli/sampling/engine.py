@@ -403,7 +403,7 @@ class _TileDrawer:
         if not torch.isfinite(pixels.sum()):
             raise DeviceError(
                 f"tile at row {top}, column {spans[0][0]} is not finite",
-                hint="try --dtype float32",
+                hint=None if self.runtime.dtype == torch.float32 else "try --dtype float32",
             )
         return list(zip(pieces, pixels, strict=True))
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vdsr_cli.config import torch_seed
-from vdsr_cli.errors import UsageError
+from vdsr_cli.errors import InputError, UsageError
 from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
 from vdsr_cli.images.levels import to_levels
 from vdsr_cli.images.resize import bicubic
@@ -219,8 +219,12 @@ def draw_operation(
 @torch.inference_mode()
 def draw_interpolation(model: Autoencoder, crops: Crops, *, steps: int) -> NDArray[np.uint8]:
     """A sheet with a row for every two crops: the first, ``steps`` pictures between the means of
-    their codes, both ends included, and the second."""
-    first, second = (Crops(hr=crops.hr[i::2], lr=crops.lr[i::2]) for i in (0, 1))
+    their codes, both ends included, and the second; an odd one is left out. Raises InputError where
+    there are no two."""
+    paired = len(crops.hr) // 2 * 2
+    if not paired:
+        raise InputError("two pictures are needed to interpolate between")
+    first, second = (Crops(hr=crops.hr[i:paired:2], lr=crops.lr[i:paired:2]) for i in (0, 1))
     between = Drawer(model, AT_THE_MEAN).interpolate(first, second, steps)
     shares = torch.linspace(0, 1, steps).tolist()
     rows = [

@@ -27,7 +27,7 @@ from vdsr_cli.training.adversarial_start import adversarial_phase
 from vdsr_cli.training.cards import card_facts, command_line, hardware_of, markdown_card
 from vdsr_cli.training.config import Row, RunPlan, check_crop
 from vdsr_cli.training.curves import save_curves
-from vdsr_cli.training.data import CropSpec, PictureStore, find_pictures
+from vdsr_cli.training.data import CropSpec, PictureStore, find_pictures, origin_of
 from vdsr_cli.training.loop import Trainer
 from vdsr_cli.training.request import TrainRequest
 from vdsr_cli.training.run_folder import CURVES, alone_in, read_log, run_files
@@ -165,26 +165,36 @@ def _open_store(request: TrainRequest, model: nn.Module, world: World) -> Pictur
     world.wait()
     store = PictureStore.load(request.store)
     least, side = int(store.sizes.min()), request.config.lr_size
-    is_uncut = request.config.fit == "whole" and int(store.sizes.max()) > side
+    is_fitted = request.config.fit == "whole"
+    is_uncut = is_fitted and int(store.sizes.max()) > side
+    hint = "delete it, or name another file"
     if store.scale != model.scale or least < side or is_uncut:
         raise UsageError(
-            f"{request.store} was made for another scale or for other crops",
-            hint="delete it, or name another file",
+            f"{request.store} was made for another scale or for other crops", hint=hint
         )
+    origin = origin_of(find_pictures(request.sources), _rescales(request), is_fitted=is_fitted)
+    if other := [name for name in origin if store.origin.get(name, origin[name]) != origin[name]]:
+        raise UsageError(f"{request.store} was made of other {' and '.join(other)}", hint=hint)
     return store
 
 
 def _decoded(request: TrainRequest, sources: Sequence[Path], model: nn.Module) -> PictureStore:
-    is_fitted = request.config.fit == "whole"
+    is_fitted, is_trained_on = request.config.fit == "whole", sources is request.sources
     return PictureStore(
         find_pictures(sources),
         scale=model.scale,  # type: ignore[arg-type]
-        rescales=request.rescale if sources is request.sources and not is_fitted else (1.0,),
+        rescales=_rescales(request) if is_trained_on else (1.0,),
         is_fitted=is_fitted,
         min_lr_size=request.config.lr_size,
         workers=request.workers,
         on_read=request.on_read,
+        on_left_out=request.on_left_out if is_trained_on else None,
     )
+
+
+def _rescales(request: TrainRequest) -> Sequence[float]:
+    """The sizes at which pictures to train on are kept: those that stay whole at one."""
+    return (1.0,) if request.config.fit == "whole" else request.rescale
 
 
 def _validator(request: TrainRequest, trainer: Trainer, runtime: Runtime) -> Validator | None:
@@ -225,7 +235,8 @@ def _with_validation(plan: RunPlan, request: TrainRequest, validator: Validator 
                 writer.add_scalar(key, value, int(row["step"]))
 
     def validate(model: nn.Module, step: int) -> Row:
-        save_curves(read_log(request.out), request.out / CURVES)
+        if rows := read_log(request.out):
+            save_curves(rows, request.out / CURVES)
         return validator(model, step) if validator else {}
 
     return replace(

@@ -208,7 +208,8 @@ def config_for(
         adversarial: the phase in which samples are trained too, or None.
 
     Raises:
-        UsageError: an unknown objective, or one that ``elbo_from`` would leave nothing to train by.
+        UsageError: an unknown objective, one that ``elbo_from`` would leave nothing to train by,
+            or a beta2 of 1.
     """
     if objective not in DEFAULTS:
         raise UsageError(f"unknown objective {objective!r}", hint=f"known: {', '.join(DEFAULTS)}")
@@ -222,6 +223,8 @@ def config_for(
         raise UsageError(
             f"vdsr train {objective} has no phase without the ELBO", hint="leave --elbo-from out"
         )
+    if given.get("beta2") == 1:
+        raise UsageError("--beta2 must be below 1: AdamW would never learn how large a gradient is")
     return TrainConfig(**{**values, **given}, adversarial=adversarial)  # type: ignore[arg-type]
 
 

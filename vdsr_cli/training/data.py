@@ -5,9 +5,11 @@ The LR of the whole picture is made by the product's own degradation, so every c
 true surroundings. Crops may be flipped and transposed, which the degradation commutes with.
 """
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -33,6 +35,8 @@ SYMMETRIES: Mapping[str, tuple[bool, bool, bool]] = MappingProxyType(
     {"all": (True, True, True), "mirror": (False, True, False), "none": (False, False, False)}
 )
 """Which of turning upside down, mirroring and transposing a crop may undergo."""
+_FITS = ("crop", "whole")
+"""How ``--fit`` calls pictures that are kept whole, and squares of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,11 @@ class PictureStore:
             shorter side resized by Pillow's bilinear filter, its centre cropped.
         workers: threads that decode; None for one a processor.
         on_read: told how many pictures are decoded, and of how many.
+        on_left_out: told why a picture cannot be read, and is left out, and how many are too small;
+            without it what cannot be read is an error.
+
+    Attributes:
+        origin: how the store was made, and of which files; see :func:`origin_of`.
 
     Raises:
         InputError: a picture cannot be read, or none is large enough.
@@ -93,25 +102,36 @@ class PictureStore:
         is_fitted: bool = False,
         workers: int | None = None,
         on_read: Callable[[int, int], None] = lambda done, pictures: None,
+        on_left_out: Callable[[str], None] | None = None,
     ) -> None:
         if not paths:
             raise InputError("no pictures were found", hint="links to folders are not followed")
         hr_parts, lr_parts, sizes = [], [], []
+        small, damaged = 0, None
         side = min_lr_size * scale if is_fitted else None
-        decoded = _decoded_pairs(paths, rescales, scale, side, workers)
-        for done, pairs in enumerate(decoded, start=1):
-            for hr, lr in pairs:
-                if min(lr.shape[:2]) < max(min_lr_size, 1):
+        with closing(_decoded_pairs(paths, rescales, scale, side, workers)) as decoded:
+            for done, pairs in enumerate(decoded, start=1):
+                if isinstance(pairs, InputError):
+                    damaged = pairs
+                    if on_left_out is None:
+                        raise pairs
+                    on_left_out(str(pairs))
                     continue
-                hr_parts.append(hr.reshape(-1, 3))
-                lr_parts.append(lr.reshape(-1, 3))
-                sizes.append(lr.shape[:2])
-            on_read(done, len(paths))
+                large = [(hr, lr) for hr, lr in pairs if min(lr.shape[:2]) >= max(min_lr_size, 1)]
+                small += not large
+                hr_parts += [hr.reshape(-1, 3) for hr, _ in large]
+                lr_parts += [lr.reshape(-1, 3) for _, lr in large]
+                sizes += [lr.shape[:2] for _, lr in large]
+                on_read(done, len(paths))
+        least = f"{min_lr_size * scale} pixels a side"
         if not sizes:
-            raise InputError(
-                f"none of {len(paths)} pictures has {min_lr_size * scale} pixels a side",
+            raise damaged or InputError(
+                f"none of {len(paths)} pictures has {least}",
                 hint="take larger pictures, or a smaller --lr-size",
             )
+        if small and on_left_out is not None:
+            on_left_out(f"{small} of {len(paths)} pictures have not {least}")
+        self.origin = origin_of(paths, rescales, is_fitted=is_fitted)
         self._adopt(scale, torch.cat(hr_parts), torch.cat(lr_parts), torch.tensor(sizes))
 
     def _adopt(self, scale: int, hr: Tensor, lr: Tensor, sizes: Tensor) -> None:
@@ -128,7 +148,7 @@ class PictureStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path, replace=False) as temporary:
-                save_file(tensors, temporary, metadata={"scale": str(self.scale)})
+                save_file(tensors, temporary, metadata={"scale": str(self.scale), **self.origin})
         except (OSError, SafetensorError) as error:
             raise OutputError(f"cannot write {path}: {error}") from error
 
@@ -138,12 +158,14 @@ class PictureStore:
         store = cls.__new__(cls)
         try:
             with safe_open(path, framework="pt") as file:
-                scale = int(file.metadata()["scale"])
+                origin = dict(file.metadata())
+                scale = int(origin.pop("scale"))
                 hr, lr, sizes = (file.get_tensor(name) for name in ("hr", "lr", "sizes"))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise _no_store(path) from error
         if not _are_pairs(hr, lr, sizes, scale):
             raise _no_store(path)
+        store.origin = origin
         store._adopt(scale, hr, lr, sizes)
         return store
 
@@ -199,6 +221,18 @@ class PictureStore:
             raise ValueError(f"a picture is smaller than a crop of {spec.lr_size} LR pixels")
 
 
+def origin_of(
+    paths: Sequence[Path], rescales: Sequence[float], *, is_fitted: bool
+) -> dict[str, str]:
+    """How a store is made, and of which files, by their names and sizes; without ``pictures`` where
+    they are not here."""
+    origin = {"rescales": " ".join(f"{r:g}" for r in rescales), "fit": _FITS[is_fitted]}
+    with suppress(OSError):
+        listed = "\n".join(sorted(f"{path.name} {path.stat().st_size}" for path in paths))
+        origin["pictures"] = hashlib.sha256(os.fsencode(listed)).hexdigest()
+    return origin
+
+
 def _no_store(path: Path) -> InputError:
     return InputError(
         f"{path}: not a store of decoded pictures",
@@ -223,12 +257,15 @@ def _decoded_pairs(
     scale: int,
     side: int | None,
     workers: int | None,
-) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """hr (H, W, 3) and lr (h, w, 3) uint8 at every size, picture by picture, in order; with
-    ``side`` of the squares of pictures that are large enough."""
+) -> Generator[list[tuple[Tensor, Tensor]] | InputError, None, None]:
+    """hr (H, W, 3) and lr (h, w, 3) uint8 at every size, picture by picture, in order, or why it
+    cannot be read; with ``side`` of the squares of pictures that are large enough."""
 
-    def pairs(path: Path) -> list[tuple[Tensor, Tensor]]:
-        picture = read_levels(path)
+    def pairs(path: Path) -> list[tuple[Tensor, Tensor]] | InputError:
+        try:
+            picture = read_levels(path)
+        except InputError as error:
+            return error
         if side is not None and min(picture.shape[1:]) >= side:
             picture = resized_crop(picture, side)
         found = (_cropped_pixels(picture, factor, scale) for factor in rescales)
@@ -237,8 +274,10 @@ def _decoded_pairs(
     threads = workers or os.cpu_count() or 1
     before = torch.get_num_threads()
     with ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
-        yield from pool.map(pairs, paths)
-    torch.set_num_threads(before)
+        try:
+            yield from pool.map(pairs, paths)
+        finally:
+            torch.set_num_threads(before)
 
 
 def _reduced(hr: Tensor, scale: int) -> Tensor:

@@ -126,7 +126,7 @@ class Trainer:
         plan = plan or RunPlan()
         if self.world.is_first:
             prepare_folder(self.folder, self.step)
-        if plan.validates_start and self.step == 0:
+        if plan.validates_start and self.step == 0 and not self._is_over(plan):
             self._validate(plan)
         since, started = self.step, time.monotonic()
         means = _Means()
@@ -445,11 +445,17 @@ class Trainer:
         state = read_checkpoint(checkpoint, self.device)
         try:
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
             if self._judge:
                 self._judge.resume(state)
         except (RuntimeError, ValueError, KeyError) as error:
             raise WeightsError(f"{checkpoint} is of another model than this run's") from error
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (ValueError, KeyError) as error:
+            raise WeightsError(
+                f"{checkpoint} has trained other parameters of its model than are to be trained",
+                hint=f"begin with what it made: --from {checkpoint}, and another --out",
+            ) from error
         for group in self.optimizer.param_groups:
             group["betas"] = (0.9, self.config.beta2)
             group["weight_decay"] = self.config.weight_decay

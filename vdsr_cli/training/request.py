@@ -69,6 +69,7 @@ class TrainRequest(LegRequest):
         recompute: whether the backward pass computes inner maps of the blocks again instead of
             keeping them; None for where memory is the processor's. Of published shapes only.
         on_read: told how many pictures are decoded, and of how many.
+        on_left_out: told why a picture is not trained on, or how many are too small.
     """
 
     sources: tuple[Path, ...]
@@ -95,3 +96,4 @@ class TrainRequest(LegRequest):
     workers: int | None = None
     tensorboard: bool = False
     on_read: Callable[[int, int], None] = field(default=lambda done, pictures: None)
+    on_left_out: Callable[[str], None] = field(default=lambda reason: None)

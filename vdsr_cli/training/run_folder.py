@@ -75,11 +75,13 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 def _refuse_foreign(folder: Path) -> None:
     """Raises OutputError where a run would replace what none has made: pipes and devices, and in a
-    folder without a checkpoint whatever lies beside a log that is not a run's, or none."""
+    folder without a checkpoint, or the lock of a killed run, whatever lies beside a log that is
+    not a run's, or none."""
     for path in run_files(folder):
         if is_special(path):
             raise foreign_error(path)
-    is_run = find_checkpoint(folder) is not None or _is_begun(folder / LOG)
+    has_begun = (folder / _LOCK).exists() or _is_begun(folder / LOG)
+    is_run = find_checkpoint(folder) is not None or has_begun
     for path in [] if is_run else run_files(folder):
         if path.exists() and path.stat().st_size:
             raise foreign_error(path)
@@ -130,9 +132,10 @@ def write_checkpoint(
         # torch.save reports a failed write as a RuntimeError whose cause is the system's.
         cause = error if isinstance(error, OSError) else error.__context__
         reason = cause.strerror if isinstance(cause, OSError) else str(error).splitlines()[0]
+        kept = "the last checkpoint is intact; " if path.exists() else ""
         raise OutputError(
             f"cannot write {path}: {reason}",
-            hint="the last checkpoint is intact; make room and run the same command again",
+            hint=f"{kept}make room and run the same command again",
         ) from error
 
 
@@ -177,7 +180,8 @@ def append_log(folder: Path, row: dict[str, float]) -> None:
             log.write(json.dumps(row) + "\n")
     except OSError as error:
         raise OutputError(
-            f"cannot write {folder / LOG}: {error.strerror}", hint="the last checkpoint is intact"
+            f"cannot write {folder / LOG}: {error.strerror}",
+            hint="the last checkpoint is intact" if find_checkpoint(folder) else None,
         ) from error
 
 

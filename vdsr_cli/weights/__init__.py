@@ -9,6 +9,7 @@
 Nothing here imports torch or huggingface_hub before a function needs it.
 """
 
+from vdsr_cli.weights.cache import expanded
 from vdsr_cli.weights.files import (
     Checkpoint,
     Header,
@@ -18,10 +19,13 @@ from vdsr_cli.weights.files import (
 )
 from vdsr_cli.weights.pickles import PUBLISHED_ARCHITECTURE, convert
 from vdsr_cli.weights.records import Score, WeightsRecord, find_record, load_records
-from vdsr_cli.weights.store import ResolvedWeights, check, locate, resolve
+from vdsr_cli.weights.sources import Bundled, is_address
+from vdsr_cli.weights.store import REINSTALL, ResolvedWeights, check, locate, resolve
 
 __all__ = [
     "PUBLISHED_ARCHITECTURE",
+    "REINSTALL",
+    "Bundled",
     "Checkpoint",
     "Header",
     "ResolvedWeights",
@@ -29,7 +33,9 @@ __all__ = [
     "WeightsRecord",
     "check",
     "convert",
+    "expanded",
     "find_record",
+    "is_address",
     "load_records",
     "locate",
     "read_header",

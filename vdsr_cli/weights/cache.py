@@ -127,11 +127,22 @@ class CacheEntry:
 
 
 def cache_home() -> Path:
-    """The root of vdsr's own cache, as the environment has it now."""
+    """The root of vdsr's own cache, as the environment has it now; raises WeightsError without a
+    home folder."""
     if home := os.environ.get("VDSR_HOME"):
-        return Path(home).expanduser()
+        return expanded(home)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "vdsr"
+    return (Path(base) if base else expanded("~/.cache")) / "vdsr"
+
+
+def expanded(path: str) -> Path:
+    """A path, its ``~`` the home folder; raises WeightsError where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{path}: there is no such home folder", hint="set VDSR_HOME to a folder for weights"
+        ) from error
 
 
 def entry_for(source: Hub | Web) -> CacheEntry:

@@ -45,6 +45,15 @@ def read_checkpoint(
     return dict(state)
 
 
+def is_published(path: Path) -> bool:
+    """Whether a pickle is a table of nothing but tensors, as published weights are."""
+    try:
+        state = load_plain(path, mmap=True)
+        return _are_tensors(state, 4 * path.stat().st_size)
+    except (OSError, *PICKLE_ERRORS, zipfile.BadZipFile):
+        return False
+
+
 def _is_checkpoint(state: Any, size_bytes: int) -> bool:
     """Whether it has what a run resumes from, and the file had room for it."""
     if not isinstance(state, dict) or not {"model", "ema", "step"} <= state.keys():

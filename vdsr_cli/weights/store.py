@@ -15,6 +15,7 @@ from vdsr_cli.weights.cache import (
     cache_home,
     entry_for,
     entry_of_conversion,
+    expanded,
     hash_file,
     wrong_hash,
 )
@@ -35,6 +36,8 @@ from vdsr_cli.weights.sources import (
 )
 
 State = Literal["ok", "absent", "damaged"]
+REINSTALL = "reinstall: pip install --force-reinstall vdsr-cli"
+"""The hint where bundled weights are not as they were."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +113,10 @@ def locate(record: WeightsRecord) -> Path | None:
         return path if path.is_file() else None
     if isinstance(source, Hub) and not is_in_own_cache(source):
         return hub.find_cached(source)
-    return entry_for(source).find(record.sha256)
+    try:
+        return entry_for(source).find(record.sha256)
+    except WeightsError:  # without a home folder
+        return None
 
 
 def check(record: WeightsRecord) -> State:
@@ -133,7 +139,7 @@ def is_in_own_cache(source: Hub | Web) -> bool:
 
 
 def _local(text: str, records: Mapping[str, WeightsRecord]) -> Path:
-    path = Path(text).expanduser()
+    path = expanded(text)
     if not path.is_file():
         raise WeightsError(
             f"there is no model and no file named {text!r}", hint=did_you_mean(text, records)
@@ -187,7 +193,7 @@ def _obtain_bundled(source: Bundled, sha256: str | None) -> Path:
     if problem is not None:
         raise WeightsError(
             f"the bundled weights {source.filename} are {problem}",
-            hint="reinstall: pip install --force-reinstall vdsr-cli",
+            hint=REINSTALL,
         )
     return path
 
