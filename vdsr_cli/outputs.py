@@ -43,11 +43,14 @@ def check_outputs(
         outputs: of a run; None is none.
 
     Raises:
-        UsageError: an output is an input, or given twice.
+        UsageError: an output is an input, given twice, or ``-``, where nothing goes to standard
+            output.
         OutputExistsError: one is there, and that is to be refused.
         OutputError: a name is too long.
     """
     paths = [path for path in outputs if path is not None]
+    if Path("-") in paths:
+        raise UsageError("- is no name of a file, and this one does not go to standard output")
     refuse_inputs(paths, inputs)
     files = [os.path.realpath(path) for path in paths if not is_special(path)]
     if len(set(files)) < len(files):

@@ -258,6 +258,23 @@ def test_a_signal_that_is_to_be_ignored_stays_ignored(pictures, tiny_path, tmp_p
         signal.signal(signal.SIGINT, before)
 
 
+def test_samples_that_have_no_folder_are_a_fault_of_the_output(pictures, tiny_path, tmp_path, vdsr):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "samples").write_bytes(b"mine")
+    words = ["--out", tmp_path / "run", "--from", tiny_path, "--lr-size", 8, *SMALL]
+    ended = vdsr("train", "vdvae-sr", pictures, *words, "--val", pictures, "--val-every", 1)
+    assert ended.code == 6 and "samples" in ended.err
+    assert (tmp_path / "run" / "samples").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("words", [["train", "export", "RUN", "-o", "-"]])
+def test_no_file_is_called_as_standard_output_is(tmp_path, vdsr, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    ended = vdsr(*(tmp_path if word == "RUN" else word for word in words))
+    assert ended.code == 2 and "standard output" in ended.err
+    assert not (tmp_path / "-").exists()
+
+
 def test_a_blend_names_each_once(tmp_path, vdsr):
     words = ["-o", tmp_path / "m.safetensors", "--blend", "x=0.3", "--blend", "x=0.2"]
     ended = vdsr("train", "export", tmp_path, *words)

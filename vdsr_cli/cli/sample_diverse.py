@@ -173,8 +173,9 @@ def sample_diverse(
     is_chosen = model == AUTO_MODEL
     models = auto_sampler(scale, load_sampler) if is_chosen else load_sampler(model)
     if scale != models.scale:
+        makes = "x2, x4 and x8" if is_chosen else f"x{models.scale}"
         raise UsageError(
-            f"{models.name} makes x{models.scale} and no other scale here",
+            f"{models.name} makes {makes} and no other scale here",
             hint="vdsr upscale makes any scale",
         )
     with tile_progress(1, quiet=quiet) as bars:

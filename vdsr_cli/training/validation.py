@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vdsr_cli.images import save_levels
+from vdsr_cli.images import save_levels, writing_to
 from vdsr_cli.images.levels import to_levels
 from vdsr_cli.metrics import LPIPS, mean_psnr, psnr_y
 from vdsr_cli.models.protocol import LatentShape, Prior, Sampler
@@ -177,6 +177,7 @@ def _rounded(pixels: Tensor) -> Tensor:
 
 def save_grid(rows: Sequence[Sequence[Tensor]], path: Path) -> None:
     """Writes pictures (3, H, W) uint8, all of one size, in rows and columns; raises OutputError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing_to(str(path.parent)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     whole = torch.cat([torch.cat([p.cpu() for p in row], dim=2) for row in rows], dim=1)
     save_levels(path, whole.permute(1, 2, 0).numpy())
