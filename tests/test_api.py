@@ -364,6 +364,15 @@ def test_auto_samples_by_the_model_of_the_command(request, tmp_path, name, chose
         assert sample._repr_png_() == (tmp_path / f"d_s{sample.index}.png").read_bytes()
 
 
+def test_the_snippet_of_the_docs_runs(monkeypatch, tmp_path, save_picture, capsys):
+    text = (Path(__file__).parents[1] / "docs" / "library.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    save_picture(tmp_path / "photo.jpg", 24, 16)
+    exec(text.partition("```python\n")[2].partition("```")[0], {})
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert (tmp_path / "photo_x4.png").is_file()
+
+
 def test_the_example_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["library.py", str(ROOT / "examples" / "detail.png")])
