@@ -111,6 +111,7 @@ class PictureStore:
         side = min_lr_size * scale if is_fitted else None
         with closing(_decoded_pairs(paths, rescales, scale, side, workers)) as decoded:
             for done, pairs in enumerate(decoded, start=1):
+                on_read(done, len(paths))
                 if isinstance(pairs, InputError):
                     damaged = pairs
                     if on_left_out is None:
@@ -122,7 +123,6 @@ class PictureStore:
                 hr_parts += [hr.reshape(-1, 3) for hr, _ in large]
                 lr_parts += [lr.reshape(-1, 3) for _, lr in large]
                 sizes += [lr.shape[:2] for _, lr in large]
-                on_read(done, len(paths))
         least = f"{min_lr_size * scale} pixels a side"
         if not sizes:
             raise damaged or InputError(
