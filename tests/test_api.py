@@ -102,7 +102,9 @@ def test_what_cannot_be_read_is_the_users_to_mend(tmp_path, save_picture):
     closed = save_picture(tmp_path / "a.png", 64, 64).open("rb")
     closed.close()
     cut = io.BytesIO((tmp_path / "a.png").read_bytes()[:600])
-    for odd in ("a\0b", closed, Image.open(cut)):
+    with Image.open(tmp_path / "a.png") as left:
+        pass
+    for odd in ("a\0b", closed, Image.open(cut), left):
         with pytest.raises(InputError):
             vdsr.read(odd)
 

@@ -48,6 +48,9 @@ def test_a_name_that_ends_in_pt_may_be_published_or_far_away(tmp_path):
     torch.save({"decoder.dec_blocks.0.x": torch.zeros(2)}, tmp_path / "p.pt")
     with pytest.raises(WeightsError, match="the tensors are of no published VDVAE"):
         load(str(tmp_path / "p.pt"), CPU, expects=Prior)
+    torch.save({"x": torch.zeros(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(WeightsError, match="the tensors are of no published VDVAE"):
+        load(str(tmp_path / "old.pt"), CPU, expects=Prior)
     with pytest.raises(WeightsError, match="is a pickle, which could run code"):
         load("hf://owner/repo/x.pt", CPU, expects=Prior)
     (tmp_path / "junk.pt").write_bytes(b"junk")
@@ -59,15 +62,23 @@ def test_weights_that_are_no_numbers_are_refused(tiny_model, tmp_path):
     state = dict(tiny_model.state_dict())
     name = next(iter(state))
     state[name] = torch.full_like(state[name], torch.nan)
-    config = asdict(tiny_model.config)
-    for path, change in (("nan", {}), ("scale", {"scale": 4.0})):
-        stored = state if path == "nan" else dict(tiny_model.state_dict())
-        checkpoint = Checkpoint(
-            architecture="compact-vdvae-sr", config={**config, **change}, state=stored, metadata={}
-        )
-        write_safetensors(tmp_path / f"{path}.safetensors", checkpoint)
-        with pytest.raises(WeightsError):
-            load(str(tmp_path / f"{path}.safetensors"), CPU, expects=Sampler)
+    good = Checkpoint(
+        architecture="compact-vdvae-sr",
+        config=asdict(tiny_model.config),
+        state=dict(tiny_model.state_dict()),
+        metadata={},
+    )
+    write_safetensors(tmp_path / "good.safetensors", good)
+    assert load(str(tmp_path / "good.safetensors"), CPU, expects=Sampler).scale == 4
+    config = {**good.config, "scale": 4.0}
+    for changed, problem in (
+        (replace(good, state=state), "no finite numbers"),
+        (replace(good, config=config), "scale 4.0"),
+    ):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.safetensors"
+        write_safetensors(path, changed)
+        with pytest.raises(WeightsError, match=problem):
+            load(str(path), CPU, expects=Sampler)
 
 
 def test_another_kind_is_refused(tiny_path, tiny_prior_path):

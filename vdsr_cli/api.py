@@ -50,6 +50,7 @@ from vdsr_cli.images import (
     read_picture,
     to_picture,
 )
+from vdsr_cli.images.decode import reading
 from vdsr_cli.images.levels import to_levels
 from vdsr_cli.loading import LoadedModel
 from vdsr_cli.metrics.streaming import LrFidelity
@@ -450,7 +451,13 @@ def _binary(source: object) -> BinaryIO:
         raise InputError(f"a {type(source).__name__} is no path, and no binary file")
     if getattr(source, "closed", False):
         raise InputError("the file is closed")
-    return cast(BinaryIO, source if hasattr(source, "seekable") else BytesIO(source.read()))
+    if hasattr(source, "seekable"):
+        return cast(BinaryIO, source)
+    with reading("the file"):
+        content = source.read()
+        if not isinstance(content, bytes):
+            raise InputError("it does not give bytes")
+    return BytesIO(content)
 
 
 def _edges(name: str) -> Edges:

@@ -5,7 +5,6 @@ name, file, pickle, run ──► read_weights ──► load_network ──► 
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from torch import nn
@@ -24,13 +23,12 @@ from vdsr_cli.weights import (
     Checkpoint,
     WeightsRecord,
     expanded,
-    is_address,
     load_records,
     read_header,
     read_safetensors,
     resolve,
 )
-from vdsr_cli.weights.runs import averaged_weights, find_checkpoint, is_published
+from vdsr_cli.weights.runs import averaged_weights, run_checkpoint
 
 M = TypeVar("M")
 M_co = TypeVar("M_co", covariant=True)
@@ -191,25 +189,13 @@ def is_prior(name: str) -> bool:
 
 
 def _read(name: str) -> tuple[WeightsRecord | None, Checkpoint]:
-    is_elsewhere = name in load_records() or is_address(name)
-    run = None if is_elsewhere else _run_checkpoint(expanded(name))
+    run = run_checkpoint(name)
     if run is not None:
         record, checkpoint = None, averaged_weights(run)
     else:
         resolved = resolve(name)
         record, checkpoint = resolved.record, read_safetensors(resolved.path)
     return record, replace(checkpoint, state=as_now(checkpoint.state))
-
-
-def _run_checkpoint(path: Path) -> Path | None:
-    """The checkpoint of a run's folder, or the path itself where it is one; None of other files, as
-    published pickles are."""
-    if not path.is_dir():
-        return path if path.suffix == ".pt" and not is_published(path) else None
-    found = find_checkpoint(path)
-    if found is None:
-        raise WeightsError(f"{path} holds no run")
-    return found
 
 
 def _empty(checkpoint: Checkpoint) -> nn.Module:

@@ -168,11 +168,14 @@ def test_a_store_is_of_these_pictures_as_they_are_to_be_kept(pictures, tiny_path
         shared = ["--from", tiny_path, "--lr-size", 8, "--store", tmp_path / "store", *SMALL]
         return vdsr("train", "vdvae-sr", pictures, "--out", tmp_path / name, *shared, *words)
 
-    assert train("a").code == 0
+    assert train("pictures/own").code == 0
     other = train("b", "--rescale", 0.8)
     assert other.code == 2 and "made of other rescales" in other.err
-    other = train("b", "--fit", "whole")
-    assert other.code == 2
+    words = ["--fit", "whole", "--store", tmp_path / "whole"]
+    assert train("w", *words).code == 0
+    other = train("b", "--rescale", 1, "--store", tmp_path / "whole")
+    assert other.code == 2 and "made of other fit" in other.err
+    assert train("pictures/own", "--steps", 3).code == 0, "with what it drew among the pictures"
     (pictures / "0.png").rename(pictures / "2.png")
     other = train("b")
     assert other.code == 2 and "made of other pictures" in other.err
@@ -186,6 +189,8 @@ def test_a_picture_that_cannot_be_read_stops_nobody(pictures, tiny_path, tmp_pat
     assert ended.code == 0, ended.err
     assert "left out: " in ended.err and "._0.png: " in ended.err
     assert "1 of 4 pictures have not 32 pixels a side" in ended.err
+    ended = vdsr("train", "vdvae-sr", pictures, pictures / "mistyped.png", *words)
+    assert ended.code == 3 and "mistyped.png" in ended.err
 
 
 def test_what_a_run_trains_may_not_change(pictures, tiny_path, tmp_path, vdsr):

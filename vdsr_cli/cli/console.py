@@ -32,14 +32,14 @@ from vdsr_cli.paths import printable
 
 def print_note(message: str) -> None:
     """One line on stderr."""
-    print(f"vdsr: {_one_line(message)}", file=sys.stderr)
+    print(f"vdsr: {one_line(message)}", file=sys.stderr)
 
 
 def print_error(message: str, hint: str | None = None) -> None:
     """One line on stderr, and the hint as a second."""
     print_note(message)
     if hint:
-        print(f"  hint: {_one_line(hint)}", file=sys.stderr)
+        print(f"  hint: {one_line(hint)}", file=sys.stderr)
 
 
 def print_choice(input: str, model: str | None, reason: str | None) -> None:
@@ -53,7 +53,7 @@ def print_line(text: object, *, file: TextIO | None = None) -> None:
     print(printable(str(text)), file=file or sys.stdout)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """File names may hold line breaks and bytes that are no text; a message does not."""
     return printable(text.encode("utf-8", "backslashreplace").decode())
 
@@ -128,7 +128,7 @@ class TileProgress:
 
     def start(self, name: str, tiles: int) -> None:
         """A picture of so many tiles begins."""
-        self.progress.reset(self.tiles, total=tiles, description=_one_line(name), visible=True)
+        self.progress.reset(self.tiles, total=tiles, description=one_line(name), visible=True)
 
     def advance(self, tiles: int) -> None:
         """So many tiles are done."""
@@ -137,7 +137,7 @@ class TileProgress:
     def finish(self, status: str, name: str | None = None) -> None:
         """A picture has become done, failed or skipped; its name is shown where one is given."""
         self.ended[status] += 1
-        told = None if name is None else _one_line(name)
+        told = None if name is None else one_line(name)
         self.progress.update(self.pictures, advance=1, description=told)
 
     def summary(self, unknown: int) -> str:
@@ -201,7 +201,7 @@ def download_progress(
         return
     with bar:
         title = title.partition("#")[0].rpartition("/")[2]
-        task = bar.add_task(_one_line(title), total=None, visible=False)
+        task = bar.add_task(one_line(title), total=None, visible=False)
 
         def progress(done: int, total: int | None) -> None:
             bar.update(task, completed=done, total=total, visible=True)

@@ -1,5 +1,6 @@
 """The console of a training run: one bar on a terminal, a line a row elsewhere."""
 
+import os
 import shlex
 import signal
 import sys
@@ -15,7 +16,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from vdsr_cli.cli.console import make_progress, print_line, print_note
+from vdsr_cli.cli.console import make_progress, one_line, print_line, print_note
 from vdsr_cli.cli.options import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -97,16 +98,16 @@ class TrainingProgress:
     _row: Row = field(default_factory=dict)
 
     def on_read(self, done: int, pictures: int) -> None:
-        """So many of so many pictures are decoded. Ends the run if a signal came, since nothing is
-        there to be saved yet."""
-        if code := self.exit_code():
+        """So many of so many pictures are decoded. A signal ends a run of one process here, where
+        there is nothing to save yet; several leave it together, later."""
+        if (code := self.exit_code()) and os.environ.get("WORLD_SIZE", "1") == "1":
             raise typer.Exit(code)
         told = "reading pictures" if done < pictures else "preparing"
         self.bar.update(self.task, completed=done, total=pictures, description=told)
 
     def on_left_out(self, reason: str) -> None:
         """Pictures are not trained on, for a reason."""
-        self._tell(f"vdsr: left out: {reason}")
+        self._tell(f"vdsr: left out: {one_line(reason)}")
 
     def _tell(self, line: str) -> None:
         """Prints a line on stderr, above the bar if there is one."""

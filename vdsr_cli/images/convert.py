@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vdsr_cli.errors import InputError
-from vdsr_cli.images.decode import to_tensors
+from vdsr_cli.images.decode import DECODE_ERRORS, to_tensors
 from vdsr_cli.images.picture import Metadata, Picture
 from vdsr_cli.images.samples import Samples
 
@@ -31,7 +31,7 @@ def to_picture(source: PictureInMemory) -> Picture:
         try:
             upright = ImageOps.exif_transpose(source)
             levels = _levels(upright)
-        except (OSError, ValueError) as error:
+        except DECODE_ERRORS as error:
             raise InputError(f"the image cannot be read: {error}") from error
         return _picture(levels, upright.info.get("icc_profile"))
     if not isinstance(source, np.ndarray):

@@ -158,10 +158,10 @@ def _new_model(request: TrainRequest) -> nn.Module:
 def _open_store(request: TrainRequest, model: nn.Module, world: World) -> PictureStore:
     """The decoded pictures. Of several processes that share a file the first one makes it."""
     if request.store is None:
-        return _decoded(request, request.sources, model)
+        return _decoded(request, request.sources, model, world)
     check_outputs([request.store, *run_files(request.out)], Existing.skip)
     if world.is_first and not request.store.exists():
-        _decoded(request, request.sources, model).save(request.store)
+        _decoded(request, request.sources, model, world).save(request.store)
     world.wait()
     store = PictureStore.load(request.store)
     least, side = int(store.sizes.min()), request.config.lr_size
@@ -172,24 +172,34 @@ def _open_store(request: TrainRequest, model: nn.Module, world: World) -> Pictur
         raise UsageError(
             f"{request.store} was made for another scale or for other crops", hint=hint
         )
-    origin = origin_of(find_pictures(request.sources), _rescales(request), is_fitted=is_fitted)
+    origin = origin_of(_pictures(request), _rescales(request), is_fitted=is_fitted)
     if other := [name for name in origin if store.origin.get(name, origin[name]) != origin[name]]:
         raise UsageError(f"{request.store} was made of other {' and '.join(other)}", hint=hint)
     return store
 
 
-def _decoded(request: TrainRequest, sources: Sequence[Path], model: nn.Module) -> PictureStore:
+def _decoded(
+    request: TrainRequest, sources: Sequence[Path], model: nn.Module, world: World
+) -> PictureStore:
     is_fitted, is_trained_on = request.config.fit == "whole", sources is request.sources
+    # Several processes, each with its own copy, must not leave out different pictures.
+    leaves_out = is_trained_on and world.size == 1
     return PictureStore(
-        find_pictures(sources),
+        _pictures(request) if is_trained_on else find_pictures(sources),
         scale=model.scale,  # type: ignore[arg-type]
         rescales=_rescales(request) if is_trained_on else (1.0,),
         is_fitted=is_fitted,
         min_lr_size=request.config.lr_size,
         workers=request.workers,
         on_read=request.on_read,
-        on_left_out=request.on_left_out if is_trained_on else None,
+        on_left_out=request.on_left_out if leaves_out else None,
     )
+
+
+def _pictures(request: TrainRequest) -> list[Path]:
+    """The pictures to train on, without what the run itself has drawn among them."""
+    own = request.out.absolute()
+    return [p for p in find_pictures(request.sources) if own not in p.absolute().parents]
 
 
 def _rescales(request: TrainRequest) -> Sequence[float]:
@@ -201,7 +211,8 @@ def _validator(request: TrainRequest, trainer: Trainer, runtime: Runtime) -> Val
     """Scores and draws the model on validation pictures, or only draws the training's."""
     if not trainer.world.is_first:
         return None
-    store = _decoded(request, request.val, trainer.model) if request.val else trainer.store
+    world, model = trainer.world, trainer.model
+    store = _decoded(request, request.val, model, world) if request.val else trainer.store
     config = request.config
     weights = request.metric_weights and request.metric_weights / "lpips_alex.safetensors"
     if weights and config.adversarial and not weights.is_file():

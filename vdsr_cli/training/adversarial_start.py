@@ -1,7 +1,6 @@
 """Puts together what a run with the adversarial phase has beside the model."""
 
 from contextlib import suppress
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,7 +11,7 @@ from vdsr_cli.metrics.learned import choose_metrics, load_learned
 from vdsr_cli.training.adversarial import LEAST_SIDE, SIDE_MULTIPLE, AdversarialPhase, Judge
 from vdsr_cli.training.request import TrainRequest
 from vdsr_cli.training.validation import model_upscales
-from vdsr_cli.weights.runs import find_checkpoint, read_checkpoint
+from vdsr_cli.weights.runs import read_checkpoint, run_checkpoint
 
 
 def adversarial_phase(
@@ -51,14 +50,14 @@ def adversarial_phase(
         projected=config.degradation == "bicubic",
     )
     if phase.judge is not None and request.start_from is not None:
-        _take_over(phase.judge, Path(request.start_from))
+        _take_over(phase.judge, request.start_from)
     return phase
 
 
-def _take_over(judge: Judge, source: Path) -> None:
+def _take_over(judge: Judge, source: str) -> None:
     """Makes the discriminator that of the run a new one starts from, where it has one that fits."""
-    path = find_checkpoint(source) if source.is_dir() else source
-    if path is None or path.suffix != ".pt":
+    path = run_checkpoint(source)
+    if path is None:
         return
     with suppress(KeyError, RuntimeError, ValueError):
         judge.resume(read_checkpoint(path))

@@ -82,8 +82,8 @@ class PictureStore:
             shorter side resized by Pillow's bilinear filter, its centre cropped.
         workers: threads that decode; None for one a processor.
         on_read: told how many pictures are decoded, and of how many.
-        on_left_out: told why a picture cannot be read, and is left out, and how many are too small;
-            without it what cannot be read is an error.
+        on_left_out: told why a picture is damaged, and left out, and how many are too small;
+            without it a damaged one is an error.
 
     Attributes:
         origin: how the store was made, and of which files; see :func:`origin_of`.
@@ -114,7 +114,7 @@ class PictureStore:
                 on_read(done, len(paths))
                 if isinstance(pairs, InputError):
                     damaged = pairs
-                    if on_left_out is None:
+                    if on_left_out is None or not _is_of_the_file(pairs):
                         raise pairs
                     on_left_out(str(pairs))
                     continue
@@ -227,10 +227,20 @@ def origin_of(
     """How a store is made, and of which files, by their names and sizes; without ``pictures`` where
     they are not here."""
     origin = {"rescales": " ".join(f"{r:g}" for r in rescales), "fit": _FITS[is_fitted]}
+    if not paths:
+        return origin
     with suppress(OSError):
         listed = "\n".join(sorted(f"{path.name} {path.stat().st_size}" for path in paths))
         origin["pictures"] = hashlib.sha256(os.fsencode(listed)).hexdigest()
     return origin
+
+
+def _is_of_the_file(error: InputError) -> bool:
+    """Whether a picture is damaged or of no use, and not merely out of reach: missing, on a disk
+    that fails, or more than the memory takes."""
+    cause = error.__cause__
+    is_of_the_system = isinstance(cause, OSError) and cause.errno is not None
+    return not (is_of_the_system or isinstance(cause, MemoryError))
 
 
 def _no_store(path: Path) -> InputError:

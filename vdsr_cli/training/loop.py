@@ -445,13 +445,14 @@ class Trainer:
         state = read_checkpoint(checkpoint, self.device)
         try:
             self.model.load_state_dict(state["model"])
+            optimizer = state["optimizer"]
             if self._judge:
                 self._judge.resume(state)
         except (RuntimeError, ValueError, KeyError) as error:
             raise WeightsError(f"{checkpoint} is of another model than this run's") from error
         try:
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (ValueError, KeyError) as error:
+            self.optimizer.load_state_dict(optimizer)
+        except ValueError as error:
             raise WeightsError(
                 f"{checkpoint} has trained other parameters of its model than are to be trained",
                 hint=f"begin with what it made: --from {checkpoint}, and another --out",

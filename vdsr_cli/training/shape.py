@@ -11,7 +11,7 @@ from vdsr_cli.models.vdvae_sr import VDVAESRConfig
 from vdsr_cli.training.published import PublishedShape
 from vdsr_cli.training.start import PUBLISHED_SCALE, preset_of
 from vdsr_cli.weights import read_header, resolve
-from vdsr_cli.weights.runs import find_checkpoint, read_architecture
+from vdsr_cli.weights.runs import find_checkpoint, read_architecture, run_checkpoint
 
 
 def published_shape(
@@ -45,10 +45,9 @@ def published_shape(
 
 def _architecture(name: str) -> tuple[str, Mapping[str, Any]]:
     """Kind and configuration of a name, a weights file, a run folder or its ``last.pt``."""
-    path = Path(name)
-    path = (find_checkpoint(path) or path) if path.is_dir() else path
-    if path.suffix == ".pt":
-        return read_architecture(path)
+    run = run_checkpoint(name)
+    if run is not None:
+        return read_architecture(run)
     header = read_header(resolve(name).path)
     return header.architecture, header.config
 

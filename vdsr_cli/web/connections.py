@@ -6,6 +6,7 @@ import math
 import time
 from typing import Any, Final
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST_CONNECTIONS: Final = 64
@@ -33,8 +34,7 @@ class _Lingering:
 
     def close(self) -> None:
         """Says that no more is coming, and leaves the rest to the client or the clock."""
-        cycle = self._connection.cycle
-        if self.lingers or cycle is None or not cycle.more_body:
+        if self.lingers or self._connection.conn.their_state is not h11.SEND_BODY:
             self._transport.close()
         elif not self._transport.is_closing():
             self.lingers = True

@@ -32,10 +32,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(sock: socket.socket, token: str = "") -> str:
-    """Where a browser finds the server: by the machine's name, if it listens at every address."""
+    """Where a browser on this machine finds the server, also one that listens at every address."""
     host, port = sock.getsockname()[:2]
     if ipaddress.ip_address(host).is_unspecified:
-        host = socket.gethostname()
+        host = "::1" if ":" in host else "127.0.0.1"
     path = f"{token}/" if token else ""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/{path}"
 

@@ -19,7 +19,7 @@ from vdsr_cli.weights.files import (
 )
 from vdsr_cli.weights.pickles import PUBLISHED_ARCHITECTURE, convert
 from vdsr_cli.weights.records import Score, WeightsRecord, find_record, load_records
-from vdsr_cli.weights.sources import Bundled, is_address
+from vdsr_cli.weights.sources import Bundled
 from vdsr_cli.weights.store import REINSTALL, ResolvedWeights, check, locate, resolve
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "convert",
     "expanded",
     "find_record",
-    "is_address",
     "load_records",
     "locate",
     "read_header",

@@ -28,6 +28,7 @@ from vdsr_cli.files import remove_leftovers, write_text_atomic
 from vdsr_cli.weights.sources import Hub, Source, Web, is_sha256
 
 LOCK_WAIT_S = 3600.0
+_HOME_HINT = "set VDSR_HOME to a folder for weights"
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
@@ -130,19 +131,17 @@ def cache_home() -> Path:
     """The root of vdsr's own cache, as the environment has it now; raises WeightsError without a
     home folder."""
     if home := os.environ.get("VDSR_HOME"):
-        return expanded(home)
+        return expanded(home, hint=_HOME_HINT)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else expanded("~/.cache")) / "vdsr"
+    return (Path(base) if base else expanded("~/.cache", hint=_HOME_HINT)) / "vdsr"
 
 
-def expanded(path: str) -> Path:
+def expanded(path: str, *, hint: str | None = None) -> Path:
     """A path, its ``~`` the home folder; raises WeightsError where there is none."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise WeightsError(
-            f"{path}: there is no such home folder", hint="set VDSR_HOME to a folder for weights"
-        ) from error
+        raise WeightsError(f"{path}: there is no such home folder", hint=hint) from error
 
 
 def entry_for(source: Hub | Web) -> CacheEntry:

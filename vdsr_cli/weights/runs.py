@@ -14,8 +14,11 @@ import torch
 from vdsr_cli.errors import WeightsError
 from vdsr_cli.files import PICKLE_ERRORS
 from vdsr_cli.models.registry import COMPACT_VDVAE_SR
+from vdsr_cli.weights.cache import expanded
 from vdsr_cli.weights.files import Checkpoint
 from vdsr_cli.weights.pickles import load_plain
+from vdsr_cli.weights.records import load_records
+from vdsr_cli.weights.sources import is_address
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 
@@ -45,10 +48,28 @@ def read_checkpoint(
     return dict(state)
 
 
-def is_published(path: Path) -> bool:
+def run_checkpoint(name: str) -> Path | None:
+    """The checkpoint that a name stands for: a run's folder, or a file in it. None of all else:
+    models of the table, addresses, other files, published pickles.
+
+    Raises:
+        WeightsError: a folder that holds no run.
+    """
+    if name in load_records() or is_address(name):
+        return None
+    path = expanded(name)
+    if not path.is_dir():
+        return path if path.suffix == ".pt" and not _is_published(path) else None
+    found = find_checkpoint(path)
+    if found is None:
+        raise WeightsError(f"{path} holds no run")
+    return found
+
+
+def _is_published(path: Path) -> bool:
     """Whether a pickle is a table of nothing but tensors, as published weights are."""
     try:
-        state = load_plain(path, mmap=True)
+        state = load_plain(path, mmap=zipfile.is_zipfile(path))
         return _are_tensors(state, 4 * path.stat().st_size)
     except (OSError, *PICKLE_ERRORS, zipfile.BadZipFile):
         return False
