@@ -71,12 +71,12 @@ def test_the_blocks_of_a_jpeg_begin_anywhere():
     assert len(begins) > 4
 
 
-def test_one_batch_in_three_is_degraded_twice():
+def test_one_batch_in_six_is_degraded_twice():
     hr = torch.full((4, 3, 64, 64), 128, dtype=torch.uint8)
     quiet = Pass(blur_probability=0.0, sigma=(1.0, 1.0), size=(0.5, 0.5), noise=0.0)
     loud = replace(quiet, noise=200.0)
     degrade = RealDegradation(4, first=loud, second=quiet)
-    spreads = [degrade(hr, StepRandom(0, step, CPU)).float().std() for step in range(120)]
+    spreads = [degrade(hr, StepRandom(0, step, CPU)).float().std() for step in range(240)]
     assert 28 < sum(bool(spread > 5) for spread in spreads) < 52
 
 

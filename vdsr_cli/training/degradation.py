@@ -1,11 +1,11 @@
 """LR pictures as phones and the web have them: blur, resizing, noise and JPEG, twice over.
 
     hr ─► (blur ─► resize ─► noise ─► JPEG) ─► blur ─► resize ─► noise ─► (sinc + JPEG) ─► lr
-           one batch in three
+           one batch in six
 
 The second-order recipe of Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833), in batches on tensors.
 Its ranges are milder where a picture would be past saving; the JPEG comes last more often, as it
-does on the web; and two batches of three are degraded once only: a network that has seen nothing
+does on the web; and five batches of six are degraded once only: a network that has seen nothing
 mild smears what is (Zhang et al. 2022, arXiv 2205.04910). One picture in eight is reduced and
 nothing else, or grain would be added to the plain colours of a picture that is clean. Every picture
 of a batch has its own kernel, noise and quality; the intermediate size and where the blocks of a
@@ -48,7 +48,7 @@ class Pass:
 
 FIRST = Pass(blur_probability=0.9, sigma=(0.2, 3.0), size=(0.3, 1.2), noise=20.0)
 SECOND = Pass(blur_probability=0.4, sigma=(0.2, 1.5), size=(0.2, 0.6), noise=12.0)
-TWICE = 1 / 3
+TWICE = 1 / 6
 """Share of the batches that are degraded twice."""
 CLEAN = 1 / 8
 """Share of the pictures that are reduced and nothing else."""
