@@ -345,7 +345,12 @@ def test_5_no_memory_for_the_output(upscale, tmp_path, save_picture, monkeypatch
     assert_one_clear_line(ended, "a.png", "memory")
 
 
-def test_5_numbers_that_are_none(vdsr, tmp_path, save_picture, tiny_model):
+@pytest.mark.parametrize(
+    ("value", "code", "problem"),
+    [(float("nan"), 4, "no finite numbers"), (1e30, 5, "is not finite")],
+)
+def test_numbers_that_are_none(vdsr, tmp_path, save_picture, tiny_model, value, code, problem):
+    """In the weights, or made by them."""
     from dataclasses import asdict
 
     import torch
@@ -353,14 +358,14 @@ def test_5_numbers_that_are_none(vdsr, tmp_path, save_picture, tiny_model):
     from vdsr_cli.weights import Checkpoint, write_safetensors
 
     state = {
-        name: torch.full_like(value, torch.nan) for name, value in tiny_model.state_dict().items()
+        name: torch.full_like(stored, value) for name, stored in tiny_model.state_dict().items()
     }
     config, path = asdict(tiny_model.config), tmp_path / "nan.safetensors"
     write_safetensors(path, Checkpoint(architecture="compact-vdvae-sr", config=config, state=state))
     save_picture(tmp_path / "a.png")
     ended = vdsr("upscale", "a.png", "--model", path)
-    assert ended.code == 5
-    assert_one_clear_line(ended, "not finite")
+    assert ended.code == code
+    assert_one_clear_line(ended, problem)
     assert files(tmp_path) == ["a.png", "nan.safetensors"]
 
 

@@ -266,8 +266,11 @@ def test_other_errors_are_not_taken_for_memory():
         upscaled(Failing(0, bug), smooth())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_tile_that_is_not_finite_fails_the_picture(value):
+def test_a_tile_that_is_not_finite_fails_the_picture(value, dtype):
+    """The hint is to compute in float32, where that is not done already."""
+
     class Broken(Bicubic):
         def sample(self, lr, noise, temperature, *, repeats=1):
             out = super().sample(lr, noise, temperature, repeats=repeats)
@@ -275,8 +278,9 @@ def test_a_tile_that_is_not_finite_fails_the_picture(value):
             return out
 
     with pytest.raises(DeviceError, match="not finite") as caught:
-        upscaled(Broken(), smooth())
-    assert "float32" in caught.value.hint
+        upscaled(Broken(), smooth(), Runtime(device=CPU.device, dtype=getattr(torch, dtype)))
+    hint = {"float32": None, "bfloat16": "try --dtype float32"}
+    assert caught.value.hint == hint[dtype]
 
 
 def test_pixels_can_be_drawn_from_the_likelihood():
