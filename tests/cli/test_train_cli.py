@@ -185,7 +185,7 @@ def test_a_picture_that_cannot_be_read_stops_nobody(pictures, tiny_path, tmp_pat
     (pictures / "._0.png").write_bytes(b"Mac OS X")
     Image.new("RGB", (20, 20)).save(pictures / "small.png")
     words = ["--out", tmp_path / "run", "--from", tiny_path, "--lr-size", 8, *SMALL]
-    ended = vdsr("train", "vdvae-sr", pictures, *words)
+    ended = vdsr("train", "vdvae-sr", pictures, *words, "-q")
     assert ended.code == 0, ended.err
     assert "left out: " in ended.err and "._0.png: " in ended.err
     assert "1 of 4 pictures have not 32 pixels a side" in ended.err

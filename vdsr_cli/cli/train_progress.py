@@ -106,15 +106,15 @@ class TrainingProgress:
         self.bar.update(self.task, completed=done, total=pictures, description=told)
 
     def on_left_out(self, reason: str) -> None:
-        """Pictures are not trained on, for a reason."""
-        self._tell(f"vdsr: left out: {one_line(reason)}")
+        """Pictures are not trained on, for a reason: told also where progress is not."""
+        self._print(f"vdsr: left out: {one_line(reason)}")
 
-    def _tell(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         """Prints a line on stderr, above the bar if there is one."""
-        if not self.bar.disable:
-            self.bar.console.print(line, highlight=False, markup=False)
-        elif self.is_told:
+        if self.bar.disable:
             typer.echo(line, err=True)
+        else:
+            self.bar.console.print(line, highlight=False, markup=False)
 
     def on_step(self, step: int, figures: "Mapping[str, Tensor]") -> None:
         """A leg begins at this step, or the step is done. Before the first row of the log, its
@@ -150,8 +150,8 @@ class TrainingProgress:
     def on_log(self, row: Row) -> None:
         """A row of the log is there: losses, or scores of the validation."""
         self._row |= row
-        if self.bar.disable or "loss" not in row:
-            self._tell(f"step {row['step']:.0f} {self.describe(row)}")
+        if self.is_told if self.bar.disable else "loss" not in row:
+            self._print(f"step {row['step']:.0f} {self.describe(row)}")
 
 
 @contextmanager
