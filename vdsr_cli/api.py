@@ -347,7 +347,7 @@ class Model:
         Raises:
             VdsrError: no such pictures, or ``auto``.
         """
-        _check_tensors(lr)
+        _check_tensor(lr)
         if lr.ndim != 4 or lr.shape[1] != 3 or not lr.is_floating_point() or not lr.numel():
             raise UsageError(f"lr must be float (B, 3, h, w), not {lr.dtype} {tuple(lr.shape)}")
         _check_range(lr)
@@ -504,11 +504,10 @@ def _bar(plan: UpscalePlan, is_shown: bool) -> Iterator[Callable[[int], None]]:
         yield bar.update
 
 
-def _check_tensors(*values: object) -> None:
+def _check_tensor(value: object) -> None:
     """Raises UsageError for what is no tensor, or has no numbers."""
-    for value in values:
-        if not isinstance(value, Tensor) or value.is_meta:
-            raise UsageError(f"a {type(value).__name__} is no tensor of pictures")
+    if not isinstance(value, Tensor) or value.is_meta:
+        raise UsageError(f"a {type(value).__name__} is no tensor of pictures")
 
 
 def _check_range(pictures: Tensor) -> None:
@@ -520,7 +519,7 @@ def _check_range(pictures: Tensor) -> None:
 
 def _batch(pictures: Tensor) -> list[Tensor]:
     """(B, 3, H, W) or (3, H, W), uint8 or in [0, 1] -> B times uint8 (3, H, W)."""
-    _check_tensors(pictures)
+    _check_tensor(pictures)
     if pictures.ndim not in (3, 4) or pictures.shape[-3] != 3:
         raise UsageError(f"pictures must be (B, 3, H, W) or (3, H, W), not {tuple(pictures.shape)}")
     whole = pictures.detach().cpu()
@@ -601,7 +600,7 @@ def degrade(hr: Tensor, scale: int, edges: Literal["repeat", "mirror"] = "repeat
         VdsrError: whole numbers, or sides that are no multiples of the scale.
     """
     scale = _whole("scale", scale)
-    _check_tensors(hr)
+    _check_tensor(hr)
     if not hr.is_floating_point() or hr.ndim < 2:
         raise UsageError(f"hr must be float (..., H, W), not {hr.dtype} {tuple(hr.shape)}")
     if scale < 1 or not hr.numel() or any(side % scale for side in hr.shape[-2:]):

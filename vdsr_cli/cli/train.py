@@ -202,11 +202,10 @@ def export_run(
         vdsr train export runs/mine -o mine.safetensors --blend runs/mine/mean.pt=0.2
     """
     from vdsr_cli.services.train import export
-    from vdsr_cli.weights.runs import LAST, find_checkpoint
+    from vdsr_cli.weights.runs import checkpoint_of
 
-    checkpoint = (find_checkpoint(run) or run / LAST) if run.is_dir() else run
     export(
-        checkpoint,
+        checkpoint_of(run),
         out,
         card=_card(card or []),
         blend=_blend(blend or []),

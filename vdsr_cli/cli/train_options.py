@@ -28,10 +28,10 @@ _adversarial = partial(_option, rich_help_panel="Adversarial phase")
 
 
 def _checkpoint_of(run: Path | None) -> Path | None:
-    """The checkpoint in a run's folder; other paths as they are."""
-    from vdsr_cli.weights.runs import find_checkpoint
+    """The checkpoint of the run that is named, if one is."""
+    from vdsr_cli.weights.runs import checkpoint_of
 
-    return (find_checkpoint(run) or run) if run is not None and run.is_dir() else run
+    return None if run is None else checkpoint_of(run)
 
 
 @dataclass(frozen=True, kw_only=True)

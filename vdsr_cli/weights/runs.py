@@ -29,6 +29,11 @@ def find_checkpoint(folder: Path) -> Path | None:
     return next((path for path in found if path.exists()), None)
 
 
+def checkpoint_of(run: Path) -> Path:
+    """The checkpoint in a run's folder, or where it would be; other paths as they are."""
+    return (find_checkpoint(run) or run / LAST) if run.is_dir() else run
+
+
 def read_checkpoint(
     path: Path, device: torch.device | str = "cpu", *, mmap: bool = False
 ) -> dict[str, Any]:
