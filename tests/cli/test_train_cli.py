@@ -216,6 +216,15 @@ def test_a_run_is_branched_off_by_its_folder(pictures, tiny_path, tmp_path, vdsr
     assert torch.load(tmp_path / "b" / "last.pt")["step"] == 3
 
 
+@pytest.fixture
+def heeded():
+    """Ctrl-C is heeded, which background shells have ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_before_the_first_step_ends_the_run_at_once(
     pictures, tiny_path, tmp_path, vdsr, monkeypatch, number, code
