@@ -3,11 +3,13 @@
 import gzip
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from vdsr_cli.weights import find_record, read_header
@@ -16,21 +18,28 @@ TEST_PICTURES = Path(__file__).parents[1] / "data" / "fashion-mnist"
 SMALL = ["--width", 4, "--layers", 1, "--batch", 4, "--log-every", 2, "--device", "cpu"]
 
 
+def write_idx(folder: Path, sets: Mapping[str, NDArray[np.uint8]]) -> Path:
+    """A folder with sets of pictures (N, 28, 28) as Fashion-MNIST's files keep them."""
+    folder.mkdir()
+    for name, pictures in sets.items():
+        header = b"\0\0\x08\x03" + struct.pack(">3I", *pictures.shape)
+        path = folder / f"{name}-images-idx3-ubyte.gz"
+        path.write_bytes(gzip.compress(header + pictures.tobytes()))
+    return folder
+
+
 @pytest.fixture
 def data(tmp_path) -> Path:
     """Squares of any brightness in random places, in both of Fashion-MNIST's files."""
-    folder = tmp_path / "data"
-    folder.mkdir()
     rng = np.random.default_rng(0)
+    made = {}
     for name, count in (("train", 40), ("t10k", 6)):
         pictures = np.zeros((count, 28, 28), np.uint8)
         for picture in pictures:
             top, left = rng.integers(0, 16, 2)
             picture[top : top + 12, left : left + 12] = rng.integers(100, 256)
-        header = b"\0\0\x08\x03" + struct.pack(">3I", *pictures.shape)
-        path = folder / f"{name}-images-idx3-ubyte.gz"
-        path.write_bytes(gzip.compress(header + pictures.tobytes()))
-    return folder
+        made[name] = pictures
+    return write_idx(tmp_path / "data", made)
 
 
 @pytest.mark.parametrize("reading", ["corrected", "paper"])
@@ -106,3 +115,11 @@ def test_another_run_is_not_taken_up(data, tmp_path, vdsr):
     torch.save({"model": {}, "ema": {}, "step": 1, "architecture": {}}, tmp_path / "last.pt")
     ended = vdsr("train", "cnn-vae", "--data", data, "--out", tmp_path, *SMALL)
     assert ended.code == 4 and len(ended.lines) <= 2
+
+
+def test_an_infinite_psnr_is_told_in_json(tmp_path, vdsr):
+    """JSON has no number for it: bicubic keeps a white picture exactly."""
+    white = write_idx(tmp_path / "white", {"t10k": np.full((2, 28, 28), 255, np.uint8)})
+    ended = vdsr("cnn-vae", "score", "--data", white, "--json")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out, parse_constant=pytest.fail)["bicubic"] == "inf"

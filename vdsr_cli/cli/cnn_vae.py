@@ -1,6 +1,5 @@
 """``vdsr cnn-vae``: the small CNN-VAE (Weatherly) on Fashion-MNIST, and its training."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vdsr_cli.cli.command import App
+from vdsr_cli.cli.console import print_figures
 from vdsr_cli.cli.options import (
     JsonOption,
     LearnedModelOption,
@@ -69,7 +69,7 @@ def score(
 
     figures = score_cnn_vae(_load(model), data, limit=limit)
     if as_json:
-        typer.echo(json.dumps({"model": model, **figures}, indent=2))
+        print_figures({"model": model, **figures})
         return
     typer.echo(f"{model}, {figures['pictures']:,} test pictures, PSNR in dB, 8 bits, no shave")
     for name in ("bicubic", "super_resolution", "reconstruction"):

@@ -3,13 +3,14 @@
 Results go to stdout also while progress is shown: see :func:`make_progress`.
 """
 
+import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Thread
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -51,6 +52,19 @@ def print_choice(input: str, model: str | None, reason: str | None) -> None:
 def print_line(text: object, *, file: TextIO | None = None) -> None:
     """One line on stdout, or where else results go, whatever is in the names of files."""
     print(printable(str(text)), file=file or sys.stdout)
+
+
+def print_figures(figures: Mapping[str, Any]) -> None:
+    """Scores as JSON on stdout, their numbers as ``vdsr bench --json`` writes them."""
+
+    def told(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: told(inner) for name, inner in value.items()}
+        return json_number(value) if isinstance(value, float) else value
+
+    from vdsr_cli.bench.report import json_number
+
+    print(json.dumps(told(figures), indent=2, allow_nan=False))
 
 
 def one_line(text: str) -> str:

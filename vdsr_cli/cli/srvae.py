@@ -1,6 +1,5 @@
 """``vdsr srvae``: the operations on small crops of photographs (Gatopoulos 2020), and scores."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vdsr_cli.cli.command import App
+from vdsr_cli.cli.console import print_figures
 from vdsr_cli.cli.options import (
     DeviceOption,
     JsonOption,
@@ -265,7 +265,7 @@ def score(
     inception = load_inception(len(crops.hr), metric_weights) if fid else None
     figures = score_srvae(network, crops, drawing, weights=weights, inception=inception)
     if as_json:
-        typer.echo(json.dumps({"model": model, "temperature": temperature, **figures}, indent=2))
+        print_figures({"model": model, "temperature": temperature, **figures})
         return
     _print_scores(model, figures, size, temperature, weights)
 
