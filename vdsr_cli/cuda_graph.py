@@ -24,7 +24,7 @@ class CudaGraph(Generic[T]):
 
     Args:
         work: what to record; called a few times.
-        inputs: what to record it with, on the current CUDA device.
+        inputs: what to record it with, all on one CUDA device.
         memory: a pool to share with graphs that do not overlap; None for one of its own.
     """
 
@@ -36,6 +36,10 @@ class CudaGraph(Generic[T]):
         memory: tuple[int, int] | None = None,
     ) -> None:
         self._inputs = [tensor.clone() for tensor in inputs]
+        with torch.cuda.device(inputs[0].device):  # streams and graphs are of the current one
+            self._record(work, memory)
+
+    def _record(self, work: Callable[..., T], memory: tuple[int, int] | None) -> None:
         side_stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side_stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side_stream):

@@ -126,6 +126,29 @@ def test_what_exists_is_refused_and_not_recorded(works, manifest):
     assert run(works, existing=Existing.overwrite)[0].asked == ["a", "b", "c"]
 
 
+def test_works_that_end_in_an_error_leave_none_unfinished(works):
+    """Workers hold pictures when the listing fails, as at a folder that cannot be read."""
+
+    class Holding(Copier):
+        def run(self, works):
+            held = list(works)
+            yield from super().run(held)
+
+    def failing():
+        yield from works
+        raise InputError("lost+found: cannot be read")
+
+    told = []
+    with pytest.raises(InputError, match="cannot be read"):
+        run_works(
+            failing(),
+            Holding(),
+            UpscaleRequest(),
+            on_outcome=lambda o: told.append(o.result.status),
+        )
+    assert told == ["done", "failed", "done"]
+
+
 def test_works_are_taken_as_they_are_needed(works):
     def endless():
         while True:

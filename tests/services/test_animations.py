@@ -163,26 +163,39 @@ def test_16_bits_of_an_animation(upscale):
     assert Path("b.png").read_bytes()[24] == 16
 
 
-def test_a_run_that_ends_early_is_gone_on_with(upscale, monkeypatch):
+@pytest.fixture
+def interrupted(upscale, monkeypatch) -> None:
+    """A run of a.gif into a.webp that ended before its third picture."""
     save_frames("a.gif", moving(32), duration=50)
-    assert upscale("a.gif", "-o", "whole.webp").code == 0
     monkeypatch.setattr("vdsr_cli.images.resumable.JOURNAL_EVERY_S", 0.0)
     put, puts = SeriesFile.put, []
 
-    def interrupted(self, *arguments):
+    def interrupting(self, *arguments):
         puts.append(arguments)
         if len(puts) == 3:
             raise KeyboardInterrupt
         put(self, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(SeriesFile, "put", interrupted)
+        patched.setattr(SeriesFile, "put", interrupting)
         assert upscale("a.gif", "-o", "a.webp").code == 130
     assert not Path("a.webp").exists() and Path("a.webp.part.json").exists()
+
+
+def test_a_run_that_ends_early_is_gone_on_with(interrupted, upscale):
     ended = upscale("a.gif", "-o", "a.webp")
     assert ended.code == 0 and "continued an earlier run from picture 3" in ended.err
+    assert upscale("a.gif", "-o", "whole.webp").code == 0
     assert Path("a.webp").read_bytes() == Path("whole.webp").read_bytes()
     assert not list(Path().glob("*.part*"))
+
+
+def test_another_quality_goes_on_with_no_earlier_run(interrupted, upscale):
+    """Its frames would be of two qualities."""
+    ended = upscale("a.gif", "-o", "a.webp", "--quality", 100)
+    assert ended.code == 0 and "continued" not in ended.err
+    assert upscale("a.gif", "-o", "whole.webp", "--quality", 100).code == 0
+    assert Path("a.webp").read_bytes() == Path("whole.webp").read_bytes()
 
 
 def test_other_commands_name_the_one_that_takes_it(vdsr, tiny_path, tmp_path):

@@ -265,6 +265,27 @@ def test_a_failure_on_the_way_is_the_last_line(tiny_model, face):
     assert last["exit_code"] == 5
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (torch.OutOfMemoryError("no room"), 5, "there is not enough memory"),
+        (
+            RuntimeError("no such kernel"),
+            1,
+            "an error of vdsr itself: RuntimeError: no such kernel",
+        ),
+    ],
+)
+def test_an_error_that_none_foresaw_is_the_last_line(client, face, monkeypatch, error, code, told):
+    def fails(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("vdsr_cli.web.endpoint.draw", fails)
+    last = draw(client, face)[-1]
+    assert (last["status"], last["exit_code"]) == ("failed", code)
+    assert told in last["error"]
+
+
 def test_a_slow_upload_holds_no_place_and_ends(gate, face, monkeypatch):
     monkeypatch.setattr("vdsr_cli.web.endpoint._SILENT_SECONDS", 0.05)
     gate.is_open.set()

@@ -142,7 +142,7 @@ class Manifest:
         with writing_to(str(self.path)), suppress(FileNotFoundError, NotADirectoryError):
             if not is_special(self.path):
                 with self.path.open("rb") as file:
-                    _end_of_lines(file, self.path)
+                    _torn_line(file, self.path)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -170,13 +170,13 @@ def _open_at_line_end(path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_APPEND)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
-        end = _end_of_lines(file, path)
-        file.truncate(end)
+        if torn := _torn_line(file, path):
+            file.truncate(file.tell() - len(torn))
     return os.open(path, os.O_WRONLY | os.O_APPEND)
 
 
-def _end_of_lines(file: BinaryIO, path: Path) -> int:
-    """Where the last whole line of a manifest ends.
+def _torn_line(file: BinaryIO, path: Path) -> bytes:
+    """Reads a manifest to its end; returns the beginning of a line that stands there, if any.
 
     Raises:
         OutputError: its first or its last whole line is none of a manifest, or what stands behind
@@ -190,7 +190,7 @@ def _end_of_lines(file: BinaryIO, path: Path) -> int:
     whole = [first] if first.endswith(b"\n") else []
     if not (_is_torn_line(torn) and all(map(_record_in, [*whole, *lines[-1:]]))):
         raise OutputError(f"{path} is no manifest, and is left as it is", hint=_HINT)
-    return size - len(torn)
+    return torn
 
 
 def _is_torn_line(text: bytes) -> bool:

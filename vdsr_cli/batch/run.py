@@ -29,11 +29,13 @@ class Outcome:
 
     Attributes:
         sha256: of the output's bytes, where the run keeps a manifest and the picture is done.
+        is_refused: whether it failed because its output is there, and nothing was tried.
     """
 
     work: Work
     result: UpscaleResult
     sha256: str | None = None
+    is_refused: bool = False
 
 
 class Engine(Protocol):
@@ -61,27 +63,35 @@ def run_works(
     it. What is refused is not recorded: nothing was tried.
 
     Raises:
-        VdsrError: of the works, the engine or the manifest; what is done stays done.
+        VdsrError: of the engine or the manifest, or of the works, when those before are finished;
+            what is done stays done.
     """
+    ended_by: list[VdsrError] = []
 
     def finish(outcome: Outcome) -> None:
-        if manifest is not None:
+        if manifest is not None and not outcome.is_refused:
             _record(outcome, manifest)
         on_outcome(outcome)
 
     def pending() -> Iterator[Work]:
-        for work in works:
+        for work in listed():
             known = settled(work, request, is_taken)
             if known is None:
                 yield work
-            elif known.result.status == "skipped":
-                finish(known)
             else:
-                on_outcome(known)
+                finish(known)
+
+    def listed() -> Iterator[Work]:
+        try:
+            yield from works
+        except VdsrError as error:  # raised here, it would end what the engine has in work
+            ended_by.append(error)
 
     with closing(engine.run(pending())) as outcomes:
         for outcome in outcomes:
             finish(outcome)
+    if ended_by:
+        raise ended_by[0]
 
 
 def only_failed(works: Iterable[Work], manifest: Manifest) -> Iterator[Work]:
@@ -140,7 +150,7 @@ def taken(work: Work, request: UpscaleRequest, error: OutputExistsError) -> Outc
     if request.existing is Existing.skip:
         result = UpscaleResult(input=work.input, output=work.output, status="skipped")
         return Outcome(work=work, result=result)
-    return failure(work, error)
+    return replace(failure(work, error), is_refused=True)
 
 
 def _record(outcome: Outcome, manifest: Manifest) -> None:

@@ -256,7 +256,11 @@ class _Upscaling:
         tiles = sum(each.tiles for each in plans)
         self.on_start(tiles)
         notes = plan.notes + told
-        digest = series.digest if series else lambda: ""
+
+        def digest() -> str:
+            sizes = [(each.output.height, each.output.width) for each in plans]
+            return f"{series.digest()} {request.quality} {sizes}" if series else ""
+
         identity = partial(_identify, picture, choice.loaded, plan, self.runtime, digest)
         if series is None:
             notes += picture.notes + self._picture_into(target, format, picture, plan, identity)

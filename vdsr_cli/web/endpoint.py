@@ -13,19 +13,21 @@ visitor is there; a visitor who leaves has cancelled.
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from typing import Any, Final
 
+import torch
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from vdsr_cli.config import parse_temperature
-from vdsr_cli.errors import DeviceError, InputError, UsageError, VdsrError
+from vdsr_cli.errors import DeviceError, InputError, UnexpectedError, UsageError, VdsrError
 from vdsr_cli.images import Picture, read_picture
 from vdsr_cli.loading import ModelSource
 from vdsr_cli.runtime import Runtime
@@ -33,6 +35,7 @@ from vdsr_cli.services.serve import Drawn, DrawRequest, draw, reduced_to
 from vdsr_cli.web.connections import client_of
 from vdsr_cli.web.jobs import Cancelled, Job, JobQueue, KeptFiles, QueueFullError
 
+_LOG: Final = logging.getLogger("uvicorn.error")
 _TICK_SECONDS: Final = 0.25
 _UPLOAD_SECONDS: Final = 120
 _SILENT_SECONDS: Final = 15
@@ -176,8 +179,11 @@ class Draw:
             return _failed(error)
         except Cancelled:
             return _failed(DeviceError("the server was stopped"))
-        except MemoryError:
+        except (MemoryError, torch.OutOfMemoryError):
             return _failed(DeviceError("there is not enough memory for a picture that large"))
+        except Exception as error:  # without a last line, the page takes the server for gone
+            _LOG.error("an error of vdsr itself", exc_info=error)
+            return _failed(UnexpectedError("the picture", error))
         self.kept.keep(job.id, drawn.files)
         return {"status": "done", "result": drawn.view}
 
