@@ -167,6 +167,16 @@ def test_folders_and_existing_outputs_are_refused(run, face, tmp_path):
     assert "skipped" in run(face, "-n", 1, "--skip-existing").stdout
 
 
+@pytest.mark.parametrize("side", [2, 40])
+def test_a_file_that_is_kept_is_of_this_input(run, face, side):
+    run(face, "-n", 1)
+    kept = face.with_name("face_x4_s0.png")
+    Image.new("RGB", (side, side)).save(kept)
+    ended = run(face, "-n", 2, "--skip-existing")
+    assert isinstance(ended.exception, VdsrError) and ended.exception.exit_code == 6
+    assert f"{kept.name} exists and is of another size" in str(ended.exception)
+
+
 def test_a_missing_input_leaves_nothing(run, tmp_path):
     assert run(tmp_path / "none.png").exception.exit_code == 3
     assert names(tmp_path) == []

@@ -96,6 +96,9 @@ def test_iptc_and_comments_of_a_jpeg():
         assert b"abcd" not in again.photoshop  # the thumbnail
         if format == "jpg":
             assert again.comment == "Grüße".encode()
+        if format == "png":
+            with Image.open(io.BytesIO(made)) as image:
+                assert image.text["Comment"] == "Grüße"
     notes = encode_levels(io.BytesIO(), random_levels(3), format="webp", like=picture.metadata)
     assert notes == (
         "WebP holds no comment: it was left out",

@@ -198,6 +198,14 @@ def test_heif_there_and_back(channels, dtype):
 
 
 @needs("heif")
+def test_white_of_10_bits_is_white_and_what_is_opaque_has_no_alpha():
+    white = np.full((24, 32, 4), 65535, np.uint16)
+    picture = read(ours(white, "heif", quality=100))
+    assert picture.metadata.bit_depth == 16
+    assert picture.alpha is None and picture.rgb.min() == picture.rgb.max() == 1
+
+
+@needs("heif")
 def test_the_colours_of_heif_by_code_points_become_a_profile():
     import pillow_heif
 

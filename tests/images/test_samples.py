@@ -1,5 +1,6 @@
 """Every mode and layout is read at its full depth."""
 
+import io
 import struct
 
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image
 
 from vdsr_cli.errors import InputError
 from vdsr_cli.images import read_picture
+from vdsr_cli.images.convert import to_picture
 
 
 @pytest.mark.parametrize("format", ["png", "tiff"])
@@ -186,6 +188,30 @@ def test_integers_and_floats():
     ]:
         with pytest.raises(InputError, match=message):
             read(encode(image, "TIFF"))
+
+
+def test_an_image_of_cmyk_in_memory_goes_through_its_profile():
+    """As its file does."""
+    image = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    stored = encode(image, "TIFF", icc_profile=cmyk_profile())
+    with Image.open(io.BytesIO(stored)) as opened:
+        of_image = to_picture(opened)
+    torch.testing.assert_close(of_image.rgb, read(stored).rgb)
+    assert of_image.metadata.icc_profile is None and of_image.notes == ()
+    assert "approximate" in to_picture(image).notes[0]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(("colours", "extras"), [(1, (0,)), (3, (0,)), (3, (0, 0)), (3, (2, 0))])
+def test_a_channel_of_a_tiff_that_is_no_colour_is_told(dtype, colours, extras):
+    tifffile = pytest.importorskip("tifffile")
+    levels = np.full((8, 8, colours + len(extras)), 100, dtype)
+    stream = io.BytesIO()
+    kind = "rgb" if colours == 3 else "minisblack"
+    tifffile.imwrite(stream, levels, photometric=kind, extrasamples=extras, planarconfig="contig")
+    picture = read(stream.getvalue())
+    assert (picture.alpha is None) == (2 not in extras)
+    assert picture.notes == (f"{extras.count(0)} channels that are no colour were left out",)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])

@@ -18,6 +18,7 @@ from vdsr_cli.diverse.records import (
     SetFiles,
     SetResult,
 )
+from vdsr_cli.errors import OutputError
 from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
 from vdsr_cli.figures.html_report import Figures, Report
 from vdsr_cli.figures.viridis import viridis
@@ -125,9 +126,13 @@ def _write_maps(files: SetFiles, std: Tensor, full: float, existing: Existing) -
 
 def measure_file(path: Path, lr: Tensor, settings: SamplingSettings) -> tuple[float, float]:
     """LR-PSNR in dB and the share of LR samples given back, of a file as it is on the disk that
-    these settings made."""
+    these settings made. Raises OutputError where a file that was kept cannot be of this input."""
     rgb = read_picture(path, max_pixels=1 << 40).rgb
     scale = rgb.shape[2] // lr.shape[1]
+    if scale == 0 or rgb.shape[2:] != (scale * lr.shape[1], scale * lr.shape[2]):
+        raise OutputError(
+            f"{path} exists and is of another size", hint="--overwrite, or another folder for -o"
+        )
     fidelity = LrFidelity(lr, 1, scale, settings.edges, settings.periodic)
     for top in range(0, rgb.shape[2], _MEASURED_ROWS * scale):
         fidelity.add(rgb[:, :, top : top + _MEASURED_ROWS * scale])

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from vdsr_cli.errors import InputError
 from vdsr_cli.images.decode import DECODE_ERRORS, to_tensors
 from vdsr_cli.images.picture import Metadata, Picture
-from vdsr_cli.images.samples import Samples
+from vdsr_cli.images.samples import Samples, read_cmyk
 
 _FULL = {"uint8": 255, "uint16": 65535}
 
@@ -30,15 +30,18 @@ def to_picture(source: PictureInMemory) -> Picture:
     if isinstance(source, Image.Image):
         try:
             upright = ImageOps.exif_transpose(source)
-            levels = _levels(upright)
+            if upright.mode == "CMYK":
+                samples, icc_profile = read_cmyk(upright), None
+            else:
+                samples, icc_profile = _stored(_levels(upright)), upright.info.get("icc_profile")
         except DECODE_ERRORS as error:
             raise InputError(f"the image cannot be read: {error}") from error
-        return _picture(levels, upright.info.get("icc_profile"))
+        return _picture(samples, icc_profile)
     if not isinstance(source, np.ndarray):
         raise InputError(
             f"a {type(source).__name__} is no picture", hint="a path, an array, a file or an image"
         )
-    return _picture(source, None)
+    return _picture(_stored(source), None)
 
 
 def _levels(image: Image.Image) -> NDArray[Any]:
@@ -52,7 +55,8 @@ def _levels(image: Image.Image) -> NDArray[Any]:
     return np.asarray(image.convert(opaque + "A" if image.has_transparency_data else opaque))
 
 
-def _picture(levels: NDArray[Any], icc_profile: bytes | None) -> Picture:
+def _stored(levels: NDArray[Any]) -> Samples:
+    """The samples of an array. Raises InputError."""
     full = _FULL.get(str(levels.dtype))
     if full is None or levels.ndim not in (2, 3) or 0 in levels.shape:
         raise InputError(
@@ -62,8 +66,14 @@ def _picture(levels: NDArray[Any], icc_profile: bytes | None) -> Picture:
     stored = levels if levels.ndim == 3 else levels[:, :, None]
     if stored.shape[2] not in (1, 2, 3, 4):
         raise InputError(f"a picture has 1 to 4 channels, not {stored.shape[2]}")
-    rgb, alpha = to_tensors(Samples(levels=stored, full=full), 1)
+    return Samples(levels=stored, full=full)
+
+
+def _picture(samples: Samples, icc_profile: bytes | None) -> Picture:
+    rgb, alpha = to_tensors(samples, 1)
     metadata = Metadata(
-        bit_depth=8 if full == 255 else 16, is_grey=stored.shape[2] < 3, icc_profile=icc_profile
+        bit_depth=8 if samples.full == 255 else 16,
+        is_grey=samples.levels.shape[2] < 3,
+        icc_profile=icc_profile,
     )
-    return Picture(rgb=rgb, alpha=alpha, metadata=metadata)
+    return Picture(rgb=rgb, alpha=alpha, metadata=metadata, notes=samples.notes)

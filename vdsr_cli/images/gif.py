@@ -35,11 +35,13 @@ def _thresholds(order: int) -> NDArray[np.float32]:
 
 
 _BAYER: Final = _thresholds(3)
+_LONGEST: Final = 0xFFFF
+"""The longest that a frame can be shown, in hundredths of a second."""
 
 
 def palette_of(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """At most 255 colours for pixels (n, 3): themselves, or by median cut and k-means."""
-    distinct = np.unique(colours, axis=0)
+    """1 to 255 colours for pixels (n, 3): themselves, or by median cut and k-means."""
+    distinct = np.unique(colours, axis=0) if len(colours) else np.zeros((1, 3), np.uint8)
     if len(distinct) <= _COLOURS:
         return distinct
     image = Image.fromarray(np.ascontiguousarray(colours[None]))
@@ -53,7 +55,7 @@ class GifCoder:
 
     Args:
         shape: (H, W, c); c = 3 RGB, 4 with alpha, of which half and more is opaque.
-        palette: (n, 3) colours, n at most 255.
+        palette: (n, 3) colours, n 1 to 255.
         metadata: its comment and XMP are written.
         plays: how often it is played, 0 for ever.
         durations: of the frames, in hundredths of a second.
@@ -107,7 +109,7 @@ class GifCoder:
         parts = getdata(
             image,
             (columns.start or 0, rows.start or 0),
-            duration=10 * self._durations[turn.index],
+            duration=10 * min(self._durations[turn.index], _LONGEST),
             transparency=_CLEAR,
             disposal=_CLEAR_AFTER if has_alpha else _KEEP,
         )

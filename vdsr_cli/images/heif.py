@@ -25,14 +25,16 @@ def read_heif(stream: BinaryIO, max_pixels: int) -> Decoded:
     image = file[file.primary_index]
     check_size(image.size[0], image.size[1], max_pixels)
     levels = np.atleast_3d(np.asarray(image))[:, : image.size[0]]
-    info = image.info
+    info: dict[str, Any] = image.info
     icc = info.get("icc_profile") or None
     nclx = info.get("nclx_profile")
     shell = bare_image("HEIF", exif=info["exif"], xmp=info.get("xmp"), icc_profile=icc, nclx=nclx)
     notes = (f"the first of {len(file)} pictures in the file was read",) if len(file) > 1 else ()
+    # Of 10 or 12 bits the decoder makes 16 by zeros behind them.
+    bits = 8 if levels.dtype == np.uint8 else int(info["bit_depth"])
     samples = Samples(
         levels=levels,
-        full=255 if levels.dtype == np.uint8 else 65535,
+        full=255 if bits == 8 else (2**bits - 1) << (16 - bits),
         is_premultiplied=image.premultiplied_alpha,
     )
     # The decoder turns the picture as the container asks, which counts and not EXIF's word.

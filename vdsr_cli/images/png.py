@@ -135,8 +135,17 @@ def metadata_chunks(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
     if metadata.photoshop is not None:
         yield b"zTXt", _raw_profile(b"iptc", metadata.photoshop)
     if metadata.comment is not None:
-        yield b"tEXt", b"Comment\0" + metadata.comment.replace(b"\0", b" ")
+        yield _text_chunk(b"Comment", metadata.comment.replace(b"\0", b" "))
     yield from metadata.png_chunks
+
+
+def _text_chunk(keyword: bytes, text: bytes) -> tuple[bytes, bytes]:
+    """Kind and data of a chunk with a text: tEXt is Latin-1, and iTXt UTF-8."""
+    try:
+        is_utf8 = not text.isascii() and bool(text.decode())
+    except UnicodeDecodeError:
+        is_utf8 = False
+    return (b"iTXt", keyword + bytes(5) + text) if is_utf8 else (b"tEXt", keyword + b"\0" + text)
 
 
 def _raw_profile(name: bytes, profile: bytes) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from vdsr_cli.errors import InputError
 from vdsr_cli.images.metadata import profile_space
@@ -22,9 +23,12 @@ from vdsr_cli.images.metadata import profile_space
 _GREY_MODES: Final = ("LA", "La")
 _OTHER_ORDER: Final = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _WIDE_CHANNELS: Final = {"RGB": 3, "RGBX": 3, "RGBA": 4, "RGBa": 4}
+_COLOURS: Final = {"L": 1, "RGB": 3, "CMYK": 4}
 _UNSEEN: Final = 0.5 / 255
 _TIFF_BITS: Final = 258
 _TIFF_PHOTOMETRIC: Final = 262
+_TIFF_CHANNELS: Final = 277
+_TIFF_EXTRA: Final = 338
 _TIFF_SAMPLE_FORMAT: Final = 339
 _PREMULTIPLIED, _STRAIGHT = 1, 2
 
@@ -68,10 +72,25 @@ def read_samples(image: ImageFile.ImageFile, reopen: Reopen) -> Samples:
         OSError, SyntaxError, ValueError and others of Pillow's: the file is damaged.
     """
     rawmode = _rawmode(image)
+    told = _left_out(image, rawmode)
+    samples = _read(image, reopen, rawmode)
+    return replace(samples, notes=(*samples.notes, *told))
+
+
+def _left_out(image: ImageFile.ImageFile, rawmode: str) -> tuple[str, ...]:
+    """A note on channels of an interleaved TIFF that are neither colours nor alpha."""
+    colours = _COLOURS.get(rawmode.partition(";")[0].rstrip("AaX"))
+    if colours is None or not isinstance(image, TiffImageFile):
+        return ()
+    count, extras = image.tag_v2.get(_TIFF_CHANNELS, 1), image.tag_v2.get(_TIFF_EXTRA, ())
+    return colour_channels(count, colours, extras)[2]
+
+
+def _read(image: ImageFile.ImageFile, reopen: Reopen, rawmode: str) -> Samples:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _read_single(image)
     if image.mode == "CMYK":
-        return _read_cmyk(image, is_wide=";16" in rawmode)
+        return read_cmyk(image, is_wide=";16" in rawmode)
     if image.mode == "LAB":
         return Samples(levels=_to_srgb(image, ImageCms.createProfile("LAB")), is_srgb=True)
     if rawmode == "LA;16B":
@@ -247,7 +266,12 @@ def _read_wide_grey_alpha(image: ImageFile.ImageFile) -> Samples:
     return Samples(levels=levels, full=65535)
 
 
-def _read_cmyk(image: ImageFile.ImageFile, *, is_wide: bool) -> Samples:
+def read_cmyk(image: Image.Image, *, is_wide: bool = False) -> Samples:
+    """An image of mode CMYK in sRGB: by its profile, or approximately and with a note.
+
+    Args:
+        is_wide: whether it was stored with 16 bits.
+    """
     notes = ("16-bit CMYK was read at 8 bits",) if is_wide else ()
     icc = image.info.get("icc_profile")
     if icc and profile_space(icc) == "CMYK":
