@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from vdsr_cli.consistency import degrade
 from vdsr_cli.diverse.inputs import check_latents
+from vdsr_cli.diverse.outputs import measure_file
 from vdsr_cli.diverse.records import (
     DiverseRequest,
     OutputNames,
@@ -226,6 +227,25 @@ def test_grey_alpha_and_deep_pictures(draw, tmp_path, save_picture, mode):
         assert file.mode == mode
     if mode != "RGBA":
         assert result.sets[0].pictures[0].lr_psnr > 75
+
+
+def test_a_transparent_input_is_compared_and_shown_on_white(draw, tmp_path):
+    """Where the file has no alpha, and on the sheet, as the samples are."""
+    path = tmp_path / "clear.png"
+    image = Image.new("RGBA", (16, 12), (30, 60, 40))
+    image.putalpha(Image.new("L", (16, 12), 64))
+    image.save(path)
+    result = draw(source=path, samples=2)
+    flat = tmp_path / "flat.bmp"
+    with Image.open(result.sets[0].pictures[0].file) as made:
+        Image.alpha_composite(Image.new("RGBA", made.size, "white"), made).save(flat)
+    psnr, _ = measure_file(flat, read_picture(path), SMALL)
+    assert psnr > 45
+    with Image.open(result.sheet) as sheet:
+        colours = {colour for _, colour in sheet.convert("RGB").getcolors(1 << 20)}
+    on_black, on_white = ({round(c / 4 + w * 0.75) for c in (30, 60, 40)} for w in (0, 255))
+    assert any(set(colour) == on_white for colour in colours)
+    assert not any(set(colour) == on_black for colour in colours)
 
 
 def test_several_temperatures_make_sets_and_one_sheet(draw, tmp_path):

@@ -22,7 +22,7 @@ from vdsr_cli.errors import OutputError
 from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
 from vdsr_cli.figures.html_report import Figures, Report
 from vdsr_cli.figures.viridis import viridis
-from vdsr_cli.images import read_picture, save_levels
+from vdsr_cli.images import Picture, read_picture, save_levels
 from vdsr_cli.images.levels import to_levels
 from vdsr_cli.metrics import LPIPS, average_pairwise
 from vdsr_cli.metrics.streaming import LrFidelity, mean_of_pairs
@@ -54,7 +54,7 @@ def write_set(
     drawn: SampleSet,
     files: SetFiles,
     plan: UpscalePlan,
-    lr: Tensor,
+    picture: Picture,
     request: DiverseRequest,
     *,
     seconds: float,
@@ -72,7 +72,7 @@ def write_set(
     # Encoding PNG takes as long as projecting, and leaves the interpreter to others meanwhile.
     with ThreadPoolExecutor() as pool:
         maps = pool.submit(_write_maps, files, drawn.std, full, request.existing)
-        write = partial(_write_picture, drawn, lr, plan.settings, request)
+        write = partial(_write_picture, drawn, picture, plan.settings, request)
         done = list(pool.map(write, files.pictures, files.pictures.values(), samples))
         maps.result()
     for _, picture_notes in done:
@@ -95,7 +95,7 @@ def write_set(
 
 def _write_picture(
     drawn: SampleSet,
-    lr: Tensor,
+    picture: Picture,
     settings: SamplingSettings,
     request: DiverseRequest,
     name: str,
@@ -107,7 +107,7 @@ def _write_picture(
     notes: tuple[str, ...] = ()
     with request.existing.kept():
         notes = canvas.save(path, quality=request.quality, replace=request.existing.is_replaced)
-    psnr, same = measure_file(path, lr, settings)
+    psnr, same = measure_file(path, picture, settings)
     before = drawn.mean_lr_psnr if sample is None else drawn.lr_psnr[sample]
     result = PictureResult(
         name=name, sample=sample, file=str(path), lr_psnr=psnr, lr_psnr_float=before, lr_same=same
@@ -124,10 +124,16 @@ def _write_maps(files: SetFiles, std: Tensor, full: float, existing: Existing) -
                 save_levels(path, levels, replace=existing.is_replaced)
 
 
-def measure_file(path: Path, lr: Tensor, settings: SamplingSettings) -> tuple[float, float]:
+def measure_file(path: Path, picture: Picture, settings: SamplingSettings) -> tuple[float, float]:
     """LR-PSNR in dB and the share of LR samples given back, of a file as it is on the disk that
-    these settings made. Raises OutputError where a file that was kept cannot be of this input."""
-    rgb = read_picture(path, max_pixels=1 << 40).rgb
+    these settings made of a picture: on white, where it has no alpha.
+
+    Raises:
+        OutputError: a file that was kept cannot be of this picture.
+    """
+    made = read_picture(path, max_pixels=1 << 40)
+    lr = on_white(picture) if made.alpha is None else picture.rgb[0]
+    rgb = made.rgb
     scale = rgb.shape[2] // lr.shape[1]
     if scale == 0 or rgb.shape[2:] != (scale * lr.shape[1], scale * lr.shape[2]):
         raise OutputError(
@@ -169,16 +175,22 @@ def _apd_lpips(drawn: SampleSet, folder: Path | None, notes: list[str]) -> float
     return average_pairwise(features, network.distance)
 
 
-def input_rgb8(lr: Tensor) -> NDArray[np.uint8]:
-    """(3, h, w) in [0, 1] -> (h, w, 3)."""
-    levels: NDArray[np.uint8] = to_levels(lr).permute(1, 2, 0).contiguous().numpy()
+def on_white(picture: Picture) -> Tensor:
+    """A picture as it is seen on white, as samples are shown: (3, h, w) in [0, 1]."""
+    rgb = picture.rgb[0]
+    return rgb if picture.alpha is None else rgb + (1 - picture.alpha[0])
+
+
+def input_rgb8(picture: Picture) -> NDArray[np.uint8]:
+    """A picture on white as (h, w, 3)."""
+    levels: NDArray[np.uint8] = to_levels(on_white(picture)).permute(1, 2, 0).contiguous().numpy()
     return levels
 
 
-def make_sheet(sets: Sequence[DoneSet], lr: Tensor, title: str) -> NDArray[np.uint8]:
+def make_sheet(sets: Sequence[DoneSet], picture: Picture, title: str) -> NDArray[np.uint8]:
     """The contact sheet: the input, then a row of samples (and mean, deviation) a temperature."""
     height, width = sets[0].drawn.std.shape
-    first = Entry(label="input", rgb=enlarged(input_rgb8(lr), height, width))
+    first = Entry(label="input", rgb=enlarged(input_rgb8(picture), height, width))
     if len(sets) > 1:
         return contact_sheet([[first], *(list(_entries(s, s.label)) for s in sets)], title=title)
     entries = [first, *_entries(sets[0], "")]
@@ -198,7 +210,7 @@ def _entries(done: DoneSet, prefix: str) -> Iterator[Entry]:
         yield Entry(label=f"{start}std 0 to {result.std_colour_full:.1f}/255", rgb=colours)
 
 
-def make_report(result: DiverseResult, sets: Sequence[DoneSet], lr: Tensor) -> Report:
+def make_report(result: DiverseResult, sets: Sequence[DoneSet], picture: Picture) -> Report:
     """The contents of the HTML page."""
     several = len(sets) > 1
     layers, maps = [], []
@@ -217,7 +229,7 @@ def make_report(result: DiverseResult, sets: Sequence[DoneSet], lr: Tensor) -> R
     return Report(
         title=Path(result.input).name,
         facts=_facts(result),
-        input=Entry(label="input", rgb=input_rgb8(lr)),
+        input=Entry(label="input", rgb=input_rgb8(picture)),
         results=tuple(layers),
         deviations=tuple(maps),
         figures=_figures(sets),

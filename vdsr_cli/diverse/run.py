@@ -94,7 +94,7 @@ def sample_diverse(
         latents=_text(request.save_latents),
         notes=(*picture.notes, *plan.notes, *told, *notes),
     )
-    _write_extras(result, done, job, picture.rgb[0], request)
+    _write_extras(result, done, job, picture, request)
     return replace(result, seconds=round(time.perf_counter() - started, 3))
 
 
@@ -179,7 +179,7 @@ def _make_sets(
             on_tiles=on_tiles,
         )
         seconds = time.perf_counter() - started
-        result, set_notes = write_set(drawn, files, plan, picture.rgb[0], request, seconds=seconds)
+        result, set_notes = write_set(drawn, files, plan, picture, request, seconds=seconds)
         notes += set_notes
         names = request.sample_names(result.samples)
         done.append(DoneSet(result=result, drawn=drawn, names=names))
@@ -190,7 +190,7 @@ def _write_extras(
     result: DiverseResult,
     done: Sequence[DoneSet],
     job: _Job,
-    lr: Tensor,
+    picture: Picture,
     request: DiverseRequest,
 ) -> None:
     """The contact sheet, the latents and the report, each where it is wanted."""
@@ -200,7 +200,7 @@ def _write_extras(
         if len(done) == 1:
             title += f", temperature {request.temperatures[0]:g}"
         with request.existing.kept():
-            save_levels(job.sheet, make_sheet(done, lr, title), replace=may_replace)
+            save_levels(job.sheet, make_sheet(done, picture, title), replace=may_replace)
     if request.save_latents is not None:
         is_plain = request.walk is None and request.mask is None
         facts = {
@@ -212,7 +212,7 @@ def _write_extras(
             save_latents(request.save_latents, job.noises, job.grid, facts, replace=may_replace)
     if request.report is not None:
         with request.existing.kept():
-            page = make_report(result, done, lr)
+            page = make_report(result, done, picture)
             write_report(request.report, page, replace=may_replace)
 
 
