@@ -330,7 +330,8 @@ def test_a_gif_of_few_colours_is_exact(tmp_path, has_alpha):
 def test_a_gif_of_what_is_all_but_transparent(tmp_path):
     """A watermark has no pixel that a GIF, which knows no half of a colour, would show."""
     faint = [np.full((20, 24, 4), (200, 100, 50, alpha), np.uint8) for alpha in (0, 100)]
-    written(tmp_path / "a.gif", faint, format="gif", durations=(40, 700_000))
+    notes = written(tmp_path / "a.gif", faint, format="gif", durations=(40, 700_000))
+    assert "GIF shows a frame for at most 655.35 s: longer ones are cut" in notes
     back = list(shown((tmp_path / "a.gif").read_bytes()))
     assert [duration for _, duration in back] == [40, 655_350], "a GIF has no longer"
     assert all((levels[..., 3] == 0).all() for levels, _ in back)

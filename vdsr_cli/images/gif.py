@@ -35,7 +35,7 @@ def _thresholds(order: int) -> NDArray[np.float32]:
 
 
 _BAYER: Final = _thresholds(3)
-_LONGEST: Final = 0xFFFF
+LONGEST: Final = 0xFFFF
 """The longest that a frame can be shown, in hundredths of a second."""
 
 
@@ -109,7 +109,7 @@ class GifCoder:
         parts = getdata(
             image,
             (columns.start or 0, rows.start or 0),
-            duration=10 * min(self._durations[turn.index], _LONGEST),
+            duration=10 * min(self._durations[turn.index], LONGEST),
             transparency=_CLEAR,
             disposal=_CLEAR_AFTER if has_alpha else _KEEP,
         )

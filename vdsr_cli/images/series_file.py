@@ -21,7 +21,7 @@ from vdsr_cli.images.apng import ApngCoder
 from vdsr_cli.images.atomic import writing_to
 from vdsr_cli.images.encode import coding_options, fit, fit_frame
 from vdsr_cli.images.frames import SeriesCoder, Turn, whole_units
-from vdsr_cli.images.gif import GifCoder, palette_of
+from vdsr_cli.images.gif import LONGEST, GifCoder, palette_of
 from vdsr_cli.images.levels import to_levels
 from vdsr_cli.images.output_spec import Frame
 from vdsr_cli.images.resumable import Draft, open_draft
@@ -156,6 +156,8 @@ def _coder_of(
         webp = WebpCoder(shape, metadata, plays=plays, durations=durations, options=options)
         return webp, notes
     hundredths = whole_units(durations, _HUNDREDTH_MS)
+    if max(hundredths) > LONGEST:
+        notes = (*notes, f"GIF shows a frame for at most {LONGEST / 100:g} s: longer ones are cut")
     palette = palette_of(_colours_of(series))
     return GifCoder(shape, palette, metadata, plays=plays, durations=hundredths), notes
 
