@@ -22,8 +22,7 @@ from vdsr_cli.errors import OutputError
 from vdsr_cli.figures.contact_sheet import Entry, contact_sheet, enlarged
 from vdsr_cli.figures.html_report import Figures, Report
 from vdsr_cli.figures.viridis import viridis
-from vdsr_cli.images import Picture, read_picture, save_levels
-from vdsr_cli.images.levels import to_levels
+from vdsr_cli.images import Canvas, Picture, read_picture, save_levels
 from vdsr_cli.metrics import LPIPS, average_pairwise
 from vdsr_cli.metrics.streaming import LrFidelity, mean_of_pairs
 from vdsr_cli.outputs import Existing
@@ -135,7 +134,7 @@ def measure_file(path: Path, picture: Picture, settings: SamplingSettings) -> tu
     lr = on_white(picture) if made.alpha is None else picture.rgb[0]
     rgb = made.rgb
     scale = rgb.shape[2] // lr.shape[1]
-    if scale == 0 or rgb.shape[2:] != (scale * lr.shape[1], scale * lr.shape[2]):
+    if rgb.shape[2:] != (scale * lr.shape[1], scale * lr.shape[2]):
         raise OutputError(
             f"{path} exists and is of another size", hint="--overwrite, or another folder for -o"
         )
@@ -176,21 +175,15 @@ def _apd_lpips(drawn: SampleSet, folder: Path | None, notes: list[str]) -> float
 
 
 def on_white(picture: Picture) -> Tensor:
-    """A picture as it is seen on white, as samples are shown: (3, h, w) in [0, 1]."""
+    """A picture laid on white, as formats without alpha keep it: (3, h, w) in [0, 1]."""
     rgb = picture.rgb[0]
     return rgb if picture.alpha is None else rgb + (1 - picture.alpha[0])
-
-
-def input_rgb8(picture: Picture) -> NDArray[np.uint8]:
-    """A picture on white as (h, w, 3)."""
-    levels: NDArray[np.uint8] = to_levels(on_white(picture)).permute(1, 2, 0).contiguous().numpy()
-    return levels
 
 
 def make_sheet(sets: Sequence[DoneSet], picture: Picture, title: str) -> NDArray[np.uint8]:
     """The contact sheet: the input, then a row of samples (and mean, deviation) a temperature."""
     height, width = sets[0].drawn.std.shape
-    first = Entry(label="input", rgb=enlarged(input_rgb8(picture), height, width))
+    first = Entry(label="input", rgb=enlarged(Canvas.of(picture).rgb8(), height, width))
     if len(sets) > 1:
         return contact_sheet([[first], *(list(_entries(s, s.label)) for s in sets)], title=title)
     entries = [first, *_entries(sets[0], "")]
@@ -229,7 +222,7 @@ def make_report(result: DiverseResult, sets: Sequence[DoneSet], picture: Picture
     return Report(
         title=Path(result.input).name,
         facts=_facts(result),
-        input=Entry(label="input", rgb=input_rgb8(picture)),
+        input=Entry(label="input", rgb=Canvas.of(picture).rgb8()),
         results=tuple(layers),
         deviations=tuple(maps),
         figures=_figures(sets),

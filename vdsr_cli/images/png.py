@@ -141,11 +141,14 @@ def metadata_chunks(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
 
 def _text_chunk(keyword: bytes, text: bytes) -> tuple[bytes, bytes]:
     """Kind and data of a chunk with a text: tEXt is Latin-1, and iTXt UTF-8."""
+    latin = b"tEXt", keyword + b"\0" + text
+    if text.isascii():
+        return latin
     try:
-        is_utf8 = not text.isascii() and bool(text.decode())
+        text.decode()
     except UnicodeDecodeError:
-        is_utf8 = False
-    return (b"iTXt", keyword + bytes(5) + text) if is_utf8 else (b"tEXt", keyword + b"\0" + text)
+        return latin
+    return b"iTXt", keyword + bytes(5) + text
 
 
 def _raw_profile(name: bytes, profile: bytes) -> bytes:
