@@ -132,8 +132,13 @@ def printable(text: str) -> str:
     )
 
 
-def files_below(folder: Path, *, hidden: bool = False) -> Iterator[Path]:
-    """Every file below a folder, however deep; what cannot be listed is left out.
+def files_below(
+    folder: Path,
+    *,
+    hidden: bool = False,
+    on_unread: Callable[[InputError], None] = lambda error: None,
+) -> Iterator[Path]:
+    """Every file below a folder, however deep; what cannot be listed is told and left out.
 
     Links to folders are not followed. Without ``hidden``, folders whose names begin with a dot are
     not looked into.
@@ -148,8 +153,12 @@ def files_below(folder: Path, *, hidden: bool = False) -> Iterator[Path]:
                         yield above / entry.name
                     elif hidden or not entry.name.startswith("."):
                         folders.append(above / entry.name)
-        except OSError:
-            continue
+        except OSError as error:
+            on_unread(_unread(above, error))
+
+
+def _unread(folder: Path, error: OSError) -> InputError:
+    return InputError(f"{folder}: cannot be read: {(error.strerror or str(error)).lower()}")
 
 
 def scale_tag(scale: float) -> str:
@@ -329,6 +338,7 @@ def expand_inputs(
     *,
     recursive: bool = False,
     on_unknown: Callable[[Path], None] = lambda path: None,
+    on_unread: Callable[[InputError], None] = lambda error: None,
 ) -> list[Source]:
     """The pictures that the arguments name, each once, in their order.
 
@@ -340,6 +350,7 @@ def expand_inputs(
 
     Args:
         on_unknown: told of each other file in a folder, or that a pattern matches.
+        on_unread: told of each folder below one, when ``recursive``, that cannot be listed.
 
     Raises:
         InputError: a folder or pattern without a picture.
@@ -350,7 +361,7 @@ def expand_inputs(
     seen: set[str] = set()
     sources: list[Source] = []
     for argument in arguments:
-        for source in _expand(argument, recursive, on_unknown):
+        for source in _expand(argument, recursive, on_unknown, on_unread):
             key = "-" if source.is_stdin else os.path.realpath(source.path)
             if key not in seen:
                 seen.add(key)
@@ -367,12 +378,17 @@ def _is_pattern(argument: str) -> bool:
     return has_magic(argument) and not os.path.lexists(argument)
 
 
-def _expand(argument: str, recursive: bool, on_unknown: Callable[[Path], None]) -> list[Source]:
+def _expand(
+    argument: str,
+    recursive: bool,
+    on_unknown: Callable[[Path], None],
+    on_unread: Callable[[InputError], None],
+) -> list[Source]:
     if argument == "-":
         return [STDIN]
     path = Path(argument)
     if os.path.isdir(path):
-        return _from_folder(path, recursive, on_unknown)
+        return _from_folder(path, recursive, on_unknown, on_unread)
     if _is_pattern(argument):
         return _from_pattern(argument, on_unknown)
     return [source_of(path)]
@@ -395,13 +411,22 @@ def source_of(path: Path, root: Path | None = None) -> Source:
     )
 
 
-def _from_folder(folder: Path, recursive: bool, on_unknown: Callable[[Path], None]) -> list[Source]:
+def _from_folder(
+    folder: Path,
+    recursive: bool,
+    on_unknown: Callable[[Path], None],
+    on_unread: Callable[[InputError], None],
+) -> list[Source]:
+    unread: list[InputError] = []
     try:
-        listed = files_below(folder) if recursive else folder.iterdir()
+        listed = files_below(folder, on_unread=unread.append) if recursive else folder.iterdir()
         found = _pictures(listed, on_unknown)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"{folder}: cannot be read: {reason}") from error
+        raise _unread(folder, error) from error
+    if unread and not found:
+        raise unread[0]
+    for closed in unread:
+        on_unread(closed)
     if not found:
         raise InputError(
             f"{folder}: no pictures in this folder",

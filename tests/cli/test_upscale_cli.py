@@ -517,6 +517,56 @@ def test_a_dry_run_writes_nothing_and_needs_no_model(vdsr, tmp_path, save_pictur
     assert files(tmp_path) == ["a.png"]
 
 
+def test_a_dry_run_tells_of_outputs_that_exist(vdsr, tmp_path, save_picture):
+    for name in ("a.png", "b.png", "b_x4.png"):
+        save_picture(tmp_path / name)
+    refused = vdsr("upscale", "a.png", "b.png", "--dry-run")
+    assert refused.code == 6 and refused.out == b"a.png -> a_x4.png\n"
+    assert refused.lines == [
+        "vdsr: b_x4.png exists already",
+        "  hint: add --overwrite to replace it",
+    ]
+    rows = vdsr("upscale", "a.png", "b.png", "--dry-run", "--json").out.splitlines()
+    assert [json.loads(row)["status"] for row in rows] == ["planned", "failed"]
+    skipped = vdsr("upscale", "a.png", "b.png", "--dry-run", "--skip-existing")
+    assert skipped.code == 0
+    assert skipped.out == b"a.png -> a_x4.png\nb_x4.png (exists, skipped)\n"
+    replaced = vdsr("upscale", "b.png", "--dry-run", "--overwrite")
+    assert (replaced.code, replaced.out) == (0, b"b.png -> b_x4.png\n")
+
+
+def test_a_dry_run_of_what_failed_before(upscale, tmp_path, save_picture):
+    (tmp_path / "in").mkdir()
+    save_picture(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"no picture")
+    assert upscale("in", "-o", "out").code == 3
+    planned = upscale("in", "-o", "out", "--retry-failed", "--dry-run")
+    assert (planned.code, planned.out) == (0, b"in/b.png -> out/b_x4.png\n")
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_of_several_folders_one_below_them_cannot_be_listed(
+    upscale, tmp_path, save_picture, monkeypatch, options
+):
+    for folder in ("one", "two/lost+found"):
+        (tmp_path / folder).mkdir(parents=True)
+        save_picture(tmp_path / folder / "a.png")
+    listing = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    save_picture(tmp_path / "two" / "b.png")
+    ended = upscale("-r", "one", "two", "-o", "out", *options)
+    assert ended.code == 3 and len(ended.out.splitlines()) == 2
+    assert "vdsr: two/lost+found: cannot be read: permission denied" in ended.err
+    alone = upscale("-r", "one", "two/lost+found", "-o", "out", "--overwrite", *options)
+    assert_one_clear_line(alone, "two/lost+found: cannot be read: permission denied")
+
+
 def test_quiet_means_quiet(upscale, tmp_path, save_picture):
     save_picture(tmp_path / "a.png")
     assert (upscale("a.png", "--quiet").out, upscale("b.png", "-q").code) == (b"", 3)

@@ -3,12 +3,12 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
@@ -42,8 +42,9 @@ from vdsr_cli.config import (
     parse_temperature,
     with_conditional,
 )
-from vdsr_cli.errors import UsageError
-from vdsr_cli.outputs import refuse_inputs
+from vdsr_cli.errors import InputError, UsageError
+from vdsr_cli.files import exists_error
+from vdsr_cli.outputs import Existing, is_taken, refuse_inputs
 from vdsr_cli.paths import (
     Naming,
     drop_own_outputs,
@@ -210,8 +211,15 @@ def upscale(
     )
     naming = replace(naming, text=_checked_suffix(suffix, naming))
     unknown: set[str] = set()
+    unread: list[InputError] = []
     works = _plan_works(
-        inputs, naming, store, recursive=recursive, quiet=quiet, on_unknown=unknown.add
+        inputs,
+        naming,
+        store,
+        recursive=recursive,
+        quiet=quiet,
+        on_unknown=unknown.add,
+        on_unread=unread.append,
     )
     if isinstance(works, list):
         _refuse_streams(works, as_json=as_json, elsewhere=many.is_elsewhere)
@@ -224,9 +232,9 @@ def upscale(
     check_scale(scale)
     tempered = with_conditional(parse_temperature(temperature), conditional_temperature)
     if dry_run:
-        for work in works:
-            _show_plan(work, as_json=as_json)
-        return
+        planned = _failed_before(works, many.manifest) if many.retry_failed else works
+        codes = [_show_plan(work, output.existing, as_json=as_json) for work in planned]
+        raise typer.Exit(max([*codes, _tell_unread(unread)]))
     refuse_prior(model)
     if many.engine == "local":
         bring(model, quiet=quiet)
@@ -259,7 +267,7 @@ def upscale(
         _tell_own_outputs(works.own_outputs, quiet=quiet)
     if summary is not None and not quiet:
         print_note(summary)
-    raise typer.Exit(worst)
+    raise typer.Exit(max(worst, _tell_unread(unread)))
 
 
 def _run(
@@ -338,6 +346,7 @@ def _plan_works(
     recursive: bool,
     quiet: bool,
     on_unknown: Callable[[str], None],
+    on_unread: Callable[[InputError], None],
 ) -> "list[Work] | FolderListing | StoreListing":
     """The pictures and their outputs: a stream for one folder or URL, else a list."""
 
@@ -358,7 +367,12 @@ def _plan_works(
     if is_one and os.path.isdir(inputs[0]):
         folder = Path(inputs[0])
         return FolderListing(folder=folder, naming=naming, address=address, recursive=recursive)
-    found = expand_inputs(inputs, recursive=recursive, on_unknown=lambda p: on_unknown(str(p)))
+    found = expand_inputs(
+        inputs,
+        recursive=recursive,
+        on_unknown=lambda path: on_unknown(str(path)),
+        on_unread=on_unread,
+    )
     sources, own = drop_own_outputs(found, naming)
     _tell_own_outputs(len(own), quiet=quiet)
     outputs = plan_outputs(sources, naming)
@@ -399,11 +413,45 @@ def _local_engine(
     )
 
 
-def _show_plan(work: Work, *, as_json: bool) -> None:
+def _failed_before(works: Iterable[Work], manifest: Path | None) -> Iterator[Work]:
+    """What --retry-failed makes again."""
+    from vdsr_cli.batch.manifest import Manifest
+    from vdsr_cli.batch.run import only_failed
+
+    assert manifest is not None  # or it was refused
+    return only_failed(works, Manifest(manifest))
+
+
+def _failed_before(works: Iterable[Work], manifest: Path | None) -> Iterator[Work]:
+    """What --retry-failed makes again; it was refused without a manifest."""
+    from vdsr_cli.batch.manifest import Manifest
+    from vdsr_cli.batch.run import only_failed
+
+    return iter(()) if manifest is None else only_failed(works, Manifest(manifest))
+
+
+def _show_plan(work: Work, existing: Existing, *, as_json: bool) -> int:
+    """Shows what would become of a picture -> the exit code that a run would have for it."""
+    row: dict[str, Any] = {"input": work.input, "output": work.output, "status": "planned"}
+    line, error = f"{work.input} -> {work.output or 'standard output'}", None
+    if work.output is not None and is_taken(work.output) and not existing.is_replaced:
+        row["status"], line = "skipped", f"{work.output} (exists, skipped)"
+        if existing is Existing.refuse:
+            error = exists_error(work.output)
+            row |= {"status": "failed", "error": str(error), "exit_code": error.exit_code}
+            print_error(str(error), error.hint)
     if as_json:
-        print(json.dumps({"input": work.input, "output": work.output, "status": "planned"}))
-    else:
-        print_line(f"{work.input} -> {work.output or 'standard output'}")
+        print(json.dumps(row))
+    elif error is None:
+        print_line(line)
+    return 0 if error is None else error.exit_code
+
+
+def _tell_unread(unread: list[InputError]) -> int:
+    """Tells of folders that could not be listed -> the exit code of that."""
+    for error in unread:
+        print_error(str(error), error.hint)
+    return max((error.exit_code for error in unread), default=0)
 
 
 def _show_outcome(
