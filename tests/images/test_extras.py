@@ -247,6 +247,23 @@ def test_jpeg_xl_there_and_back_without_loss(channels):
 
 
 @needs("jxl")
+def test_a_jpeg_xl_made_from_a_jpeg_is_one_nevertheless():
+    import pillow_jxl
+
+    exif = Image.Exif()
+    exif[0x10E] = "a ramp"
+    stream = io.BytesIO()
+    Image.fromarray(smooth(3)).save(stream, "JPEG", quality=70, exif=exif, comment=b"hello")
+    encoder = pillow_jxl.Encoder(mode="RGB", quality=100, num_threads=1)
+    picture = read(encoder(stream.getvalue(), 32, 24, jpeg_encode=True))
+    pixels = read(stream.getvalue())
+    assert (picture.rgb == pixels.rgb).all()
+    assert picture.metadata.source_format == "jpeg xl" and picture.notes == ()
+    assert picture.metadata.exif == pixels.metadata.exif is not None
+    assert picture.jpeg_table == pixels.jpeg_table is not None
+
+
+@needs("jxl")
 @pytest.mark.parametrize("size", [(8, 8), (24, 32), (300, 7), (1080, 1920)])
 def test_jpeg_xl_is_refused_by_its_size_before_it_is_decoded(size, monkeypatch):
     data = ours(np.zeros((*size, 3), np.uint8), "jxl")

@@ -56,7 +56,9 @@ def read_jxl(stream: BinaryIO, max_pixels: int) -> Decoded:
     is_jpeg, info, pixels, icc, boxes = Decoder(num_threads=1)(data)
     if is_jpeg:
         jpeg = Image.open(BytesIO(pixels), formats=("JPEG",))
-        return Decoded(image=jpeg, samples=read_samples(jpeg, lambda: jpeg))
+        samples = read_samples(jpeg, lambda: jpeg)
+        jpeg.format = "JPEG XL"  # as the stream is
+        return Decoded(image=jpeg, samples=samples)
     samples = _samples(pixels, info)
     notes = []
     if header.is_animated:
