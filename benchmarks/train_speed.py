@@ -66,9 +66,12 @@ def main() -> None:
         elbo_from=10**9 if options.mean_only else 0,
         degradation=options.degradation,
     )
+    scale = model.scale
     with tempfile.TemporaryDirectory() as folder:
-        noise_pictures(Path(folder), 4, max(512, options.lr_size * 4))
-        store = PictureStore(find_pictures([Path(folder)]), scale=4, min_lr_size=options.lr_size)
+        noise_pictures(Path(folder), 4, max(512, options.lr_size * scale))
+        store = PictureStore(
+            find_pictures([Path(folder)]), scale=scale, min_lr_size=options.lr_size
+        )
     trainer = Trainer(
         model,
         store,
@@ -95,7 +98,7 @@ def main() -> None:
         order = "cuda_time_total" if runtime.device.type == "cuda" else "cpu_time_total"
         print(profile.key_averages().table(sort_by=order, row_limit=20))
     seconds = steps(options.steps)
-    megapixels = options.batch * (4 * options.lr_size) ** 2 / 1e6
+    megapixels = options.batch * (scale * options.lr_size) ** 2 / 1e6
     figures = {
         "preset": options.preset,
         "hardware": hardware_of(runtime.device),

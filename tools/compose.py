@@ -8,6 +8,7 @@ input as always, rounded to 8 bits, and then enlarged (x8) or reduced (x2) by MA
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import torch
@@ -55,7 +56,8 @@ def main() -> None:
                 made = bicubic(made, options.scale // native)
             else:
                 made = degrade_8bit(made.unsqueeze(0), native // options.scale)[0]
-            path = options.out / dataset.name / f"{scene.name}.png"
+            # Sets of one name are called by their paths.
+            path = options.out / dataset.name.lstrip(os.sep) / f"{scene.name}.png"
             save_levels(path, made.permute(1, 2, 0).numpy())
             print(path)
 

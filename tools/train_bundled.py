@@ -247,9 +247,12 @@ def decode_aside(sources: Sequence[Path], store: Path, plans: Sequence[Plan]) ->
 def decode(sources: Sequence[Path], store: Path, least: dict[int, int]) -> None:
     """Writes the pictures at each scale, of at least so many LR pixels a side, to STORE.SCALE."""
     for scale, size in least.items():
+        target = store.with_suffix(f".{scale}")
+        if target.exists():
+            continue
         pictures = find_pictures(sources)
         decoded = PictureStore(pictures, scale=scale, rescales=RESCALES, min_lr_size=size)
-        decoded.save(store.with_suffix(f".{scale}"))
+        decoded.save(target)
 
 
 def run(*arguments: object) -> None:
@@ -262,8 +265,15 @@ def run(*arguments: object) -> None:
             raise RuntimeError(f"vdsr {arguments[0]} ended with {ended.code}") from ended
 
 
-def train(name: str, plan: Plan, seconds: float, store: Path, options: argparse.Namespace) -> None:
-    """Measures, trains for about so long, exports."""
+def train(
+    name: str,
+    plan: Plan,
+    seconds: float,
+    store: Path,
+    data: list[Path],
+    options: argparse.Namespace,
+) -> None:
+    """Measures, trains for about so long, exports; ``store`` is of ``data``."""
     each = milliseconds(plan, PictureStore.load(store), options)
     steps = steps_of(plan, seconds, each)
     total = round(steps.mean_alone + steps.elbo + steps.adversarial)
@@ -281,7 +291,7 @@ def train(name: str, plan: Plan, seconds: float, store: Path, options: argparse.
     elif not plan.mean_alone:
         how += ["--mean-weight", 0]
     run(
-        *("train", plan.objective, *options.data, "--out", options.runs / name, *how),
+        *("train", plan.objective, *data, "--out", options.runs / name, *how),
         *("--steps", total, "--cooldown", total // 2, "--warmup", 300),
         *("--learning-rate", plan.rate, "--ema-decay", 0.999, "--degradation", plan.degradation),
         *("--batch", plan.batch, "--lr-size", plan.lr_size, "--store", store),
@@ -315,18 +325,24 @@ def main() -> None:
     is_first = True
     while left:
         name, plan = next(iter(left.items()))
-        store = options.runs / f"store.{plan.scale}"
+        store, data = options.runs / f"store.{plan.scale}", options.data
         if is_first and options.first is not None:
-            store = options.runs / "first"
-            paths, least = find_pictures([options.first]), plan.lr_size
-            PictureStore(paths, scale=plan.scale, rescales=RESCALES, min_lr_size=least).save(store)
+            store, data = options.runs / "first", [options.first]
+            if not store.exists():
+                stored = PictureStore(
+                    find_pictures(data),
+                    scale=plan.scale,
+                    rescales=RESCALES,
+                    min_lr_size=plan.lr_size,
+                )
+                stored.save(store)
         while not store.exists():
             if decoding.exitcode:
                 sys.exit("the pictures could not be decoded")
             time.sleep(0.2)
         room = deadline - time.monotonic() - LEFT_OVER_S * len(left)
         seconds = max(1.0, room) * plan.share / sum(other.share for other in left.values())
-        train(name, plan, seconds, store, options)
+        train(name, plan, seconds, store, data, options)
         del left[name]
         is_first = False
         gc.collect()

@@ -536,6 +536,9 @@ def test_several_samples_of_another_tool_have_diversity(photos, tmp_path):
 def test_what_the_request_refuses(photos, tiny):
     with pytest.raises(UsageError, match="for scale 4"):
         score(BenchRequest(paths=(photos,), scale=2, protocol=Protocol.diverse), tiny)
+    for protocol in (Protocol.paper, Protocol.paper_64):
+        with pytest.raises(UsageError, match="--scale 3 does not divide"):
+            score(BenchRequest(paths=(photos,), scale=3, protocol=protocol))
     with pytest.raises(WeightsError, match="metric weights"):
         score(BenchRequest(paths=(photos,), metric_weights=photos / "absent"))
     report = score(BenchRequest(paths=(photos,), metric_weights=photos))

@@ -1,6 +1,7 @@
 """``vdsr train`` as a person uses it: three objectives, a file of options, a card, what is seen."""
 
 import json
+import math
 import signal
 from importlib.util import find_spec
 
@@ -12,6 +13,7 @@ from PIL import Image
 from vdsr_cli.cli.train_progress import describe
 from vdsr_cli.models.compact import CompactConfig, Level
 from vdsr_cli.models.presets import PRIOR_PRESETS
+from vdsr_cli.training.cards import curve_summary
 from vdsr_cli.training.config import TrainConfig, config_for
 from vdsr_cli.weights import read_header
 
@@ -55,6 +57,8 @@ def test_a_shipped_model_is_fine_tuned_validated_and_exported(
         assert curves.width > 400
     pickle = vdsr("train", "export", run, "-o", tmp_path / "mine.bin")
     assert pickle.code == 2 and "takes for a pickle" in pickle.err
+    taken = vdsr("train", "export", run, "-o", out, "--card", "step=7")
+    assert taken.code == 2 and "told by the run itself" in taken.err and not out.exists()
     ended = vdsr("train", "export", run, "-o", out, "--card", "licence=CC0", "--card", "by=me")
     assert ended.code == 0, ended.err
     card = read_header(out).metadata
@@ -93,7 +97,7 @@ def test_a_prior_and_both_models_on_it(pictures, tmp_path, vdsr, save_picture, m
 def test_options_come_from_a_file_and_the_command_line_wins(pictures, tiny_path, tmp_path, vdsr):
     entries = {"out": str(tmp_path / "run"), "from": str(tiny_path), "lr-size": 8, "steps": 9}
     entries |= {"batch": 1, "mean-weight": 3.5, "degradation": "real", "device": "cpu"}
-    entries |= {"val": str(pictures / "0.png"), "rescale": 1}
+    entries |= {"val": str(pictures / "0.png"), "rescale": 1, "compile": False}
     lines = [f"{key} = {json.dumps(value)}" for key, value in entries.items()]
     (tmp_path / "run.toml").write_text("\n".join(lines))
     ended = vdsr("train", "vdvae-sr", pictures, "--config", tmp_path / "run.toml", "--steps", 1)
@@ -101,6 +105,23 @@ def test_options_come_from_a_file_and_the_command_line_wins(pictures, tiny_path,
     config = torch.load(tmp_path / "run" / "last.pt")["config"]
     assert (config["steps"], config["mean_weight"], config["degradation"]) == (1, 3.5, "real")
     assert config["learning_rate"] == 2e-4, "the default of a fine-tuning"
+
+
+@pytest.mark.parametrize(
+    "words", [["--plain-weight", 10], ["--perceptual-net", "both"], ["--no-views"]]
+)
+def test_the_phase_s_options_are_of_the_phase(pictures, tiny_path, tmp_path, vdsr, words):
+    run = ["vdvae-sr", pictures, "--from", tiny_path, "--out", tmp_path / "run"]
+    ended = vdsr("train", *run, *words)
+    assert ended.code == 2 and "of the adversarial phase" in ended.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_curve_is_of_its_finite_values():
+    rows = [{"step": i, "loss": v, "val_psnr_y": v} for i, v in enumerate((math.nan, 3.0, 2.0))]
+    summary = curve_summary(rows)
+    assert summary["loss"] == {"first": 3.0, "last": 2.0, "best": 2.0}
+    assert summary["val_psnr_y"] == {"first": 3.0, "last": 2.0, "best": 3.0}
 
 
 @pytest.mark.parametrize(

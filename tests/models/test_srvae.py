@@ -10,6 +10,7 @@ from torch import Tensor
 from vdsr_cli.bench.data import Scene
 from vdsr_cli.bench.likelihood import elbo_bits
 from vdsr_cli.errors import WeightsError
+from vdsr_cli.models.blocks import drawn_rates
 from vdsr_cli.models.distributions import importance_weighted_nll
 from vdsr_cli.models.dmol import dmol_log_prob, dmol_mean, dmol_sample
 from vdsr_cli.models.protocol import LatentShape
@@ -285,6 +286,10 @@ def test_the_bench_and_the_bound_agree_on_a_picture_s_likelihood():
     bound = model.bound(hr, lr, noise)
     nats = float(bound.nll_x + bound.nll_y + bound.kl_z + bound.kl_u)
     assert told["bits_per_dim"] == pytest.approx(nats / (hr.numel() * math.log(2)), rel=1e-4)
+    with drawn_rates(model):
+        elbo, _ = model.elbo_and_mean(2 * hr - 1, lr, noise)
+    nll = elbo.distortion + elbo.rate.sum(0)
+    torch.testing.assert_close(-nll, bound.log_weight)
 
 
 def as_levels(picture: Tensor) -> Tensor:

@@ -190,10 +190,11 @@ def test_those_left_out_are_told(tmp_path, paths):
 
 def test_folders_are_searched_in_a_fixed_order(tmp_path):
     (tmp_path / "b" / "c").mkdir(parents=True)
-    for name in ("b/c/1.PNG", "b/2.jpg", "a.webp", "notes.txt"):
+    for name in ("b/c/1.PNG", "b/2.jpg", "b/3.heic", "b/4.gif", "a.webp", "b/notes.txt"):
         (tmp_path / name).write_bytes(b"")
     found = find_pictures([tmp_path / "b", tmp_path / "a.webp"])
-    assert [str(p.relative_to(tmp_path)) for p in found] == ["a.webp", "b/2.jpg", "b/c/1.PNG"]
+    names = [str(p.relative_to(tmp_path)) for p in found]
+    assert names == ["a.webp", "b/2.jpg", "b/3.heic", "b/c/1.PNG"]
 
 
 def test_a_store_never_replaces_a_file(store, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vdsr_cli.errors import UsageError
-from vdsr_cli.loading import read_weights
+from vdsr_cli.loading import load_network, read_weights
 from vdsr_cli.models.compact import CompactVDVAESR
 from vdsr_cli.models.presets import PRESETS
 from vdsr_cli.models.widening import can_widen, widen_into
@@ -64,6 +64,20 @@ def test_a_wider_network_begins_as_the_narrower_one(make_tiny, factor, deeper):
     torch.testing.assert_close(wide_mean, mean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(wide_elbo.rate, elbo.rate, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(wide_elbo.distortion, elbo.distortion, rtol=1e-5, atol=1e-2)
+
+
+def test_a_larger_preset_is_coupled_where_the_weights_are():
+    bundled = load_network("vdvae-sr-x4")
+    assert bundled.config.coupled
+    larger = new_model("vdvae-sr", preset="vdvae-sr-x4-real", prior=None, start_from="vdvae-sr-x4")
+    (elbo, mean), (larger_elbo, larger_mean) = of_one_picture(bundled, larger)
+    torch.testing.assert_close(larger_mean, mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(larger_elbo.distortion, elbo.distortion, rtol=1e-4, atol=1e-1)
+
+
+def test_a_preset_is_of_no_network_on_a_prior():
+    with pytest.raises(UsageError, match="not built on a --prior"):
+        new_model("vdvae-sr", preset="vdvae-sr-x4", prior="vdvae-x4-prior", start_from=None)
 
 
 def test_deeper_encoders_begin_as_the_shallower_ones(make_tiny):

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vdsr_cli.training.world import World
+from vdsr_cli.errors import UsageError
+from vdsr_cli.training.world import World, join_world
 
 OPTIONS = "--dtype float32 --device cpu --lr-size 8 --steps 5 --log-every 1 --val-every 0 -q"
 
@@ -22,6 +23,14 @@ def test_a_process_alone_has_everything():
     shares = [World(rank=rank, size=3).share(rows) for rank in range(3)]
     assert torch.equal(torch.cat(shares), rows)
     assert alone.any(True, torch.device("cpu")) and torch.equal(alone.mean(rows), rows)
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "mps"])
+def test_one_device_is_none_for_several_processes(monkeypatch, device):
+    assert join_world(device) == (World(), device)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="one device"):
+        join_world(device)
 
 
 ELBO = ("loss", "distortion_bits", "rate_bits", "mean_l1", "grad_norm")

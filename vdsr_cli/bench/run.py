@@ -120,13 +120,19 @@ def run_bench(
 
     Raises:
         UsageError: a model of another scale under the diverse protocol, or without the latents
-            that a temperature names.
+            that a temperature names; a scale that does not divide the protocol's pictures.
         InputError: a path without pictures.
         DeviceError: a model that does not run.
     """
     foreign = [loaded for loaded in models if loaded.model.scale != request.scale]
     if foreign and request.protocol is Protocol.diverse:
         raise UsageError(f"{foreign[0].name} is a model for scale {foreign[0].model.scale}")
+    side = request.protocol.hr_side
+    if side is not None and side % request.scale:
+        raise UsageError(
+            f"--scale {request.scale} does not divide the {side}x{side} pixels of"
+            f" --protocol {request.protocol.value}"
+        )
     for loaded in models:
         check_request(request.upscale, loaded)
         for temperature in request.temperatures:

@@ -72,15 +72,15 @@ def _entries(
     path: Path, tables: Mapping[str, Any], words: list[str], command: Any
 ) -> dict[str, Setting]:
     """The entries at the top and in the tables on the way to a command, the inner ones last."""
-    options = _options(command)
+    options = options_by_spelling(command)
     found: dict[str, Setting] = {}
     level: Mapping[str, Any] = tables
     for depth in range(len(words) + 1):
         for key, value in level.items():
-            name = options.get(_spelled(key))
+            name = options.get(spelled(key))
             if name is not None and not isinstance(value, dict):
                 found[name] = Setting(
-                    command=" ".join(words), option=_spelled(key), value=value, file=str(path)
+                    command=" ".join(words), option=spelled(key), value=value, file=str(path)
                 )
         level = level.get(words[depth], {}) if depth < len(words) else {}
     return found
@@ -92,13 +92,13 @@ def _check(
     """Refuses entries that no command below this one has, tables of no command, and what may stand
     in the user's own file alone."""
     below = getattr(command, "commands", {})
-    known = {option for one in _all_below(command) for option in _options(one)}
+    known = {option for one in _all_below(command) for option in options_by_spelling(one)}
     for key, value in tables.items():
         if isinstance(value, dict) and key in below:
             _check(path, value, below[key], f"{name}{key}.", is_users=is_users)
-        elif isinstance(value, dict) or _spelled(key) not in known:
+        elif isinstance(value, dict) or spelled(key) not in known:
             raise UsageError(f"{path}: {name}{key} is no command or option", hint="vdsr config -h")
-        elif not is_users and _is_for_the_user(_spelled(key), value):
+        elif not is_users and _is_for_the_user(spelled(key), value):
             raise UsageError(
                 f"{path}: {name}{key} is not taken from the working folder",
                 hint=f"give it on the command line, or in {setting_files()[1]}",
@@ -118,10 +118,10 @@ def _all_below(command: Any) -> Iterator[Any]:
         yield from _all_below(one)
 
 
-def _options(command: Any) -> dict[str, str]:
+def options_by_spelling(command: Any) -> dict[str, str]:
     """The names of parameters by the long names of options, without dashes."""
     return {
-        _spelled(name): parameter.name
+        spelled(name): parameter.name
         for parameter in command.params
         if parameter.param_type_name == "option"
         for name in parameter.opts
@@ -129,7 +129,8 @@ def _options(command: Any) -> dict[str, str]:
     }
 
 
-def _spelled(key: str) -> str:
+def spelled(key: str) -> str:
+    """An option's name without dashes in front, as it is typed: ``--lr_size`` -> ``lr-size``."""
     return key.removeprefix("--").replace("_", "-")
 
 

@@ -10,6 +10,7 @@ from vdsr_cli.cli import cnn_vae
 from vdsr_cli.cli.command import App
 from vdsr_cli.cli.console import bring, print_line
 from vdsr_cli.cli.options import NoProgressOption, ReplaceOption, RunOption, existing_of, given
+from vdsr_cli.cli.settings import options_by_spelling, spelled
 from vdsr_cli.cli.train_options import (
     AdversarialOptions,
     DataOptions,
@@ -72,8 +73,10 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     if path is None:
         return None
     entries = read_toml(path)
-    values = {key.replace("-", "_"): value for key, value in entries.items()}
-    values = {{"from": "start_from"}.get(key, key): value for key, value in values.items()}
+    names = options_by_spelling(context.command)
+    values = {
+        names.get(spelled(key), key.replace("-", "_")): value for key, value in entries.items()
+    }
     known = {parameter.name for parameter in context.command.params} - {"config"}
     unknown = sorted(set(values) - known)
     if unknown:
@@ -154,7 +157,12 @@ def _hyper_parameters(
     from vdsr_cli.training.shape import published_shape
 
     phase = given(adversarial)
-    start, _ = phase.pop("adversarial", None), phase.pop("perceptual_net")
+    start, network_name = phase.pop("adversarial", None), phase.pop("perceptual_net")
+    if start is None and (phase or network_name != "squeeze"):
+        name = next(iter(phase), "perceptual_net").replace("_", "-")
+        raise UsageError(
+            f"--{name} is of the adversarial phase", hint="say where that begins: --adversarial 0"
+        )
     return config_for(
         objective,
         given(hyper),

@@ -414,15 +414,6 @@ def _local_engine(
 
 
 def _failed_before(works: Iterable[Work], manifest: Path | None) -> Iterator[Work]:
-    """What --retry-failed makes again."""
-    from vdsr_cli.batch.manifest import Manifest
-    from vdsr_cli.batch.run import only_failed
-
-    assert manifest is not None  # or it was refused
-    return only_failed(works, Manifest(manifest))
-
-
-def _failed_before(works: Iterable[Work], manifest: Path | None) -> Iterator[Work]:
     """What --retry-failed makes again; it was refused without a manifest."""
     from vdsr_cli.batch.manifest import Manifest
     from vdsr_cli.batch.run import only_failed

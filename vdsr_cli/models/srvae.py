@@ -161,6 +161,7 @@ class SRVAE(AnySizeSampling, nn.Module):
     def __init__(self, config: SRVAEConfig) -> None:
         super().__init__()
         self.config = config
+        self.is_rate_drawn = False
         channels, moments = config.latent_channels, 2 * config.latent_channels
         outputs = CHANNELS_PER_COMPONENT * config.components
         self.p_u = _prior_of_u(config)
@@ -235,8 +236,12 @@ class SRVAE(AnySizeSampling, nn.Module):
         nll_x = dmol_nll(2 * hr - 1, self.hr_parameters(lr, z))
         nll_y = dmol_nll(2 * lr - 1, self.lr_parameters(u))
         kl_u = q_u.log_prob(u) - cast(LatentPrior, self.p_u).log_prob(u)
-        kl_z = gaussian_kl(q_z.mean, q_z.log_std, p_z.mean, p_z.log_std).sum(dim=(1, 2, 3))
         drawn_kl_z = q_z.log_prob(z) - p_z.log_prob(z)
+        kl_z = (
+            drawn_kl_z
+            if self.is_rate_drawn
+            else gaussian_kl(q_z.mean, q_z.log_std, p_z.mean, p_z.log_std).sum(dim=(1, 2, 3))
+        )
         return Bound(nll_x, nll_y, kl_z, kl_u, -(nll_x + nll_y + drawn_kl_z + kl_u))
 
     def elbo_and_mean(self, hr: Tensor, lr: Tensor, noise: NoiseSource) -> tuple[Elbo, Tensor]:

@@ -24,7 +24,13 @@ from vdsr_cli.models.vdvae_sr import VDVAESR
 from vdsr_cli.outputs import Existing, check_outputs
 from vdsr_cli.runtime import Runtime, choose_runtime
 from vdsr_cli.training.adversarial_start import adversarial_phase
-from vdsr_cli.training.cards import card_facts, command_line, hardware_of, markdown_card
+from vdsr_cli.training.cards import (
+    MEASURED,
+    card_facts,
+    command_line,
+    hardware_of,
+    markdown_card,
+)
 from vdsr_cli.training.config import Row, RunPlan, check_crop
 from vdsr_cli.training.curves import save_curves
 from vdsr_cli.training.data import CropSpec, PictureStore, find_pictures, origin_of
@@ -286,7 +292,7 @@ def export(
             the run's coupling of colours and neighbours stays whole where another has none.
 
     Raises:
-        UsageError: shares that leave nothing of the run, or ``out`` is what is exported, or has
+        UsageError: a fact of the run's own, shares that leave nothing of the run, or ``out`` is what is exported, or has
             the name of a pickle.
         WeightsError: no checkpoint of a run, or others that do not fit it.
         OutputError: a file cannot be written.
@@ -297,6 +303,9 @@ def export(
         raise UsageError(
             f"{out} has a name that --model takes for a pickle", hint="name it .safetensors"
         )
+    told = sorted(set(card) & set(MEASURED))
+    if told:
+        raise UsageError(f"--card {told[0]} is told by the run itself")
     run = read_checkpoint(checkpoint)
     facts = {**card_facts(run, read_log(checkpoint.parent), blend or {}), **card}
     architecture = run.get("kind", COMPACT_VDVAE_SR)

@@ -1,5 +1,6 @@
 """Model cards: what a run's checkpoint knows of itself, as a header's facts and as Markdown."""
 
+import math
 import platform
 import shlex
 import sys
@@ -38,6 +39,10 @@ def command_line() -> str:
     return shlex.join(["vdsr", *sys.argv[1:]])
 
 
+MEASURED = ("step", "train", "legs", "seconds", "curves", "licence_note")
+"""The facts that a run tells of itself, and nobody else."""
+
+
 def card_facts(
     run: Mapping[str, Any], rows: Sequence[Row], blend: Mapping[str, float]
 ) -> dict[str, Any]:
@@ -64,15 +69,15 @@ def card_facts(
 
 
 def curve_summary(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """The first, last and best value of each figure of the log."""
+    """The first, last and best value of each figure of the log, of those that are finite."""
     summary = {}
     for key in ("loss", "distortion_bits", "rate_bits", "mean_l1", "val_bits"):
-        values = [row[key] for row in rows if row.get(key)]
+        values = [row[key] for row in rows if row.get(key) and math.isfinite(row[key])]
         if values:
             summary[key] = {"first": values[0], "last": values[-1], "best": min(values)}
     best_of = {"val_psnr_y": max, "val_lpips": min}
     for key, best in [(k + at, f) for k, f in best_of.items() for at in ("", "_sample")]:
-        values = [row[key] for row in rows if key in row]
+        values = [row[key] for row in rows if math.isfinite(row.get(key, math.nan))]
         if values:
             summary[key] = {"first": values[0], "last": values[-1], "best": best(values)}
     return summary
@@ -80,8 +85,7 @@ def curve_summary(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 def markdown_card(name: str, architecture: str, parameters: int, facts: Mapping[str, Any]) -> str:
     """The card as a page; what a person added with ``--card`` comes first."""
-    own = ("degradation", "step", "train", "legs", "seconds", "curves", "licence_note")
-    added = {key: value for key, value in facts.items() if key not in own}
+    added = {key: value for key, value in facts.items() if key not in (*MEASURED, "degradation")}
     lines = [f"# {name}", "", f"{architecture}, {parameters:,} parameters.", ""]
     lines += [f"- **{key}**: {value}" for key, value in added.items()]
     lines += [

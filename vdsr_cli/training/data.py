@@ -25,10 +25,11 @@ from vdsr_cli.files import atomic_path
 from vdsr_cli.images import read_picture
 from vdsr_cli.images.levels import to_levels
 from vdsr_cli.images.resize import pillow_resized, resized_crop
-from vdsr_cli.paths import files_below
+from vdsr_cli.paths import INPUT_SUFFIXES, files_below
 from vdsr_cli.training.world import World
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
+PICTURE_SUFFIXES = INPUT_SUFFIXES - {".gif", ".apng"}
+"""Extensions of the files of a folder that are trained on; animations are not."""
 
 
 SYMMETRIES: Mapping[str, tuple[bool, bool, bool]] = MappingProxyType(

@@ -82,9 +82,14 @@ def new_model(
     """
     if prior is None and (variant is not None or conditioned_layers is not None):
         raise UsageError("a variant is of a new model on a prior", hint="name it: --prior")
+    if prior is not None and preset is not None:
+        raise UsageError("--preset is of a network that is not built on a --prior")
     if start_from is not None and preset is not None:
+        source = load_network(start_from)
         fresh = model_of_preset(objective, preset, is_coupled=is_coupled)
-        model = transferred(load_network(start_from), fresh)
+        if _is_coupled(source) and isinstance(fresh, CompactVDVAE | CompactVDVAESR):
+            fresh = coupled(fresh)
+        model = transferred(source, fresh)
     elif start_from is not None and prior is None:
         model = _with_likelihood(load_network(start_from), is_coupled)
     elif prior is not None:
@@ -110,6 +115,10 @@ def _with_likelihood(model: nn.Module, is_coupled: bool) -> nn.Module:
         f"--coupled does not go with a {architecture_of(model).name}",
         hint="it is of vdsr train vdvae and vdvae-sr, with compact models",
     )
+
+
+def _is_coupled(model: nn.Module) -> bool:
+    return isinstance(model, CompactVDVAE | CompactVDVAESR) and model.config.coupled
 
 
 def _check_kind(objective: str, model: nn.Module, name: str) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vdsr_cli.errors import DeviceError
+from vdsr_cli.errors import DeviceError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +75,16 @@ def join_world(device: str) -> tuple[World, str]:
 
     Raises:
         DeviceError: the processes do not find each other.
+        UsageError: a device for all of them.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World(), device
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(
+            f"--device {device} is one device, and each process of torchrun has its own",
+            hint="--device cuda gives each its card",
+        )
     on_cards = device in ("cuda", "auto") and torch.cuda.is_available()
     own = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if on_cards else "cpu"
     if on_cards:
