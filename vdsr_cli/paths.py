@@ -65,6 +65,9 @@ DEFAULT_FORMAT: Final = "png"
 SAME_FORMAT: Final = "same"
 """The value of --format by which each output is of its input's."""
 
+MANIFEST_NAME: Final = "vdsr-manifest.jsonl"
+"""Name of the manifest of a run over one folder, in the folder of -o."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -118,10 +121,22 @@ class Naming:
         """The part of an output's name that its input's lacks."""
         return f"_{self.tag}" if self.text is None else self.text
 
+    def is_left(self, name: str) -> bool:
+        """Whether a run leaves a file of this name beside its outputs: its manifest, or what an
+        unfinished output is resumed from."""
+        output, part, rest = name.rpartition(".part")
+        is_output = self.mark != "" and Path(output).stem.endswith(self.mark)
+        return name == MANIFEST_NAME or (is_output and part != "" and rest in ("", ".json"))
+
     def suffix_of(self, source: Source) -> str:
         """The extension of a source's output whose name is not given."""
         is_kept = self.keeps == "all" or (self.keeps == "several" and source.is_several)
         return source.own_suffix if is_kept and source.own_suffix else self.suffix
+
+
+def is_url(address: str) -> bool:
+    """Whether this is the URL of a store rather than a path."""
+    return "://" in address
 
 
 def printable(text: str) -> str:
@@ -154,10 +169,11 @@ def files_below(
                     elif hidden or not entry.name.startswith("."):
                         folders.append(above / entry.name)
         except OSError as error:
-            on_unread(_unread(above, error))
+            on_unread(unread_error(above, error))
 
 
-def _unread(folder: Path, error: OSError) -> InputError:
+def unread_error(folder: Path, error: OSError) -> InputError:
+    """The error for a folder that cannot be listed."""
     return InputError(f"{folder}: cannot be read: {(error.strerror or str(error)).lower()}")
 
 
@@ -225,16 +241,16 @@ def plan_naming(
     if out == "-":
         return Naming(tag=tag, suffix=suffix, keeps=keeps, is_stdout=True)
     path = Path(out)
-    if takes_videos and path.suffix.lower() in VIDEO_SUFFIXES and not _names_folder(out):
-        return Naming(tag=tag, suffix=path.suffix, file=path)
-    is_dotted = is_several and path.suffix.lower() not in OUTPUT_SUFFIXES
+    is_video = takes_videos and path.suffix.lower() in VIDEO_SUFFIXES
+    is_dotted = is_several and not is_video and path.suffix.lower() not in OUTPUT_SUFFIXES
     if _names_folder(out) or (is_dotted and not os.path.exists(path)):
         return Naming(tag=tag, suffix=suffix, keeps=keeps, folder=path)
-    if format is not None and output_format(path) != format:
+    named = video_format(path) if is_video else output_format(path)
+    if format not in (None, named):
         raise UsageError(
             f"-o {out} and --format {format} disagree", hint="leave one of the two out"
         )
-    return Naming(tag=tag, suffix=_suffix_of(output_format(path)), file=path)
+    return Naming(tag=tag, suffix=path.suffix if is_video else _suffix_of(named), file=path)
 
 
 def _suffix_of(format: str) -> str:
@@ -370,8 +386,9 @@ def expand_inputs(
 
 
 def may_be_several(arguments: Sequence[str]) -> bool:
-    """Whether the arguments of :func:`expand_inputs` may stand for more than one picture."""
-    return len(arguments) != 1 or os.path.isdir(arguments[0]) or _is_pattern(arguments[0])
+    """Whether the arguments, paths or a URL, may stand for more than one picture."""
+    kinds = (is_url, os.path.isdir, _is_pattern)
+    return len(arguments) != 1 or any(is_kind(arguments[0]) for is_kind in kinds)
 
 
 def _is_pattern(argument: str) -> bool:
@@ -422,7 +439,7 @@ def _from_folder(
         listed = files_below(folder, on_unread=unread.append) if recursive else folder.iterdir()
         found = _pictures(listed, on_unknown)
     except OSError as error:
-        raise _unread(folder, error) from error
+        raise unread_error(folder, error) from error
     if unread and not found:
         raise unread[0]
     for closed in unread:

@@ -211,6 +211,16 @@ def test_a_folder_that_cannot_be_listed_stops_no_other(shots, monkeypatch):
         next(works)
 
 
+def test_where_nothing_can_be_listed_nothing_is_found(tmp_path, monkeypatch):
+    def guarded(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(listing.os, "scandir", guarded)
+    naming = plan_naming("out/", tag="x4")
+    with pytest.raises(InputError, match="cannot be read: permission denied"):
+        list(FolderListing(folder=tmp_path, naming=naming, on_unread=lambda error: None))
+
+
 def test_an_input_is_never_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("in/shots/shots/a.png", "in/shots/a_x4.png"):

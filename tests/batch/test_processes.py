@@ -92,6 +92,26 @@ def test_a_worker_that_dies_is_replaced(tiny_path, save_picture):
     assert sorted(p.name for p in Path().glob("*_x4.png")) == ["fine_x4.png", "once_x4.png"]
 
 
+def test_a_picture_may_replace_what_an_earlier_attempt_left_however_workers_end():
+    """Also where the new worker dies before it is ready."""
+
+    class Dying:
+        def __init__(self):
+            self.work, self.attempts, self.is_ready = Work(input="a", output="b"), 1, True
+
+        def restart(self):
+            self.is_ready = False
+            return workers._End(-signal.SIGKILL)
+
+        def take(self, work, *, attempts):
+            self.work, self.attempts = work, attempts
+
+    worker, engine = Dying(), WorkerProcesses(job=job(Path("none")), count=1)
+    for _ in range(2):
+        assert engine._died(worker) is None
+        assert (worker.work.is_retry, worker.attempts) == (True, 2)
+
+
 def test_a_crash_is_not_called_a_lack_of_memory():
     killed, crashed = (workers._End(-n).error("a.png") for n in (signal.SIGKILL, signal.SIGSEGV))
     assert killed.exit_code == 5 and "--jobs" in str(killed.hint)

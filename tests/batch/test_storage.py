@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from vdsr_cli.batch import storage
 from vdsr_cli.batch.store_listing import _with_siblings
+from vdsr_cli.errors import UsageError, VdsrError
 
 STEMS = st.text("ab._/", max_size=6).map(lambda text: "a" + text.replace("/", "/b"))
 NAMES = st.sets(STEMS.map(lambda stem: stem + ".png"))
@@ -144,6 +145,40 @@ def test_a_store_holds_the_bytes_of_a_folder(upscale, bucket, save_picture):
         assert stored.read() == Path("out/a_x4.png").read_bytes()
     assert upscale(f"{bucket}/out", "-o", "twice").code == 0
     assert Path("twice/a_x4_x4.png").exists()
+
+
+def test_the_url_of_a_picture_stands_for_it(upscale, bucket, save_picture):
+    put_pictures(f"{bucket}/in", save_picture)
+    ended = upscale(f"{bucket}/in/a.png", "-o", "out/t0.8", "--json")
+    assert json.loads(ended.out)["output"] == "out/t0.8/a_x4.png"
+    assert os.listdir("out/t0.8") == ["a_x4.png"]
+    assert upscale(f"{bucket}/in/a.png", "-o", f"{bucket}/out").code == 0
+    assert keys(f"{bucket}/out") == ["a_x4.png"]
+    ended = upscale(f"{bucket}/in/a.png", "-o", f"{bucket}/in", "--suffix=", "--overwrite")
+    assert ended.code == 2 and "is the input" in ended.lines[0]
+    assert upscale(f"{bucket}/in/none.png", "-o", "out").code == 3
+
+
+class ClientError(Exception):
+    """An error that is of no family, as those of some stores' clients."""
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ClientError("503, try later"), "cannot be read: 503, try later$"),
+        (TimeoutError(), "cannot be read: TimeoutError$"),
+        (OSError(28, "whatever"), "cannot be read: no space left"),
+        (UsageError("nonsense"), "^nonsense$"),
+    ],
+)
+def test_any_error_of_a_store_is_one_line(monkeypatch, tmp_path, error, told):
+    def open_store(address):
+        raise error
+
+    monkeypatch.setattr(storage, "open_store", open_store)
+    with pytest.raises(VdsrError, match=told):
+        storage.fetch("gs://bucket/a.png", tmp_path)
 
 
 def test_outputs_below_the_inputs_are_left_out(upscale, bucket, save_picture):

@@ -73,9 +73,60 @@ def test_what_several_folders_and_patterns_hold_beside_pictures_is_counted(upsca
     assert sorted(skipped) == ["notes.txt", "read.me"]
 
 
+@pytest.mark.parametrize("options", [(), ("--jobs", 1), ("--dry-run",)])
+def test_every_folder_that_cannot_be_listed_is_told_beside_all_else(
+    upscale, shots, save_picture, monkeypatch, options
+):
+    scandir = os.scandir
+
+    def guarded(folder):
+        if Path(folder).name in ("one", "two"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    for name in ("one", "two"):
+        (shots / name).mkdir()
+    save_picture(shots / "3_x4.png")
+    (shots / "2.png").unlink()
+    Path("out").mkdir()
+    Path("out/1_x4.png").touch()
+    monkeypatch.setattr(os, "scandir", guarded)
+    ended = upscale("-r", shots, "-o", "out", *options)
+    unread = [f"vdsr: shots/{name}: cannot be read: permission denied" for name in ("one", "two")]
+    assert ended.code == 6 and ended.lines[-2:] == unread
+    if options != ("--dry-run",):
+        told = ["vdsr: 1 earlier outputs are not upscaled again", "vdsr: 1 done, 1 failed"]
+        assert ended.lines[-4:-2] == told
+
+
+def test_what_a_run_leaves_is_nothing_unknown_to_the_next(upscale, shots, save_picture):
+    """Of one folder and of several, with its manifest and an output that is unfinished."""
+    save_picture(shots / "2.png")
+    Path("more").mkdir()
+    assert upscale("shots", "-o", "shots").lines == ["vdsr: 3 done"]
+    for name in ("1_x4.png.part", "1_x4.png.part.json", "others.png.part", "2_x4.json"):
+        (shots / name).write_text("none")
+        Path("more", name).write_text("none")
+    ended = upscale("shots", "-o", "shots", "--skip-existing")
+    assert ended.lines[-1] == "vdsr: 0 done, 3 skipped (exist), 2 skipped (unknown format)"
+    save_picture(Path("more/9.png"))
+    ended = upscale("shots", "more", "--skip-existing")
+    assert ended.lines[-1] == "vdsr: 1 done, 3 skipped (exist), 4 skipped (unknown format)"
+
+
+def test_one_picture_among_other_files_has_a_closing_line(upscale, shots):
+    for name in ("2.png", "3.png"):
+        (shots / name).unlink()
+    assert upscale("shots", "-o", "out").err == ""
+    (shots / "notes.txt").touch()
+    ended = upscale("shots", "-o", "again")
+    assert ended.lines == ["vdsr: 1 done, 1 skipped (unknown format)"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["shots/1.png", "--ray-address", "head:6379"], "--ray-address is of a cluster"),
         (["shots", "--retry-failed"], "needs a manifest"),
         (["-", "-o", "a.png", "--jobs", "2"], "one process"),
         (["shots/1.png", "-o", "-", "--jobs", "2"], "one process"),

@@ -2,11 +2,14 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from published_vdvae import published_state, write_published
+
+from vdsr_cli.paths import OUTPUT_SUFFIXES
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +65,26 @@ def test_a_picture_through_standard_output(vdsr, tiny_prior_path):
     ended = vdsr("generate", "-m", tiny_prior_path, "--size", 16, "-n", 1, "-o", "-", "-f", "webp")
     assert ended.code == 0
     assert Image.open(io.BytesIO(ended.out)).format == "WEBP"
+
+
+@pytest.mark.parametrize("format", sorted(set(OUTPUT_SUFFIXES.values())))
+def test_any_format_through_standard_output(vdsr, tiny_prior_path, format):
+    asked = ("generate", "-m", tiny_prior_path, "--size", 16, "-n", 1, "-f", format)
+    ended, named = vdsr(*asked, "-o", "-"), vdsr(*asked, "-o", f"a.{format}")
+    assert (ended.code, ended.err) == (
+        named.code,
+        named.err.replace(f"a.{format}", "standard output"),
+    )
+    assert ended.code == 6 or ended.out == Path(f"a.{format}").read_bytes()
+
+
+@pytest.mark.parametrize("out", ["a" * 300 + ".png", "a" * 300 + "/"])
+def test_a_name_that_is_too_long_is_refused_before_anything_is_drawn(
+    vdsr, tiny_prior_path, monkeypatch, out
+):
+    monkeypatch.setattr("vdsr_cli.services.generate.draw_pictures", None)
+    ended = vdsr("generate", "-m", tiny_prior_path, "-n", 1, "-o", out)
+    assert ended.code == 6 and "its name is too long" in ended.lines[0]
 
 
 @pytest.mark.usefixtures("small_published")

@@ -12,6 +12,7 @@ from vdsr_cli.bench.report import PictureScore
 from vdsr_cli.cli.bench_render import BenchProgress
 from vdsr_cli.cli.console import bring, tile_progress
 from vdsr_cli.cli.train_progress import training_progress
+from vdsr_cli.errors import WeightsError
 from vdsr_cli.paths import plan_naming
 
 
@@ -136,6 +137,29 @@ def test_a_model_that_is_elsewhere_arrives_under_a_bar(open_terminal, monkeypatc
     assert re.search(r"m\.safetensors .+1\.5/3\.0 MB", terminal.written)
     bring(address, quiet=True)
     assert asked == [address]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("cnn-vae", "score"),
+        ("cnn-vae", "figure", "-o", "a.png"),
+        ("srvae", "generate", "-o", "a.png"),
+        ("srvae", "score", "."),
+    ],
+    ids=" ".join,
+)
+def test_models_of_the_small_systems_arrive_under_a_bar_too(vdsr, monkeypatch, tmp_path, words):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def bring(model, *, quiet):
+        asked.append(model)
+        raise WeightsError("on its way")
+
+    monkeypatch.setattr(f"vdsr_cli.cli.{words[0].replace('-', '_')}.bring", bring)
+    assert vdsr(*words, "-m", "hf://owner/repo/m.safetensors").lines == ["vdsr: on its way"]
+    assert asked == ["hf://owner/repo/m.safetensors"]
 
 
 def test_the_total_is_counted_while_the_run_goes_on(tmp_path, save_picture):

@@ -148,6 +148,7 @@ def test_latents_go_to_a_file_and_back(run, face, tmp_path):
         (["--temperature", "64:0.5"], 2),
         (["--conditional-temperature", "1"], 2),
         (["--interpolate", "1", "1"], 2),
+        (["--interpolate", "0", "3"], 2),
         (["--batch-size", "none"], 2),
         (["-o", "-"], 2),
         (["--mask", "missing.png"], 3),
@@ -175,6 +176,16 @@ def test_a_file_that_is_kept_is_of_this_input(run, face, side):
     ended = run(face, "-n", 2, "--skip-existing")
     assert isinstance(ended.exception, VdsrError) and ended.exception.exit_code == 6
     assert f"{kept.name} exists and is of another size" in str(ended.exception)
+
+
+@pytest.mark.parametrize(("format", "width"), [("webp", 4096), ("heif", 16)])
+def test_what_cannot_be_written_is_not_drawn(
+    run, tmp_path, save_picture, monkeypatch, format, width
+):
+    monkeypatch.setattr("vdsr_cli.images.encode.has_extra", lambda extra: False)
+    lr = save_picture(tmp_path / "lr.png", width, 2)
+    assert run(lr, "-n", 2, "--format", format).exception.exit_code == 6
+    assert names(tmp_path) == ["lr.png"]
 
 
 def test_a_missing_input_leaves_nothing(run, tmp_path):

@@ -11,6 +11,7 @@ from threading import current_thread, main_thread
 import pytest
 
 from vdsr_cli.cli import serve as command
+from vdsr_cli.errors import UsageError
 
 needs_extra = pytest.mark.skipif(
     importlib.util.find_spec("starlette") is None, reason="needs the extra serve"
@@ -94,6 +95,22 @@ def test_offers_every_bundled_model_that_upscales(vdsr, monkeypatch):
     assert names[:2] == ["auto", "cvdvae-x4"]
     assert {"vdvae-sr-x4-tiny", "vdvae-sr-x4"} <= set(names)
     assert not {"vdvae-x4-prior", "cnn-vae-x2"} & set(names)
+
+
+@needs_extra
+def test_models_arrive_under_a_bar_before_it_listens_and_priors_never(vdsr, monkeypatch):
+    brought = []
+
+    def listen(host, port):
+        raise UsageError("listens")
+
+    monkeypatch.setattr("vdsr_cli.web.server.listen", listen)
+    monkeypatch.setattr(command, "bring", lambda *models, quiet: brought.append((models, quiet)))
+    asked = ("serve", "-m", "hf://owner/repo/a.safetensors")
+    assert vdsr(*asked, "-m", "auto").lines == ["vdsr: listens"]
+    assert brought == [(("hf://owner/repo/a.safetensors", "auto"), False)]
+    assert "does not upscale by itself" in vdsr(*asked, "-m", "openai/ffhq256").lines[0]
+    assert len(brought) == 1
 
 
 @needs_extra

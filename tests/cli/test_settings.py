@@ -63,6 +63,38 @@ def test_a_picture_on_standard_output_goes_before_held_json(vdsr, folders, save_
     assert vdsr("upscale", "lr.png", "-o", "-", "--json").code == 2
 
 
+def test_a_picture_from_a_pipe_to_a_pipe_goes_before_held_json(
+    vdsr, folders, save_picture, tiny_path
+):
+    lr = save_picture(Path("lr.png")).read_bytes()
+    folders[0].write_text(f'json = true\n[upscale]\nmodel = "{tiny_path}"\n')
+    assert vdsr("upscale", "-", stdin=lr).out.startswith(b"\x89PNG")
+    assert vdsr("upscale", "-", "--json", stdin=lr).code == 2
+    assert json.loads(vdsr("upscale", "-", "-o", "a.png", stdin=lr).out)["output"] == "a.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "told"),
+    [
+        ('[bench]\nagainst = "other"', ["bench", "absent"], "absent"),
+        ('[train.vdvae-sr]\nval = "held"', ["train", "vdvae-sr", "absent", "-o", "run"], "absent"),
+        ('[bench]\nagainst = ["other", "another"]', ["bench", "absent"], "absent"),
+    ],
+)
+def test_a_text_stands_for_a_list_of_one(vdsr, folders, text, words, told):
+    folders[0].write_text(text)
+    ended = vdsr(*words)
+    assert ended.code in (2, 3) and told in ended.lines[0]
+
+
+def test_the_users_cluster_may_be_named_where_none_is_asked_for(
+    vdsr, folders, save_picture, tiny_path
+):
+    save_picture(Path("lr.png"))
+    folders[1].write_text(f'ray-address = "head:6379"\n[upscale]\nmodel = "{tiny_path}"\n')
+    assert vdsr("upscale", "lr.png").code == 0
+
+
 def test_config_shows_what_holds_and_why(vdsr, folders):
     here, user = folders
     user.write_text("seed = 3\n[train.vdvae-sr]\nlr-size = 16\n")

@@ -517,6 +517,14 @@ def test_a_dry_run_writes_nothing_and_needs_no_model(vdsr, tmp_path, save_pictur
     assert files(tmp_path) == ["a.png"]
 
 
+@pytest.mark.parametrize(("name", "out"), [("a.png", "b.jpg"), ("a.mp4", "b.mkv")])
+def test_o_and_a_format_may_not_disagree(vdsr, name, out):
+    assert vdsr("upscale", name, "-o", out, "--dry-run").code == 0
+    for format in ("webp", "same"):
+        ended = vdsr("upscale", name, "-o", out, "--format", format, "--dry-run")
+        assert ended.code == 2 and "disagree" in ended.lines[0]
+
+
 def test_a_dry_run_tells_of_outputs_that_exist(vdsr, tmp_path, save_picture):
     for name in ("a.png", "b.png", "b_x4.png"):
         save_picture(tmp_path / name)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +25,7 @@ from vdsr_cli.diverse.records import (
 from vdsr_cli.diverse.run import sample_diverse
 from vdsr_cli.errors import InputError, OutputError, UsageError
 from vdsr_cli.figures.viridis import viridis
-from vdsr_cli.images import read_picture
+from vdsr_cli.images import ReadOptions, read_picture
 from vdsr_cli.loading import LoadedModel
 from vdsr_cli.metrics.streaming import (
     LrFidelity,
@@ -302,6 +303,14 @@ def test_a_mask_may_be_of_the_inputs_size(draw, tmp_path):
     assert changed[16:36, 20:44].any()
     changed[16:36, 20:44] = False
     assert not changed.any()
+
+
+def test_a_mask_has_the_limit_of_the_input_or_the_pixels_of_the_result(draw, tmp_path):
+    reading = ReadOptions(max_pixels=22 * 18)
+    for size, told in (((88, 72), None), ((89, 72), "too many pixels|more than"), ((5, 5), "5x5")):
+        Image.new("L", size, 255).save(tmp_path / "mask.png")
+        with nullcontext() if told is None else pytest.raises(InputError, match=told):
+            draw(samples=2, mask=tmp_path / "mask.png", reading=reading)
 
 
 @pytest.mark.parametrize(("size", "value"), [((5, 5), 255), ((22, 18), 0)])

@@ -1,5 +1,7 @@
 """Pictures out of nothing: each is a function of model, seed, index and temperature alone."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,28 @@ def test_seeds_and_temperatures(prior):
     assert np.array_equal(mean, drawn(prior, range(2), temperature=0.0, seed=1))
     spread = [drawn(prior, range(8), temperature=t).std(axis=0).mean() for t in (0.3, 1.0)]
     assert 0 < spread[0] < spread[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("vdvae-x4-prior", "vdvae-x4-prior"),
+        ("openai/ffhq256", "ffhq256"),
+        ("hf://a/b/c.safetensors#sha256=" + "0" * 64, "c"),
+        ("runs\\faces", "faces"),
+        ("runs/faces/", "faces"),
+        ("runs/a#b.safetensors", "a#b"),
+        (".", "here"),
+        ("..", "above"),
+        ("./", "here"),
+        ("../here/..", "above"),
+    ],
+)
+def test_outputs_are_called_as_the_model_is(tmp_path, monkeypatch, name, stem):
+    folder = tmp_path / "above" / "here"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert output_paths(Naming(tag="n4"), name, 4) == [Path(f"{stem}_n4.png")]
 
 
 def test_any_size_is_cut_from_whole_cells(tiny_prior):

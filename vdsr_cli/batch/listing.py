@@ -22,8 +22,10 @@ from vdsr_cli.paths import (
     Naming,
     Source,
     is_picture_name,
+    is_url,
     output_path,
     source_of,
+    unread_error,
 )
 
 _BLOCK: Final = 10_000
@@ -61,11 +63,6 @@ def work_on(source: Source, output: Path | None, address: Callable[[Path], str] 
         output=None if output is None else address(output),
         is_stdin=source.is_stdin,
     )
-
-
-def is_url(address: str) -> bool:
-    """Whether this is the URL of a store rather than a path."""
-    return "://" in address
 
 
 def joined(url: str, name: str) -> str:
@@ -125,19 +122,25 @@ def _unlengthened(stem: str) -> str | None:
     return f"{base}.{extension}" if extension else base
 
 
+def _raise(error: InputError) -> None:
+    raise error
+
+
 @dataclass(slots=True, kw_only=True)
 class FolderListing:
     """The pictures of one folder, each with its output, found while they are asked for.
 
     Left out are what lies in the folder of -o, when that is inside this one, and earlier outputs
-    of this scale beside what they were made from, as by :func:`~vdsr_cli.paths.drop_own_outputs`.
-    Links to folders are not followed.
+    of this scale beside what they were made from, as by :func:`~vdsr_cli.paths.drop_own_outputs`,
+    with what else a run leaves there. Links to folders are not followed.
 
     Attributes:
         address: what an output's path stands for, such as a URL.
         recursive: whether to look below it too, keeping its tree.
         own_outputs: how many earlier outputs have been left out so far.
         on_unknown: told of each file of another format than can be read.
+        on_unread: told, after all pictures, of each folder that cannot be listed; it ends the
+            listing unless something else is to become of it.
         unknown: how many files of other formats than can be read have been passed so far.
     """
 
@@ -146,6 +149,7 @@ class FolderListing:
     address: Callable[[Path], str] = str
     recursive: bool = False
     on_unknown: Callable[[str], None] = lambda path: None
+    on_unread: Callable[[InputError], None] = _raise
     own_outputs: int = field(default=0, init=False)
     unknown: int = field(default=0, init=False)
     _known: dict[Path, bool] = field(default_factory=dict, init=False)
@@ -154,10 +158,10 @@ class FolderListing:
         """Yields every picture once.
 
         Raises:
-            InputError: there is none, or, after all others, a folder that cannot be listed.
+            InputError: there is none.
             UsageError: an output would replace a picture of the folder.
         """
-        unread: list[OSError] = []
+        unread: list[InputError] = []
         is_empty = True
         for entry in self._entries(unread):
             is_empty = False
@@ -169,9 +173,10 @@ class FolderListing:
             output = planned_output(source, self.naming, has)
             self._refuse_replacing(output)
             yield work_on(source, output, self.address)
-        for error in unread:
-            reason = (error.strerror or str(error)).lower()
-            raise InputError(f"{error.filename}: cannot be read: {reason}") from error
+        if is_empty and unread:
+            raise unread[0]
+        for closed in unread:
+            self.on_unread(closed)
         if is_empty:
             raise InputError(
                 f"{self.folder}: no pictures in this folder",
@@ -188,15 +193,15 @@ class FolderListing:
                 found += 1
                 yield found
 
-    def _entries(self, unread: list[OSError]) -> Iterator["os.DirEntry[str]"]:
+    def _entries(self, unread: list[InputError]) -> Iterator["os.DirEntry[str]"]:
         """The pictures of the folder, then those of the folders below it, each before its own."""
         folders = [self.folder]
         while folders:
-            below: list[Path] = []
+            folder, below = folders.pop(), list[Path]()
             try:
-                yield from self._entries_of(folders.pop(), below)
+                yield from self._entries_of(folder, below)
             except OSError as error:
-                unread.append(error)
+                unread.append(unread_error(folder, error))
             folders += sorted(below, reverse=True)
 
     def _entries_of(self, folder: Path, below: list[Path]) -> Iterator["os.DirEntry[str]"]:
@@ -212,7 +217,7 @@ class FolderListing:
                         continue
                     elif is_picture_name(entry.name) or is_picture_file(Path(entry.path)):
                         yield entry
-                    else:
+                    elif not self.naming.is_left(entry.name):
                         self.unknown += 1
                         self.on_unknown(entry.path)
 

@@ -21,7 +21,7 @@ from typing import BinaryIO, Final
 
 import torch
 
-from vdsr_cli.batch.listing import Work, is_url
+from vdsr_cli.batch.listing import Work
 from vdsr_cli.batch.run import Outcome, as_asked, failure, output_sha256, settled, taken
 from vdsr_cli.batch.storage import exists, fetch, put
 from vdsr_cli.config import AUTO_MODEL
@@ -29,7 +29,7 @@ from vdsr_cli.errors import DeviceError, OutputExistsError, VdsrError
 from vdsr_cli.loading import LoadedModel, ModelSource, load
 from vdsr_cli.models.protocol import Sampler
 from vdsr_cli.outputs import Existing
-from vdsr_cli.paths import Source
+from vdsr_cli.paths import Source, is_url
 from vdsr_cli.runtime import choose_runtime
 from vdsr_cli.services.auto import AutoBySize, auto_upscaler
 from vdsr_cli.services.upscale import UpscaleRequest, check_request, upscale_file
@@ -248,7 +248,8 @@ class WorkerProcesses:
             worker.work = None
             what = f"{work.input}: its worker process ended {_ATTEMPTS} times"
             return failure(work, reason.error(what))
-        worker.take(replace(work, is_retry=was_ready), attempts=worker.attempts + was_ready)
+        retried = replace(work, is_retry=work.is_retry or was_ready)
+        worker.take(retried, attempts=worker.attempts + was_ready)
         return None
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from vdsr_cli.batch.listing import Work, absolute, is_url
+from vdsr_cli.batch.listing import Work, absolute
 from vdsr_cli.batch.manifest import Manifest, Record
 from vdsr_cli.errors import OutputExistsError, VdsrError
 from vdsr_cli.files import exists_error, is_special
 from vdsr_cli.formats import unnoticed
 from vdsr_cli.outputs import Existing, is_taken
+from vdsr_cli.paths import is_url
 from vdsr_cli.services.upscale import (
     UpscaleRequest,
     UpscaleResult,

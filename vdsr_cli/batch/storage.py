@@ -107,19 +107,13 @@ def open_store(address: str) -> tuple[Any, str]:
 
 @contextmanager
 def failing_as(kind: type[VdsrError], message: str) -> Iterator[None]:
-    """Turns the errors of a store into one line."""
+    """Turns the errors of a store into one line: of any class, as file systems let those of their
+    clients through."""
     try:
         yield
-    except _store_errors() as error:
+    except VdsrError:
+        raise
+    except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
-        reason = os.strerror(number).lower() if number else str(error)
+        reason = os.strerror(number).lower() if number else str(error) or type(error).__name__
         raise kind(f"{message}: {reason}") from error
-
-
-def _store_errors() -> tuple[type[Exception], ...]:
-    """Exceptions that file systems raise; s3fs lets some of its client's own errors through."""
-    try:
-        from botocore.exceptions import BotoCoreError
-    except ImportError:
-        return (OSError,)
-    return (OSError, BotoCoreError)

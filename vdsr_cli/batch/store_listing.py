@@ -10,7 +10,7 @@ from typing import Any
 from vdsr_cli.batch.listing import Work, joined, planned_output, work_on
 from vdsr_cli.batch.storage import S3, exists, failing_as, open_store, protocol_of
 from vdsr_cli.errors import InputError, UsageError
-from vdsr_cli.paths import OUTPUT_SUFFIXES, Naming, Source, is_picture_name
+from vdsr_cli.paths import OUTPUT_SUFFIXES, Naming, Source, is_picture_name, output_path
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,10 +44,7 @@ class StoreListing:
             UsageError: outputs would go among the inputs.
         """
         if self.out is not None and self._goes_among(self.out):
-            raise UsageError(
-                f"-o {self.out} is the input, or above it",
-                hint="give outputs a place of their own",
-            )
+            raise self._among_inputs()
         is_empty = True
         for name, siblings in _with_siblings(self._names()):
             is_empty = False
@@ -60,6 +57,26 @@ class StoreListing:
                 f"{self.folder}: no pictures here",
                 hint=None if self.recursive else "-r looks below it too",
             )
+
+    def picture(self) -> Work | None:
+        """The work of a URL that is of one picture, by its name; None where it is of a folder.
+
+        Raises:
+            UsageError: its output would replace it.
+        """
+        name = posixpath.basename(self.folder)
+        if not is_picture_name(name):
+            return None
+        source = _source(Path(name))
+        work = work_on(source, output_path(source, self.naming), self.address)
+        if work.output == self.folder:
+            raise self._among_inputs()
+        return replace(work, input=self.folder)
+
+    def _among_inputs(self) -> UsageError:
+        return UsageError(
+            f"-o {self.out} is the input, or above it", hint="give outputs a place of their own"
+        )
 
     def _goes_among(self, out: str) -> bool:
         """Whether an output may have the name of an input: above them, where it has no mark."""
@@ -77,8 +94,7 @@ class StoreListing:
 
         # What is empty between the slashes of a key has no name of its own.
         path = Path(*(part or "%" for part in name.split("/")))
-        own = path.suffix if path.suffix.lower() in OUTPUT_SUFFIXES else None
-        source = Source(path=path, root=Path(), own_suffix=own)
+        source = _source(path, root=Path())
         output = planned_output(source, self.naming, has)
         return replace(work_on(source, output, self.address), input=joined(self.folder, name))
 
@@ -96,6 +112,11 @@ class StoreListing:
                 is_hidden = any(part.startswith(".") for part in name.split("/"))
                 if is_picture_name(posixpath.basename(name)) and not is_hidden:
                     yield name
+
+
+def _source(path: Path, root: Path | None = None) -> Source:
+    own = path.suffix if path.suffix.lower() in OUTPUT_SUFFIXES else None
+    return Source(path=path, root=root, own_suffix=own)
 
 
 def _s3_keys(files: Any, start: str, *, recursive: bool) -> Iterator[str]:

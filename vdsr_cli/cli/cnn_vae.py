@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vdsr_cli.cli.command import App
-from vdsr_cli.cli.console import print_figures
+from vdsr_cli.cli.console import bring, print_figures
 from vdsr_cli.cli.options import (
     JsonOption,
     LearnedModelOption,
@@ -44,6 +44,7 @@ def _load(name: str) -> "CNNVAE":
     from vdsr_cli.models.cnn_vae import CNNVAE
     from vdsr_cli.runtime import choose_runtime
 
+    bring(name, quiet=False)
     return load(name, choose_runtime("cpu", "float32"), expects=CNNVAE).model
 
 

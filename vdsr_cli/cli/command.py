@@ -37,6 +37,10 @@ class Command(TyperCommand):
         held = {name: setting.value for name, setting in settings_of(ctx).items()}
         if isinstance(held.get("wrap"), bool):  # the flag that it was
             held["wrap"] = "xy" if held["wrap"] else "none"
+        for parameter in self.params:
+            value = held.get(parameter.name)
+            if getattr(parameter, "multiple", False) and isinstance(value, str):
+                held[parameter.name] = [value]
         ctx.default_map = {**(ctx.default_map or {}), **held}
         _refuse_empty(args)
         with _in_one_line(ctx):
@@ -79,18 +83,21 @@ def _refuse_empty(words: list[str]) -> None:
 def _prefer_typed(ctx: Any) -> None:
     """Leaves out a file's scale where a size is typed, a file's size where a scale is, and its JSON
     where the picture goes to standard output."""
-
-    def is_typed(name: str) -> bool:
-        source = ctx.get_parameter_source(name)
-        return source is not None and source.name == "COMMANDLINE"
-
     for these, those in (_SCALE_OR_SIZE, _SCALE_OR_SIZE[::-1]):
-        if any(map(is_typed, these)):
+        if any(is_typed(ctx, name) for name in these):
             for name in filter(ctx.params.__contains__, those):
-                if not is_typed(name):
+                if not is_typed(ctx, name):
                     ctx.params[name] = None
-    if ctx.params.get("out") == "-" and "as_json" in ctx.params and not is_typed("as_json"):
+    out, inputs = ctx.params.get("out"), ctx.params.get("inputs") or ()
+    is_to_stdout = out == "-" or (out is None and "-" in inputs)
+    if is_to_stdout and "as_json" in ctx.params and not is_typed(ctx, "as_json"):
         ctx.params["as_json"] = False
+
+
+def is_typed(context: typer.Context, name: str) -> bool:
+    """Whether a parameter's value is of the command line, not of a file or a default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 class Group(TyperGroup):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vdsr_cli.cli.command import is_typed
 from vdsr_cli.cli.console import bring, print_choice, print_line, print_note, tile_progress
 from vdsr_cli.cli.options import (
     ConditionalTemperatureOption,
@@ -97,6 +98,7 @@ class SetOptions:
 
 
 def sample_diverse(
+    context: typer.Context,
     picture: Annotated[
         str, typer.Argument(metavar="INPUT", help="A picture, or - for standard input.")
     ],
@@ -151,6 +153,10 @@ def sample_diverse(
         vdsr sample-diverse face.png -n 8 --pick medoid -o best.png
         vdsr sample-diverse face.png --temperatures 0.2,0.5,0.8 -o faces
     """
+    if drawn.interpolate and is_typed(context, "samples"):
+        raise UsageError(
+            "-n and --interpolate exclude each other", hint="--steps says how many pictures"
+        )
     source, base, is_exact = _plan(picture, out, scale, output.format)
     tempered = temperatures_of(temperatures, temperature, conditional_temperature)
 

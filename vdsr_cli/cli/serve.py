@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vdsr_cli.cli.console import print_note
+from vdsr_cli.cli.console import bring, print_note
 from vdsr_cli.cli.options import (
     INTERRUPTED,
     BatchOption,
@@ -20,6 +20,7 @@ from vdsr_cli.cli.options import (
     complete_model,
     finite,
     parse_batch,
+    refuse_prior,
 )
 from vdsr_cli.config import AUTO_MODEL, DEFAULT_SAMPLER
 from vdsr_cli.errors import UsageError
@@ -94,6 +95,9 @@ def serve(
         kept_bytes=round(keep * _MB),
         batch_size=parse_batch(batch_size),
     )
+    for name in model or ():
+        refuse_prior(name)
+    bring(*model or (), quiet=False)
     with listen(host, port) as sock:
         runtime = machine.runtime()
         token = "" if is_loopback(sock) else secrets.token_urlsafe(16)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vdsr_cli.cli.command import App
-from vdsr_cli.cli.console import print_figures
+from vdsr_cli.cli.console import bring, print_figures
 from vdsr_cli.cli.options import (
     DeviceOption,
     JsonOption,
@@ -81,6 +81,7 @@ def _load(name: str, device: str) -> "SRVAE":
     from vdsr_cli.models.srvae import SRVAE
     from vdsr_cli.runtime import choose_runtime
 
+    bring(name, quiet=False)
     return load(name, choose_runtime(device, "float32"), expects=SRVAE).model
 
 
@@ -90,6 +91,7 @@ def _load_either(name: str, device: str) -> "Autoencoder":
     from vdsr_cli.models.srvae import Autoencoder
     from vdsr_cli.runtime import choose_runtime
 
+    bring(name, quiet=False)
     return load(name, choose_runtime(device, "float32"), expects=Autoencoder).model
 
 

@@ -399,7 +399,8 @@ class DataOptions:
         typer.Option(min=1, help="Threads that decode.", show_default="all processors"),
     ] = None
     val: Annotated[
-        list[Path] | None, typer.Option(help="Pictures to score the model on, whose LR is clean bicubic; repeat.")
+        list[Path] | None,
+        typer.Option(help="Pictures to score the model on, whose LR is clean bicubic; repeat."),
     ] = None
     val_every: Annotated[
         int, typer.Option(min=0, help="Steps between scores, samples and curves; 0 for none.")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
-from vdsr_cli.batch.listing import FolderListing, Work, is_url, joined, work_on
+from vdsr_cli.batch.listing import FolderListing, Work, joined, work_on
+from vdsr_cli.cli.command import is_typed
 from vdsr_cli.cli.console import (
     TileProgress,
     bring,
@@ -46,9 +47,11 @@ from vdsr_cli.errors import InputError, UsageError
 from vdsr_cli.files import exists_error
 from vdsr_cli.outputs import Existing, is_taken, refuse_inputs
 from vdsr_cli.paths import (
+    MANIFEST_NAME,
     Naming,
     drop_own_outputs,
     expand_inputs,
+    is_url,
     may_be_several,
     plan_naming,
     plan_outputs,
@@ -60,9 +63,6 @@ if TYPE_CHECKING:
     from vdsr_cli.batch.run import Outcome
     from vdsr_cli.batch.store_listing import StoreListing
     from vdsr_cli.services.upscale import UpscaleResult
-
-MANIFEST_NAME = "vdsr-manifest.jsonl"
-"""Name of the manifest of a run over one folder, in the folder of -o."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +138,7 @@ class ManyOptions:
 
 
 def upscale(
+    context: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(help="Pictures, folders, quoted patterns, or - for standard input."),
@@ -229,6 +230,8 @@ def upscale(
         raise UsageError("--keep-times is for files: stores set times themselves")
     if many.retry_failed and many.manifest is None:
         raise UsageError("--retry-failed needs a manifest", hint="give --manifest FILE")
+    if many.engine != "ray" and is_typed(context, "ray_address"):
+        raise UsageError("--ray-address is of a cluster", hint="give --engine ray too")
     check_scale(scale)
     tempered = with_conditional(parse_temperature(temperature), conditional_temperature)
     if dry_run:
@@ -320,7 +323,7 @@ def _run(
                 on_outcome=end,
             )
     passed = works.unknown if isinstance(works, FolderListing) else len(unknown)
-    return worst, bars.summary(passed) if bars.ended.total() != 1 or unknown else None
+    return worst, bars.summary(passed) if bars.ended.total() != 1 or passed else None
 
 
 def _checked_depth(depth: int | None) -> Literal[8, 16] | None:
@@ -348,7 +351,7 @@ def _plan_works(
     on_unknown: Callable[[str], None],
     on_unread: Callable[[InputError], None],
 ) -> "list[Work] | FolderListing | StoreListing":
-    """The pictures and their outputs: a stream for one folder or URL, else a list."""
+    """The pictures and their outputs: a stream for one folder or its URL, else a list."""
 
     def address(output: Path) -> str:
         if store is None or naming.folder is None:
@@ -361,18 +364,26 @@ def _plan_works(
             raise UsageError("a URL goes alone, to a folder or another URL", hint="give -o")
         from vdsr_cli.batch.store_listing import StoreListing
 
-        return StoreListing(
+        stored = StoreListing(
             folder=inputs[0], naming=naming, address=address, out=store, recursive=recursive
         )
+        picture = stored.picture()
+        return stored if picture is None else [picture]
     if is_one and os.path.isdir(inputs[0]):
         folder = Path(inputs[0])
-        return FolderListing(folder=folder, naming=naming, address=address, recursive=recursive)
-    found = expand_inputs(
-        inputs,
-        recursive=recursive,
-        on_unknown=lambda path: on_unknown(str(path)),
-        on_unread=on_unread,
-    )
+        return FolderListing(
+            folder=folder,
+            naming=naming,
+            address=address,
+            recursive=recursive,
+            on_unread=on_unread,
+        )
+
+    def pass_unknown(path: Path) -> None:
+        if not naming.is_left(path.name):
+            on_unknown(str(path))
+
+    found = expand_inputs(inputs, recursive=recursive, on_unknown=pass_unknown, on_unread=on_unread)
     sources, own = drop_own_outputs(found, naming)
     _tell_own_outputs(len(own), quiet=quiet)
     outputs = plan_outputs(sources, naming)
@@ -414,7 +425,7 @@ def _local_engine(
 
 
 def _failed_before(works: Iterable[Work], manifest: Path | None) -> Iterator[Work]:
-    """What --retry-failed makes again; it was refused without a manifest."""
+    """The works that --retry-failed makes again; it was refused without a manifest."""
     from vdsr_cli.batch.manifest import Manifest
     from vdsr_cli.batch.run import only_failed
 

@@ -122,17 +122,18 @@ def _walk_noises(
     return [WalkNoise(start, end, step / last, angles) for step in range(last + 1)]
 
 
-def read_mask(path: Path, picture: Picture, scale: int) -> Tensor:
+def read_mask(path: Path, picture: Picture, scale: int, max_pixels: int) -> Tensor:
     """The mask of a result: (H, W) bool, set where the file is brighter than mid-grey.
 
     Args:
         path: of the size of the input or of the result.
+        max_pixels: the limit of inputs; a mask may have as many as the result.
 
     Raises:
         InputError: it cannot be read, or is of another size.
     """
-    mask = read_picture(path).rgb[0].mean(0) > 0.5
     height, width = picture.height * scale, picture.width * scale
+    mask = read_picture(path, max_pixels=max(max_pixels, height * width)).rgb[0].mean(0) > 0.5
     if tuple(mask.shape) == (picture.height, picture.width):
         mask = mask.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
     if tuple(mask.shape) != (height, width):

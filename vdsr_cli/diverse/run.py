@@ -9,6 +9,7 @@ Picture ─► noises (drawn, stored, masked or walked) ─► one SampleSet a t
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,11 +32,11 @@ from vdsr_cli.diverse.records import (
 )
 from vdsr_cli.errors import UsageError
 from vdsr_cli.figures.html_report import write_report
-from vdsr_cli.images import Picture, save_levels
+from vdsr_cli.images import Picture, refuse_impossible, save_levels
 from vdsr_cli.loading import ModelSource
 from vdsr_cli.models.protocol import refuse_unknown_levels
 from vdsr_cli.outputs import Existing, check_outputs, is_taken
-from vdsr_cli.paths import Source
+from vdsr_cli.paths import Source, output_format
 from vdsr_cli.runtime import Runtime
 from vdsr_cli.sampling.engine import SampleNoise
 from vdsr_cli.sampling.latents import LatentGrid, latent_grid, save_latents
@@ -73,6 +74,9 @@ def sample_diverse(
     job = _prepare(picture, names, request, plan)
     if _is_all_there(source, job.outputs, request):
         return DiverseResult(input=str(source.path), status="skipped")
+    for path in chain.from_iterable(job.files):
+        size = plan.output.height, plan.output.width
+        refuse_impossible(output_format(path), *size, name=str(path))
     on_start(job.tiles)
     done, notes = _make_sets(job, picture, request, runtime, on_tiles)
     result = DiverseResult(
@@ -131,7 +135,8 @@ def _prepare(
     for temperature in request.temperatures:
         refuse_unknown_levels(temperature, model)
     grid = latent_grid(model, picture.height, picture.width, plan.settings)
-    mask = None if request.mask is None else read_mask(request.mask, picture, model.scale)
+    most = request.reading.max_pixels
+    mask = None if request.mask is None else read_mask(request.mask, picture, model.scale, most)
     drawn = drawn_noises(request, grid)
     noises = choose_noises(drawn, request, grid, mask)
     if request.pick and request.pick.count > len(noises):

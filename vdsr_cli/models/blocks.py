@@ -16,7 +16,7 @@ the published state dicts.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -290,7 +290,7 @@ class TopDownBlock(nn.Module):
 def drawn_rates(model: nn.Module) -> Iterator[None]:
     """A block in which the rates of a model are log q(z) - log p(z) of the latents that it drew,
     as importance weights need them, instead of their expectations."""
-    blocks = [module for module in model.modules() if hasattr(module, "is_rate_drawn")]
+    blocks: list[Any] = [module for module in model.modules() if hasattr(module, "is_rate_drawn")]
     for block in blocks:
         block.is_rate_drawn = True
     try:

@@ -4,6 +4,7 @@ prior ─► batches of samples, each with the noise field of its own index ─�
 """
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +23,7 @@ from vdsr_cli.images.levels import to_levels
 from vdsr_cli.loading import LoadedPrior
 from vdsr_cli.models.dmol import LOW_BIT_NOTE, to_image
 from vdsr_cli.models.protocol import Prior, refuse_unknown_levels
-from vdsr_cli.outputs import Existing, is_taken, refuse_taken
+from vdsr_cli.outputs import Existing, check_outputs, is_taken
 from vdsr_cli.paths import Naming, output_format
 from vdsr_cli.runtime import Batches, Runtime
 from vdsr_cli.sampling.noise import NoiseField, noise_of, pixel_noise
@@ -144,7 +145,7 @@ def size_of(loaded: LoadedPrior, request: GenerateRequest) -> tuple[int, int]:
 
 def output_paths(naming: Naming, name: str, count: int) -> list[Path | None]:
     """The files to write: one grid, or in a folder one file a sample. None is standard output."""
-    stem = name.removesuffix(".safetensors").rstrip("/").rpartition("/")[2]
+    stem = _last_part(name).removesuffix(".safetensors")
     if naming.is_stdout:
         return [None]
     if naming.folder is not None:
@@ -152,9 +153,16 @@ def output_paths(naming: Naming, name: str, count: int) -> list[Path | None]:
     return [naming.file or Path(f"{stem}_{naming.tag}{naming.suffix}")]
 
 
+def _last_part(name: str) -> str:
+    """The name of a model, file or run folder, without what stands before it and the hash behind
+    an address: of ``.`` that of the folder it is."""
+    last = re.split(r"[/\\]", name.partition("#sha256=")[0].rstrip("/\\"))[-1]
+    return Path(name).resolve().name if last in (".", "..") else last
+
+
 def _todo(outputs: Sequence[Path | None], request: GenerateRequest) -> list[int]:
-    """The outputs to write; refuses to replace what exists unless told to."""
-    refuse_taken(filter(None, outputs), request.existing)
+    """The outputs to write; refuses what may not be written, such as what exists unasked."""
+    check_outputs(outputs, request.existing)
     is_kept = request.existing is Existing.skip
     return [
         index
@@ -164,7 +172,7 @@ def _todo(outputs: Sequence[Path | None], request: GenerateRequest) -> list[int]
 
 
 def _format(path: Path | None, naming: Naming) -> str:
-    return naming.suffix.removeprefix(".") if path is None else output_format(path)
+    return output_format(path or Path(f"x{naming.suffix}"))
 
 
 def _write(

@@ -292,8 +292,8 @@ def export(
             the run's coupling of colours and neighbours stays whole where another has none.
 
     Raises:
-        UsageError: a fact of the run's own, shares that leave nothing of the run, or ``out`` is what is exported, or has
-            the name of a pickle.
+        UsageError: a fact of the run's own, shares that leave nothing of the run, or ``out`` is
+            what is exported, or has the name of a pickle.
         WeightsError: no checkpoint of a run, or others that do not fit it.
         OutputError: a file cannot be written.
     """
