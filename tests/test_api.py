@@ -144,6 +144,11 @@ def test_tensors_in_tensors_out(model, save_picture, tmp_path):
             model(odd)
 
 
+def test_values_beyond_black_and_white_are_clipped(model):
+    lr = 1.4 * torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.2
+    assert model(lr).equal(model(lr.clamp(0, 1)))
+
+
 def test_settings_that_are_none_are_refused(model):
     with pytest.raises(vdsr.VdsrError, match="a batch of -3 tiles"):
         model.upscale(np.zeros((8, 8, 3), np.uint8), batch_size=-3)

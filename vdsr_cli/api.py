@@ -355,7 +355,7 @@ class Model:
             temperature=_temperature(temperature), seed=_whole("seed", seed)
         )
         loaded, results = self._one, []
-        for each in lr.detach().float():
+        for each in lr.detach().float().clamp(0, 1):
             source = Picture(rgb=each.unsqueeze(0))
             plan = self._plan(source, loaded, settings, loaded.scale, None)
             rows = [rows.rgb for rows in draw_rows(source, plan, self._runtime)]

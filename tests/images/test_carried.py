@@ -136,13 +136,14 @@ def packet(body, **spaces):
 def test_dimensions_in_xmp_are_the_outputs():
     xmp = packet(
         't:ImageWidth="17" keep="Ünicode"><t:ImageLength>11</t:ImageLength>'
-        "<e:PixelXDimension>17</e:PixelXDimension></rdf:Description>",
+        "<e:PixelXDimension>17</e:PixelXDimension>"
+        "<e:FocalPlaneXResolution>9000/3</e:FocalPlaneXResolution></rdf:Description>",
         t="http://ns.adobe.com/tiff/1.0/",
         e="http://ns.adobe.com/exif/1.0/",
     )
     like = read(jpeg(xmp=xmp)).metadata
     made = read(ours(random_levels(3, shape=(44, 68)), "png", like=like)).metadata.xmp
-    assert made == xmp.replace(b"17", b"68").replace(b">11<", b">44<")
+    assert made == xmp.replace(b"17", b"68").replace(b">11<", b">44<").replace(b"9000", b"36000")
 
 
 def panorama(full: int, left: int) -> bytes:
@@ -206,3 +207,33 @@ def test_stripped_metadata_is_the_profile():
     picture = read(jpeg(comment=b"hello", icc_profile=SRGB, exif=b"", dpi=(300, 300)))
     like = picture.metadata.stripped()
     assert (like.icc_profile, like.comment, like.dpi, like.exif) == (SRGB, None, None, None)
+
+
+def with_jfif_density(across, down):
+    data = bytearray(jpeg())
+    place = data.index(b"JFIF\0") + 7
+    struct.pack_into(">BHH", data, place, 0, across, down)
+    return bytes(data)
+
+
+def with_gif_aspect(aspect):
+    data = bytearray(encode(Image.fromarray(random_levels(3)), "GIF"))
+    data[12] = aspect
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("make", "square", "oblong"),
+    [
+        (lambda x, y: png(1, 1, 8, 2, [b"abc"], (b"pHYs", struct.pack(">IIB", x, y, 0))),
+         [(1, 1), (3, 3), (0, 0)], [(1, 2), (3, 2)]),
+        (with_jfif_density, [(1, 1), (2, 2), (0, 1)], [(1, 2)]),
+        (with_gif_aspect, [(0,), (49,)], [(113,)]),
+    ],
+)  # fmt: skip
+def test_pixels_that_are_not_square_are_told(make, square, oblong):
+    assert all(read(make(*figures)).notes == () for figures in square)
+    for figures in oblong:
+        assert read(make(*figures)).notes == (
+            "its pixels are not square, which the output does not say",
+        )

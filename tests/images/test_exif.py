@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from picture_files import encode, ours, random_levels, read
 from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
 
 from vdsr_cli.images.exif import ExifBlock
 from vdsr_cli.images.metadata import sized_exif
@@ -69,7 +70,7 @@ def test_all_but_the_pixels_keeps_its_bytes(order):
     data = block(order)
     edited = ExifBlock(data)
     edited.drop_thumbnail()
-    edited.set_upright()
+    edited.set_upright((17, 11))
     edited.set_size(70_000, 44)
     plain = block(order, orientation=1, thumbnail=False, resolution=(200, 1, 300, 1))
     width = plain.index(struct.pack(order + "HHI", 0xA002, 3, 1))
@@ -158,8 +159,9 @@ def test_whatever_a_block_says_it_is_edited_or_refused():
         except ValueError:
             continue
         edited.drop_thumbnail()
-        edited.set_upright()
+        edited.set_upright((17, 11))
         edited.set_size(9, 9)
+        edited.scale_figures(4, 4)
         edited.scale_map(4, 4)
         edited.drop(ARTIST)
         assert len(edited.tobytes()) <= len(data)
@@ -207,3 +209,59 @@ def test_a_map_stays_where_it_was(kind, matrix):
         assert place(after, 4 * column + 1.5, 4 * row + 1.5) == pytest.approx(expected)
     if not matrix:
         assert after[33550][:2] == (0.125, 0.125)
+
+
+DETAILS = 0x8769
+AREA, LOCATION, FOCAL_X, FOCAL_Y = 0x9214, 0xA214, 0xA20E, 0xA20F
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_what_is_counted_in_pixels_is_counted_in_those_of_the_output(orientation):
+    levels = np.zeros((20, 32, 3), np.uint8)
+    levels[4:9, 20:31] = 255  # 11 by 5 pixels about (25, 6)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif.get_ifd(DETAILS).update({AREA: (25, 6, 11, 5), LOCATION: (25, 6)})
+    exif.get_ifd(DETAILS).update({FOCAL_X: IFDRational(6001, 2), FOCAL_Y: IFDRational(2000)})
+    picture = read(encode(Image.fromarray(levels), "PNG", exif=exif))
+    size = 3 * picture.width, 3 * picture.height
+    made = Image.Exif()
+    made.load(sized_exif(picture.metadata.exif, width=size[0], height=size[1],
+                         like=picture.metadata))  # fmt: skip
+    details = made.get_ifd(DETAILS)
+    x, y, width, height = details[AREA]
+    white = (picture.rgb[0, 0] > 0.5).nonzero()
+    (top, left), (bottom, right) = white.min(0).values.tolist(), (white.max(0).values + 1).tolist()
+    assert (width, height) == (3 * (right - left), 3 * (bottom - top))
+    assert abs(x - 3 * (left + right - 1) / 2) <= 3 and abs(y - 3 * (top + bottom - 1) / 2) <= 3
+    assert details[LOCATION] == (x, y)
+    focal = (3000.5, 2000.0) if orientation < 5 else (2000.0, 3000.5)
+    assert (details[FOCAL_X], details[FOCAL_Y]) == tuple(3 * value for value in focal)
+
+
+def test_the_polynomials_of_a_map_lead_where_they_led():
+    """RPC: a place on the Earth gives (line - offset) / scale."""
+    numbers = [0.0, 0.0, 2.5, 3.5, 48.0, 11.0, 500.0, 3.0, 4.0, 0.1, 0.1, 500.0, *range(80)]
+    made = ours(
+        random_levels(3, shape=(24, 32)), "tiff", like=read(rare_geo(50844, numbers)).metadata
+    )
+    after = Image.open(io.BytesIO(made)).tag_v2[50844]
+    for offset, scale, at in ((2, 7, 5), (3, 8, 6)):
+        before = (at - numbers[offset]) / numbers[scale]
+        assert (4 * at + 1.5 - after[offset]) / after[scale] == pytest.approx(before)
+    assert list(after[9:]) == numbers[9:]
+
+
+def rare_geo(tag, numbers):
+    """A TIFF of 8 by 6 pixels with a tag of floating-point numbers."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    info = ImageFileDirectory_v2()
+    info[tag], info.tagtype[tag] = tuple(map(float, numbers)), 12
+    return encode(Image.fromarray(random_levels(3, shape=(6, 8))), "TIFF", tiffinfo=info)
+
+
+def test_a_pixel_size_of_one_number_ends_nothing():
+    like = read(rare_geo(33550, [0.5])).metadata
+    made = ours(random_levels(3, shape=(24, 32)), "tiff", like=like)
+    assert Image.open(io.BytesIO(made)).tag_v2[33550] == 0.125

@@ -1,6 +1,7 @@
 """HEIF, JPEG XL and rare TIFF, which other packages read and write."""
 
 import io
+import logging
 import struct
 
 import numpy as np
@@ -359,3 +360,41 @@ def test_pages_that_go_round_in_a_circle_are_refused():
     struct.pack_into("<I", data, directory + 2 + 12 * tags, directory)
     with pytest.raises(InputError, match="more than 100 pages"):
         read(bytes(data))
+
+
+@needs("heif")
+@pytest.mark.parametrize(
+    ("kinds", "has_depth", "told"),
+    [
+        (["urn:com:apple:photo:2020:aux:hdrgainmap"], False, ["gain map"]),
+        (["urn:iso:std:iso:ts:21496:-1"], True, ["depth map", "gain map"]),
+        (["urn:com:apple:photo:2018:aux:portraiteffectsmatte"], False, ["auxiliary"]),
+        ([], False, []),
+    ],
+)
+def test_what_stands_beside_a_heif_is_told(kinds, has_depth, told, monkeypatch):
+    import pillow_heif
+
+    packet = b'<x xmlns:HDRGainMap="http://ns.apple.com/HDRGainMap/1.0/" HDRGainMap:Version="1"/>'
+    claims = packet if "gain map" in told else b"<x/>"
+    data = ours(smooth(3), "heif", like=Metadata(xmp=claims))
+    really_open = pillow_heif.open_heif
+
+    def opened(*given, **options):
+        file = really_open(*given, **options)
+        file[file.primary_index].info["aux"] = {kind: [2] for kind in kinds}
+        file[file.primary_index].info["depth_images"] = [object()] * has_depth
+        return file
+
+    monkeypatch.setattr(pillow_heif, "open_heif", opened)
+    notes = read(data).notes
+    assert len(notes) == len(told)
+    assert all(part in note for part, note in zip(told, notes, strict=True))
+
+
+@needs("tiff")
+def test_files_leave_no_handlers_behind():
+    read(tiff(COLOURS.astype("f4")))
+    before = list(logging.getLogger("tifffile").handlers)
+    read(tiff(COLOURS.astype("f4")))
+    assert logging.getLogger("tifffile").handlers == before

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ from picture_files import (
 from PIL import ExifTags, Image
 
 from vdsr_cli.images import Metadata, encode_levels, read_picture
+from vdsr_cli.images.exif import ExifBlock
+from vdsr_cli.images.extras import has_extra
 from vdsr_cli.images.metadata import sized_exif
 
 
@@ -162,3 +165,48 @@ def test_the_exif_of_a_tiff_is_kept(tmp_path, is_big):
     block.load(sized_exif(like.exif, width=64, height=48, like=like))
     assert block[ExifTags.Base.Make] == "Maker"
     assert block.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.LensModel] == "Lens"
+
+
+@pytest.mark.parametrize(
+    "format",
+    [
+        "webp",
+        pytest.param("avif", marks=needs_avif),
+        *(
+            pytest.param(extra, marks=pytest.mark.skipif(not has_extra(extra), reason="an extra"))
+            for extra in ("heif", "jxl")
+        ),
+    ],
+)
+@pytest.mark.parametrize("has_exif", [False, True])
+def test_resolution_is_kept_by_exif_where_there_is_no_other_place(format, has_exif):
+    like = Metadata(dpi=(300.0, 200.5))
+    if has_exif:
+        like = replace(like, exif=exif_block().tobytes())
+    stream = io.BytesIO()
+    assert encode_levels(stream, random_levels(3, shape=(64, 64)), format=format, like=like) == ()
+    block = read(stream.getvalue()).metadata.exif
+    assert ExifBlock(block).dpi == (300, 200.5)
+    exif = Image.Exif()
+    exif.load(block)
+    assert exif.get(MODEL) == ("Model 5" if has_exif else None)
+    assert exif.get_ifd(EXIF_IFD).get(LENS) == ("Lens 50" if has_exif else None)
+
+
+def test_a_resolution_that_exif_names_stays():
+    block = exif_block()
+    block[ExifTags.Base.XResolution] = block[ExifTags.Base.YResolution] = 96.0
+    like = Metadata(dpi=(300.0, 300.0), exif=read(jpeg_with(block)).metadata.exif)
+    made = read(ours(random_levels(3), "webp", like=like)).metadata.exif
+    assert ExifBlock(made).dpi == (96, 96)
+
+
+def jpeg_with(exif):
+    return encode(Image.fromarray(random_levels(3)), "JPEG", exif=exif)
+
+
+def test_a_gif_tells_that_it_holds_no_resolution():
+    notes = encode_levels(
+        io.BytesIO(), random_levels(3), format="gif", like=Metadata(dpi=(300.0, 300.0))
+    )
+    assert "GIF holds no resolution: it was left out" in notes

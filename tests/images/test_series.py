@@ -494,3 +494,27 @@ def test_a_stream_gets_the_same_bytes(tmp_path):
     written(stream, levels, format="webp")
     written(tmp_path / "a.webp", levels, format="webp")
     assert stream.getvalue() == (tmp_path / "a.webp").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        *(Fraction(1, 3), Fraction(0), Fraction(65_534), Fraction(65_535)),
+        *(Fraction(700_123, 1000), Fraction(40_000_001, 1000), Fraction(100_003, 100)),
+    ],
+)
+def test_an_animated_png_tells_the_nearest_delay_there_is(tmp_path, seconds):
+    written(tmp_path / "a.png", still_but_for(3, [None]), format="png",
+            durations=(1000 * seconds, 40))  # fmt: skip
+    data = (tmp_path / "a.png").read_bytes()
+    delay = Fraction(*struct.unpack_from(">HH", data, data.index(b"fcTL") + 24))
+    # Farey: a fraction of so small parts is nearer than the inverse of its denominator.
+    assert abs(delay - seconds) <= Fraction(max(1, seconds), 65_535)
+
+
+@pytest.mark.parametrize(("format", "longest_s"), [("png", 65_535), ("webp", 16_777)])
+def test_a_frame_that_is_cut_in_time_is_told(tmp_path, format, longest_s):
+    for seconds, is_cut in ((longest_s, False), (longest_s + 1, True)):
+        notes = written(tmp_path / f"{is_cut}.{format}", still_but_for(3, [None]), format=format,
+                        durations=(1000 * seconds, 40))  # fmt: skip
+        assert any("longer ones are cut" in note for note in notes) == is_cut

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 from picture_files import encode, random_levels, read
-from PIL import Image
+from PIL import Image, ImageFile
 
 from vdsr_cli.config import Truncated
 from vdsr_cli.errors import InputError
@@ -95,3 +95,14 @@ def test_a_whole_file_is_read_alike_either_way():
     data = encode(photograph(), "JPEG")
     kept = read(data, truncated=Truncated.keep)
     assert kept.notes == () and np.array_equal(kept.rgb.numpy(), read(data).rgb.numpy())
+
+
+def test_what_pillow_is_told_of_cut_off_files_counts_for_others_alone(monkeypatch):
+    """It is the whole program's: another's word does not reach our files, nor ours its own."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    data = encode(photograph(), "PNG")
+    cut = data[: len(data) // 2]
+    with pytest.raises(InputError, match="truncated"):
+        read(cut)
+    assert read(cut, truncated=Truncated.keep).notes
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True

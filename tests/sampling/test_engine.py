@@ -1,6 +1,7 @@
 """The sampling engine: what comes out does not depend on how the work was cut."""
 
 import dataclasses
+import weakref
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from vdsr_cli.errors import DeviceError, UsageError
 from vdsr_cli.models.protocol import LatentShape
 from vdsr_cli.models.sampling import AnySizeSampling
 from vdsr_cli.runtime import Runtime
+from vdsr_cli.sampling import engine
 from vdsr_cli.sampling.engine import SamplingSettings, Strip, plan_picture, sample_strips
 from vdsr_cli.sampling.latents import StoredNoise, latent_grid
 from vdsr_cli.sampling.noise import PIXEL_LAYER, NoiseField
@@ -353,3 +355,24 @@ def test_a_margin_leaves_the_noise_where_it_is(height, width):
     settings = SamplingSettings(tile=16, overlap=8, temperature=1.0)
     strips = sample_strips(MarginEcho(), lr, settings, CPU, noises=[stored])
     assert torch.equal(torch.cat([strip.pixels for strip in strips], dim=2), margined)
+
+
+def test_what_a_tile_takes_is_measured_once_and_forgotten_with_its_model(monkeypatch):
+    measured = []
+
+    def bytes_of(model, tile, runtime):
+        measured.append(tile)
+        return tile**2
+
+    monkeypatch.setattr(engine, "_measured_bytes", bytes_of)
+    model = Echo()
+    assert [engine._tile_bytes(model, tile, CPU) for tile in (16, 16, 32, 16)] == [
+        256,
+        256,
+        1024,
+        256,
+    ]
+    assert measured == [16, 32]
+    gone = weakref.ref(model)
+    del model
+    assert gone() is None

@@ -17,7 +17,8 @@ from vdsr_cli.images.picture import Metadata
 
 _HAS_ICC, _HAS_ALPHA, _HAS_EXIF, _HAS_XMP, _IS_ANIMATED = 0x20, 0x10, 0x08, 0x04, 0x02
 _BLEND, _REPLACE = 0x00, 0x02  # with what was there, which in either case stays elsewhere
-_LONGEST_MS: Final = (1 << 24) - 1
+LONGEST_MS: Final = (1 << 24) - 1
+"""The longest that a frame can be shown, in milliseconds."""
 _PIXELS: Final = (b"ALPH", b"VP8 ", b"VP8L")
 
 
@@ -71,7 +72,7 @@ class WebpCoder:
         still = BytesIO()
         Image.fromarray(levels).save(still, "WEBP", **self._options)
         height, width = levels.shape[:2]
-        duration = min(self._durations[turn.index], _LONGEST_MS)
+        duration = min(self._durations[turn.index], LONGEST_MS)
         place = (columns.start // 2, rows.start // 2, width - 1, height - 1, duration)
         return _chunk(b"ANMF", _in_24_bits(*place) + bytes([blending]) + _pixels_of(still))
 

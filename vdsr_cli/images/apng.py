@@ -15,6 +15,8 @@ from vdsr_cli.images.picture import Metadata
 from vdsr_cli.images.png import chunk, deflated, header, metadata_chunks
 
 _MOST: Final = 65_535
+LONGEST_S: Final = _MOST
+"""The longest that a frame can be shown, in seconds."""
 _LEAVE, _SOURCE = 0, 0  # what becomes of a frame afterwards, and how it is laid on those before
 
 
@@ -50,10 +52,8 @@ class ApngCoder:
         rows, columns = turn.changed()
         levels = np.ascontiguousarray(turn.levels[rows, columns])
         height, width = levels.shape[:2]
-        seconds = self._durations[turn.index] / 1000
-        delay = min(seconds.limit_denominator(_MOST), Fraction(_MOST)).as_integer_ratio()
-        if max(delay) > _MOST:
-            delay = (round(seconds * 100), 100)
+        seconds = min(self._durations[turn.index] / 1000, Fraction(LONGEST_S))
+        delay = seconds.limit_denominator(int(_MOST / max(seconds, Fraction(1)))).as_integer_ratio()
         number = max(0, 2 * turn.index - 1)  # of control and data chunks, but for the first data
         place = (width, height, columns.start, rows.start)
         control = struct.pack(">5I2H2B", number, *place, *delay, _LEAVE, _SOURCE)

@@ -26,6 +26,8 @@ _BRADFORD: Final = np.array(
 _CURVE_POINTS: Final = 4096
 _SRGB_GAMMA: Final = 0.45455
 _TOLERANCE: Final = 0.01
+_MOST_EXPONENT: Final = 100
+_MOST_WEIGHT: Final = 8
 
 Point = tuple[float, float]
 
@@ -127,6 +129,8 @@ def profile_of_figures(
     is_usual = gamma is None or abs(gamma - _SRGB_GAMMA) < _TOLERANCE
     if is_usual and (is_grey or _are_close(primaries, SRGB_PRIMARIES)):
         return None
+    if gamma is not None and not 1 / _MOST_EXPONENT <= gamma <= _MOST_EXPONENT:
+        return None
     if gamma is None:
         curve, name = _power_curve(*_SRGB_CURVE), "sRGB's curve"
     else:
@@ -151,7 +155,10 @@ def _profile(
     """A display profile, version 4 (ICC.1:2022, 8.3); None where the figures are no colours."""
     if min(y for _, y in primaries) <= 0:
         return None
-    adaptation = _adaptation(_xyz(primaries.white))
+    with np.errstate(all="ignore"):
+        adaptation = _adaptation(_xyz(primaries.white))
+    if not np.abs(adaptation).max() <= _MOST_WEIGHT:
+        return None
     tags = {
         b"desc": _text(name),
         b"cprt": _text("CC0"),
@@ -167,7 +174,7 @@ def _profile(
         except np.linalg.LinAlgError:
             return None
         columns = adaptation @ (colours * weights)
-        if np.abs(columns).max() > 8:
+        if not np.abs(columns).max() <= _MOST_WEIGHT:
             return None
         for index, letter in enumerate((b"r", b"g", b"b")):
             tags |= {letter + b"XYZ": _xyz_type(columns[:, index]), letter + b"TRC": curve}

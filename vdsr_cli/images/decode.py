@@ -69,7 +69,7 @@ _CODECS: Final = {"JPEG": "jpg", "WebP": "webp", "AVIF": "avif"}
 _TIFF_SUBFILE: Final = 254
 _DNG_VERSION: Final = 50706
 
-# Pillow's warning filters and its size limit are global to the process, so reading takes turns.
+# Pillow's warning filters and its limits are global to the process, so reading takes turns.
 _PILLOW_TURN: Final = threading.Lock()
 _UNHEARD: Final = logging.NullHandler()  # for Pillow's log, else the last resort is stderr
 
@@ -331,8 +331,8 @@ def _identify(head: bytes) -> Kind:
 
 @contextmanager
 def pillow_at_rest(max_pixels: int) -> Iterator[list[str]]:
-    """Have Pillow keep its warnings to itself and its size limit at ours; yield what its libtiff
-    complains of.
+    """Have Pillow keep its warnings to itself, its size limit at ours and refuse what is cut off;
+    yield what its libtiff complains of.
 
     The one place that touches Pillow's global state: decoders check ``MAX_IMAGE_PIXELS``
     themselves (and refuse twice its value) before they allocate, so ours must reach them.
@@ -340,13 +340,14 @@ def pillow_at_rest(max_pixels: int) -> Iterator[list[str]]:
     with _PILLOW_TURN, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         logging.getLogger("PIL").addHandler(_UNHEARD)
-        before = Image.MAX_IMAGE_PIXELS
+        before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
         Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
         try:
             with libtiff_complaints() as complaints:
                 yield complaints
         finally:
-            Image.MAX_IMAGE_PIXELS = before
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def open_image(stream: BinaryIO, kind: Kind, max_pixels: int) -> ImageFile.ImageFile:

@@ -54,7 +54,8 @@ def byte_order(header: bytes) -> ByteOrder:
 def read_directory(stream: BinaryIO) -> tuple[ByteOrder, Directory]:
     """Byte order and first directory of a TIFF or BigTIFF, with the directories below it.
 
-    Entries that do not lie in the file, or are absurdly long, are left out; nothing is decoded.
+    Entries that do not lie in the file, or are absurdly long together, are left out; nothing is
+    decoded.
 
     Raises:
         ValueError: it has no header.
@@ -78,13 +79,15 @@ def _read(stream: BinaryIO, order: str, start: int, *, depth: int, is_big: bool)
         return {}
     table = stream.read(min(count, 1 << 16) * entry)
     found: Directory = {}
+    room = _MOST_BYTES  # for entries may share the same bytes of the file
     for at in range(0, len(table) - entry + 1, entry):
         tag, kind, values = struct.unpack_from(order + field, table, at)
         size = KIND_BYTES.get(kind, 0) * values
         data = table[at + head : at + entry][:size]
         if size > entry - head:
             (offset,) = struct.unpack_from(order + where, table, at + head)
-            data = _bytes_at(stream, offset, size)
+            data = _bytes_at(stream, offset, size) if size <= room else b""
+            room -= len(data)
         if not size or len(data) != size:
             continue
         if tag in _POINTERS and values == 1 and size in (4, 8):
@@ -97,8 +100,6 @@ def _read(stream: BinaryIO, order: str, start: int, *, depth: int, is_big: bool)
 
 
 def _bytes_at(stream: BinaryIO, offset: int, size: int) -> bytes:
-    if size > _MOST_BYTES:
-        return b""
     try:
         stream.seek(offset)
         return stream.read(size)
@@ -127,7 +128,7 @@ def pack_directory(
     room = entry - struct.calcsize(order + field)
     counted = struct.pack(order + "HQ"[is_big], len(directory))
     behind = at + len(counted) + entry * len(directory) + room
-    entries, values = b"", b""
+    entries, values = bytearray(), bytearray()
     for tag, value in sorted(directory.items()):
         if isinstance(value, bytes):
             entries += value

@@ -18,7 +18,7 @@ from vdsr_cli.images.extras import has_extra, install_hint
 from vdsr_cli.images.gif import write_gif
 from vdsr_cli.images.heif import write_heif
 from vdsr_cli.images.jpeg_xl import write_jxl
-from vdsr_cli.images.metadata import profile_space, sized_exif, without_orientation
+from vdsr_cli.images.metadata import profile_space, sized_exif, with_dpi, without_orientation
 from vdsr_cli.images.output_spec import Frame
 from vdsr_cli.images.picture import Metadata
 from vdsr_cli.images.png import PngCoder, write_png
@@ -38,6 +38,7 @@ class _Format:
         channels: the counts it takes, of 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
         bits: a sample, at most.
         codec: by which Pillow tells whether it was built with the format.
+        has_dpi: whether the resolution has a place beside EXIF.
         extra: of this package, which writes it in Pillow's place.
     """
 
@@ -48,6 +49,7 @@ class _Format:
     has_profile: bool = True
     has_metadata: bool = True
     has_exif: bool = True
+    has_dpi: bool = False
     has_iptc: bool = False
     has_comment: bool = False
     has_chunks: bool = False
@@ -63,6 +65,7 @@ _FORMATS: Final = {
         channels=(1, 2, 3, 4),
         longest_px=2**31 - 1,
         bits=16,
+        has_dpi=True,
         has_iptc=True,
         has_comment=True,
         has_chunks=True,
@@ -73,6 +76,7 @@ _FORMATS: Final = {
         channels=(1, 2, 3, 4),
         longest_px=2**31 - 1,
         bits=16,
+        has_dpi=True,
         has_iptc=True,
         has_pages=True,
     ),
@@ -80,6 +84,7 @@ _FORMATS: Final = {
         name="JPEG",
         channels=(1, 3),
         longest_px=65_500,
+        has_dpi=True,
         has_iptc=True,
         has_comment=True,
         codec="jpg",
@@ -323,6 +328,8 @@ def _fitted_metadata(
         space = profile_space(like.icc_profile)
         notes.append(f"the {space} profile does not fit {spec.name} and was left out")
         like = replace(like, icc_profile=None)
+    if like.dpi is not None and spec.has_exif and not spec.has_dpi:
+        like = replace(like, exif=with_dpi(like.exif, like.dpi))
     if like.exif is not None:
         exif = sized_exif(like.exif, width=width, height=height, like=like)
         # Pillow would put a block with an orientation together anew for AVIF.
@@ -344,6 +351,7 @@ def _with_room(like: Metadata, spec: _Format, notes: list[str]) -> Metadata:
     for block, name, is_held in (
         ("comment", "comment", spec.has_comment),
         ("exif", "EXIF", spec.has_exif),
+        ("dpi", "resolution", spec.has_exif or spec.has_dpi),
         ("photoshop", "IPTC", spec.has_iptc),
     ):
         if getattr(like, block) is not None and not is_held:

@@ -4,27 +4,49 @@
              | directory 1 and the thumbnail
 
 Makers' notes hold offsets that only their makers know, and text comes in any encoding: a block
-that is taken apart and put together again loses both. So orientation, dimensions and resolution
-are set where they stand, and the thumbnail is cut off (Exif 2.32; TIFF 6.0, section 2).
+that is taken apart and put together again loses both. So orientation, resolution and what is
+counted in pixels are set where they stand, and the thumbnail is cut off (Exif 2.32; TIFF 6.0,
+section 2).
 """
 
 import struct
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
-from vdsr_cli.images.directories import FIELD_BYTES, KIND_BYTES, byte_order
+from vdsr_cli.images.directories import (
+    FIELD_BYTES,
+    KIND_BYTES,
+    Directory,
+    Value,
+    byte_order,
+    pack_directory,
+)
 
 PREFIX: Final = b"Exif\0\0"
 """The beginning of a block in a JPEG."""
+EMPTY: Final = PREFIX + b"II*\0\x08\0\0\0" + bytes(6)
+"""A block that says nothing."""
 
 WIDTH, HEIGHT, ORIENTATION, X_RESOLUTION, Y_RESOLUTION = 256, 257, 274, 282, 283
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY = 0x8769, 0x8825, 0xA005
 _THUMBNAIL_START, _THUMBNAIL_BYTES = 513, 514
 _STRIP_STARTS, _STRIP_BYTES = 273, 279
 _SHORT, _LONG, _RATIONAL, _DOUBLE = 3, 4, 5, 12
+_MOST_LONG: Final = (1 << 32) - 1
+_FINEST: Final = 1 << 16
 _WIDTHS: Final = {EXIF_DIRECTORY: (0xA002, 0xA003), INTEROP_DIRECTORY: (0x1001, 0x1002)}
 _PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _GEO_KEYS = 33550, 33922, 34264, 34735
+_POLYNOMIALS: Final = 50844
+GEO_TAGS: Final = (
+    *(_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _GEO_KEYS, 34736, 34737),
+    _POLYNOMIALS,
+)
+"""Tags that say where on the Earth the pixels are."""
+_FOCAL_X, _FOCAL_Y = 0xA20E, 0xA20F
+_SUBJECT_AREA, _SUBJECT_LOCATION = 0x9214, 0xA214
 _RESOLUTION_UNIT, _INCH = 296, 2
 _UNITS_AN_INCH: Final = {_INCH: 1.0, 3: 2.54}
 _RASTER_TYPE, _PIXEL_IS_POINT = 1025, 2
@@ -98,10 +120,25 @@ class ExifBlock:
         found = [f for f in fields if f is not None and f.kind == _RATIONAL and f.count == 1]
         return [self._unpack("II", field.start) for field in found]
 
-    def set_upright(self) -> None:
-        """Sets the orientation to 1; a resolution that was turned with the pixels too."""
-        if (self.orientation or 1) > 4:
-            self._swap_resolution()
+    def set_upright(self, size: tuple[int, int]) -> None:
+        """Sets the orientation to 1, and turns resolutions and subject with the pixels.
+
+        Args:
+            size: width and height of the picture, upright.
+        """
+        orientation = self.orientation or 1
+        details = self._directory(EXIF_DIRECTORY)
+        if orientation > 4:
+            self._swap(self._first, X_RESOLUTION, Y_RESOLUTION)
+            self._swap(details, _FOCAL_X, _FOCAL_Y)
+        for field, (x, y, *extent) in self._subjects():
+            if orientation > 4:
+                x, y, extent = y, x, extent[::-1]
+            if orientation in (2, 3, 6, 7):
+                x = size[0] - 1 - x
+            if orientation in (3, 4, 7, 8):
+                y = size[1] - 1 - y
+            self._set_shorts(field, (x, y, *extent))
         self._set(self._find(self._first, ORIENTATION), 1)
 
     def set_size(self, width: int, height: int) -> None:
@@ -112,6 +149,37 @@ class ExifBlock:
             for tag, value in zip(tags, (width, height), strict=True):
                 self._set(self._find(self._directory(directory), tag), value)
 
+    def set_dpi(self, dpi: tuple[float, float]) -> None:
+        """Has it name a resolution in pixels an inch, where it names none.
+
+        Only the first directory is another, behind all else.
+        """
+        if len(self._resolution) == 2:
+            return
+        directory: dict[int, Value | Directory | bytes] = dict(self.fields())
+        for tag, value in zip((X_RESOLUTION, Y_RESOLUTION), dpi, strict=True):
+            parts = Fraction(value).limit_denominator(_FINEST).as_integer_ratio()
+            directory[tag] = Value(_RATIONAL, 1, struct.pack(self._order + "II", *parts))
+        directory[_RESOLUTION_UNIT] = Value(_SHORT, 1, struct.pack(self._order + "H", _INCH))
+        self._data += bytes(len(self._data) % 2)
+        self._first = len(self._data)
+        self._data += pack_directory(self._order, directory, self._first, is_big=False)
+        self._pack("I", 4, self._first)
+
+    def scale_figures(self, across: float, down: float) -> None:
+        """Has the sensor's pixels and the subject's place and size be larger by these factors
+        (Exif 2.32, 4.6.5)."""
+        details = self._directory(EXIF_DIRECTORY)
+        for tag, factor in ((_FOCAL_X, across), (_FOCAL_Y, down)):
+            field = self._find(details, tag)
+            if field is not None and field.kind == _RATIONAL and field.count == 1:
+                above, below = self._unpack("II", field.start)
+                self._pack("II", field.start, *_scaled(above, below, factor))
+        for field, values in self._subjects():
+            # A diameter is one number for both axes.
+            factors = (across, down, across, down)
+            self._set_shorts(field, [v * f for v, f in zip(values, factors, strict=False)])
+
     def scale_map(self, across: float, down: float) -> None:
         """Has a GeoTIFF's pixels be smaller by these factors (GeoTIFF 1.1, 7.2 and B.6).
 
@@ -121,9 +189,7 @@ class ExifBlock:
         factors = (across, down)
         scales = self._doubles(_PIXEL_SCALE)
         if scales:
-            self._set_doubles(
-                _PIXEL_SCALE, [s / f for s, f in zip(scales[:2], factors, strict=True)]
-            )
+            self._set_doubles(_PIXEL_SCALE, [s / f for s, f in zip(scales, factors, strict=False)])
         points = self._doubles(_TIE_POINTS)
         for first in range(0, len(points) - 5, 6):
             for axis, factor in enumerate(factors):
@@ -136,11 +202,18 @@ class ExifBlock:
             matrix[row + 3] += shift * (a - matrix[row] + b - matrix[row + 1])
             matrix[row], matrix[row + 1] = a, b
         self._set_doubles(_TRANSFORMATION, matrix)
+        polynomials = self._doubles(_POLYNOMIALS)
+        for axis, factor in ((2, down), (3, across)) if len(polynomials) == 92 else ():
+            # Its offset from the centre of the first pixel, and five further on its scale.
+            polynomials[axis] = (polynomials[axis] + 0.5) * factor - 0.5
+            polynomials[axis + 5] *= factor
+        self._set_doubles(_POLYNOMIALS, polynomials)
 
     @property
     def is_map(self) -> bool:
         """Whether it says where on the Earth the pixels are."""
-        return any(self._doubles(tag) for tag in (_PIXEL_SCALE, _TRANSFORMATION))
+        tags = _PIXEL_SCALE, _TRANSFORMATION, _POLYNOMIALS
+        return any(self._doubles(tag) for tag in tags)
 
     def drop(self, *tags: int) -> None:
         """Takes entries out of the first directory; those behind move up."""
@@ -162,11 +235,11 @@ class ExifBlock:
             return
         (second,) = self._unpack("I", link)
         self._pack("I", link, 0)
-        kept = sorted(self._kept_ranges())
-        dropped = [(s, e) for s, e in self._thumbnail_ranges(second) if not _meets(kept, s, e)]
+        kept = _joined(self._kept_ranges())
+        dropped = _joined(r for r in self._thumbnail_ranges(second) if not _meets(kept, *r))
         for start, end in dropped:
             self._data[start:end] = bytes(end - start)
-        for start, end in sorted(dropped, reverse=True):
+        for start, end in reversed(dropped):
             if end == len(self._data):
                 del self._data[start:]
 
@@ -242,6 +315,11 @@ class ExifBlock:
         if field is not None and values:
             self._pack(f"{len(values)}d", field.start, *values)
 
+    def _set_shorts(self, field: _Field, values: Iterable[float]) -> None:
+        """Sets whole numbers, as near as 16 bits say them."""
+        shorts = [max(0, min(round(value), 65535)) for value in values]
+        self._pack(f"{field.count}H", field.start, *shorts)
+
     def _number(self, field: _Field | None) -> int | None:
         letter = {1: "B", _SHORT: "H", _LONG: "I", 13: "I"}.get(field.kind) if field else None
         if field is None or letter is None or field.count < 1:
@@ -256,15 +334,23 @@ class ExifBlock:
         self._data[field.at + 8 : field.at + 12] = bytes(4)
         self._pack("H" if kind == _SHORT else "I", field.at + 8, value)
 
-    def _swap_resolution(self) -> None:
-        across = self._find(self._first, X_RESOLUTION)
-        down = self._find(self._first, Y_RESOLUTION)
+    def _swap(self, directory: int | None, *tags: int) -> None:
+        """Exchanges two fractions."""
+        across, down = (self._find(directory, tag) for tag in tags)
         if across and down and across.kind == down.kind == _RATIONAL:
             x, y = across.start, down.start
             self._data[x : x + 8], self._data[y : y + 8] = (
                 self._data[y : y + 8],
                 self._data[x : x + 8],
             )
+
+    def _subjects(self) -> Iterator[tuple[_Field, tuple[int, ...]]]:
+        """Where the subject is: x, y, and perhaps a diameter, or width and height."""
+        details = self._directory(EXIF_DIRECTORY)
+        for tag in (_SUBJECT_AREA, _SUBJECT_LOCATION):
+            field = self._find(details, tag)
+            if field is not None and field.kind == _SHORT and 2 <= field.count <= 4:
+                yield field, self._unpack(f"{field.count}H", field.start)
 
     def _unpack(self, format: str, at: int) -> tuple[int, ...]:
         try:
@@ -276,5 +362,27 @@ class ExifBlock:
         struct.pack_into(self._order + format, self._data, at, *values)
 
 
-def _meets(ranges: list[tuple[int, int]], start: int, end: int) -> bool:
-    return any(start < other_end and other_start < end for other_start, other_end in ranges)
+def _scaled(above: int, below: int, factor: float) -> tuple[int, int]:
+    """A fraction of two numbers of 32 bits, multiplied; as it is where it is none, or too large."""
+    if not above or not below:
+        return above, below
+    product = Fraction(above, below) * Fraction(factor)
+    finest = min(_MOST_LONG, int(_MOST_LONG / product))
+    return product.limit_denominator(finest).as_integer_ratio() if finest else (above, below)
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges in their order, those that meet as one: a block may name the same bytes often."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], end)
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _meets(joined: list[tuple[int, int]], start: int, end: int) -> bool:
+    """Whether a range shares bytes with any of those."""
+    behind = bisect_left(joined, (end,))
+    return behind > 0 and joined[behind - 1][1] > start

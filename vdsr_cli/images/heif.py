@@ -10,6 +10,8 @@ from vdsr_cli.images.picture import Metadata
 from vdsr_cli.images.samples import Samples
 
 _MODES: Final = {1: "L", 3: "RGB", 4: "RGBA"}
+_GAIN_MAPS: Final = ("hdrgainmap", "21496")
+"""Parts of the kinds of auxiliary pictures: Apple's, and ISO 21496-1's."""
 
 
 def read_heif(stream: BinaryIO, max_pixels: int) -> Decoded:
@@ -28,8 +30,21 @@ def read_heif(stream: BinaryIO, max_pixels: int) -> Decoded:
     info: dict[str, Any] = image.info
     icc = info.get("icc_profile") or None
     nclx = info.get("nclx_profile")
-    shell = bare_image("HEIF", exif=info["exif"], xmp=info.get("xmp"), icc_profile=icc, nclx=nclx)
-    notes = (f"the first of {len(file)} pictures in the file was read",) if len(file) > 1 else ()
+    kinds = [str(kind) for kind in info.get("aux", ())]
+    others = [kind for kind in kinds if not any(mark in kind for mark in _GAIN_MAPS)]
+    shell = bare_image(
+        "HEIF",
+        exif=info["exif"],
+        xmp=info.get("xmp"),
+        icc_profile=icc,
+        nclx=nclx,
+        has_gain_map=len(others) < len(kinds) or None,
+    )
+    notes = [f"the first of {len(file)} pictures in the file was read"] if len(file) > 1 else []
+    if any(info.get("depth_images", ())):
+        notes.append("its depth map was left out")
+    if others:
+        notes.append("its auxiliary pictures, such as mattes, were left out")
     # Of 10 or 12 bits the decoder makes 16 by zeros behind them.
     bits = 8 if levels.dtype == np.uint8 else int(info["bit_depth"])
     samples = Samples(
@@ -38,7 +53,7 @@ def read_heif(stream: BinaryIO, max_pixels: int) -> Decoded:
         is_premultiplied=image.premultiplied_alpha,
     )
     # The decoder turns the picture as the container asks, which counts and not EXIF's word.
-    return Decoded(image=shell, samples=samples, is_upright=True, notes=notes)
+    return Decoded(image=shell, samples=samples, is_upright=True, notes=tuple(notes))
 
 
 def write_heif(stream: BinaryIO, levels: NDArray[Any], metadata: Metadata, quality: int) -> None:

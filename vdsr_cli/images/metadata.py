@@ -28,7 +28,7 @@ from vdsr_cli.images.directories import (
 from vdsr_cli.images.exif import ExifBlock
 from vdsr_cli.images.picture import Metadata
 from vdsr_cli.images.resources import iptc_of, kept_resources, resources_of_iptc
-from vdsr_cli.images.stored import Stored
+from vdsr_cli.images.stored import NOT_SQUARE, Stored
 
 LAYOUT_TAGS: Final = frozenset(
     {*range(254, 269), 273, *range(277, 282), 284, *range(288, 294), 297, 301, 317}
@@ -39,7 +39,6 @@ LAYOUT_TAGS: Final = frozenset(
 """Tags of a TIFF's first directory that are about its pixels, or are carried by themselves."""
 
 _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
-_GEO_TAGS: Final = (33550, 33922, 34264, 34735, 34736, 34737)
 _MAKER_NOTE: Final = 0x927C
 _MAP_TURNED: Final = "its map coordinates are of the picture before it was turned: left out"
 _PROFILE_SPACES: Final = {b"RGB ": "RGB", b"GRAY": "grey", b"CMYK": "CMYK", b"Lab ": "LAB"}
@@ -75,6 +74,10 @@ def stored_in(image: Image.Image, stream: BinaryIO, head: bytes) -> Stored:
     if image.format == "GIF":
         stored.xmp = stored.xmp or _gif_xmp(stream)
     _take_segments(getattr(image, "applist", ()), stored)
+    if _is_oblong(image, head):
+        stored.notes.append(NOT_SQUARE)
+    if info.get("has_gain_map"):
+        stored.notes.append(_PARTS["gain map"])
     is_told = stored.xmp and xmp.without_claims(stored.xmp)[1]
     if image.format == "JPEG" and not is_told and _is_followed(stream):
         stored.notes.append("what stands behind the picture in its file was left out")
@@ -107,6 +110,14 @@ def _density(info: dict[Any, Any]) -> tuple[float, float] | None:
         return None
 
 
+def _is_oblong(image: Image.Image, head: bytes) -> bool:
+    """Whether the pixels of a JPEG or GIF are not square, beside any resolution."""
+    if image.format == "GIF":
+        return head[12] not in (0, 49)  # 64ths, less 15
+    across, down = image.info.get("jfif_density", (1, 1))
+    return image.info.get("jfif_unit") == 0 and across != down and min(across, down) > 0
+
+
 def _bytes(value: object) -> bytes | None:
     return value if isinstance(value, bytes) and value else None
 
@@ -115,9 +126,10 @@ def _gif_xmp(stream: BinaryIO) -> bytes | None:
     """The packet of a GIF's application extension, which a magic trailer ends (XMP, part 3)."""
     place = stream.tell()
     stream.seek(0)
-    found = re.search(rb"\x0bXMP DataXMP(.*?)\x01\xff\xfe\xfd", stream.read(), re.DOTALL)
+    _, _, behind = stream.read().partition(b"\x0bXMP DataXMP")
     stream.seek(place)
-    return found.group(1) if found else None
+    packet, end, _ = behind.partition(b"\x01\xff\xfe\xfd")
+    return packet if end else None
 
 
 def _take_segments(segments: Any, stored: Stored) -> None:
@@ -219,7 +231,7 @@ def carried(
         size=size,
         icc_profile=icc,
         cicp=cicp,
-        exif=_clean_exif(stored, notes),
+        exif=_clean_exif(stored, size, notes),
         xmp=None if packet is None else xmp.set_upright(packet),
         dpi=(dpi[1], dpi[0]) if dpi and is_turned else dpi,
         photoshop=stored.photoshop and kept_resources(stored.photoshop),
@@ -230,17 +242,17 @@ def carried(
     return metadata, notes
 
 
-def _clean_exif(stored: Stored, notes: list[str]) -> bytes | None:
+def _clean_exif(stored: Stored, size: tuple[int, int], notes: list[str]) -> bytes | None:
     """The block, upright, without its thumbnail and without a resolution that is none."""
     if stored.exif is None:
         return None
     try:
         block = ExifBlock(stored.exif)
         if block.is_map and orientation_of(stored) > 1:
-            block.drop(*_GEO_TAGS)
+            block.drop(*exif_tags.GEO_TAGS)
             notes.append(_MAP_TURNED)
         block.drop_thumbnail()
-        block.set_upright()
+        block.set_upright(size)
         if block.has_absurd_resolution:
             block.drop(exif_tags.X_RESOLUTION, exif_tags.Y_RESOLUTION)
             notes.append("the resolution in its EXIF block is none that can be, and was left out")
@@ -294,11 +306,20 @@ def _colours(
 
 
 def sized_exif(block: bytes, *, width: int, height: int, like: Metadata) -> bytes:
-    """A clean EXIF block whose dimensions and map, where it has them, are the output's."""
+    """A clean EXIF block whose figures in pixels and map, where it has them, are the output's."""
     edited = ExifBlock(block)
     edited.set_size(width, height)
     if like.size is not None:
-        edited.scale_map(width / like.size[0], height / like.size[1])
+        factors = width / like.size[0], height / like.size[1]
+        edited.scale_figures(*factors)
+        edited.scale_map(*factors)
+    return edited.tobytes()
+
+
+def with_dpi(block: bytes | None, dpi: tuple[float, float]) -> bytes:
+    """The block, or one of its own, with a resolution in pixels an inch where it names none."""
+    edited = ExifBlock(block or exif_tags.EMPTY)
+    edited.set_dpi(dpi)
     return edited.tobytes()
 
 

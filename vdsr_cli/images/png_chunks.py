@@ -12,7 +12,7 @@ from typing import Final
 
 from vdsr_cli.images.colour import Primaries
 from vdsr_cli.images.png import chunk as packed
-from vdsr_cli.images.stored import Stored
+from vdsr_cli.images.stored import NOT_SQUARE, Stored
 
 _PIXELS: Final = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT")
 TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt")
@@ -86,6 +86,8 @@ def _take(kind: bytes, body: bytes, stored: Stored) -> None:
         across, down, unit = struct.unpack(">IIB", body)
         if unit == 1:
             stored.dpi = across * _METRES_AN_INCH, down * _METRES_AN_INCH
+        elif across != down and across and down:
+            stored.notes.append(NOT_SQUARE)
     elif kind in _KEPT:
         stored.png_chunks.append((kind, body))
     elif kind == b"caBX":

@@ -23,6 +23,7 @@ _DNG_VERSION = 50706
 _MOST_CHANNELS: Final = 16
 _MOST_PAGES: Final = 100
 _UNITS_AN_INCH: Final = {2: 1.0, 3: 2.54}
+_UNHEARD: Final = logging.NullHandler()
 
 
 def why_rare(image: ImageFile.ImageFile) -> str | None:
@@ -44,7 +45,7 @@ def read_rare_tiff(stream: BinaryIO, max_pixels: int) -> Decoded:
     """
     import tifffile
 
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    logging.getLogger("tifffile").addHandler(_UNHEARD)
     stream.seek(0)
     with tifffile.TiffFile(stream) as file:
         page = _only_page(file)

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from vdsr_cli.files import is_special
-from vdsr_cli.images.animated_webp import WebpCoder
-from vdsr_cli.images.apng import ApngCoder
+from vdsr_cli.images.animated_webp import LONGEST_MS, WebpCoder
+from vdsr_cli.images.apng import LONGEST_S, ApngCoder
 from vdsr_cli.images.atomic import writing_to
 from vdsr_cli.images.encode import coding_options, fit, fit_frame
 from vdsr_cli.images.frames import SeriesCoder, Turn, whole_units
@@ -33,6 +33,11 @@ _PALETTE_PIXELS: Final = 1 << 20
 _HUNDREDTH_MS: Final = 10
 _UNITS_MS: Final = {"gif": _HUNDREDTH_MS, "webp": 1}
 """Units of durations by format, where they are not fractions."""
+_LONGEST_MS: Final = {
+    "gif": LONGEST * _HUNDREDTH_MS,
+    "webp": LONGEST_MS,
+    "png": LONGEST_S * 1000,
+}
 
 
 @contextmanager
@@ -156,17 +161,19 @@ def _coder_of(
         webp = WebpCoder(shape, metadata, plays=plays, durations=durations, options=options)
         return webp, notes
     hundredths = whole_units(durations, _HUNDREDTH_MS)
-    if max(hundredths) > LONGEST:
-        notes = (*notes, f"GIF shows a frame for at most {LONGEST / 100:g} s: longer ones are cut")
     palette = palette_of(_colours_of(series))
     return GifCoder(shape, palette, metadata, plays=plays, durations=hundredths), notes
 
 
 def _timing_notes(durations: tuple[Fraction, ...], format: str) -> tuple[str, ...]:
-    unit = _UNITS_MS.get(format)
-    if unit is None or all(duration % unit == 0 for duration in durations):
-        return ()
-    return (f"{format.upper()} counts in {unit} ms: frames come up to {unit / 2:g} ms off",)
+    unit, longest = _UNITS_MS.get(format), _LONGEST_MS[format]
+    notes: tuple[str, ...] = ()
+    if unit is not None and any(duration % unit for duration in durations):
+        notes += (f"{format.upper()} counts in {unit} ms: frames come up to {unit / 2:g} ms off",)
+    if max(durations) > longest:
+        seconds = f"{longest / 1000:g} s"
+        notes += (f"{format.upper()} shows a frame for at most {seconds}: longer ones are cut",)
+    return notes
 
 
 def _colours_of(series: Series) -> NDArray[np.uint8]:

@@ -1,9 +1,12 @@
 """Metadata as it stands in a file: found, not yet cleaned."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from vdsr_cli.images.colour import Primaries
+
+NOT_SQUARE: Final = "its pixels are not square, which the output does not say"
+"""The note on pixels whose shape is known and not carried over."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -37,6 +37,8 @@ _ALONE: Final = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska
 _MUXERS: Final = {"mp4": "mp4", "mov": "mov", "mkv": "matroska", "webm": "webm"}
 _PACKET: Final = struct.Struct("<qqq?I")
 _OF_THE_FILE: Final = ("major_brand", "minor_version", "compatible_brands", "encoder")
+_TITLES: Final = {"title": "title", "name": "title", "handler_name": "handler_name"}
+"""A stream's titles: Matroska's, and MP4's, by the names under which FFmpeg writes them."""
 _HD_LINES: Final = 720
 _HDR: Final = ("MASTERING", "LIGHT", "DOVI", "DYNAMIC_HDR")
 
@@ -199,7 +201,9 @@ def _coding_of(stream: Any, frame: Any, notes: list[str]) -> Coding:
         notes.append(f"its colour matrix is not told, or RGB: {name} is taken, and told")
     if not is_known(matrix):
         raise InputError(f"its colour matrix (code {matrix}) cannot be converted")
-    if any(getattr(c, "is_alpha", False) for c in form.components):
+    # WebM's alpha is a second stream in the first, which the decoder does not look at.
+    has_second = any(k.lower() == "alpha_mode" and v == "1" for k, v in stream.metadata.items())
+    if has_second or any(getattr(c, "is_alpha", False) for c in form.components):
         notes.append("its transparency was left out")
     if frame.interlaced_frame:
         notes.append("it is interlaced: deinterlace it first")
@@ -438,7 +442,10 @@ def _mux(
         stream.time_base = encoder.coding.time_base
         if encoder.coding.rotation:
             stream.set_display_rotation(encoder.coding.rotation)
+        _name_as(source.streams.best("video"), stream, keeps_tags=keeps_tags)
         copied = _copied(source, made, path)
+        for index, other in copied.items():
+            _name_as(source.streams[index], other, keeps_tags=keeps_tags)
         if keeps_tags:
             tags = source.metadata.items()
             made.metadata.update({k: v for k, v in tags if k.lower() not in _OF_THE_FILE})
@@ -483,6 +490,14 @@ def _copied(source: Any, made: Any, path: Path) -> dict[int, Any]:
                 reason = f"{path.suffix} files do not hold the {name} of the input"
                 raise OutputError(reason, hint="try -o with .mkv") from error
     return copied
+
+
+def _name_as(source: Any, made: Any, *, keeps_tags: bool) -> None:
+    """Has a stream be chosen as its source is: by language, by default or by force, by title."""
+    made.disposition = source.disposition
+    for key, value in source.metadata.items():
+        if key.lower() == "language" or (keeps_tags and key.lower() in _TITLES):
+            made.metadata[_TITLES.get(key.lower(), "language")] = value
 
 
 def _refuse_streams(video: Video, output: Path, format: str) -> None:

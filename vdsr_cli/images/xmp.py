@@ -27,6 +27,8 @@ _CLAIMS: Final = (
     (rb"http://ns\.adobe\.com/xmp/note/", rb"HasExtendedXMP", "extended XMP"),
 )
 """Namespace and names of properties that speak of a second part of the file, and what that is."""
+_MOST_PREFIXES: Final = 8
+"""Prefixes of one namespace that are looked for; packets bind one."""
 
 
 def orientation_in(packet: bytes) -> int | None:
@@ -55,7 +57,7 @@ def set_size(
     packet: bytes, width: int, height: int, before: tuple[int, int] | None = None
 ) -> bytes:
     """The packet with the output's dimensions in pixels, where it names some, and with those of a
-    panorama as much larger as it is than ``before``, width and height."""
+    panorama and of the sensor as much larger as it is than ``before``, width and height."""
     names = (
         (_TIFF, rb"ImageWidth", width),
         (_TIFF, rb"ImageLength", height),
@@ -65,9 +67,13 @@ def set_size(
     for namespace, name, value in names:
         packet = _with_value(packet, namespace, name, value)
     if before is not None:
-        for names_of, ratio in ((_ACROSS, width / before[0]), (_DOWN, height / before[1])):
+        across, down = width / before[0], height / before[1]
+        for names_of, ratio in ((_ACROSS, across), (_DOWN, down)):
             for name in names_of:
                 packet = _with_value(packet, _GPANO, name, ratio)
+        # Fractions, whose numerator comes first.
+        packet = _with_value(packet, _EXIF, rb"FocalPlaneXResolution", across)
+        packet = _with_value(packet, _EXIF, rb"FocalPlaneYResolution", down)
     return packet
 
 
@@ -76,35 +82,60 @@ def without_claims(packet: bytes) -> tuple[bytes, tuple[str, ...]]:
     of "gain map", "video" and "extended XMP"."""
     found: list[str] = []
     for namespace, name, what in _CLAIMS:
-        for prefix in _prefixes(packet, namespace):
-            property = prefix + rb":" + name
-            element = rb"\s*<(" + property + rb")\b[^>]*(?:/>|(?<!/)>.*?</\1\s*>)"
-            attribute = rb"\s" + property + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')"
-            shorter = re.sub(element, b"", packet, flags=re.DOTALL)
-            shorter = re.sub(attribute, b"", shorter)
-            if shorter != packet:
-                found.append(what)
-            packet = shorter
+        prefixes = _prefixes(packet, namespace)
+        if not prefixes:
+            continue
+        property = rb"(?:" + rb"|".join(map(re.escape, prefixes)) + rb"):" + name
+        attribute = rb"\s" + property + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')"
+        shorter = re.sub(attribute, b"", _without_elements(packet, property))
+        if shorter != packet:
+            found.append(what)
+        packet = shorter
     if not found:
         return packet, ()
     return packet, tuple(dict.fromkeys(what for what in found if what != "container"))
 
 
+# Packets come from anywhere: no pattern may go over the same bytes again and again.
+
+
+def _without_elements(packet: bytes, name: bytes) -> bytes:
+    """The packet without the elements of a name, and the white space before them."""
+    spans, closed = [], dict[bytes, int]()
+    tag = rb"<(/?)(?>(" + name + rb"))\b[^<>]*+>"
+    for match in reversed(list(re.finditer(tag, packet))):
+        if match[1]:
+            closed[match[2]] = match.end()
+        elif match[0].endswith(b"/>"):
+            spans.append(match.span())
+        elif match[2] in closed:
+            spans.append((match.start(), closed[match[2]]))
+    kept, at = [], 0
+    for start, end in reversed(spans):
+        if start >= at:
+            kept.append(packet[at:start].rstrip())
+            at = end
+    return b"".join([*kept, packet[at:]])
+
+
 def _prefixes(packet: bytes, namespace: bytes) -> list[bytes]:
     bindings = re.findall(rb"xmlns:([\w.-]+)\s*=\s*[\"']" + namespace + rb"[\"']", packet)
-    return list(dict.fromkeys(bindings))
+    return list(dict.fromkeys(bindings))[:_MOST_PREFIXES]
 
 
 def _properties(packet: bytes, namespace: bytes, name: bytes) -> Iterator[re.Match[bytes]]:
-    for prefix in _prefixes(packet, namespace) or [namespace.split(rb"/")[-3]]:
-        pattern = rb"\b" + prefix + rb":" + name + rb"(?:\s*=\s*[\"']|\s*>)\s*(?P<value>\d+)"
-        yield from re.finditer(pattern, packet)
+    prefixes = _prefixes(packet, namespace) or [namespace.split(rb"/")[-3]]
+    property = rb"\b(?:" + rb"|".join(map(re.escape, prefixes)) + rb"):" + name
+    value = rb"(?:\s*=\s*[\"']|\s*>)\s*(?P<value>\d{1,9})(?!\d)"
+    return re.finditer(property + value, packet)
 
 
 def _with_value(packet: bytes, namespace: bytes, name: bytes, value: int | float) -> bytes:
     """The packet with a number, or with so many times, as a float, what it has."""
-    for match in reversed(list(_properties(packet, namespace, name))):
+    kept, at = [], 0
+    for match in _properties(packet, namespace, name):
         start, end = match.span("value")
         new = value if isinstance(value, int) else round(value * int(match["value"]))
-        packet = packet[:start] + str(new).encode() + packet[end:]
-    return packet
+        kept += [packet[at:start], str(new).encode()]
+        at = end
+    return b"".join([*kept, packet[at:]])

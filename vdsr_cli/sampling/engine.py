@@ -12,8 +12,8 @@ only change the rounding and what reaches a batch's edge.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Literal, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -38,6 +38,8 @@ _MOST_TILES = 64
 """The most of a batch that memory decides: a card is busy with fewer, and strips would be large."""
 _SAMPLES_A_PASS = 8
 """Samples drawn at once of a batch of tiles, for which its LR encoder runs once."""
+_MEASURED: WeakKeyDictionary[Sampler, dict[tuple[int, Runtime], int]] = WeakKeyDictionary()
+"""Bytes of a tile, by its side and where the model runs; gone with the model."""
 
 
 class SampleNoise(Protocol):
@@ -191,9 +193,15 @@ def fitting(
     return replace(settings, batch_size=max(1, min(_MOST_TILES, room // each)))
 
 
-@lru_cache(maxsize=2)
 def _tile_bytes(model: Sampler, tile: int, runtime: Runtime) -> int:
     """Bytes of a card's memory that a sample of one tile takes; measured once for each model."""
+    measured = _MEASURED.setdefault(model, {})
+    if (tile, runtime) not in measured:
+        measured[tile, runtime] = _measured_bytes(model, tile, runtime)
+    return measured[tile, runtime]
+
+
+def _measured_bytes(model: Sampler, tile: int, runtime: Runtime) -> int:
     device, side = runtime.device, tile * model.scale
     lr = torch.zeros(1, 3, tile, tile, device=device)
 
