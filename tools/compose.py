@@ -58,7 +58,7 @@ def main() -> None:
                 made = degrade_8bit(made.unsqueeze(0), native // options.scale)[0]
             # Sets of one name are called by their paths.
             path = options.out / dataset.name.lstrip(os.sep) / f"{scene.name}.png"
-            save_levels(path, made.permute(1, 2, 0).numpy())
+            save_levels(path, made.permute(1, 2, 0).numpy(), replace=False)
             print(path)
 
 

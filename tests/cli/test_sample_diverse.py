@@ -161,6 +161,18 @@ def test_refusals(run, face, arguments, code):
     assert ended.exception.exit_code == code
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--interpolate", "1", "1"], "needs two samples"),
+        (["--interpolate", "0", "1", "-n", "2"], "exclude each other"),
+    ],
+)
+def test_a_walk_that_is_none_is_refused(run, face, arguments, reason):
+    ended = run(face, *arguments)
+    assert ended.exception.exit_code == 2 and reason in str(ended.exception)
+
+
 def test_folders_and_existing_outputs_are_refused(run, face, tmp_path):
     assert run(tmp_path).exception.exit_code == 2
     run(face, "-n", 1)

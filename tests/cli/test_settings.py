@@ -63,6 +63,20 @@ def test_a_picture_on_standard_output_goes_before_held_json(vdsr, folders, save_
     assert vdsr("upscale", "lr.png", "-o", "-", "--json").code == 2
 
 
+def test_the_name_of_an_output_goes_before_a_held_format(vdsr, folders, save_picture, tiny_path):
+    save_picture(Path("lr.png"))
+    folders[0].write_text(f'[upscale]\nmodel = "{tiny_path}"\nformat = "webp"\n')
+    assert vdsr("upscale", "lr.png", "-o", "a.tif").out.startswith(b"a.tif")
+    assert vdsr("upscale", "lr.png", "-o", "a").out.startswith(b"a/lr_x4.webp")
+    assert vdsr("upscale", "lr.png", "-o", "b.tif", "--format", "webp").code == 2
+
+
+def test_held_options_of_a_phase_wait_for_it(vdsr, folders):
+    folders[0].write_text("[train.vdvae-sr]\nplain-weight = 10\n")
+    ended = vdsr("train", "vdvae-sr", "absent", "-o", "run")
+    assert "absent" in ended.err and "adversarial" not in ended.err
+
+
 def test_a_picture_from_a_pipe_to_a_pipe_goes_before_held_json(
     vdsr, folders, save_picture, tiny_path
 ):

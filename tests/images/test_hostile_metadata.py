@@ -84,6 +84,21 @@ def test_entries_that_share_their_bytes_fill_no_memory():
     assert all(isinstance(each, Value) for each in found.values())
 
 
+def test_a_directory_that_leads_to_itself_again_and_again_is_read_few_times():
+    count = 1000
+    pointer = struct.pack("<HHII", 0x8769, 4, 1, 8)
+    data = b"II*\0" + struct.pack("<IH", 8, count) + count * pointer + bytes(4)
+    reads = []
+
+    class Stream(io.BytesIO):
+        def read(self, *size):
+            reads.append(size)
+            return super().read(*size)
+
+    _, found = read_directory(Stream(data))
+    assert found.keys() == {0x8769} and len(reads) < 10
+
+
 @pytest.mark.parametrize("digits", [10, 310, 5000])
 def test_a_number_beyond_any_picture_is_none(digits):
     packet = (

@@ -6,15 +6,17 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from vdsr_cli.cli.console import print_note
-from vdsr_cli.cli.settings import settings_of
+from vdsr_cli.cli.settings import as_lists, settings_of
 from vdsr_cli.config import Wrap
 from vdsr_cli.errors import UsageError
+from vdsr_cli.paths import OUTPUT_SUFFIXES, VIDEO_SUFFIXES
 
 _REFUSAL: type[Exception] = typer.BadParameter.__bases__[0]
 """The parser's errors, by the class that Typer does not name itself."""
@@ -37,11 +39,7 @@ class Command(TyperCommand):
         held = {name: setting.value for name, setting in settings_of(ctx).items()}
         if isinstance(held.get("wrap"), bool):  # the flag that it was
             held["wrap"] = "xy" if held["wrap"] else "none"
-        for parameter in self.params:
-            value = held.get(parameter.name)
-            if getattr(parameter, "multiple", False) and isinstance(value, str):
-                held[parameter.name] = [value]
-        ctx.default_map = {**(ctx.default_map or {}), **held}
+        ctx.default_map = {**(ctx.default_map or {}), **as_lists(self, held)}
         _refuse_empty(args)
         with _in_one_line(ctx):
             rest = super().parse_args(ctx, list(self._in_todays_words(args)))
@@ -81,14 +79,17 @@ def _refuse_empty(words: list[str]) -> None:
 
 
 def _prefer_typed(ctx: Any) -> None:
-    """Leaves out a file's scale where a size is typed, a file's size where a scale is, and its JSON
-    where the picture goes to standard output."""
+    """Leaves out a file's scale where a size is typed, a file's size where a scale is, its format
+    where the output's name has one, and its JSON where the picture goes to standard output."""
     for these, those in (_SCALE_OR_SIZE, _SCALE_OR_SIZE[::-1]):
         if any(is_typed(ctx, name) for name in these):
             for name in filter(ctx.params.__contains__, those):
                 if not is_typed(ctx, name):
                     ctx.params[name] = None
     out, inputs = ctx.params.get("out"), ctx.params.get("inputs") or ()
+    if is_typed(ctx, "out") and "format" in ctx.params and not is_typed(ctx, "format"):
+        names_format = Path(str(out)).suffix.lower() in OUTPUT_SUFFIXES | VIDEO_SUFFIXES
+        ctx.params["format"] = None if names_format else ctx.params["format"]
     is_to_stdout = out == "-" or (out is None and "-" in inputs)
     if is_to_stdout and "as_json" in ctx.params and not is_typed(ctx, "as_json"):
         ctx.params["as_json"] = False

@@ -153,7 +153,7 @@ def sample_diverse(
         vdsr sample-diverse face.png -n 8 --pick medoid -o best.png
         vdsr sample-diverse face.png --temperatures 0.2,0.5,0.8 -o faces
     """
-    if drawn.interpolate and is_typed(context, "samples"):
+    if is_typed(context, "interpolate") and is_typed(context, "samples"):
         raise UsageError(
             "-n and --interpolate exclude each other", hint="--steps says how many pictures"
         )

@@ -129,6 +129,15 @@ def options_by_spelling(command: Any) -> dict[str, str]:
     }
 
 
+def as_lists(command: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a command's parameters, a text as a list of one where there may be several."""
+    several = {one.name for one in command.params if getattr(one, "multiple", False)}
+    return {
+        name: [value] if name in several and isinstance(value, str) else value
+        for name, value in values.items()
+    }
+
+
 def spelled(key: str) -> str:
     """An option's name without dashes in front, as it is typed: ``--lr_size`` -> ``lr-size``."""
     return key.removeprefix("--").replace("_", "-")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vdsr_cli.cli import cnn_vae
-from vdsr_cli.cli.command import App
+from vdsr_cli.cli.command import App, is_typed
 from vdsr_cli.cli.console import bring, print_line
 from vdsr_cli.cli.options import NoProgressOption, ReplaceOption, RunOption, existing_of, given
-from vdsr_cli.cli.settings import options_by_spelling, spelled
+from vdsr_cli.cli.settings import as_lists, options_by_spelling, spelled
 from vdsr_cli.cli.train_options import (
     AdversarialOptions,
     DataOptions,
@@ -81,11 +81,8 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     unknown = sorted(set(values) - known)
     if unknown:
         raise UsageError(f"{path}: unknown entries: {', '.join(unknown)}")
-    for parameter in context.command.params:
-        value = values.get(parameter.name or "")
-        if getattr(parameter, "multiple", False) and isinstance(value, str):
-            values[str(parameter.name)] = [value]
-    context.default_map = {**(context.default_map or {}), **values}
+    held = as_lists(context.command, values)
+    context.default_map = {**(context.default_map or {}), **held}
     return path
 
 
@@ -119,7 +116,7 @@ def _train(
     chosen = variant.variant()
     if find_checkpoint(out) is None:
         bring(network.start_from, network.prior, quiet=quiet)
-    settings = _hyper_parameters(objective, out, network, hyper, adversarial)
+    settings = _hyper_parameters(context, objective, out, network, hyper, adversarial)
     with training_run(out, settings.steps, quiet=quiet, minutes=leg.minutes) as progress:
         train(
             TrainRequest(
@@ -146,6 +143,7 @@ for _objective, _help in OBJECTIVES.items():
 
 
 def _hyper_parameters(
+    context: typer.Context,
     objective: str,
     out: Path,
     network: NetworkOptions,
@@ -157,12 +155,14 @@ def _hyper_parameters(
     from vdsr_cli.training.shape import published_shape
 
     phase = given(adversarial)
-    start, network_name = phase.pop("adversarial", None), phase.pop("perceptual_net")
-    if start is None and (phase or network_name != "squeeze"):
-        name = next(iter(phase), "perceptual_net").replace("_", "-")
+    start = phase.pop("adversarial", None)
+    typed = [name for name in phase if is_typed(context, name)]
+    if start is None and typed:
         raise UsageError(
-            f"--{name} is of the adversarial phase", hint="say where that begins: --adversarial 0"
+            f"--{typed[0].replace('_', '-')} is of the adversarial phase",
+            hint="say where that begins: --adversarial 0",
         )
+    del phase["perceptual_net"]
     return config_for(
         objective,
         given(hyper),

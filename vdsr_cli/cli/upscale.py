@@ -361,7 +361,9 @@ def _plan_works(
     is_one = len(inputs) == 1 and naming.file is None and not naming.is_stdout
     if any(map(is_url, inputs)):
         if not is_one or naming.folder is None:
-            raise UsageError("a URL goes alone, to a folder or another URL", hint="give -o")
+            raise UsageError(
+                "a URL goes alone, to a folder or another URL", hint="give -o one of the two"
+            )
         from vdsr_cli.batch.store_listing import StoreListing
 
         stored = StoreListing(
@@ -436,7 +438,7 @@ def _show_plan(work: Work, existing: Existing, *, as_json: bool) -> int:
     """Shows what would become of a picture -> the exit code that a run would have for it."""
     row: dict[str, Any] = {"input": work.input, "output": work.output, "status": "planned"}
     line, error = f"{work.input} -> {work.output or 'standard output'}", None
-    if work.output is not None and is_taken(work.output) and not existing.is_replaced:
+    if work.output is not None and not existing.is_replaced and _exists(work.output):
         row["status"], line = "skipped", f"{work.output} (exists, skipped)"
         if existing is Existing.refuse:
             error = exists_error(work.output)
@@ -447,6 +449,14 @@ def _show_plan(work: Work, existing: Existing, *, as_json: bool) -> int:
     elif error is None:
         print_line(line)
     return 0 if error is None else error.exit_code
+
+
+def _exists(output: str) -> bool:
+    if not is_url(output):
+        return is_taken(output)
+    from vdsr_cli.batch.storage import exists
+
+    return exists(output)
 
 
 def _tell_unread(unread: list[InputError]) -> int:

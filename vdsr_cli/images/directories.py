@@ -54,8 +54,8 @@ def byte_order(header: bytes) -> ByteOrder:
 def read_directory(stream: BinaryIO) -> tuple[ByteOrder, Directory]:
     """Byte order and first directory of a TIFF or BigTIFF, with the directories below it.
 
-    Entries that do not lie in the file, or are absurdly long together, are left out; nothing is
-    decoded.
+    Entries that do not lie in the file, or are absurdly long together, are left out, and so are
+    second directories of one tag; nothing is decoded.
 
     Raises:
         ValueError: it has no header.
@@ -92,7 +92,7 @@ def _read(stream: BinaryIO, order: str, start: int, *, depth: int, is_big: bool)
             continue
         if tag in _POINTERS and values == 1 and size in (4, 8):
             below = int.from_bytes(data, "little" if order == "<" else "big")
-            if depth:
+            if depth and tag not in found:
                 found[tag] = _read(stream, order, below, depth=depth - 1, is_big=is_big)
         else:
             found[tag] = Value(kind, values, data)

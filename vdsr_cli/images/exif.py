@@ -6,7 +6,7 @@
 Makers' notes hold offsets that only their makers know, and text comes in any encoding: a block
 that is taken apart and put together again loses both. So orientation, resolution and what is
 counted in pixels are set where they stand, and the thumbnail is cut off (Exif 2.32; TIFF 6.0,
-section 2).
+section 2). A resolution that has no place there makes directory 0 anew, behind all else.
 """
 
 import struct
@@ -334,9 +334,9 @@ class ExifBlock:
         self._data[field.at + 8 : field.at + 12] = bytes(4)
         self._pack("H" if kind == _SHORT else "I", field.at + 8, value)
 
-    def _swap(self, directory: int | None, *tags: int) -> None:
-        """Exchanges two fractions."""
-        across, down = (self._find(directory, tag) for tag in tags)
+    def _swap(self, directory: int | None, first: int, second: int) -> None:
+        """Exchanges the fractions of two tags."""
+        across, down = self._find(directory, first), self._find(directory, second)
         if across and down and across.kind == down.kind == _RATIONAL:
             x, y = across.start, down.start
             self._data[x : x + 8], self._data[y : y + 8] = (

@@ -38,7 +38,7 @@ def read_heif(stream: BinaryIO, max_pixels: int) -> Decoded:
         xmp=info.get("xmp"),
         icc_profile=icc,
         nclx=nclx,
-        has_gain_map=len(others) < len(kinds) or None,
+        has_gain_map=len(others) < len(kinds),
     )
     notes = [f"the first of {len(file)} pictures in the file was read"] if len(file) > 1 else []
     if any(info.get("depth_images", ())):

@@ -37,8 +37,14 @@ _ALONE: Final = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska
 _MUXERS: Final = {"mp4": "mp4", "mov": "mov", "mkv": "matroska", "webm": "webm"}
 _PACKET: Final = struct.Struct("<qqq?I")
 _OF_THE_FILE: Final = ("major_brand", "minor_version", "compatible_brands", "encoder")
-_TITLES: Final = {"title": "title", "name": "title", "handler_name": "handler_name"}
-"""A stream's titles: Matroska's, and MP4's, by the names under which FFmpeg writes them."""
+_LANGUAGE: Final = "language"
+_TAGS: Final = {
+    _LANGUAGE: _LANGUAGE,
+    "title": "title",
+    "name": "title",
+    "handler_name": "handler_name",
+}
+"""A stream's language and titles, Matroska's and MP4's, by the names that FFmpeg writes."""
 _HD_LINES: Final = 720
 _HDR: Final = ("MASTERING", "LIGHT", "DOVI", "DYNAMIC_HDR")
 
@@ -496,8 +502,9 @@ def _name_as(source: Any, made: Any, *, keeps_tags: bool) -> None:
     """Has a stream be chosen as its source is: by language, by default or by force, by title."""
     made.disposition = source.disposition
     for key, value in source.metadata.items():
-        if key.lower() == "language" or (keeps_tags and key.lower() in _TITLES):
-            made.metadata[_TITLES.get(key.lower(), "language")] = value
+        name = _TAGS.get(key.lower())
+        if name is not None and (keeps_tags or name == _LANGUAGE):
+            made.metadata[name] = value
 
 
 def _refuse_streams(video: Video, output: Path, format: str) -> None:

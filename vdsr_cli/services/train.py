@@ -303,7 +303,7 @@ def export(
         raise UsageError(
             f"{out} has a name that --model takes for a pickle", hint="name it .safetensors"
         )
-    told = sorted(set(card) & set(MEASURED))
+    told = sorted(set(card) & {*MEASURED, "blend"})
     if told:
         raise UsageError(f"--card {told[0]} is told by the run itself")
     run = read_checkpoint(checkpoint)

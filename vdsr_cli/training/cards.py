@@ -40,7 +40,7 @@ def command_line() -> str:
 
 
 MEASURED = ("step", "train", "legs", "seconds", "curves", "licence_note")
-"""The facts that a run tells of itself, and nobody else."""
+"""Facts that a run tells, in parts of the page of their own."""
 
 
 def card_facts(
