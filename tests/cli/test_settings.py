@@ -139,6 +139,8 @@ def test_config_shows_what_holds_and_why(vdsr, folders):
         ('[serve]\nhost = "0.0.0.0"', "serve.host is not taken"),
         ('[upscale]\nengine = "ray"', "upscale.engine is not taken"),
         ('[upscale]\nout = "s3://bucket/x"', "upscale.out is not taken"),
+        ('model = "hf://a/b/m.safetensors"', "model is not taken"),
+        ('[serve]\nmodel = ["x", "https://a/m.safetensors#sha256=0"]', "serve.model is not taken"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(vdsr, folders, text, told):

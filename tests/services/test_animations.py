@@ -194,6 +194,7 @@ def test_another_quality_goes_on_with_no_earlier_run(interrupted, upscale):
     """Its frames would be of two qualities."""
     ended = upscale("a.gif", "-o", "a.webp", "--quality", 100)
     assert ended.code == 0 and "continued" not in ended.err
+    assert "an unfinished output was discarded" in ended.err
     assert upscale("a.gif", "-o", "whole.webp", "--quality", 100).code == 0
     assert Path("a.webp").read_bytes() == Path("whole.webp").read_bytes()
 

@@ -1,5 +1,6 @@
 """``--model auto``: which model a picture gets, and when models are loaded."""
 
+import math
 from io import BytesIO
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vdsr_cli.config import TargetSize
 from vdsr_cli.errors import WeightsError
-from vdsr_cli.images import read_picture
+from vdsr_cli.images import Picture, read_picture
 from vdsr_cli.loading import LoadedModel
-from vdsr_cli.services.auto import auto_sampler, auto_upscaler
+from vdsr_cli.services.auto import AutoBySize, auto_sampler, auto_upscaler
 
 STREET = Path(__file__).parents[1] / "data" / "street.png"
 SCALES = {"vdvae-sr-x2": 2, "vdvae-sr-x8": 8}
@@ -47,6 +49,13 @@ def load():
 
     loaded.names = []
     return loaded
+
+
+@pytest.mark.parametrize(("width", "name"), [(2, "vdvae-sr-x2"), (2.0004, "vdvae-sr-x4")])
+def test_a_size_just_above_a_scale_is_of_the_next(load, clean, width, name):
+    wide = Picture(rgb=clean.rgb.repeat(1, 1, 1, 2500 // clean.width + 1))
+    size = TargetSize(width=math.ceil(width * wide.width))
+    assert AutoBySize(size, load).choose(wide).loaded.name == name
 
 
 def test_the_second_model_is_loaded_when_a_picture_needs_it_and_kept(load, clean, degraded):

@@ -255,6 +255,14 @@ def test_the_output_is_a_video_beside_its_input(enlarge, vdsr, tmp_path):
     assert folder.code == 3 and "no pictures in this folder" in folder.err
 
 
+def test_a_container_that_refuses_the_sound_does_so_before_any_work(enlarge, tmp_path, monkeypatch):
+    source = make_clip(tmp_path / "clip.mkv", frames=1, sound="flac")
+    assert enlarge(source, "-o", tmp_path / "a.mkv").code == 0
+    monkeypatch.setattr(video.VideoFile, "put", None)
+    ended = enlarge(source, "-o", tmp_path / "a.mov")
+    assert ended.code == 6 and "cannot be written" in ended.err and ".mkv" in ended.err
+
+
 def test_webm_without_sound(enlarge, tmp_path):
     source = make_clip(tmp_path / "clip.mp4", frames=2, sound=None)
     assert enlarge(source, "-o", tmp_path / "a.webm").code == 0

@@ -36,6 +36,16 @@ def test_a_direct_address_needs_its_hash(hub, home):
         weights.resolve(url)
 
 
+def test_what_is_here_stays_until_another_file_is_verified(hub, home):
+    data = safetensors()
+    url = hub.put("m.safetensors", data)
+    found = weights.resolve(f"{url}#sha256={sha256(data)}")
+    with pytest.raises(WeightsError):
+        weights.resolve(f"{url}#sha256={'0' * 64}")
+    assert found.path.read_bytes() == data
+    assert weights.resolve(f"{url}#sha256={sha256(data)}", offline=True).path == found.path
+
+
 def test_a_broken_connection_is_taken_up_again(hub, home, register):
     data = safetensors()
     register(source=hub.put("m.safetensors", data), sha256=sha256(data))

@@ -109,7 +109,8 @@ def _is_for_the_user(option: str, value: Any) -> bool:
     """Whether an entry replaces files or reaches other machines."""
     if option == "overwrite":
         return bool(value)
-    return option in _OF_THE_USER or (option == "out" and "://" in str(value))
+    values = value if isinstance(value, list) else [value]
+    return option in _OF_THE_USER or any("://" in str(each) for each in values)
 
 
 def _all_below(command: Any) -> Iterator[Any]:

@@ -14,12 +14,9 @@ from torch import Tensor
 from vdsr_cli.images.atomic import writing_to
 from vdsr_cli.images.encode import fit_levels, open_coder
 from vdsr_cli.images.output_spec import Frame
-from vdsr_cli.images.resumable import Draft, open_draft
+from vdsr_cli.images.resumable import DISCARDED, Draft, open_draft
 from vdsr_cli.images.segments import Segment
 
-_DISCARDED: Final = (
-    "an unfinished output was discarded: damaged, or of other settings or another input"
-)
 _GO_ON: Final = "what is done is kept: the same command resumes from there"
 
 
@@ -86,7 +83,7 @@ class PictureFile:
         self._coder, self.notes = open_coder(format, frame)
         self._waiting: NDArray[Any] | None = None
         if draft.is_discarded:
-            self.notes += (_DISCARDED,)
+            self.notes += (DISCARDED,)
         if draft.state is None:
             draft.leave_head(len(self._coder.head()))
         else:

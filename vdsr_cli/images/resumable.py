@@ -43,6 +43,10 @@ from vdsr_cli.outputs import is_taken
 
 JOURNAL_EVERY_S: Final = 10.0
 """Seconds of work that may be lost; what is done sooner is not journaled."""
+DISCARDED: Final = (
+    "an unfinished output was discarded: damaged, or of other settings or another input"
+)
+"""The note on :attr:`Draft.is_discarded`."""
 
 _MAX_NAME_BYTES: Final = 255
 _MARK: Final = b"an unfinished output of vdsr\n"

@@ -24,7 +24,7 @@ from vdsr_cli.images.frames import SeriesCoder, Turn, whole_units
 from vdsr_cli.images.gif import LONGEST, GifCoder, palette_of
 from vdsr_cli.images.levels import to_levels
 from vdsr_cli.images.output_spec import Frame
-from vdsr_cli.images.resumable import Draft, open_draft
+from vdsr_cli.images.resumable import DISCARDED, Draft, open_draft
 from vdsr_cli.images.series import Series
 from vdsr_cli.images.tiff import TiffPages
 
@@ -106,7 +106,7 @@ class SeriesFile:
         self, draft: Draft, coder: SeriesCoder, format: str, notes: tuple[str, ...]
     ) -> None:
         self._draft, self._coder, self._format = draft, coder, format
-        self.notes = notes
+        self.notes = notes + (DISCARDED,) * draft.is_discarded
         self._done: int = 0 if draft.state is None else draft.state["pictures"]
         # A frame is written as what is not as in the one before it.
         self.first = self._index = max(0, self._done - (format != "tiff"))

@@ -27,7 +27,7 @@ from vdsr_cli.files import atomic_path
 from vdsr_cli.images.atomic import writing_to
 from vdsr_cli.images.extras import check_size, install_hint
 from vdsr_cli.images.picture import Metadata, Picture
-from vdsr_cli.images.resumable import Draft, open_draft
+from vdsr_cli.images.resumable import DISCARDED, Draft, open_draft
 from vdsr_cli.images.yuv import BT601, BT709, UNSPECIFIED, YuvCoding, is_known
 
 SEGMENT_FRAMES: Final = 32
@@ -117,7 +117,7 @@ class Video:
         notes: list[str] = []
         self.coding = _coding_of(stream, frame, notes)
         self.first = VideoFrame(frame, 0, self.coding).picture()
-        others = [s.type for s in container.streams if s.type not in ("audio", "subtitle")]
+        others = [s for s in container.streams if not _is_copied(s)]
         if len(others) > 1:
             notes.append(f"{len(others) - 1} further streams were left out")
         self.notes = tuple(notes)
@@ -279,6 +279,8 @@ class VideoFile:
         self._draft, self._encoder, self.notes = draft, encoder, notes
         self._start = draft.file.tell()
         self.done = 0
+        if draft.is_discarded:
+            self.notes += (DISCARDED,)
         if draft.state is not None:
             self.done, self._start = draft.state["frames"], draft.state["start"]
             self.notes += (f"continued an earlier run from frame {self.done + 1}",)
@@ -416,7 +418,7 @@ def open_video_file(
         yuv = replace(yuv, down=2, across=2)
     coding = replace(video.coding, yuv=yuv)
     encoder = _Encoder(coding, size, format, quality)
-    _refuse_streams(video, output, format)
+    _refuse_container(video, output, encoder, format)
     with (
         writing_to(str(output)),
         open_draft(output, identity, replace=replaces) as draft,
@@ -443,11 +445,7 @@ def _mux(
         _opened(video.path) as source,
         av.open(str(path), "w", format=_MUXERS[format], options=options) as made,
     ):
-        stream = made.add_stream(encoder.codec, rate=encoder.coding.rate, options=encoder.options)
-        encoder.settle(stream.codec_context)
-        stream.time_base = encoder.coding.time_base
-        if encoder.coding.rotation:
-            stream.set_display_rotation(encoder.coding.rotation)
+        stream = _stream_of(encoder, made)
         _name_as(source.streams.best("video"), stream, keeps_tags=keeps_tags)
         copied = _copied(source, made, path)
         for index, other in copied.items():
@@ -480,6 +478,21 @@ def _mux(
             made.mux_one(packet)
 
 
+def _stream_of(encoder: "_Encoder", made: Any) -> Any:
+    """The stream of the frames."""
+    stream = made.add_stream(encoder.codec, rate=encoder.coding.rate, options=encoder.options)
+    encoder.settle(stream.codec_context)
+    stream.time_base = encoder.coding.time_base
+    if encoder.coding.rotation:
+        stream.set_display_rotation(encoder.coding.rotation)
+    return stream
+
+
+def _is_copied(stream: Any) -> bool:
+    """Whether it is sound or subtitles, of a kind that FFmpeg knows."""
+    return stream.type in ("audio", "subtitle") and stream.codec_context is not None
+
+
 def _copied(source: Any, made: Any, path: Path) -> dict[int, Any]:
     """Streams for the sound and subtitles of the input, by their places there.
 
@@ -488,11 +501,11 @@ def _copied(source: Any, made: Any, path: Path) -> dict[int, Any]:
     """
     copied = {}
     for other in source.streams:
-        if other.type in ("audio", "subtitle"):
+        if _is_copied(other):
             try:
                 copied[other.index] = made.add_stream_from_template(other)
             except ValueError as error:
-                name = other.codec_context.name if other.codec_context else other.type
+                name = other.codec_context.name
                 reason = f"{path.suffix} files do not hold the {name} of the input"
                 raise OutputError(reason, hint="try -o with .mkv") from error
     return copied
@@ -507,12 +520,23 @@ def _name_as(source: Any, made: Any, *, keeps_tags: bool) -> None:
             made.metadata[name] = value
 
 
-def _refuse_streams(video: Video, output: Path, format: str) -> None:
-    """Raises OutputError where the format does not hold what is to be copied."""
+def _refuse_container(video: Video, output: Path, encoder: "_Encoder", format: str) -> None:
+    """Raises OutputError where the format does not hold what is to be copied, or the encoder makes
+    no frames so large."""
     import av
 
-    with (
-        _opened(video.path) as source,
-        av.open(BytesIO(), "w", format=_MUXERS[format]) as made,
-    ):
-        _copied(source, made, output)
+    try:
+        with (
+            _opened(video.path) as source,
+            av.open(BytesIO(), "w", format=_MUXERS[format]) as made,
+        ):
+            _stream_of(encoder, made)
+            _copied(source, made, output)
+            made.start_encoding()
+    except av.error.FFmpegError as error:
+        height, width = encoder.size
+        raise OutputError(
+            f"{output}: {format} with frames of {width}x{height} and the sound of the input cannot"
+            f" be written: {error.strerror}",
+            hint="try -o with .mkv, or a smaller size",
+        ) from error

@@ -4,6 +4,7 @@ picture ─► inspection ─┬─ clean ────► the default model of t
                        └─ degraded ─► vdvae-sr-x4-real, for its own scale or by way of it
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -75,7 +76,8 @@ class AutoBySize:
     def choose(self, picture: Picture) -> Choice:
         """As :meth:`AutoModel.choose`. Raises InputError for a picture of no size for it."""
         scale = self._size.scale_of(picture.height, picture.width)
-        return auto_upscaler(round(scale, 3), self._load).choose(picture)
+        # Up, as a model of a scale passes twice over what is the least larger.
+        return auto_upscaler(math.ceil(scale * 1000) / 1000, self._load).choose(picture)
 
 
 def auto_sampler(scale: float, load: Load) -> AutoModel:

@@ -86,7 +86,7 @@ def _fetch(source: Hub, progress: Progress | None) -> Path:
                 source.repo_id, source.filename, revision=source.revision, tqdm_class=bar
             )
             return Path(path)
-        except (OSError, ValueError, client_error) as error:
+        except (OSError, ValueError, RuntimeError, client_error) as error:  # the third of hf_xet
             is_busy = isinstance(error, HfHubHTTPError) and error.response.status_code >= 500
             if pause_s is None or not is_busy:
                 raise _explain(source, error) from error

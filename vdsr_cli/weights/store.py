@@ -263,8 +263,7 @@ def _intact(entry: CacheEntry, sha256: str | None) -> Path | None:
 
 
 def _download_into(entry: CacheEntry, source: Web, request: _Request) -> Path:
-    """Download, verify, convert where needed; a file that fails leaves nothing behind."""
-    entry.file.unlink(missing_ok=True)
+    """Download, verify, convert where needed; a file that fails leaves what was there before."""
     size_bytes = request.record.bytes if request.record else None
     url = mirrored(source.url)
     download = fetch.Download(url=url, size_bytes=size_bytes, allow_http=url != source.url)
