@@ -7,9 +7,9 @@ The second-order recipe of Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833), in 
 Its ranges are milder where a picture would be past saving; the JPEG comes last more often, as it
 does on the web; and five batches of six are degraded once only: a network that has seen nothing
 mild smears what is (Zhang et al. 2022, arXiv 2205.04910). One picture in eight is reduced and
-nothing else, or grain would be added to the plain colours of a picture that is clean. Every picture
-of a batch has its own kernel, noise and quality; the intermediate size and where the blocks of a
-JPEG begin are drawn once a batch.
+nothing else, and three of four that are plain all over, or grain would be added to the plain
+colours of a picture that is clean. Every picture of a batch has its own kernel, noise and quality;
+the intermediate size and where the blocks of a JPEG begin are drawn once a batch.
 """
 
 import math
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vdsr_cli.images.levels import to_levels
+from vdsr_cli.training.adversarial import plainness
 from vdsr_cli.training.jpeg import BLOCK, jpeg
 from vdsr_cli.training.randomness import StepRandom
 from vdsr_cli.training.world import World
@@ -52,6 +53,10 @@ TWICE = 1 / 6
 """Share of the batches that are degraded twice."""
 CLEAN = 1 / 8
 """Share of the pictures that are reduced and nothing else."""
+CLEAN_PLAIN = 3 / 4
+"""That share among pictures without detail: of plain colours and smooth gradients."""
+WHOLLY_PLAIN = 0.9
+"""Mean of a picture's :func:`plainness` from which on it counts as without detail."""
 KERNEL = 21
 """Side of the blur kernels."""
 
@@ -77,7 +82,9 @@ class RealDegradation:
         else:
             x = compress(x, self.second.quality, draw)
             x = self._shrink(x, side, draw)
-        is_clean = (draw.uniform(0, 1) < CLEAN).view(-1, 1, 1, 1)
+        is_plain = plainness(hr.float() / 127.5 - 1).mean((1, 2, 3)) > WHOLLY_PLAIN
+        share = torch.where(is_plain, CLEAN_PLAIN, CLEAN)
+        is_clean = (draw.uniform(0, 1) < share).view(-1, 1, 1, 1)
         reduced = resize(hr.float() / 255, side // self.scale, draw)
         return to_levels(torch.where(is_clean, reduced, x))
 
