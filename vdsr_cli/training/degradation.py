@@ -70,7 +70,8 @@ class RealDegradation:
     def __call__(self, hr: Tensor, random: StepRandom, world: World | None = None) -> Tensor:
         """Degrades a process's share of a batch; ``random`` decides everything."""
         draw = _Draw(random, len(hr), hr.device, world or World())
-        side, x = hr.shape[-1], hr.float() / 255
+        side, whole = hr.shape[-1], hr.float() / 255
+        x = whole
         if draw.chance(TWICE):
             x = self._pass(x, self.first, side, draw)
             x = compress(x, self.first.quality, draw)
@@ -82,10 +83,10 @@ class RealDegradation:
         else:
             x = compress(x, self.second.quality, draw)
             x = self._shrink(x, side, draw)
-        is_plain = plainness(hr.float() / 127.5 - 1).mean((1, 2, 3)) > WHOLLY_PLAIN
+        is_plain = plainness(2 * whole - 1).mean((1, 2, 3)) > WHOLLY_PLAIN
         share = torch.where(is_plain, CLEAN_PLAIN, CLEAN)
         is_clean = (draw.uniform(0, 1) < share).view(-1, 1, 1, 1)
-        reduced = resize(hr.float() / 255, side // self.scale, draw)
+        reduced = resize(whole, side // self.scale, draw)
         return to_levels(torch.where(is_clean, reduced, x))
 
     def _pass(self, x: Tensor, settings: Pass, side: int, draw: "_Draw") -> Tensor:
